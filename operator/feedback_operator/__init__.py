@@ -1,0 +1,1 @@
+"""The control plane: reconciles FeedbackIteration resources into Jobs and a serving Deployment."""

@@ -1,0 +1,1 @@
+"""The data plane: what runs inside the pods of a feedback iteration."""

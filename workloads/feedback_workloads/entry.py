@@ -37,7 +37,6 @@ from feedback_workloads.contract import (
 from feedback_workloads.progress import PORT_VARIABLE, Progress
 
 if TYPE_CHECKING:
-    from feedback_workloads.artifacts import ArtifactStore
     from feedback_workloads.outcome import Outcome
 
 TERMINATION_LOG_VARIABLE = "FEEDBACK_TERMINATION_LOG"
@@ -66,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = _execute(config, shard)
     except Exception as error:
         failure, code = _failure(options.stage, shard, error)
-        print(f"{failure.stage}: {failure.message}", file=sys.stderr)
+        sys.stderr.write(f"{failure.stage}: {failure.message}\n")
         write_message(termination_log, failure)
         return code
     write_message(termination_log, message)

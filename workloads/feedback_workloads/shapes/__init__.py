@@ -1,0 +1,1 @@
+"""A synthetic world with known truth, small enough that a CPU runs a whole iteration on it."""

@@ -1,0 +1,88 @@
+"""The words of the shapes world, and the processor that turns its messages and pictures into a model's inputs."""
+
+from __future__ import annotations
+
+import re
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+from feedback_workloads.shapes.world import COLORS, INSTRUCTIONS, PICTURE_PIXELS, PLACES, SHAPES, Thing, question_of
+
+if TYPE_CHECKING:
+    from transformers import LlavaProcessor, PreTrainedTokenizerFast
+
+PAD: Final = "<pad>"
+END: Final = "</s>"
+UNKNOWN: Final = "<unk>"
+IMAGE: Final = "<image>"
+USER: Final = "<|user|>"
+ASSISTANT: Final = "<|assistant|>"
+SPECIAL: Final = (PAD, END, UNKNOWN, IMAGE, USER, ASSISTANT)
+
+PATCH_PIXELS: Final = 16
+PICTURE_TOKENS: Final = (PICTURE_PIXELS // PATCH_PIXELS) ** 2
+
+CHAT_TEMPLATE: Final = (
+    "{% for message in messages %}"
+    "{{ '<|user|>' if message['role'] == 'user' else '<|assistant|>' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>"
+    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{{ '</s>' if message['role'] == 'assistant' else '' }}"
+    "{% endfor %}"
+    "{{ '<|assistant|>' if add_generation_prompt else '' }}"
+)
+_WORD: Final = r" ?\w+|[^\w\s]"
+
+
+def words() -> tuple[str, ...]:
+    """All tokens in the order of their ids. A word after a space and the same word at the start of a text are two tokens."""
+    sentences = [Thing(place, color, shape).sentence for place in PLACES for color in COLORS for shape in SHAPES]
+    texts = chain(INSTRUCTIONS, sentences, [question_of(" ".join(sentences))])
+    found = chain.from_iterable(re.findall(_WORD, text) for text in texts)
+    answers = ("yes", "no", " yes", " no", "Yes", "No", " Yes", " No")
+    return tuple(dict.fromkeys(chain(SPECIAL, answers, found)))
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer whose decoding restores every text of this world exactly."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: i for i, word in enumerate(words())}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        additional_special_tokens=[IMAGE, USER, ASSISTANT],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+        model_max_length=512,
+    )
+
+
+def make_processor() -> LlavaProcessor:
+    """The processor that is saved beside the weights of both models."""
+    from transformers import CLIPImageProcessor, LlavaProcessor
+
+    size = PICTURE_PIXELS
+    pictures = CLIPImageProcessor(
+        size={"shortest_edge": size},
+        crop_size={"height": size, "width": size},
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
+    return LlavaProcessor(
+        image_processor=pictures,
+        tokenizer=make_tokenizer(),
+        patch_size=PATCH_PIXELS,
+        vision_feature_select_strategy="default",
+        chat_template=CHAT_TEMPLATE,
+        image_token=IMAGE,
+        num_additional_image_tokens=1,  # CLIP's class token, which the strategy "default" takes off again
+    )

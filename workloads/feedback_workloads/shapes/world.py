@@ -1,0 +1,171 @@
+"""Pictures of simple shapes whose content is known exactly, and the sentences that people say about them.
+
+A picture is a grid of 3 x 3 places, each 16 x 16 pixels; two to four of them hold a coloured shape. Everything here is a pure function
+of a seed, and no two splits share a scene.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from itertools import product
+from random import Random
+from typing import Final, Literal
+
+from PIL import Image, ImageDraw
+
+CELL_PIXELS: Final = 16
+PICTURE_PIXELS: Final = 3 * CELL_PIXELS
+PLACES: Final = tuple(f"{row} {column}" for row, column in product(("top", "middle", "bottom"), ("left", "center", "right")))
+"""The nine places in reading order."""
+COLORS: Final = {"red": (214, 40, 40), "green": (46, 140, 60), "blue": (36, 84, 200), "yellow": (240, 190, 30)}
+SHAPES: Final = ("circle", "square", "triangle", "cross")
+BACKGROUND: Final = (244, 244, 240)
+
+INSTRUCTIONS: Final = ("Describe the picture.", "What is in the picture?", "List what you see.", "Name every object.")
+QUESTION_TEMPLATE: Final = "Is it true that {claim}? Please answer yes or no."
+"""How a claim, given without its final period, becomes a question; the labeler knows no other wording."""
+
+Split = Literal["training", "instructions", "selection", "report"]
+_HELD_OUT: Final[tuple[Split, ...]] = ("instructions", "selection", "report")
+_BUCKETS: Final = 16
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One shape at one place. `size` is half its width, `dx` and `dy` its distance from the middle of the place, all in pixels."""
+
+    place: str
+    color: str
+    shape: str
+    size: int = 6
+    dx: int = 0
+    dy: int = 0
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.place} has a {self.color} {self.shape}."
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one picture shows, in reading order of the places."""
+
+    things: tuple[Thing, ...]
+
+    @property
+    def truth(self) -> str:
+        """The picture's content as JSON text: `{"objects": [{"place", "color", "shape"}, ...]}`."""
+        objects = [{"place": thing.place, "color": thing.color, "shape": thing.shape} for thing in self.things]
+        return json.dumps({"objects": objects}, separators=(",", ":"))
+
+    @property
+    def caption(self) -> str:
+        """The answer that names everything and invents nothing."""
+        return " ".join(thing.sentence for thing in self.things)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One instruction about one picture, with the truth to judge an answer by."""
+
+    id: str
+    scene: Scene
+    question: str
+
+
+def rows(seed: int, split: Split, count: int) -> list[Row]:
+    """The first `count` rows of a split, no scene twice. The same arguments give the same rows."""
+    rng = Random(f"questions/{split}/{seed}")
+    unique = _distinct(scenes(seed, split))
+    return [Row(f"{split}-{i:05d}", next(unique), rng.choice(INSTRUCTIONS)) for i in range(count)]
+
+
+def scenes(seed: int, split: Split) -> Iterator[Scene]:
+    """An endless stream of scenes that belong to `split`. A split's scenes occur in no other split, whatever the seed."""
+    rng = Random(f"scenes/{split}/{seed}")
+    while True:
+        scene = draw_scene(rng)
+        if split_of(scene) == split:
+            yield scene
+
+
+def split_of(scene: Scene) -> Split:
+    """The one split that a scene's content belongs to, by hash: three of sixteen buckets are held out from training."""
+    bucket = zlib.crc32(scene.truth.encode()) % _BUCKETS
+    return _HELD_OUT[bucket] if bucket < len(_HELD_OUT) else "training"
+
+
+def draw_scene(rng: Random) -> Scene:
+    """Two to four things of any kind at different places, each a little off the middle."""
+    places = sorted(rng.sample(range(len(PLACES)), rng.randint(2, 4)))
+    return Scene(tuple(_draw_thing(rng, PLACES[place]) for place in places))
+
+
+def question_of(claim: str) -> str:
+    """The yes/no question that asks the labeler about a claim of one or more sentences."""
+    return QUESTION_TEMPLATE.format(claim=claim.rstrip("."))
+
+
+def picture(scene: Scene) -> Image.Image:
+    """The scene as an RGB picture of 48 x 48 pixels."""
+    canvas = Image.new("RGB", (PICTURE_PIXELS, PICTURE_PIXELS), BACKGROUND)
+    for thing in scene.things:
+        row, column = divmod(PLACES.index(thing.place), 3)
+        tile = _tile(thing.color, thing.shape, thing.size, thing.dx, thing.dy)
+        canvas.paste(tile, (column * CELL_PIXELS, row * CELL_PIXELS))
+    return canvas
+
+
+def png(scene: Scene) -> bytes:
+    """The scene's picture as a PNG file."""
+    buffer = BytesIO()
+    picture(scene).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _draw_thing(rng: Random, place: str) -> Thing:
+    size = rng.randint(5, 6)
+    slack = CELL_PIXELS // 2 - size - 1
+    return Thing(
+        place=place,
+        color=rng.choice(tuple(COLORS)),
+        shape=rng.choice(SHAPES),
+        size=size,
+        dx=rng.randint(-slack, slack),
+        dy=rng.randint(-slack, slack),
+    )
+
+
+def _distinct(stream: Iterator[Scene]) -> Iterator[Scene]:
+    seen: set[str] = set()
+    for scene in stream:
+        if scene.truth not in seen:
+            seen.add(scene.truth)
+            yield scene
+
+
+@lru_cache(maxsize=None)
+def _tile(color: str, shape: str, size: int, dx: int, dy: int) -> Image.Image:
+    """One place with its thing, drawn four times too large and reduced, for smooth edges."""
+    scale = 4
+    tile = Image.new("RGB", (CELL_PIXELS * scale, CELL_PIXELS * scale), BACKGROUND)
+    draw = ImageDraw.Draw(tile)
+    x, y, r = (scale * (CELL_PIXELS // 2 + dx), scale * (CELL_PIXELS // 2 + dy), scale * size)
+    fill = COLORS[color]
+    match shape:
+        case "circle":
+            draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
+        case "square":
+            draw.rectangle((x - r * 0.9, y - r * 0.9, x + r * 0.9, y + r * 0.9), fill=fill)
+        case "triangle":
+            draw.polygon(((x, y - r), (x + r, y + r), (x - r, y + r)), fill=fill)
+        case "cross":
+            arm = r * 0.35
+            draw.rectangle((x - r, y - arm, x + r, y + arm), fill=fill)
+            draw.rectangle((x - arm, y - r, x + arm, y + r), fill=fill)
+    return tile.resize((CELL_PIXELS, CELL_PIXELS), Image.Resampling.BOX)

@@ -1,0 +1,1 @@
+"""Where Jobs run: a Kubernetes cluster, or this machine."""

@@ -1,0 +1,29 @@
+"""What a benchmark says about one answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One answer against the truth about its picture.
+
+    `mentions` objects are named, `hallucinated` of them are not in the picture; `covered` of the picture's `truth_total`
+    objects are named. `spans` are the hallucinated words as (start, end) character positions in the answer.
+    """
+
+    mentions: int
+    hallucinated: int
+    covered: int
+    truth_total: int
+    spans: tuple[tuple[int, int], ...] = ()
+
+
+class Benchmark(Protocol):
+    """Judges answers without a model, so that the same answer always gets the same judgement."""
+
+    def judge(self, answer: str, truth: str) -> Judgement:
+        """Judge `answer` by `truth`, the text in the data set's `truth` column. Raises BadRow when that is not readable."""
+        ...

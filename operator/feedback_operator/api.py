@@ -1,8 +1,9 @@
 """FeedbackIteration v1alpha1: the resource that people write.
 
-The only source of the custom resource definition and of the reference documentation, so every field has a description and
-explicit limits. Kubernetes API conventions hold: no floating point (decimal strings instead), durations as `...Seconds`
-integers, enumerations instead of booleans where a third choice can come, references by name in the same namespace.
+The only source of the custom resource definition and of the reference documentation, so every field has a description
+and explicit limits. Kubernetes API conventions hold: no floating point (decimal strings instead), durations as
+`...Seconds` integers, enumerations instead of booleans where a third choice can come, references by name in the same
+namespace.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ class ArtifactsSpec(Resource):
 
 
 class SamplingSpec(StageSection):
-    """How answers are drawn from the policy. One decoding for all candidates: pairs then differ in content, not style."""
+    """How answers are drawn. One decoding for all candidates, so that pairs differ in content, not style."""
 
     candidates: int = Field(default=10, ge=2, le=64, description="Answers to each instruction.")
     temperature: Temperature = Field(default="0.7", description="Sampling temperature.")
@@ -396,6 +397,7 @@ class ShardResult(Resource):
     sha256: str
     counts: dict[str, int] = {}
     metrics: dict[str, str] = Field(default={}, description="Decimal strings.")
+    aligned: SourceSpec | None = Field(default=None, description="The checkpoint that the scores stage chose.")
     reused: bool = False
 
 

@@ -209,7 +209,7 @@ class PolicyConfig(StageConfig):
     """Train the policy with DPO from the pairs, with the sampler's log-probabilities as references."""
 
     INFRASTRUCTURE: ClassVar[frozenset[str]] = frozenset(
-        {"output", "per_device_batch_size", "nodes", "processes_per_node", "zero_stage"}
+        {"output", "per_device_batch_size", "nodes", "processes_per_node", "zero_stage", "gradient_checkpointing"}
     )
 
     stage: Literal["policy"] = "policy"
@@ -326,6 +326,8 @@ class StageResult(Frozen):
     manifest: Artifact
     counts: dict[str, int]
     metrics: dict[str, float] = {}
+    aligned: Artifact | None = None
+    """The checkpoint that the scores stage chose."""
     reused: bool
     """True where the artifact was already there and nothing was computed."""
 

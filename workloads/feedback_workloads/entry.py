@@ -154,6 +154,7 @@ def _result(config: StageConfig, shard: int, manifest: Manifest, artifact: Artif
         manifest=artifact,
         counts=manifest.counts,
         metrics=manifest.metrics,
+        aligned=manifest.artifacts.get("aligned"),
         reused=reused,
     )
 

@@ -1,1 +1,21 @@
 """Hallucination benchmarks, one file each, behind one protocol."""
+
+from __future__ import annotations
+
+from feedback_workloads.benchmarks.protocol import Benchmark, Judgement
+from feedback_workloads.contract import BenchmarkType
+
+__all__ = ["Benchmark", "Judgement", "benchmark"]
+
+
+def benchmark(kind: BenchmarkType) -> Benchmark:
+    """The benchmark of that type; loads no other."""
+    match kind:
+        case "shapes":
+            from feedback_workloads.benchmarks.shapes import ShapesBenchmark
+
+            return ShapesBenchmark()
+        case "object-halbench":
+            from feedback_workloads.benchmarks.object_halbench import ObjectHalBench
+
+            return ObjectHalBench()

@@ -10,8 +10,9 @@ from typing import Protocol
 class Judgement:
     """One answer against the truth about its picture.
 
-    `mentions` objects are named, `hallucinated` of them are not in the picture; `covered` of the picture's `truth_total`
-    objects are named. `spans` are the hallucinated words as (start, end) character positions in the answer.
+    `mentions` objects are named, `hallucinated` of them are not in the picture; `covered` of the picture's
+    `truth_total` objects are named. `spans` are the hallucinated words as (start, end) character positions in the
+    answer.
     """
 
     mentions: int
@@ -25,5 +26,5 @@ class Benchmark(Protocol):
     """Judges answers without a model, so that the same answer always gets the same judgement."""
 
     def judge(self, answer: str, truth: str) -> Judgement:
-        """Judge `answer` by `truth`, the text in the data set's `truth` column. Raises BadRow when that is not readable."""
+        """Judge `answer` by `truth`, the text in the data set's `truth` column; BadRow where that cannot be read."""
         ...

@@ -1,0 +1,95 @@
+"""What the benchmarks find in an answer."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections import Counter
+from importlib.resources import files
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedback_workloads import benchmarks
+from feedback_workloads.benchmarks import Judgement, benchmark
+from feedback_workloads.benchmarks.object_halbench import coco_lexicon
+from feedback_workloads.rows import BadRow
+
+COCO = benchmark("object-halbench")
+LEXICON = coco_lexicon()
+
+
+def named(text: str) -> list[str]:
+    return [mention.name for mention in LEXICON.mentions(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expect"),
+    [
+        pytest.param("A man walks his dogs.", ["person", "dog"], id="synonym and plural"),
+        pytest.param(
+            "Two women, three children, some mice and geese", ["person", "person", "mouse", "bird"], id="irregular"
+        ),
+        pytest.param(
+            "knives, buses, benches, puppies, wine glasses",
+            ["knife", "bus", "bench", "dog", "wine glass"],
+            id="plural rules",
+        ),
+        pytest.param("a hot dog and a teddy bear", ["hot dog", "teddy bear"], id="the longest phrase wins"),
+        pytest.param("the train tracks near a bus stop", [], id="phrases that name something else"),
+        pytest.param("a hot. dog", ["dog"], id="a phrase does not cross punctuation"),
+        pytest.param("a motor-bike and a dog's bowl", ["motorcycle", "dog", "bowl"], id="hyphen and possessive"),
+        pytest.param("DOG Dog dOG", ["dog", "dog", "dog"], id="any case; every mention counts"),
+        pytest.param("an orange shirt beside oranges", ["orange"], id="the colour is no fruit"),
+        pytest.param("category, carpet, catalogue", [], id="parts of words do not count"),
+        pytest.param("", [], id="empty"),
+    ],
+)
+def test_objects_named(text: str, expect: list[str]) -> None:
+    assert named(text) == expect
+
+
+def test_judgement_with_spans() -> None:
+    answer = "A cat, a dog and a hot dog."
+    judgement = COCO.judge(answer, json.dumps(["cat", "chair"]))
+    assert judgement == Judgement(mentions=3, hallucinated=2, covered=1, truth_total=2, spans=((9, 12), (19, 26)))
+    assert [answer[start:end] for start, end in judgement.spans] == ["dog", "hot dog"]
+
+
+def test_nothing_there_and_nothing_named() -> None:
+    assert COCO.judge("A wall.", "[]") == Judgement(0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("truth", "detail"),
+    [
+        pytest.param("cat", "is not JSON", id="not JSON"),
+        pytest.param('{"cat": 1}', "is not a list", id="not a list"),
+        pytest.param('["cat", 3]', "is not a list of texts", id="not texts"),
+        pytest.param('["kitty"]', "'kitty', which is none of COCO's 80 classes", id="unknown class"),
+    ],
+)
+def test_bad_truth_is_a_bad_row(truth: str, detail: str) -> None:
+    with pytest.raises(BadRow, match="bad-truth") as error:
+        COCO.judge("a cat", truth)
+    assert detail in error.value.detail
+
+
+def test_every_class_is_found_by_its_own_name_and_every_phrase_once() -> None:
+    table = tomllib.loads(files(benchmarks).joinpath("coco_objects.toml").read_text(encoding="utf-8"))
+    phrases = [phrase for phrases in table["classes"].values() for phrase in phrases] + table["other"]["phrases"]
+    assert [phrase for phrase, count in Counter(phrases).items() if count > 1] == []
+    assert len(LEXICON.classes) == 80
+    singular = LEXICON.classes - {"orange"}
+    assert {name: named(f"a {name} here") for name in singular} == {name: [name] for name in singular}
+
+
+@given(st.text(max_size=80), st.lists(st.sampled_from(sorted(LEXICON.classes)), unique=True))
+def test_any_text_can_be_judged(text: str, truth: list[str]) -> None:
+    judgement = COCO.judge(text, json.dumps(truth))
+    assert 0 <= judgement.hallucinated <= judgement.mentions
+    assert len(judgement.spans) == judgement.hallucinated
+    assert 0 <= judgement.covered <= judgement.truth_total == len(truth)
+    ends = [0, *(position for span in judgement.spans for position in span), len(text)]
+    assert ends == sorted(ends)

@@ -1,0 +1,117 @@
+"""Rates and their intervals."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedback_workloads.statistics import Judged, Measures, Rate, measure
+
+
+def judged(
+    id: str, mentions: int = 2, hallucinated: int = 0, covered: int = 1, *, truth_total: int = 2, words: int = 10
+) -> Judged:
+    return Judged(id, mentions, hallucinated, covered, truth_total, words)
+
+
+def values(measures: Measures) -> tuple[float | None, ...]:
+    rates = (measures.response_hallucination, measures.mention_hallucination, measures.recall)
+    return (*(rate.value for rate in rates), measures.mean_words)
+
+
+NOTHING = Rate(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("answers", "expect"),
+    [
+        pytest.param([], (None, None, None, 0.0), id="no answers: nothing is known"),
+        pytest.param([judged("a"), judged("b", 4, 2, 2)], (0.5, 2 / 6, 3 / 4, 10.0), id="two answers"),
+        pytest.param(
+            [judged("a", 0, 0, 0), judged("b", 1, 1, 0)], (1.0, 1.0, 0.0, 10.0), id="silence is outside the first rate"
+        ),
+        pytest.param([judged("a", 0, 0, 0, words=3)], (None, None, 0.0, 3.0), id="nothing named: no rate"),
+        pytest.param(
+            [judged("a", 0, 0, 0, truth_total=0, words=1)], (None, None, None, 1.0), id="nothing to name: no recall"
+        ),
+    ],
+)
+def test_values(answers: list[Judged], expect: tuple[float | None, ...]) -> None:
+    assert values(measure(answers, 100, 0)) == expect
+
+
+def test_undefined_rates_have_no_interval_and_no_figure() -> None:
+    measures = measure([judged("a", 0, 0, 0)], 100, 0)
+    assert measures.response_hallucination == NOTHING
+    assert set(measures.flat("x")) == {"x.mean_words", "x.recall", "x.recall.low", "x.recall.high"}
+
+
+def test_interval_of_a_share_is_the_binomial_one() -> None:
+    answers = [judged(f"{i:03}", hallucinated=int(i % 10 < 4)) for i in range(400)]
+    rate = measure(answers, 4000, 7).response_hallucination
+    deviation = math.sqrt(0.4 * 0.6 / 400)
+    assert rate.value == pytest.approx(0.4)
+    assert rate.low == pytest.approx(0.4 - 1.96 * deviation, abs=0.005)
+    assert rate.high == pytest.approx(0.4 + 1.96 * deviation, abs=0.005)
+
+
+def test_answers_to_one_question_are_resampled_together() -> None:
+    """Ten copies of each answer say nothing new, so the interval must not shrink."""
+    answers = [judged(f"{i:02}", hallucinated=i % 2) for i in range(40)]
+    once, copied = measure(answers, 500, 3), measure(answers * 10, 500, 3)
+    assert copied.response_hallucination == once.response_hallucination
+
+
+def test_no_resamples_leave_the_widest_interval() -> None:
+    assert measure([judged("a")], 0, 0).recall == Rate(0.5, 0.0, 1.0)
+
+
+def test_json_and_flat_figures() -> None:
+    measures = Measures(Rate(0.5, 0.25, 0.75), Rate(0.1, 0.0, 0.2), Rate(1.0, 1.0, 1.0), 12.5)
+    assert measures.to_json() == {
+        "response_hallucination": {"value": 0.5, "low": 0.25, "high": 0.75},
+        "mention_hallucination": {"value": 0.1, "low": 0.0, "high": 0.2},
+        "recall": {"value": 1.0, "low": 1.0, "high": 1.0},
+        "mean_words": 12.5,
+    }
+    assert measures.flat("aligned")["aligned.response_hallucination.low"] == 0.25
+    assert measures.flat("aligned")["aligned.mean_words"] == 12.5
+
+
+rows = st.lists(
+    st.builds(
+        lambda id, mentions, wrong, truth, covered, words: Judged(
+            id, mentions, min(wrong, mentions), min(covered, truth), truth, words
+        ),
+        st.sampled_from("abcdefgh"),
+        st.integers(0, 5),
+        st.integers(0, 5),
+        st.integers(0, 5),
+        st.integers(0, 5),
+        st.integers(0, 40),
+    ),
+    max_size=20,
+)
+
+
+@given(rows, st.integers(0, 2**32), st.randoms())
+def test_rates_are_shares_in_any_order(answers: list[Judged], seed: int, random: object) -> None:
+    measures = measure(answers, 50, seed)
+    for rate in (measures.response_hallucination, measures.mention_hallucination, measures.recall):
+        if rate.value is None:
+            assert rate == NOTHING
+        else:
+            assert 0 <= rate.low <= rate.high <= 1
+            assert 0 <= rate.value <= 1
+    shuffled = answers.copy()
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert measure(shuffled, 50, seed) == measures
+
+
+def test_many_questions_take_little_time_and_memory() -> None:
+    answers = [judged(f"{i:05}", hallucinated=int(np.sin(i) > 0.5)) for i in range(20_000)]
+    assert measure(answers, 1000, 0).response_hallucination.value == pytest.approx(1 / 3, abs=0.01)

@@ -1,0 +1,129 @@
+"""Rates of a benchmark and how sure they are: ratios of sums with bootstrap percentile intervals. Pure.
+
+Questions are resampled, not answers or mentions, because what is said about one picture is not independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONFIDENCE: Final = 0.95
+_RESAMPLES_A_BLOCK: Final = 256  # bounds memory: one weight for each question and resample of a block
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a benchmark said about one answer to question `id`, and how long the answer is."""
+
+    id: str
+    mentions: int
+    hallucinated: int
+    covered: int
+    truth_total: int
+    words: int
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share in [0, 1] with its 95% interval; all None where it is 0 of 0 and so says nothing."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    def to_json(self) -> dict[str, float | None]:
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How much a set of answers hallucinates and what it leaves out; the figures that are compared and reported.
+
+    response_hallucination: answers with a hallucinated object / answers that name an object at all.
+    mention_hallucination: hallucinated mentions / all mentions.
+    recall: objects of the pictures that are named / all objects of the pictures.
+    mean_words: mean length of an answer in words, 0 without answers.
+    """
+
+    response_hallucination: Rate
+    mention_hallucination: Rate
+    recall: Rate
+    mean_words: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "response_hallucination": self.response_hallucination.to_json(),
+            "mention_hallucination": self.mention_hallucination.to_json(),
+            "recall": self.recall.to_json(),
+            "mean_words": self.mean_words,
+        }
+
+    def flat(self, prefix: str) -> dict[str, float]:
+        """Figures `prefix.RATE`, `prefix.RATE.low`, `prefix.RATE.high`, `prefix.mean_words`; without undefined ones."""
+        figures = {f"{prefix}.mean_words": self.mean_words}
+        for name in ("response_hallucination", "mention_hallucination", "recall"):
+            rate: Rate = getattr(self, name)
+            parts = {
+                f"{prefix}.{name}": rate.value,
+                f"{prefix}.{name}.low": rate.low,
+                f"{prefix}.{name}.high": rate.high,
+            }
+            figures |= {key: value for key, value in parts.items() if value is not None}
+        return figures
+
+
+def measure(judged: Iterable[Judged], resamples: int, seed: int) -> Measures:
+    """Rates over `judged` with intervals from `resamples` bootstrap samples of the questions.
+
+    Depends on the set of answers alone, not on their order. With one seed, two sets over the same questions are
+    resampled in the same way.
+    """
+    table = _sums_by_question(judged)
+    point = table.sum(axis=0, keepdims=True)
+    samples = _bootstrap(table, resamples, seed)
+    answers, words = point[0, _ANSWERS], point[0, _WORDS]
+    return Measures(
+        response_hallucination=_rate(point, samples, _HALLUCINATING, _NAMING),
+        mention_hallucination=_rate(point, samples, _HALLUCINATED, _MENTIONS),
+        recall=_rate(point, samples, _COVERED, _TRUTH),
+        mean_words=float(words / answers) if answers else 0.0,
+    )
+
+
+_HALLUCINATING, _NAMING, _HALLUCINATED, _MENTIONS, _COVERED, _TRUTH, _WORDS, _ANSWERS = range(8)
+
+
+def _sums_by_question(judged: Iterable[Judged]) -> NDArray[np.float64]:
+    """Sums of the eight columns a question, (questions, 8), in the order of the questions' ids."""
+    sums: dict[str, NDArray[np.float64]] = {}
+    for one in judged:
+        columns = (one.hallucinated > 0, one.mentions > 0, one.hallucinated, one.mentions, one.covered, one.truth_total,
+                   one.words, 1)  # fmt: skip
+        sums[one.id] = sums.get(one.id, 0) + np.array(columns, dtype=np.float64)
+    return np.array([sums[id] for id in sorted(sums)]).reshape(-1, 8)
+
+
+def _bootstrap(table: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """The table's column sums in each of `resamples` draws of as many questions, with replacement: (resamples, 8)."""
+    questions = len(table)
+    if questions == 0 or resamples == 0:
+        return np.zeros((0, 8))
+    random = np.random.default_rng(seed)
+    chances = np.full(questions, 1 / questions)
+    blocks = [min(_RESAMPLES_A_BLOCK, resamples - done) for done in range(0, resamples, _RESAMPLES_A_BLOCK)]
+    return np.concatenate([random.multinomial(questions, chances, size=size) @ table for size in blocks])
+
+
+def _rate(point: NDArray[np.float64], samples: NDArray[np.float64], part: int, whole: int) -> Rate:
+    if point[0, whole] == 0:
+        return Rate(None, None, None)
+    defined = samples[samples[:, whole] > 0]
+    shares = defined[:, part] / defined[:, whole]
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(shares, (tail, 100 - tail)) if len(shares) else (0.0, 1.0)
+    return Rate(float(point[0, part] / point[0, whole]), float(low), float(high))

@@ -1,17 +1,34 @@
 """Where artifacts live: folders of verified files on S3 or on a disk, whole once their manifest.json is there.
 
-Credentials, endpoint and region come from the standard AWS_* environment. What is downloaded is kept, by content, in the
-folder that FEEDBACK_CACHE names.
+Credentials, endpoint and region come from the standard AWS_* environment. What is downloaded is kept, by content, in
+the folder that FEEDBACK_CACHE names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from feedback_workloads.contract import Artifact, FileEntry, Manifest, Source
+from pydantic import ValidationError
+
+from feedback_workloads.contract import (
+    MANIFEST_NAME,
+    Artifact,
+    BadInput,
+    FileEntry,
+    Manifest,
+    Source,
+    Temporary,
+    canonical_json,
+)
+from feedback_workloads.objects import Absent, Digest, FileObjects, Listed, Objects, digest_of, join, local_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,61 +36,179 @@ if TYPE_CHECKING:
     from feedback_workloads.parts import Parts
 
 CACHE_VARIABLE = "FEEDBACK_CACHE"
+SHAPES_URI = "s3://feedback/shapes"
+SMALL_BYTES = 8 << 20
+"""Files up to this size move several at a time; larger ones after one another, each in parallel parts."""
+SMALL_AT_ONCE = 16
 
-Row = Mapping[str, Any]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class ArtifactStore:
     """Reads and writes artifacts. URIs are `s3://bucket/prefix`, `file:///folder` or a local path.
 
     All methods raise BadInput for what a retry cannot mend (nothing there, no access, wrong digest) and Temporary for
-    what it may (server out of reach after several attempts); both name the URI and the remedy. Safe to use from threads.
+    what it may (server out of reach after several attempts); both name the URI and the remedy. Safe to use from
+    threads.
     """
+
+    def __init__(self, cache: Path) -> None:
+        """Make a store that keeps its downloads in `cache`; connects to nothing yet."""
+        self.cache = cache
+        self._files = FileObjects()
+        self._s3: Objects | None = None
 
     @classmethod
     def from_environment(cls) -> ArtifactStore:
         """Make a store from AWS_* and FEEDBACK_CACHE; connects to nothing yet."""
-        raise NotImplementedError
+        default = Path(tempfile.gettempdir()) / f"feedback-cache-{os.getuid()}"
+        return cls(Path(os.environ.get(CACHE_VARIABLE) or default))
+
+    def objects(self, uri: str) -> Objects:
+        """Return the backend that `uri` is read from and written to."""
+        if not uri.startswith("s3://"):
+            local_path(uri)
+            return self._files
+        if self._s3 is None:
+            from feedback_workloads.s3 import S3Objects
+
+            self._s3 = S3Objects()
+        return self._s3
 
     # ── manifests ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def find(self, uri: str) -> tuple[Manifest, Artifact] | None:
         """Return the manifest below the folder `uri` and the reference to it, or None where there is none yet."""
-        raise NotImplementedError
+        try:
+            data = self.objects(uri).read(join(uri, MANIFEST_NAME))
+        except Absent:
+            return None
+        return _parse_manifest(uri, data), Artifact(uri=uri, sha256=Digest.of(data).sha256)
 
     def manifest(self, ref: Artifact | Source) -> Manifest:
         """Read the manifest of `ref`; BadInput where there is none or its digest is not the one asked for."""
-        raise NotImplementedError
+        found = self.find(ref.uri)
+        if found is None:
+            raise BadInput(f"there is no artifact at {ref.uri} (it has no {MANIFEST_NAME}); {_remedy(ref.uri)}")
+        manifest, artifact = found
+        if ref.sha256 not in {None, artifact.sha256}:
+            raise BadInput(
+                f"the {MANIFEST_NAME} of {ref.uri} has SHA-256 {artifact.sha256}, not {ref.sha256} as asked for; "
+                "give the digest that is there, or make the artifact anew"
+            )
+        return manifest
 
     def publish(self, uri: str, manifest: Manifest) -> Artifact:
         """Write the manifest, which makes the artifact whole: call it after every file is stored.
 
         The same manifest may already be there; a different one raises BadInput and stays.
         """
-        raise NotImplementedError
+        data, name = manifest.encode(), join(uri, MANIFEST_NAME)
+        if not self.objects(uri).create(name, data) and self.objects(uri).read(name) != data:
+            raise BadInput(
+                f"{name} is there already and differs from what this run made; "
+                f"delete the folder {uri} to make the artifact anew"
+            )
+        return Artifact(uri=uri, sha256=Digest.of(data).sha256)
 
     # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def put(self, data: bytes, uri: str, name: str, rows: int | None = None) -> FileEntry:
         """Store `data` as the file `name` below the folder `uri`."""
-        raise NotImplementedError
+        self.objects(uri).write(join(uri, name), data)
+        return _entry(name, Digest.of(data), rows)
 
     def upload(self, file: Path, uri: str, name: str, rows: int | None = None) -> FileEntry:
         """Store a local file as `name` below the folder `uri`; memory stays bounded whatever its size."""
-        raise NotImplementedError
+        return _entry(name, self.objects(uri).upload(file, join(uri, name)), rows)
 
     def upload_folder(self, folder: Path, uri: str, prefix: str = "") -> tuple[FileEntry, ...]:
         """Store every file below `folder`, as `prefix` + its relative path, several at a time; ordered by name."""
-        raise NotImplementedError
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+
+        def upload(file: Path) -> FileEntry:
+            return self.upload(file, uri, prefix + file.relative_to(folder).as_posix())
+
+        entries = _each(upload, files, size=lambda file: file.stat().st_size)
+        return tuple(sorted(entries, key=lambda entry: entry.name))
 
     def download(self, ref: Artifact | Source) -> Path:
         """Return a local folder with every file of `ref`, each verified against the manifest's digest.
 
         A local folder is returned as it is (verified where a digest was asked for); `hf://owner/name` is fetched at its
-        revision; an S3 folder without a manifest is taken as it is listed, unless a digest was asked for. The folder is
-        shared by all callers: read it, never write to it.
+        revision (`hf://datasets/owner/name` for a data set); an S3 folder without a manifest is taken as it is listed,
+        unless a digest was asked for. The folder is shared by all callers: read it, never write to it.
         """
-        raise NotImplementedError
+        if ref.uri.startswith("hf://"):
+            return self._local(fetch_from_hub(ref), ref)
+        if not ref.uri.startswith("s3://"):
+            return self._local(local_path(ref.uri), ref)
+        found = None if ref.sha256 else self.find(ref.uri)
+        if found is None and ref.sha256 is None:
+            return self._cached_listing(ref.uri)
+        manifest = found[0] if found else self.manifest(ref)
+        return self._cached_artifact(ref.uri, manifest)
+
+    def _local(self, folder: Path, ref: Artifact | Source) -> Path:
+        if not folder.is_dir():
+            raise BadInput(f"there is no folder {ref.uri}; {_remedy(ref.uri)}")
+        if ref.sha256 is not None:
+            manifest = self.manifest(ref.model_copy(update={"uri": str(folder)}))
+            for entry in manifest.files:
+                _check(ref.uri, entry, digest_of(folder / _safe(ref.uri, entry.name)))
+        return folder
+
+    def _cached_artifact(self, uri: str, manifest: Manifest) -> Path:
+        objects, data = self.objects(uri), manifest.encode()
+
+        def fetch(folder: Path) -> None:
+            def download(entry: FileEntry) -> None:
+                file = folder / _safe(uri, entry.name)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                _check(uri, entry, _present(uri, entry.name, lambda: objects.download(join(uri, entry.name), file)))
+
+            _each(download, manifest.files, size=lambda entry: entry.bytes)
+            (folder / MANIFEST_NAME).write_bytes(data)
+
+        return self._cached(Digest.of(data).sha256, fetch)
+
+    def _cached_listing(self, uri: str) -> Path:
+        objects, files = self.objects(uri), list(self.objects(uri).list(uri))
+        if not files:
+            raise BadInput(f"there is nothing at {uri}; {_remedy(uri)}")
+
+        def fetch(folder: Path) -> None:
+            def download(listed: Listed) -> None:
+                file = folder / _safe(uri, listed.name)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                _present(uri, listed.name, lambda: objects.download(join(uri, listed.name), file))
+
+            _each(download, files, size=lambda listed: listed.bytes)
+
+        identity = canonical_json([uri, *([listed.name, listed.bytes, listed.tag] for listed in files)])
+        return self._cached(Digest.of(identity).sha256, fetch)
+
+    def _cached(self, digest: str, fetch: Callable[[Path], None]) -> Path:
+        """Return the cache's folder `digest`, which `fetch` fills where it is not there yet.
+
+        One process fetches and the others wait for it. A folder has its name only once it is complete.
+        """
+        folder, partial = self.cache / digest, self.cache / f"{digest}.partial"
+        if folder.is_dir():
+            return folder
+        self.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(self.cache / f"{digest}.lock"):
+            if folder.is_dir():
+                return folder
+            shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
+            partial.mkdir()
+            try:
+                fetch(partial)
+                partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        return folder
 
     # ── tables ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -85,12 +220,125 @@ class ArtifactStore:
         Each file is verified before a row of it is used. Raises BadInput naming file and column where a file is damaged
         or is not of `schema`. `columns` limits what is read.
         """
-        raise NotImplementedError
+        from feedback_workloads.parts import read_part
+
+        for name, data in self._parts(refs):
+            for batch in read_part(name, data, schema, columns).to_batches(max_chunksize=256):
+                yield from batch.to_pylist()
 
     def read_table(self, refs: Sequence[Artifact], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the rows of the artifacts' part files as one table; see `rows`."""
-        raise NotImplementedError
+        import pyarrow as pa
 
-    def append(self, uri: str, schema: pa.Schema) -> AbstractContextManager[Parts]:
-        """Open the folder `uri` for writing parts of `schema`, going on after those that an earlier process finished."""
-        raise NotImplementedError
+        from feedback_workloads.parts import read_part, selected
+
+        tables = [read_part(name, data, schema, columns) for name, data in self._parts(refs)]
+        return pa.concat_tables([selected(schema, columns).empty_table(), *tables])
+
+    def _parts(self, refs: Sequence[Artifact]) -> Iterator[tuple[str, bytes]]:
+        """Yield URI and verified content of each part file, in order."""
+        from feedback_workloads.parts import is_part
+
+        for ref in refs:
+            for entry in self.manifest(ref).files:
+                if is_part(entry.name):
+                    yield join(ref.uri, entry.name), self.read(ref.uri, entry)
+
+    def read(self, uri: str, entry: FileEntry) -> bytes:
+        """Return the content of one file below the folder `uri`, verified."""
+        data = _present(uri, entry.name, lambda: self.objects(uri).read(join(uri, entry.name)))
+        _check(uri, entry, Digest.of(data))
+        return data
+
+    @contextmanager
+    def append(self, uri: str, schema: pa.Schema) -> Iterator[Parts]:
+        """Open the folder `uri` for parts of `schema`, going on after those that an earlier process finished.
+
+        What was written stays, however the block ends.
+        """
+        from feedback_workloads.parts import Parts
+
+        yield Parts(self.objects(uri), uri, schema)
+
+
+def fetch_from_hub(ref: Artifact | Source) -> Path:
+    """Return the local snapshot of `hf://owner/name` or `hf://datasets/owner/name` at the source's revision."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name = ref.uri.removeprefix("hf://")
+    kind = "dataset" if name.startswith("datasets/") else "model"
+    revision = ref.revision if isinstance(ref, Source) else None
+    try:
+        return Path(snapshot_download(name.removeprefix("datasets/"), repo_type=kind, revision=revision))
+    except LocalEntryNotFoundError as error:
+        raise Temporary(
+            f"the Hugging Face hub cannot be reached for {ref.uri}; check the network or HF_ENDPOINT"
+        ) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise BadInput(
+            f"the Hugging Face hub has no {ref.uri} at revision {revision or 'main'} for this user; "
+            "mend the URI or the revision, or set HF_TOKEN"
+        ) from error
+
+
+def _each(action: Callable[[Item], Result], items: Iterable[Item], size: Callable[[Item], int]) -> list[Result]:
+    """Run `action` on every item: small ones several at a time, large ones, parallel in themselves, one at a time."""
+    items = list(items)
+    small = [item for item in items if size(item) <= SMALL_BYTES]
+    large = [item for item in items if size(item) > SMALL_BYTES]
+    with ThreadPoolExecutor(SMALL_AT_ONCE) as pool:
+        return [*pool.map(action, small), *map(action, large)]
+
+
+def _present(uri: str, name: str, read: Callable[[], Result]) -> Result:
+    try:
+        return read()
+    except Absent as error:
+        raise BadInput(
+            f"the file {name} of {uri} is missing although its {MANIFEST_NAME} names it; "
+            "delete the folder to make the artifact anew"
+        ) from error
+
+
+def _check(uri: str, entry: FileEntry, found: Digest) -> None:
+    if found.sha256 != entry.sha256:
+        raise BadInput(
+            f"the file {entry.name} of {uri} has SHA-256 {found.sha256} ({found.bytes} bytes), not {entry.sha256} "
+            f"({entry.bytes} bytes): it was changed after it was made; delete the folder to make the artifact anew"
+        )
+
+
+def _safe(uri: str, name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise BadInput(f"the artifact {uri} has a file named {name}, outside its folder; do not use this artifact")
+    return path
+
+
+def _parse_manifest(uri: str, data: bytes) -> Manifest:
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise BadInput(
+            f"{join(uri, MANIFEST_NAME)} is not a valid manifest ({error.error_count()} errors, "
+            f"first: {error.errors()[0]['msg']}); delete the folder to make the artifact anew"
+        ) from error
+
+
+def _entry(name: str, digest: Digest, rows: int | None) -> FileEntry:
+    return FileEntry(name=name, sha256=digest.sha256, bytes=digest.bytes, rows=rows)
+
+
+def _remedy(uri: str) -> str:
+    if uri.startswith(SHAPES_URI):
+        return "run `make shapes` to build the shapes world"
+    return "check the URI, or run the stage that makes it"
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Hold an exclusive lock between processes; the kernel lets go of it when its holder dies."""
+    with file.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

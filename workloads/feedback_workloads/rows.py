@@ -1,4 +1,4 @@
-"""The rows that stages exchange: their Arrow schemas, how instructions are read, and how rows are sharded and seeded."""
+"""The rows that stages exchange: their Arrow schemas, how instructions are read, sharded and seeded."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ REJECTED = pa.schema(
 
 
 class BadRow(Exception):
-    """One row cannot be used. `reason` is a kebab-case word that is counted; `detail` is for the person who mends it."""
+    """One row cannot be used. `reason` is a kebab-case word to count by; `detail` is for the person who mends it."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -133,8 +133,8 @@ class BadRow(Exception):
 class Rejected:
     """A row that was left out, and why.
 
-    `id` is the instruction's id, or the row's place (`data/train.jsonl:17`) where the row has no id of its own: the id is
-    missing, or it is taken by an earlier row. `candidate` is set where only that answer was left out.
+    `id` is the instruction's id, or the row's place (`data/train.jsonl:17`) where the row has no id of its own: the id
+    is missing, or it is taken by an earlier row. `candidate` is set where only that answer was left out.
     """
 
     id: str
@@ -161,8 +161,8 @@ def read_instructions(
 
     The source is a folder of parquet files (columns `id`, `image` as a Hugging Face Image, `question`, and optionally
     `truth`, `split`) or of JSON lines (the same, `image` being a path relative to the file). The names of the RLAIF-V
-    reference, `ds_question_id` and `image_path`, are understood too. Rows that cannot be used come as Rejected, with one
-    of the reasons missing-id, duplicate-id (the second and later), empty-question, missing-picture, not-utf-8,
+    reference, `ds_question_id` and `image_path`, are understood too. Rows that cannot be used come as Rejected, with
+    one of the reasons missing-id, duplicate-id (the second and later), empty-question, missing-picture, not-utf-8,
     not-json. Raises BadInput where there is nothing to read or a column is wrong, naming file and column.
     """
     raise NotImplementedError

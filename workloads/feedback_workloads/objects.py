@@ -1,0 +1,198 @@
+"""Files by URI, on S3 or on a disk, behind one small protocol. Knows nothing of manifests."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from feedback_workloads.contract import BadInput
+
+BLOCK_BYTES = 1 << 20
+
+
+class Absent(Exception):
+    """There is no object at this URI."""
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What a file is: SHA-256 (hex) and size of its content."""
+
+    sha256: str
+    bytes: int
+
+    @classmethod
+    def of(cls, data: bytes) -> Digest:
+        return cls(hashlib.sha256(data).hexdigest(), len(data))
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file below a folder: its path relative to the folder, size, and a tag that changes with its content."""
+
+    name: str
+    bytes: int
+    tag: str
+
+
+class Objects(Protocol):
+    """What a storage backend does. Writes are atomic: an object is there in full, or not at all.
+
+    Raises Absent where an object that is read is not there, BadInput and Temporary as `ArtifactStore` says, and OSError
+    where the local disk fails.
+    """
+
+    def read(self, uri: str) -> bytes:
+        """Return the object's content, in memory."""
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Store `data`, replacing what is there."""
+
+    def create(self, uri: str, data: bytes) -> bool:
+        """Store `data` unless something is there already; return whether it was stored.
+
+        Atomic between processes, on S3 only where the server knows `If-None-Match`.
+        """
+
+    def upload(self, file: Path, uri: str) -> Digest:
+        """Store a local file, in bounded memory; return the digest of the bytes that were sent."""
+
+    def download(self, uri: str, file: Path) -> Digest:
+        """Write the object to `file`, in bounded memory; return the digest of the bytes that came."""
+
+    def list(self, uri: str) -> Iterator[Listed]:
+        """Yield every file below the folder `uri`, ordered by name; nothing where there is no folder."""
+
+    def delete(self, uri: str) -> None:
+        """Remove the object; nothing happens where there is none."""
+
+
+def join(uri: str, name: str) -> str:
+    """Return the URI of the file `name` below the folder `uri`."""
+    return f"{uri.rstrip('/')}/{name}"
+
+
+def local_path(uri: str) -> Path:
+    """Return the path that a `file://` URI or a plain path names; BadInput for any other scheme."""
+    if "://" not in uri:
+        return Path(uri)
+    parts = urllib.parse.urlsplit(uri)
+    if parts.scheme != "file" or parts.netloc not in {"", "localhost"}:
+        raise BadInput(f"cannot use the URI {uri}; give s3://bucket/prefix, file:///folder or a local path")
+    return Path(urllib.parse.unquote(parts.path))
+
+
+class HashingReader:
+    """A file to read from that hashes what is read. Cannot seek, so every byte is read once and in order."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self._bytes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._hash.update(data)
+        self._bytes += len(data)
+        return data
+
+    def digest(self) -> Digest:
+        return Digest(self._hash.hexdigest(), self._bytes)
+
+
+class HashingWriter:
+    """A file to write to that hashes what is written. Cannot seek, so bytes arrive in order."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self._bytes = 0
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        self._bytes += len(data)
+        return self._file.write(data)
+
+    def digest(self) -> Digest:
+        return Digest(self._hash.hexdigest(), self._bytes)
+
+
+def digest_of(file: Path) -> Digest:
+    """Return the digest of a local file."""
+    with file.open("rb") as stream:
+        return Digest(hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell())
+
+
+class FileObjects:
+    """Objects on a local disk, or on one that several machines mount."""
+
+    def read(self, uri: str) -> bytes:
+        try:
+            return local_path(uri).read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise Absent(uri) from error
+
+    def write(self, uri: str, data: bytes) -> None:
+        with _temporary(local_path(uri)) as (part, file):
+            part.write_bytes(data)
+            part.replace(file)
+
+    def create(self, uri: str, data: bytes) -> bool:
+        with _temporary(local_path(uri)) as (part, file):
+            part.write_bytes(data)
+            try:
+                file.hardlink_to(part)
+            except FileExistsError:
+                return False
+            return True
+
+    def upload(self, file: Path, uri: str) -> Digest:
+        destination = local_path(uri)
+        if destination.exists() and destination.samefile(file):
+            return digest_of(file)
+        with _temporary(destination) as (part, _):
+            digest = _copy(file, part)
+            part.replace(destination)
+        return digest
+
+    def download(self, uri: str, file: Path) -> Digest:
+        try:
+            return _copy(local_path(uri), file)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise Absent(uri) from error
+
+    def list(self, uri: str) -> Iterator[Listed]:
+        folder = local_path(uri)
+        for file in sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".part-")):
+            status = file.stat()
+            yield Listed(file.relative_to(folder).as_posix(), status.st_size, str(status.st_mtime_ns))
+
+    def delete(self, uri: str) -> None:
+        local_path(uri).unlink(missing_ok=True)
+
+
+@contextmanager
+def _temporary(file: Path) -> Iterator[tuple[Path, Path]]:
+    """Give a name beside `file` to write to before it is renamed, and `file`; leave nothing of the former behind."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".part-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        yield part, file
+    finally:
+        with suppress(FileNotFoundError):
+            part.unlink()
+
+
+def _copy(source: Path, destination: Path) -> Digest:
+    with source.open("rb") as reader, destination.open("wb") as stream:
+        writer = HashingWriter(stream)
+        while block := reader.read(BLOCK_BYTES):
+            writer.write(block)
+    return writer.digest()

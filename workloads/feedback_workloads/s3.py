@@ -1,0 +1,225 @@
+"""Objects on S3, through boto3. Credentials, endpoint, region and retries come from the standard AWS_* environment."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.exceptions as errors
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from s3transfer.exceptions import RetriesExceededError
+
+from feedback_workloads.contract import BadInput, Temporary
+from feedback_workloads.objects import Absent, Digest, HashingReader, HashingWriter, Listed
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+Result = TypeVar("Result")
+
+CONNECTIONS = 32
+SINGLE_REQUEST_BYTES = 8 << 20
+"""Files up to this size move in one request; larger ones in parts, several at a time."""
+PART_BYTES = 8 << 20
+PART_LIMIT = 10_000
+"""S3 allows this many parts an upload."""
+ATTEMPTS = 6
+"""How often a request is tried: about 15 seconds of waiting in all. AWS_MAX_ATTEMPTS overrides it."""
+
+CLIENT = Config(
+    connect_timeout=10,
+    read_timeout=60,
+    tcp_keepalive=True,
+    max_pool_connections=CONNECTIONS,
+)
+
+BROKEN_CONNECTIONS = (
+    errors.HTTPClientError,
+    errors.ConnectionError,
+    RetriesExceededError,
+    ConnectionError,
+    TimeoutError,
+)
+THROTTLED = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"}
+SLOW = {"RequestTimeout", "RequestTimeoutException", "OperationAborted", "ConditionalRequestConflict"}
+
+
+class S3Objects:
+    """The `Objects` protocol over one boto3 client, which threads share."""
+
+    def __init__(self) -> None:
+        self._client = connect()
+
+    def read(self, uri: str) -> bytes:
+        bucket, key = split(uri)
+
+        def read() -> bytes:
+            return self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+        with sentences(uri):
+            return again(read)
+
+    def write(self, uri: str, data: bytes) -> None:
+        bucket, key = split(uri)
+        with sentences(uri):
+            self._client.put_object(Bucket=bucket, Key=key, Body=data)
+
+    def create(self, uri: str, data: bytes) -> bool:
+        bucket, key = split(uri)
+        with sentences(uri):
+            try:
+                self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+            except errors.ClientError as error:
+                match _status(error):
+                    case 412:
+                        return False
+                    case 501:  # a server without conditional writes
+                        return self._create_unless_read(uri, data)
+                    case _:
+                        raise
+        return True
+
+    def _create_unless_read(self, uri: str, data: bytes) -> bool:
+        try:
+            self.read(uri)
+        except Absent:
+            self.write(uri, data)
+            return True
+        return False
+
+    def upload(self, file: Path, uri: str) -> Digest:
+        bucket, key = split(uri)
+        size = file.stat().st_size
+        with file.open("rb") as stream, sentences(uri):
+            reader = HashingReader(stream)
+            if size <= SINGLE_REQUEST_BYTES:
+                self._client.put_object(Bucket=bucket, Key=key, Body=reader.read())
+            else:
+                self._client.upload_fileobj(reader, bucket, key, Config=_transfer(size))
+        return reader.digest()
+
+    def download(self, uri: str, file: Path) -> Digest:
+        bucket, key = split(uri)
+        with file.open("wb") as stream, sentences(uri):
+            writer = HashingWriter(stream)
+            self._client.download_fileobj(bucket, key, writer, Config=_transfer(0))
+        return writer.digest()
+
+    def list(self, uri: str) -> Iterator[Listed]:
+        bucket, prefix = split(uri.rstrip("/") + "/")
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        with sentences(uri):
+            for page in pages:
+                for found in page.get("Contents", ()):
+                    if name := found["Key"].removeprefix(prefix):
+                        yield Listed(name, found["Size"], found["ETag"])
+
+    def delete(self, uri: str) -> None:
+        bucket, key = split(uri)
+        with sentences(uri):
+            self._client.delete_object(Bucket=bucket, Key=key)
+
+
+def connect() -> S3Client:
+    """Make a client; nothing is sent yet. Raises BadInput where AWS_ENDPOINT_URL is not a URL."""
+    retries: dict[str, Any] = {}
+    if "AWS_RETRY_MODE" not in os.environ:
+        retries["mode"] = "standard"
+    if "AWS_MAX_ATTEMPTS" not in os.environ:
+        retries["total_max_attempts"] = ATTEMPTS
+    try:
+        return boto3.Session().client("s3", config=CLIENT.merge(Config(retries=retries)))
+    except ValueError as error:
+        raise BadInput(f"cannot use AWS_ENDPOINT_URL: {error}; give a URL such as https://s3.example.com") from error
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Return bucket and key of `s3://bucket/key`."""
+    parts = urlsplit(uri)
+    bucket, key = parts.netloc, uri.removeprefix(f"s3://{parts.netloc}").lstrip("/")
+    if parts.scheme != "s3" or not bucket or not key.strip("/"):
+        raise BadInput(f"the URI {uri} names no bucket and prefix; give s3://bucket/prefix")
+    return bucket, key
+
+
+def again(action: Callable[[], Result]) -> Result:
+    """Run `action` anew where the connection breaks while a body is read, which botocore's retries do not cover."""
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return action()
+        except (errors.ResponseStreamingError, errors.ReadTimeoutError, errors.IncompleteReadError):
+            time.sleep(random.uniform(0, 2**attempt))
+    return action()
+
+
+def _transfer(size: int) -> TransferConfig:
+    return TransferConfig(
+        multipart_threshold=SINGLE_REQUEST_BYTES,
+        multipart_chunksize=max(PART_BYTES, math.ceil(size / PART_LIMIT)),
+    )
+
+
+@contextmanager
+def sentences(uri: str) -> Iterator[None]:
+    """Turn boto3's errors into Absent, or into BadInput or Temporary with one sentence about `uri`."""
+    try:
+        yield
+    except errors.ClientError as error:
+        raise _translated(uri, error) from error
+    except (errors.NoCredentialsError, errors.PartialCredentialsError) as error:
+        raise BadInput(
+            f"there are no S3 credentials for {uri}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        ) from error
+    except errors.SSLError as error:
+        raise BadInput(
+            f"the S3 server's certificate is not trusted for {uri} ({_line(error)}); "
+            "set AWS_CA_BUNDLE or mend AWS_ENDPOINT_URL"
+        ) from error
+    except errors.ParamValidationError as error:
+        raise BadInput(f"the URI {uri} is not valid ({_line(error)}); give s3://bucket/prefix") from error
+    except BROKEN_CONNECTIONS as error:
+        raise Temporary(
+            f"the S3 server cannot be reached for {uri} after several attempts ({_line(error)}); "
+            "check AWS_ENDPOINT_URL and that the server is up"
+        ) from error
+
+
+def _translated(uri: str, error: errors.ClientError) -> Exception:
+    code, status = error.response["Error"].get("Code", ""), _status(error)
+    bucket, _ = split(uri)
+    if code == "NoSuchBucket":
+        return BadInput(f"the bucket {bucket} of {uri} does not exist; create it or mend the URI")
+    if status == 404:
+        return Absent(uri)
+    if status >= 500 or status == 429 or code in THROTTLED | SLOW:
+        return Temporary(
+            f"the S3 server failed on {uri} after several attempts ({code}, HTTP {status}); try again later"
+        )
+    if code in {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidClientTokenId"}:
+        return BadInput(
+            f"the S3 server does not accept the credentials for {uri} ({code}); "
+            "mend AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    if status in {401, 403}:
+        return BadInput(
+            f"the credentials give no access to {uri} ({code}); "
+            f"allow s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket on the bucket {bucket}"
+        )
+    return BadInput(f"the S3 server refused {uri} ({code}, HTTP {status}: {_line(error)}); mend the URI or the server")
+
+
+def _status(error: errors.ClientError) -> int:
+    return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())

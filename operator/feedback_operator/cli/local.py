@@ -1,0 +1,72 @@
+"""Workload programs that the command line runs on this machine besides stages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from feedback_operator.cluster.process import StageProcess, free_port
+from feedback_operator.progress import scrape
+
+
+def workload(module: str, arguments: Sequence[str], state: Path, environment: Mapping[str, str]) -> int:
+    """Run a module of the workloads in the foreground and return its exit code; signals reach it."""
+    command = [sys.executable, "-m", module, *arguments]
+    process = subprocess.Popen(command, env={**os.environ, "FEEDBACK_CACHE": str(state / "cache"), **environment})
+
+    def forward(number: int, _frame: object) -> None:
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def shapes(seed: int, to: str, state: Path, environment: Mapping[str, str], console: Console) -> int:
+    """Build the shapes world with a progress bar; the exit code of the build."""
+    return asyncio.run(_shapes(seed, to, state, environment, console))
+
+
+async def _shapes(seed: int, to: str, state: Path, environment: Mapping[str, str], console: Console) -> int:
+    config = state / "configs" / "shapes.json"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(json.dumps({"stage": "shapes", "seed": seed, "output": to}))
+    port, log = free_port(), state / "logs" / "shapes.log"
+    process = await StageProcess.start(
+        [sys.executable, "-m", "feedback_workloads", "shapes", "--config", str(config)],
+        {
+            **os.environ,
+            "FEEDBACK_METRICS_PORT": str(port),
+            "FEEDBACK_TERMINATION_LOG": os.devnull,
+            "FEEDBACK_CACHE": str(state / "cache"),
+            **environment,
+        },
+        log,
+        state / "processes",
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, process.terminate)
+    waiting = asyncio.create_task(process.wait())
+    columns = (TextColumn("shapes"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bars:
+        bar = bars.add_task("starting", total=None)
+        while not (await asyncio.wait({waiting}, timeout=0.5))[0]:
+            units = await scrape([f"http://127.0.0.1:{port}/metrics"])
+            bars.update(bar, description=units.phase, total=units.total or None, completed=units.done)
+    code = waiting.result()
+    last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1]
+    console.print(f"shapes world is in {to}" if code == 0 else f"{last} (log: {log})", soft_wrap=True, markup=False)
+    return code

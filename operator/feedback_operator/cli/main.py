@@ -1,0 +1,109 @@
+"""`feedback`: validate and run iterations, build the shapes world, serve a result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from feedback_operator.api import FeedbackIteration
+from feedback_operator.cli import manifests
+from feedback_operator.cli.local import shapes as build_shapes
+from feedback_operator.cli.local import workload
+from feedback_operator.cli.run import ExitStatus, s3_environment
+from feedback_operator.cli.run import run as run_iterations
+from feedback_operator.cluster.embedded_s3 import EmbeddedS3Error
+from feedback_operator.cluster.local import AlreadyRunning
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+
+Target = Annotated[Path, typer.Argument(metavar="FILE", help="A manifest, or a folder of manifests.")]
+State = Annotated[
+    Path, typer.Option(help="Folder for logs, caches and the embedded S3 server.", envvar="FEEDBACK_STATE")
+]
+DEFAULT_STATE = Path(".feedback")
+
+
+@app.command()
+def run(
+    file: Target,
+    out: Annotated[Path | None, typer.Option(help="Folder for summary.json and report.html.")] = None,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Run iterations on this machine; what is already done is not done again.
+
+    Exit codes: 0 done and promoted, 1 a stage failed, 2 the manifest is wrong, 3 the gate failed, 130 interrupted.
+    """
+    iterations = _load(file)
+    folder = out or state / "reports" / file.stem
+    try:
+        raise typer.Exit(run_iterations(iterations, state, folder, Console(highlight=False)))
+    except (AlreadyRunning, EmbeddedS3Error) as error:
+        errors.print(str(error))
+        raise typer.Exit(ExitStatus.FAILED) from error
+
+
+@app.command()
+def validate(file: Target) -> None:
+    """Check manifests, and name every error with its file, line and path."""
+    iterations = _load(file)
+    typer.echo(f"{file}: {len(iterations)} valid FeedbackIteration{'s' * (len(iterations) > 1)}")
+
+
+@app.command()
+def shapes(
+    seed: Annotated[int, typer.Option(help="Seed of pictures and models.")] = 0,
+    to: Annotated[str, typer.Option(help="Folder for the artifacts.")] = "s3://feedback/shapes",
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Build the synthetic world once: pictures with known truth, a policy that hallucinates, and a labeler."""
+    with s3_environment(state, [to]) as environment:
+        raise typer.Exit(build_shapes(seed, to, state, environment, Console(highlight=False)))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def serve(
+    context: typer.Context,
+    result: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run (feedback run --out DIR).")],
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Serve the aligned policy of a finished run with best-of-N, as an OpenAI-compatible endpoint.
+
+    Options after DIR go to the server: --host, --port, --best-of and others (feedback serve DIR --help-server).
+    """
+    iteration = _finished(result)
+    aligned, model = iteration.status.aligned, iteration.spec.model
+    if aligned is None or model.uri is None:
+        errors.print(f"{result}: the run has no aligned policy to serve; run it to its end first")
+        raise typer.Exit(ExitStatus.INVALID)
+    arguments = ["--policy", aligned.uri, "--reference", model.uri, "--beta", iteration.spec.training.beta]
+    with s3_environment(state, [aligned.uri, model.uri]) as environment:
+        raise typer.Exit(workload("feedback_workloads.serving", [*arguments, *context.args], state, environment))
+
+
+def main() -> None:
+    """Entry point of the console scripts."""
+    app()
+
+
+def _load(target: Path) -> tuple[FeedbackIteration, ...]:
+    loaded = manifests.load(target)
+    for problem in loaded.problems:
+        errors.print(str(problem))
+    if loaded.problems:
+        raise typer.Exit(ExitStatus.INVALID)
+    return loaded.iterations
+
+
+def _finished(folder: Path) -> FeedbackIteration:
+    file = folder / "iteration.json"
+    try:
+        data = json.loads(file.read_text())
+    except OSError as error:
+        errors.print(f"{file}: cannot be read: {error.strerror}; name the --out folder of a finished run")
+        raise typer.Exit(ExitStatus.INVALID) from error
+    return FeedbackIteration.model_validate({k: v for k, v in data.items() if k != "wallSeconds"})

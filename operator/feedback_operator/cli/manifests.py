@@ -1,0 +1,153 @@
+"""Reads FeedbackIteration manifests from files and folders, and says where each error is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from feedback_operator.api import API_VERSION, KIND, FeedbackIteration
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One error: the file and line it is in, the field's path in the document, and what is wrong."""
+
+    file: Path
+    line: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f" {self.path}:" if self.path else ""
+        return f"{self.file}:{self.line}:{where} {self.message}"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a file or folder holds: iterations in an order in which each follows its parent, or problems."""
+
+    iterations: tuple[FeedbackIteration, ...]
+    problems: tuple[Problem, ...]
+
+
+def load(target: Path) -> Loaded:
+    """Read one YAML file, or every *.yaml and *.yml of a folder."""
+    files = sorted([*target.glob("*.yaml"), *target.glob("*.yml")]) if target.is_dir() else [target]
+    if not files:
+        return Loaded((), (Problem(target, 0, "", "holds no .yaml file; name a manifest or a folder of manifests"),))
+    iterations: list[FeedbackIteration] = []
+    problems: list[Problem] = []
+    for file in files:
+        found, wrong = _read(file)
+        iterations += found
+        problems += wrong
+    if problems:
+        return Loaded((), tuple(problems))
+    return _in_order(target, iterations)
+
+
+def _read(file: Path) -> tuple[list[FeedbackIteration], list[Problem]]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        nodes = [node for node in yaml.compose_all(text, Loader=yaml.SafeLoader) if node is not None]
+    except OSError as error:
+        return [], [Problem(file, 0, "", f"cannot be read: {error.strerror}; name an existing manifest")]
+    except UnicodeDecodeError as error:
+        return [], [Problem(file, 0, "", f"is not UTF-8 (byte {error.start}); save it as UTF-8")]
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 0
+        return [], [Problem(file, line, "", f"is not YAML: {getattr(error, 'problem', error)}")]
+    iterations: list[FeedbackIteration] = []
+    problems: list[Problem] = []
+    for node in nodes:
+        found, wrong = _iteration(file, node)
+        iterations += found
+        problems += wrong
+    if not nodes:
+        problems.append(Problem(file, 1, "", f"holds no document; write a {KIND}"))
+    return iterations, problems
+
+
+def _iteration(file: Path, node: yaml.Node) -> tuple[list[FeedbackIteration], list[Problem]]:
+    data = _construct(node)
+    if not isinstance(data, dict) or data.get("kind") != KIND or data.get("apiVersion") != API_VERSION:
+        kind = data.get("kind") if isinstance(data, dict) else type(data).__name__
+        line = node.start_mark.line + 1
+        return [], [Problem(file, line, "kind", f"{kind!r} is not a {KIND} of {API_VERSION}; write that kind")]
+    try:
+        return [FeedbackIteration.model_validate(data)], []
+    except ValidationError as error:
+        return [], [
+            Problem(file, _line(node, e["loc"]), _path(e["loc"]), _message(e["msg"], e["input"], e["type"]))
+            for e in error.errors()
+        ]
+
+
+def _construct(node: yaml.Node) -> object:
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")
+
+
+def _message(message: str, given: object, kind: str) -> str:
+    if kind == "missing":
+        return "is required"
+    if kind == "extra_forbidden":
+        return "is not a field; remove it or correct its name"
+    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return message.removeprefix("Value error, ") + shown
+
+
+def _line(node: yaml.Node, location: tuple[int | str, ...]) -> int:
+    """Line of the field, or of the innermost parent that the document has. Union tags in the path are passed over."""
+    line = node.start_mark.line + 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            entry = next(((key, value) for key, value in node.value if key.value == part), None)
+            if entry is None:
+                continue
+            line, node = entry[0].start_mark.line + 1, entry[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _in_order(target: Path, iterations: list[FeedbackIteration]) -> Loaded:
+    """Parents before children. A repeated name, an unknown parent or a cycle is a problem."""
+    names = [iteration.metadata.name for iteration in iterations]
+    problems = [
+        Problem(target, 0, "metadata.name", f"{name!r} is used twice; give each iteration its own name")
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
+    ordered: list[FeedbackIteration] = []
+    waiting = list(iterations)
+    while waiting and not problems:
+        done = {iteration.metadata.name for iteration in ordered}
+        ready = [i for i in waiting if i.spec.model.from_ is None or i.spec.model.from_.iteration in done]
+        if not ready:
+            problems = [_unresolved(target, iteration, names) for iteration in waiting]
+        ordered += ready
+        waiting = [i for i in waiting if i not in ready]
+    return Loaded((), tuple(problems)) if problems else Loaded(tuple(ordered), ())
+
+
+def _unresolved(target: Path, iteration: FeedbackIteration, names: list[str]) -> Problem:
+    parent = iteration.spec.model.from_.iteration if iteration.spec.model.from_ else ""
+    path = f"{iteration.metadata.name}: spec.model.from.iteration"
+    if parent not in names:
+        return Problem(target, 0, path, f"{parent!r} is not among these manifests; add it, or name a model by uri")
+    return Problem(target, 0, path, f"{parent!r} leads back to this iteration; break the cycle")

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedback_workloads.contract import BadInput
 from feedback_workloads.pairing import Answer, Pair, balance_lengths, combine, draw, score
 
 
@@ -54,7 +55,7 @@ def test_combine(answers: list[Answer], difference: int, expect: list[tuple[int,
 
 
 def test_combine_needs_a_difference() -> None:
-    with pytest.raises(ValueError, match="min_difference is 0"):
+    with pytest.raises(BadInput, match=r"min_score_difference is 0.*set it to 1"):
         combine("x", [], 0)
 
 

@@ -15,6 +15,8 @@ from typing import Final
 
 import numpy as np
 
+from feedback_workloads.contract import BadInput
+
 BALANCE_STEPS: Final = 50
 """The length balance tries the thresholds 0, 1/50 ... 49/50."""
 
@@ -57,9 +59,7 @@ def score(accepted: Sequence[bool]) -> int | None:
 def combine(id: str, answers: Iterable[Answer], min_difference: int = 1) -> list[Pair]:
     """All pairs of different texts whose scores differ by at least `min_difference`, in order of their candidates."""
     if min_difference < 1:
-        raise ValueError(
-            f"min_difference is {min_difference}; an answer is preferred only with a difference of 1 or more"
-        )
+        raise BadInput(f"min_score_difference is {min_difference}, which prefers no answer; set it to 1 or more")
     return [
         Pair(id, better, worse)
         for one, other in combinations(sorted(answers), 2)

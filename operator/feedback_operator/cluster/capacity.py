@@ -28,7 +28,7 @@ _SUFFIXES: Final = {
 
 def quantity(text: str) -> Decimal:
     """A Kubernetes quantity as a number: `500m` is 0.5, `1Gi` is 1073741824."""
-    digits = text.rstrip("kmMGTi")
+    digits = text.rstrip("kKmMGTi")
     suffix = text[len(digits) :]
     return Decimal(digits) * _SUFFIXES.get(suffix, Decimal(1))
 

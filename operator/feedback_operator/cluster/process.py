@@ -85,6 +85,7 @@ def end_marked(mark: str, grace: float) -> None:
     for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+    psutil.wait_procs(alive, timeout=grace)
 
 
 def _carries(process: psutil.Process, mark: str) -> bool:

@@ -1,0 +1,67 @@
+"""The machine as a node: quantities, and who may start when."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+from feedback_operator.cluster.capacity import Capacity, Grant, Request, quantity
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("2", "2"), ("500m", "0.5"), ("1.5", "1.5"), ("1Gi", "1073741824"), ("2G", "2000000000"), ("3Ki", "3072")],
+)
+def test_quantity(text: str, number: str) -> None:
+    assert quantity(text) == Decimal(number)
+
+
+@pytest.mark.parametrize(
+    ("resources", "request_wanted"),
+    [
+        pytest.param({}, Request(Decimal(4), Decimal(0), 0), id="nothing asked: all cores"),
+        pytest.param({"requests": {"cpu": "1"}}, Request(Decimal(1), Decimal(0), 0), id="requests"),
+        pytest.param({"limits": {"nvidia.com/gpu": "2", "cpu": "3"}}, Request(Decimal(3), Decimal(0), 2), id="limits"),
+        pytest.param(
+            {"requests": {"cpu": "1", "memory": "1Ki"}, "limits": {"cpu": "2"}},
+            Request(Decimal(1), Decimal(1024), 0),
+            id="requests before limits",
+        ),
+    ],
+)
+def test_request(resources: dict[str, dict[str, str]], request_wanted: Request) -> None:
+    assert Capacity(4, 10**9, (0, 1)).request(resources) == request_wanted
+
+
+@pytest.mark.parametrize(
+    ("resources", "lacking"),
+    [
+        ({"cpu": "5"}, "requests 5 cores, but this machine has 4"),
+        ({"cpu": "1", "memory": "2G"}, "bytes of memory"),
+        ({"cpu": "1", "nvidia.com/gpu": "3"}, "requests 3 nvidia.com/gpu, but this machine has 2"),
+        ({"cpu": "4", "nvidia.com/gpu": "2"}, ""),
+    ],
+)
+def test_lacks(resources: dict[str, str], lacking: str) -> None:
+    capacity = Capacity(4, 10**9, (0, 1))
+    assert lacking in capacity.lacks(capacity.request({"requests": resources}))
+
+
+async def test_grants_never_exceed_the_machine() -> None:
+    capacity = Capacity(2, 10**9, (0, 1))
+    held: list[Grant] = []
+    most = 0
+
+    async def work() -> None:
+        nonlocal most
+        async with capacity.granted(Request(Decimal(1), Decimal(0), 1)) as grant:
+            held.append(grant)
+            most = max(most, len(held))
+            assert len({gpu for other in held for gpu in other.gpus}) == len(held), "a GPU was given twice"
+            await asyncio.sleep(0)
+            held.remove(grant)
+
+    await asyncio.gather(*(work() for _ in range(10)))
+    assert most == 2

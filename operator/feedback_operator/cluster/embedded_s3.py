@@ -154,6 +154,12 @@ def _start(data: Path) -> Server:
     raise EmbeddedS3Error(f"the embedded S3 server does not start in {data}; its output is in {log}")
 
 
+def _server_environment(server: Server) -> dict[str, str]:
+    """Return this process's environment with nothing in it that configures SeaweedFS but the credentials."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_", "WEED_"))}
+    return {**ours, "AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
+
+
 def _command(data: Path, ports: Mapping[str, int]) -> list[str]:
     return [
         _binary(),

@@ -2,9 +2,9 @@
 
     python s3_keeper.py LOCK COMMAND...
 
-Every user of the server holds a shared lock on the file LOCK. The kernel lets go of it however a user ends, so the keeper
-gets the exclusive lock when the last one is gone, and then stops the server. If the keeper itself is killed, the kernel
-stops the server (on Linux).
+Every user of the server holds a shared lock on the file LOCK. The kernel lets go of it however a user ends, so the
+keeper gets the exclusive lock when the last one is gone, and then stops the server. If the keeper itself is killed, the
+kernel stops the server (on Linux).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def keep(lock: Path, command: Sequence[str]) -> None:
             os._exit(1)
 
     with lock.open("w") as users:
-        server = subprocess.Popen(command, preexec_fn=end_with_keeper)  # noqa: PLW1509: there are no threads yet
+        server = subprocess.Popen(command, preexec_fn=end_with_keeper)  # noqa: PLW1509 (no threads yet)
 
         def end_with_server() -> None:
             os._exit(abs(server.wait()))

@@ -1,0 +1,1 @@
+"""Ratios against the best alternatives, each measured in one run: `make bench`."""

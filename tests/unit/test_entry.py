@@ -1,0 +1,113 @@
+"""The entry point: configurations read, failures said in one sentence, messages that fit."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from feedback_workloads import entry
+from feedback_workloads.contract import (
+    RESULT_LIMIT_BYTES,
+    Artifact,
+    BadInput,
+    PairsConfig,
+    SamplesConfig,
+    Source,
+    StageResult,
+    Temporary,
+)
+from feedback_workloads.outcome import Outcome
+
+CONFIG = SamplesConfig(output="s3://b/o", model=Source(uri="s3://b/m"), instructions=Source(uri="s3://b/i"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param('{"stage": "samples"}', "samples.output: Field required", id="missing field"),
+        pytest.param('{"stage": "dreams"}', "is not valid", id="unknown stage"),
+        pytest.param("{", "is not valid", id="not JSON"),
+        pytest.param(CONFIG.model_dump_json().replace("samples", "pairs", 1), "is not valid", id="other fields"),
+    ],
+)
+def test_a_wrong_configuration_is_named(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(text)
+    with pytest.raises(BadInput, match=message):
+        entry.read_config("samples", file)
+
+
+def test_a_missing_configuration_and_another_stage(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="No such file"):
+        entry.read_config("samples", tmp_path / "none")
+    file = tmp_path / "config.json"
+    file.write_text(CONFIG.model_dump_json())
+    with pytest.raises(BadInput, match="is for stage 'samples', not 'pairs'"):
+        entry.read_config("pairs", file)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "code"),
+    [
+        (BadInput("the bucket b does not exist; make it"), "BadInput", 2),
+        (Temporary("the server is away; try later"), "Temporary", 75),
+        (OSError(errno.ENOSPC, "No space left on device", "/data/x"), "DiskFull", 75),
+        (ZeroDivisionError("division by zero"), "Internal", 1),
+    ],
+)
+def test_failures_become_messages_and_exit_codes(error: Exception, reason: str, code: int) -> None:
+    failure, exit_code = entry._failure("samples", 3, error)
+    assert (failure.reason, failure.shard, exit_code) == (reason, 3, code)
+
+
+@pytest.mark.parametrize(("rejected", "allowed"), [(0, True), (5, True), (6, False), (100, False)])
+def test_too_many_rejected_rows_fail_the_stage(rejected: int, allowed: bool) -> None:
+    counts = {"rows": 100 - rejected, "rejected": rejected, "rejected_undecodable-picture": rejected}
+    outcome = Outcome(files=(), counts=counts)
+    if allowed:
+        entry.check_rejected(CONFIG, outcome)
+        return
+    with pytest.raises(BadInput, match=f"{rejected} of 100 rows were rejected .{rejected} undecodable-picture."):
+        entry.check_rejected(CONFIG, outcome)
+
+
+def test_a_large_result_is_cut_to_what_kubernetes_keeps(tmp_path: Path) -> None:
+    result = StageResult(
+        stage="scores",
+        shard=0,
+        manifest=Artifact(uri="s3://b/x", sha256="a" * 64),
+        counts={"rows": 1, "rejected": 0},
+        metrics={f"metric-{i}": i / 7 for i in range(500)},
+        reused=False,
+    )
+    file = tmp_path / "message"
+    entry.write_message(file, result)
+    text = file.read_text()
+    assert len(text.encode()) <= RESULT_LIMIT_BYTES
+    kept = StageResult.model_validate_json(text)
+    assert kept.manifest == result.manifest
+    assert kept.metrics.items() <= result.metrics.items()
+    assert kept.metrics
+
+
+def test_infrastructure_does_not_change_the_address_and_everything_else_does() -> None:
+    base = CONFIG.content_hash()
+    same = CONFIG.model_copy(
+        update={"output": "s3://elsewhere", "engine": CONFIG.engine.model_copy(update={"max_num_seqs": 8})}
+    )
+    assert same.content_hash() == base
+    for change in ({"seed": 1}, {"candidates": 3}, {"shards": 2}, {"model": Source(uri="s3://b/other")}):
+        assert CONFIG.model_copy(update=change).content_hash() != base
+
+
+def test_a_manifest_is_canonical() -> None:
+    config = PairsConfig(output="x", samples=(), claims=(), verdicts=(), instructions=Source(uri="s3://b/i"))
+    manifest = entry._manifest(
+        config, Outcome(files=(), counts={"rows": 0, "rejected": 0}, metrics={"b": 1.0, "a": 0.5})
+    )
+    text = manifest.encode().decode()
+    assert json.loads(text)["config_hash"] == config.content_hash()
+    assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))

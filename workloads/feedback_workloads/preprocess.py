@@ -1,0 +1,124 @@
+"""The one preprocessing of pictures and prompts: for sampling, labelling, training, scoring and serving alike.
+
+Pictures that are preprocessed in one way for sampling and in another for training make the sampler's log-probabilities
+meaningless as references, so every stage and the server come through here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from PIL import Image, ImageOps
+
+from feedback_workloads.contract import BadInput
+from feedback_workloads.rows import BadRow
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_PIXELS: Final = 16_777_216
+"""A larger picture is refused before it is decoded, so that memory is bounded (4096 x 4096)."""
+
+Message = Mapping[str, Any]
+"""A chat message as Hugging Face templates take it: `role`, and `content` as text or as a list of parts."""
+
+
+def load_picture(data: bytes) -> Image.Image:
+    """Decode an encoded picture to RGB, upright as its EXIF orientation says.
+
+    Raises BadRow `undecodable-picture` or `picture-too-large`; the size is read from the header, before any decoding.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(BytesIO(data))
+        if picture.width * picture.height > MAX_PIXELS:
+            raise BadRow("picture-too-large", f"{picture.width} x {picture.height} pixels, more than {MAX_PIXELS}")
+        return ImageOps.exif_transpose(picture).convert("RGB")
+    except BadRow:
+        raise
+    # PIL's decoders raise many kinds of errors on damaged data: OSError, SyntaxError, ValueError, struct.error, ...
+    except Exception as error:
+        raise BadRow("undecodable-picture", f"{type(error).__name__}: {error}") from error
+
+
+class Preprocessor:
+    """A model's processor, with the decisions that all stages must share.
+
+    A picture that the processor would crop to a square is padded to one first, with the processor's mean colour, so
+    that nothing at its edges is lost (LLaVA-1.5, https://arxiv.org/abs/2310.03744, section 3).
+    """
+
+    def __init__(self, processor: Any, eos_ids: frozenset[int]) -> None:
+        self.processor = processor
+        self.eos_ids = eos_ids
+        self.image_token_id: int = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+
+    @classmethod
+    def from_directory(cls, model: Path) -> Preprocessor:
+        """The processor of a model folder. Raises BadInput if the folder has none, or no chat template."""
+        from transformers import AutoProcessor, GenerationConfig
+
+        try:
+            processor = AutoProcessor.from_pretrained(model)
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{model} has no multimodal processor; save one beside the weights ({error})") from error
+        if getattr(processor, "image_processor", None) is None:
+            raise BadInput(f"{model} is a text model without an image processor; name a multimodal model")
+        if not processor.chat_template:
+            raise BadInput(f"{model} has no chat template; save chat_template.jinja beside the processor")
+        eos = {processor.tokenizer.eos_token_id}
+        if (model / "generation_config.json").exists():
+            configured = GenerationConfig.from_pretrained(model).eos_token_id
+            eos |= set(configured) if isinstance(configured, list) else {configured}
+        return cls(processor, frozenset(eos - {None}))
+
+    def picture(self, data: bytes) -> Image.Image:
+        """Decode a picture and pad it where the processor would crop. Raises BadRow."""
+        picture = load_picture(data)
+        if not getattr(self.processor.image_processor, "do_center_crop", False) or picture.width == picture.height:
+            return picture
+        side = max(picture.size)
+        mean = tuple(round(255 * value) for value in self.processor.image_processor.image_mean)
+        square = Image.new("RGB", (side, side), mean)
+        square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+        return square
+
+    def prompt_ids(self, question: str) -> list[int]:
+        """Tokens of a one-turn chat, picture first, up to where the answer begins, with one picture token."""
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        return self.chat_ids([{"role": "user", "content": content}])
+
+    def chat_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of a chat up to where the next answer begins, with one token a picture, not expanded."""
+        text = self.processor.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        bos = self.processor.tokenizer.bos_token
+        starts_with_bos = bos is not None and text.startswith(bos)
+        ids: list[int] = self.processor.tokenizer(text, add_special_tokens=not starts_with_bos)["input_ids"]
+        return ids
+
+    def pixel_values(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
+        """Pixels as the vision tower takes them: float (pictures, channels, height, width)."""
+        pixels: torch.Tensor = self.processor.image_processor(images=list(pictures), return_tensors="pt")[
+            "pixel_values"
+        ]
+        return pixels
+
+    def image_tokens(self, picture: Image.Image) -> int:
+        """Number of tokens that one picture token stands for."""
+        found = self.processor._get_num_multimodal_tokens(image_sizes=[(picture.height, picture.width)])
+        return int(found["num_image_tokens"][0])
+
+    def expand(self, ids: Sequence[int], picture: Image.Image) -> list[int]:
+        """The prompt as the model sees it: the picture token repeated once for each picture feature."""
+        number = self.image_tokens(picture)
+        return [token for i in ids for token in ([i] * number if i == self.image_token_id else [i])]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of a completion, without special tokens."""
+        text: str = self.processor.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text

@@ -1,0 +1,123 @@
+"""Tiny checkpoints with random weights and all that a real one has: config, weights, tokenizer, processor, template."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from PIL import Image
+
+SPECIAL: Final = ("<pad>", "<s>", "</s>", "<image>")
+CHAT_TEMPLATE: Final = (
+    "{{ bos_token }}{% for message in messages %}{{ message['role'] | upper }}: "
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %} {% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+PATCH: Final = 14
+
+
+def tiny_llava(directory: Path, seed: int = 0, *, side: int = 56, hidden: int = 64, layers: int = 2) -> Path:
+    """Save a LLaVA of random weights with pictures of side x side pixels; returns `directory`.
+
+    Its tokenizer takes any text byte by byte, and its image processor crops to a square, as LLaVA-1.5's does.
+    """
+    import torch
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    from feedback_workloads.training.checkpoint import convert_for_vllm
+
+    tokenizer = byte_tokenizer()
+    heads = hidden // 32
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            image_size=side,
+            patch_size=PATCH,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden,
+            intermediate_size=2 * hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=2048,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        ),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=(side // PATCH) ** 2,
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(seed)
+    model = LlavaForConditionalGeneration(config)
+    for name, parameter in model.named_parameters():  # the default is so small that all answers look alike
+        if "language_model" in name and parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.15)
+    processor = LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
+        tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(directory)
+    processor.save_pretrained(directory)
+    convert_for_vllm(directory)
+    return directory
+
+
+def byte_tokenizer():  # type: ignore[no-untyped-def]
+    """One token a byte, and the special ones; no text is unknown to it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = ("yes", "no", "Yes", "No")
+    merges = {
+        "yes": [("y", "e"), ("ye", "s")],
+        "no": [("n", "o")],
+        "Yes": [("Y", "e"), ("Ye", "s")],
+        "No": [("N", "o")],
+    }
+    pieces = ["ye", "Ye", *words]
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *alphabet, *pieces])}
+    bpe = Tokenizer(models.BPE(vocabulary, [merge for word in words for merge in merges[word]]))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        extra_special_tokens={"image_token": "<image>"},
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def picture(seed: int, width: int = 80, height: int = 60) -> bytes:
+    """A PNG of coloured blocks."""
+    rng = Random(seed)
+    image = Image.new("RGB", (4, 3))
+    image.putdata([tuple(rng.randrange(256) for _ in range(3)) for _ in range(12)])
+    data = BytesIO()
+    image.resize((width, height), Image.Resampling.NEAREST).save(data, "PNG")
+    return data.getvalue()

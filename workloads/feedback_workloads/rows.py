@@ -235,9 +235,7 @@ class _RawRow:
 def _raw_rows(folder: Path, uri: str) -> Iterator[_RawRow]:
     tables, lines = (sorted(folder.rglob(pattern)) for pattern in ("*.parquet", "*.jsonl"))
     if tables and lines:
-        raise BadInput(
-            f"{uri} has both parquet and JSON lines files ({tables[0].name}, {lines[0].name}); give one kind"
-        )
+        raise BadInput(f"{uri} has both parquet and JSON lines files ({tables[0].name}, {lines[0].name}); keep one")
     if not tables and not lines:
         raise BadInput(f"{uri} has no *.parquet or *.jsonl file to read instructions from; check the URI")
     for file in tables:
@@ -390,7 +388,10 @@ def _picture_file(folder: Path, name: str) -> bytes:
             raise BadRow("picture-too-large", f"the file {name} has {size} bytes, more than {PICTURE_LIMIT_BYTES}")
         data = (folder / path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in the name
-        raise BadRow("missing-picture", f"the file {name!r} cannot be read: {error}") from error
+        why = (
+            error.strerror if isinstance(error, OSError) else str(error)
+        )  # without the local path: the same on every host
+        raise BadRow("missing-picture", f"the file {name!r} cannot be read: {why}") from error
     if not data:
         raise BadRow("missing-picture", f"the file {name} is empty")
     return data

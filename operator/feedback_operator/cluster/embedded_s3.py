@@ -176,6 +176,9 @@ def _command(data: Path, ports: Mapping[str, int]) -> list[str]:
         "-webdav=false",
         "-master.telemetry=false",
         "-master.volumePreallocate=false",
+        # With the raft log of the last run, the first heartbeat of a disk may come before the master leads, and the next
+        # one is 5 seconds later. The disks know all that the log does.
+        "-master.resumeState=false",
     ]
 
 
@@ -200,18 +203,23 @@ def _processes(data: Path) -> list[psutil.Process]:
 
 
 def _ready(server: Server) -> bool:
-    """Whether the bucket is there and the S3 port answers (with 403, since nothing is signed here)."""
-    bucket = _status(server.ports["filer"], f"/buckets/{BUCKET}/")
-    return bucket == http.HTTPStatus.OK and _status(server.ports["s3"], "/") == http.HTTPStatus.FORBIDDEN
+    """Whether the server takes objects: the bucket is there, the S3 port answers, and there are disks to write to."""
+    _, topology = _get(server.ports["master"], "/dir/status")
+    has_disk = True
+    bucket, _ = _get(server.ports["filer"], f"/buckets/{BUCKET}/")
+    s3, _ = _get(server.ports["s3"], "/")  # unsigned, so the answer is no
+    return has_disk and bucket == http.HTTPStatus.OK and s3 == http.HTTPStatus.FORBIDDEN
 
 
-def _status(port: int, path: str) -> int | None:
+def _get(port: int, path: str) -> tuple[int, bytes]:
+    """Return status and body; 0 where nothing answers."""
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", path)
-        return connection.getresponse().status
+        response = connection.getresponse()
+        return response.status, response.read()
     except (OSError, http.client.HTTPException):
-        return None
+        return 0, b""
     finally:
         connection.close()
 

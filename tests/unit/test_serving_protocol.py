@@ -1,0 +1,216 @@
+"""What a request may say, which field an error names, and how a conversation reaches the chat template."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedback_workloads.serving.errors import ApiError
+from feedback_workloads.serving.protocol import (
+    Choice,
+    Completion,
+    Conversation,
+    Defaults,
+    Usage,
+    Wanted,
+    conversation,
+    read_request,
+    wanted,
+)
+
+DEFAULTS = Defaults(best_of=8, max_best_of=64, temperature=0.7, top_p=1.0, max_tokens=512)
+USUAL = Wanted(
+    n=1, best_of=8, temperature=0.7, top_p=1.0, max_tokens=None, seed=None, stop=(), scores=False
+)  # fmt: skip
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+TEXT = {"type": "text", "text": "What is in the picture?"}
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hello"}], **fields}).encode()
+
+
+def user(*parts: Any) -> dict[str, Any]:
+    return {"role": "user", "content": list(parts)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expect"),
+    [
+        pytest.param({}, USUAL, id="nothing said: the server's defaults"),
+        pytest.param({"best_of": 1}, replace(USUAL, best_of=1), id="one answer"),
+        pytest.param({"n": 3}, replace(USUAL, n=3), id="n below the default best_of"),
+        pytest.param({"n": 10}, replace(USUAL, n=10, best_of=10), id="n above it raises it"),
+        pytest.param({"best_of": 64, "n": 64}, replace(USUAL, best_of=64, n=64), id="the most there is"),
+        pytest.param({"temperature": 0}, replace(USUAL, temperature=0, best_of=1), id="greedy: one answer"),
+        pytest.param({"temperature": None}, USUAL, id="null is absent"),
+        pytest.param({"max_tokens": 5}, replace(USUAL, max_tokens=5), id="old name"),
+        pytest.param({"max_completion_tokens": 5}, replace(USUAL, max_tokens=5), id="new name"),
+        pytest.param({"max_tokens": 5, "max_completion_tokens": 5}, replace(USUAL, max_tokens=5), id="both, equal"),
+        pytest.param({"stop": "."}, replace(USUAL, stop=(".",)), id="one stop string"),
+        pytest.param({"stop": [".", "!"]}, replace(USUAL, stop=(".", "!")), id="several"),
+        pytest.param({"seed": -3, "top_p": 0.9}, replace(USUAL, seed=-3, top_p=0.9), id="seed and top_p"),
+        pytest.param({"return_scores": True}, replace(USUAL, scores=True), id="scores"),
+        pytest.param(
+            {"logprobs": False, "frequency_penalty": 0, "user": "u", "response_format": {"type": "text"}},
+            USUAL,
+            id="fields that ask for nothing",
+        ),
+    ],
+)
+def test_wanted(fields: dict[str, Any], expect: Wanted) -> None:
+    assert wanted(read_request(body(**fields)), DEFAULTS) == expect
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "word"),
+    [
+        pytest.param({"n": 0}, "n", "greater", id="no answers"),
+        pytest.param({"n": "2"}, "n", "integer", id="text for a number"),
+        pytest.param({"n": True}, "n", "integer", id="true for a number"),
+        pytest.param({"best_of": 65}, "best_of", "at most 64", id="best_of above the limit"),
+        pytest.param({"n": 65}, "n", "at most 64", id="n above the limit"),
+        pytest.param({"n": 3, "best_of": 2}, "best_of", "less than n", id="best_of below n"),
+        pytest.param({"temperature": 2.5}, "temperature", "less", id="too hot"),
+        pytest.param({"temperature": 0, "n": 2}, "n", "temperature 0", id="greedy gives one answer: n"),
+        pytest.param({"temperature": 0, "best_of": 2}, "best_of", "temperature 0", id="greedy: best_of"),
+        pytest.param({"top_p": 0}, "top_p", "greater", id="no probability mass"),
+        pytest.param({"max_tokens": 0}, "max_tokens", "greater", id="no tokens"),
+        pytest.param({"max_tokens": 2, "max_completion_tokens": 3}, "max_tokens", "one of them", id="contradiction"),
+        pytest.param({"seed": 2**63}, "seed", "less", id="seed of 64 bits"),
+        pytest.param({"stop": list("abcde")}, "stop", "4", id="five stop strings"),
+        pytest.param({"stop": [""]}, "stop[0]", "at least 1", id="empty stop string"),
+        pytest.param({"stream_options": {"include_usage": True}}, "stream_options", "stream", id="not streamed"),
+        pytest.param({"logprobs": True}, "logprobs", "False", id="logprobs"),
+        pytest.param({"tools": []}, "tools", "not supported", id="tools"),
+        pytest.param({"frequency_penalty": 0.5}, "frequency_penalty", "0", id="penalty"),
+        pytest.param({"response_format": {"type": "json_object"}}, "response_format.type", "text", id="JSON mode"),
+        pytest.param({"skip_reading_prefix_cache": False}, "skip_reading_prefix_cache", "not supported", id="engine's"),
+        pytest.param({"model": None}, "model", "missing", id="no model"),
+        pytest.param({"messages": []}, "messages", "at least 1", id="no messages"),
+        pytest.param({"messages": [{"role": "user"}]}, "messages[0].content", "missing", id="no content"),
+        pytest.param({"messages": [{"content": "x"}]}, "messages[0]", "role", id="no role"),
+        pytest.param({"messages": [{"role": "tool", "content": "x"}]}, "messages[0]", "role", id="unknown role"),
+        pytest.param({"messages": [user({"type": "video_url"})]}, "messages[0].content[0]", "type", id="a video"),
+        pytest.param(
+            {"messages": [user(TEXT, {"type": "image_url", "image_url": {}})]},
+            "messages[0].content[1].image_url.url",
+            "missing",
+            id="a picture without URL",
+        ),
+        pytest.param(
+            {"messages": [user(TEXT, {"type": "image_url", "image_url": {"url": "x", "detail": "high"}})]},
+            "messages[0].content[1].image_url.detail",
+            "auto",
+            id="a resolution that we do not have",
+        ),
+        pytest.param(
+            {"messages": [{"role": "assistant", "content": [PICTURE]}]},
+            "messages[0].content[0].type",
+            "text",
+            id="a picture from the assistant",
+        ),
+    ],
+)
+def test_errors_name_the_field(fields: dict[str, Any], param: str, word: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        wanted(read_request(body(**fields)), DEFAULTS)
+    error = caught.value
+    assert (error.status, error.param) == (400, param)
+    assert word in error.message
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"3", b"null", b"\xff", b'{"model": "\\ud800"}', b'{"n": NaN}'])
+def test_not_a_request(data: bytes) -> None:
+    with pytest.raises(ApiError) as caught:
+        read_request(data)
+    assert caught.value.status == 400
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(json_values)
+def test_any_messages_that_are_not_messages_are_refused(messages: Any) -> None:
+    with pytest.raises(ApiError) as caught:
+        read_request(json.dumps({"model": "m", "messages": messages}).encode())
+    assert caught.value.status == 400
+
+
+def test_picture_goes_before_the_text() -> None:
+    request = read_request(body(messages=[user(TEXT, PICTURE)]))
+    assert conversation(request.messages) == Conversation(
+        messages=({"role": "user", "content": [{"type": "image"}, TEXT]},),
+        picture="data:image/png;base64,AA==",
+        picture_param="messages[0].content[1].image_url.url",
+    )
+
+
+def test_conversation_of_several_turns() -> None:
+    request = read_request(
+        body(
+            messages=[
+                {"role": "developer", "content": "Be brief."},
+                user(PICTURE, {"type": "text", "text": "What is this?"}, {"type": "text", "text": "And where?"}),
+                {"role": "assistant", "content": "A dog.", "refusal": None},
+                {"role": "user", "content": "Which colour?"},
+            ]
+        )
+    )
+    assert conversation(request.messages).messages == (
+        {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?\nAnd where?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "A dog."}]},
+        {"role": "user", "content": [{"type": "text", "text": "Which colour?"}]},
+    )
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        pytest.param([user(PICTURE)], "messages[0].content", id="no text"),
+        pytest.param([user(PICTURE, {"type": "text", "text": " \n"})], "messages[0].content", id="blank text"),
+        pytest.param([user(PICTURE, PICTURE, TEXT)], "messages[0].content[1].image_url.url", id="two pictures"),
+        pytest.param(
+            [user(PICTURE, TEXT), user(PICTURE, TEXT)], "messages[1].content[0].image_url.url", id="two, in two turns"
+        ),
+        pytest.param(
+            [user(PICTURE, TEXT), {"role": "assistant", "content": "A dog."}],
+            "messages[1].role",
+            id="nothing to answer",
+        ),
+    ],
+)
+def test_conversations_that_cannot_be_answered(messages: list[Any], param: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        conversation(read_request(body(messages=messages)).messages)
+    assert (caught.value.status, caught.value.param) == (400, param)
+
+
+def test_fields_of_our_own_appear_only_when_asked_for() -> None:
+    choice = Choice.model_validate({"index": 0, "message": {"content": "A dog."}, "finish_reason": "stop"})
+    usage = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3)
+    answer = Completion(id="x", created=0, model="m", choices=[choice], usage=usage)
+    assert answer.model_dump() == {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "A dog.", "refusal": None},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+    }

@@ -176,8 +176,8 @@ def _command(data: Path, ports: Mapping[str, int]) -> list[str]:
         "-webdav=false",
         "-master.telemetry=false",
         "-master.volumePreallocate=false",
-        # With the raft log of the last run, the first heartbeat of a disk may come before the master leads, and the next
-        # one is 5 seconds later. The disks know all that the log does.
+        # With the raft log of the last run, the master leads later, often after the first heartbeat of the disk, whose
+        # next one is 5 seconds later. The disk knows all that the log does.
         "-master.resumeState=false",
     ]
 
@@ -204,8 +204,9 @@ def _processes(data: Path) -> list[psutil.Process]:
 
 def _ready(server: Server) -> bool:
     """Whether the server takes objects: the bucket is there, the S3 port answers, and there are disks to write to."""
-    _, topology = _get(server.ports["master"], "/dir/status")
-    has_disk = True
+    status, topology = _get(server.ports["master"], "/dir/status")
+    # The master knows its disks only some time after it answers.
+    has_disk = status == http.HTTPStatus.OK and bool(json.loads(topology)["Topology"]["DataCenters"])
     bucket, _ = _get(server.ports["filer"], f"/buckets/{BUCKET}/")
     s3, _ = _get(server.ports["s3"], "/")  # unsigned, so the answer is no
     return has_disk and bucket == http.HTTPStatus.OK and s3 == http.HTTPStatus.FORBIDDEN

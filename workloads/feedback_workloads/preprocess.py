@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 MAX_PIXELS: Final = 16_777_216
 """A larger picture is refused before it is decoded, so that memory is bounded (4096 x 4096)."""
 
+MAX_PADDED_PIXELS: Final = 4 * MAX_PIXELS
+"""The same for the square that a picture is padded to: a strip of 1 x 16 million pixels must not ask for a terabyte."""
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""What is decoded. PIL knows more, among them EPS, which it hands to an interpreter of programs."""
+
 Message = Mapping[str, Any]
 """A chat message as Hugging Face templates take it: `role`, and `content` as text or as a list of parts."""
 
@@ -35,7 +41,7 @@ def load_picture(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(BytesIO(data))
+            picture = Image.open(BytesIO(data), formats=FORMATS)
         if picture.width * picture.height > MAX_PIXELS:
             raise BadRow("picture-too-large", f"{picture.width} x {picture.height} pixels, more than {MAX_PIXELS}")
         return ImageOps.exif_transpose(picture).convert("RGB")
@@ -83,6 +89,8 @@ class Preprocessor:
         if not getattr(self.processor.image_processor, "do_center_crop", False) or picture.width == picture.height:
             return picture
         side = max(picture.size)
+        if side * side > MAX_PADDED_PIXELS:
+            raise BadRow("picture-too-large", f"{picture.width} x {picture.height} pixels, too long to pad to a square")
         mean = tuple(round(255 * value) for value in self.processor.image_processor.image_mean)
         square = Image.new("RGB", (side, side), mean)
         square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback_workloads.serving.errors import ApiError
@@ -138,6 +138,7 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=30)
 @given(json_values)
 def test_any_messages_that_are_not_messages_are_refused(messages: Any) -> None:
     with pytest.raises(ApiError) as caught:

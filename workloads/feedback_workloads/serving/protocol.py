@@ -231,7 +231,7 @@ def _max_tokens(request: ChatRequest) -> int | None:
 # ── the conversation ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 ChatMessage = Mapping[str, Any]
-"""A message for a chat template: `role`, and `content` as parts `{"type": "image"}` and `{"type": "text", "text": ...}`."""
+"""A chat template's message: `role`, and `content` as parts `{"type": "image"}` and `{"type": "text", "text": ...}`."""
 
 
 @dataclass(frozen=True)

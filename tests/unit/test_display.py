@@ -1,0 +1,99 @@
+"""What a person sees: plain lines without a terminal, a table with bars on one."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from feedback_operator.api import FeedbackIteration, IterationStatus, ShardResult, StageStatus
+from feedback_operator.cli.display import PlainDisplay, clock, display, note
+from feedback_operator.progress import parse, total
+from feedback_operator.snapshot import Units
+from feedback_workloads.progress import Progress
+from tests.unit.worlds import iteration
+
+
+def at(*stages: StageStatus) -> FeedbackIteration:
+    return iteration().model_copy(update={"status": IterationStatus(stages=list(stages))})
+
+
+def done(rows: int, rejected: int = 0, reused: bool = False) -> StageStatus:
+    shard = ShardResult(shard=0, uri="s3://b/x", sha256="a", counts={"rows": rows, "rejected": rejected}, reused=reused)
+    times = {"start_time": "2026-01-01T00:00:00Z", "completion_time": "2026-01-01T00:01:05Z"}
+    return StageStatus(name="samples", state="Done", shards=[shard], **times)
+
+
+@pytest.mark.parametrize(
+    ("stage", "line"),
+    [
+        pytest.param(done(10), "it: samples done in 01:05 10 rows", id="done"),
+        pytest.param(done(10, rejected=2), "it: samples done in 01:05 10 rows, 2 rejected", id="rejected"),
+        pytest.param(done(10, reused=True), "it: samples already done in 01:05 10 rows", id="reused"),
+        pytest.param(
+            StageStatus(name="samples", state="Failed", message="the bucket is gone"),
+            "it: samples failed in 00:00 the bucket is gone",
+            id="failed",
+        ),
+        pytest.param(StageStatus(name="samples", state="Waiting", message="waits for x"), "", id="waiting is silent"),
+    ],
+)
+def test_plain_lines(stage: StageStatus, line: str) -> None:
+    text = StringIO()
+    PlainDisplay(Console(file=text, width=200)).update([at(stage)])
+    assert text.getvalue().strip()[9:] == line
+
+
+def test_a_plain_line_is_not_repeated() -> None:
+    text = StringIO()
+    shown = PlainDisplay(Console(file=text, width=200))
+    for _ in range(3):
+        shown.update([at(done(1))])
+    assert len(text.getvalue().splitlines()) == 1
+
+
+def test_the_live_table_shows_every_stage_and_the_reason_of_a_failure() -> None:
+    text = StringIO()
+    console = Console(file=text, width=100, force_terminal=True)
+    with display(console) as shown:
+        running = StageStatus(name="claims", state="Running", job="j", done=3, total=10)
+        failed = StageStatus(name="verdicts", state="Failed", message="out of memory; raise the limit")
+        shown.update([at(done(10), running, failed)])
+    written = text.getvalue()
+    for part in (
+        "samples",
+        "done",
+        "claims",
+        "running",
+        "3/10",
+        "verdicts",
+        "failed",
+        "out of memory; raise the limit",
+    ):
+        assert part in written
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "00:00"), (65.4, "01:05"), (3600, "1:00:00"), (86399, "23:59:59")])
+def test_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+def test_a_running_stage_says_what_it_does() -> None:
+    assert note(StageStatus(name="samples", state="Running", message="loading the engine")) == "loading the engine"
+
+
+def test_progress_is_read_back_from_what_a_stage_serves() -> None:
+    from prometheus_client import generate_latest
+
+    progress = Progress("samples", 1)
+    progress.phase("loading the engine")
+    progress.phase("sampling")
+    progress.start(total=10, done=2)
+    progress.advance(3)
+    assert parse(generate_latest(progress.registry).decode()) == Units(done=5, total=10, phase="sampling")
+
+
+def test_progress_of_shards_is_summed() -> None:
+    assert total([Units(1, 2, ""), Units(3, 4, "sampling")]) == Units(4, 6, "sampling")
+    assert parse("") == Units()

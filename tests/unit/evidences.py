@@ -1,0 +1,185 @@
+"""Evidence of a made-up iteration on the shapes world, as the report gets it, without an engine or a store."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from feedback_workloads.benchmarks import Judgement
+from feedback_workloads.evaluation import (
+    RULE,
+    Answer,
+    Checkpoint,
+    Figures,
+    Marked,
+    Scorecard,
+    best_of_curve,
+    choose,
+    scores_row,
+)
+from feedback_workloads.report.evidence import Evidence, Example, Examples, answers_by_question, kind_of
+from feedback_workloads.report.iteration import Iteration
+from feedback_workloads.shapes.world import COLORS, PLACES, SHAPES, Row, Thing, png, rows
+
+FIGURES = Figures(resamples=200, seed=0)
+STEPS = (20, 40, 60, 80, 100, 120)
+
+
+class Speaker:
+    """Describes scenes, inventing a thing with probability `invents` and leaving one out with `omits`."""
+
+    def __init__(self, name: str, invents: float, omits: float) -> None:
+        self.name, self.invents, self.omits = name, invents, omits
+
+    def say(self, row: Row, candidate: int) -> Marked:
+        random = Random(f"{self.name}/{row.id}/{candidate}")
+        said = [thing.sentence for thing in row.scene.things if random.random() >= self.omits]
+        true = set(said)
+        while random.random() < self.invents:
+            thing = Thing(random.choice(PLACES), random.choice(tuple(COLORS)), random.choice(SHAPES))
+            said.insert(random.randint(0, len(said)), thing.sentence)
+        present = {thing.sentence for thing in row.scene.things}
+        text = " ".join(said)
+        wrong = [sentence for sentence in said if sentence not in present]
+        spans = tuple((text.index(one) + one.index(" a ") + 3, text.index(one) + len(one) - 1) for one in wrong)
+        judgement = Judgement(len(said), len(wrong), len(true), len(present), spans)
+        reward = 0.1 * (random.gauss(0, 1) - 1.5 * len(wrong) + 0.2 * len(true))
+        return Marked(Answer(row.id, candidate, text, len(text.split()) + 1, -5.0, reward), judgement)
+
+    def say_all(self, to: list[Row], candidates: int = 1) -> list[Marked]:
+        return [self.say(row, candidate) for row in to for candidate in range(candidates)]
+
+
+def evidence(questions: int = 60) -> Evidence:
+    """A whole iteration that went well."""
+    report, selection = rows(0, "report", questions), rows(0, "selection", questions)
+    speakers = [Speaker(f"checkpoint-{step:06}", 0.12 + 0.26 * math.exp(-step / 30), 0.12) for step in STEPS]
+    baseline = Speaker("baseline", 0.38, 0.18)
+    before = FIGURES.of(baseline.say_all(selection))
+    checkpoints = [
+        Checkpoint(one.name, step, FIGURES.of(one.say_all(selection)), FIGURES.of(one.say_all(report)))
+        for one, step in zip(speakers, STEPS, strict=True)
+    ]
+    chosen = choose(before, checkpoints, 0.95)
+    ranked = next(one for one in speakers if one.name == chosen.name).say_all(report, 8)
+    card = Scorecard(FIGURES.of(baseline.say_all(report)), checkpoints, chosen, best_of_curve(ranked, 8, FIGURES))
+    unranked = [replace(one, answer=replace(one.answer, reward=None)) for one in baseline.say_all(report)]
+    said = [
+        *(scores_row("baseline", "shapes", "report", one) for one in unranked),
+        *(scores_row(chosen.name, "shapes", "report", one) for one in ranked),
+    ]
+    scores = {
+        "benchmark": "shapes",
+        "questions": {"selection": questions, "report": questions},
+        "rule": RULE.format(benchmark="shapes", ratio=0.95),
+        "selected": chosen.name,
+        "selected_step": chosen.step,
+        **card.to_json(),
+        "others": {},
+    }
+    return Evidence(ITERATION, scores, pairs(), training(), _examples(report, said, chosen.name), ())
+
+
+def _examples(report: list[Row], said: list[dict[str, Any]], selected: str) -> Examples:
+    answers = answers_by_question(said, selected)
+    kinds = {row.id: kind_of(answers[row.id]) for row in report}
+    first = {kind: row for row in reversed(report) for kind in [kinds[row.id]]}
+    return Examples(
+        shown=[Example(kind, png(row.scene), row.question, answers[row.id]) for kind, row in sorted(first.items())],
+        best_of=8,
+        numbers={
+            kind: list(kinds.values()).count(kind)
+            for kind in ("mended", "still wrong", "newly wrong", "right before and after")
+        },
+    )
+
+
+def training() -> list[dict[str, Any]]:
+    random = Random(0)
+    return [
+        {
+            "step": step,
+            "loss": 0.693 * math.exp(-step / 90) + random.gauss(0, 0.03),
+            "rewards/margins": step / 150 + random.gauss(0, 0.08),
+            "rewards/accuracies": min(1.0, 0.5 + 0.4 * (1 - math.exp(-step / 25)) + random.gauss(0, 0.06)),
+        }
+        for step in range(1, 121)
+    ]
+
+
+def pairs() -> dict[str, Any]:
+    """statistics.json of the pairs stage."""
+    random = Random(1)
+
+    def histogram(mean: float, number: int) -> dict[str, int]:
+        values = [max(1, round(random.gauss(mean, 4))) for _ in range(number)]
+        return {str(value): values.count(value) for value in sorted(set(values))}
+
+    return {
+        "funnel": {
+            "instructions": 400, "candidates": 4000, "truncated": 3, "unlabelled": 0, "mismatched": 0,
+            "without_claims": 12, "scored": 3985, "combinations": 6120, "drawn": 702, "balanced": 640,
+        },
+        "metrics": {
+            "drawn.chosen_words": 16.2, "drawn.rejected_words": 19.8, "balanced.chosen_words": 16.9,
+            "balanced.rejected_words": 18.1, "balance_threshold": 0.42, "truth_agreement": 0.83, "truth_ties": 0.11,
+        },
+        "scores": {"-4": 12, "-3": 96, "-2": 420, "-1": 1310, "0": 2147},
+        "differences": {"1": 510, "2": 110, "3": 20},
+        "words": {
+            "drawn": {"chosen": histogram(16.2, 702), "rejected": histogram(19.8, 702)},
+            "balanced": {"chosen": histogram(16.9, 640), "rejected": histogram(18.1, 640)},
+        },
+    }  # fmt: skip
+
+
+def _stage(name: str, start: str, end: str, rows: int, *, reused: bool = False, shards: int = 1) -> dict[str, Any]:
+    return {
+        "name": name,
+        "state": "Done",
+        "hash": "0" * 64,
+        "startTime": f"2026-11-24T10:{start}Z",
+        "completionTime": f"2026-11-24T10:{end}Z",
+        "shards": [
+            {
+                "shard": shard,
+                "uri": f"s3://feedback/iterations/{name}/{'5e8a' * 16}/shard-{shard:05}-of-{shards:05}",
+                "sha256": f"{shard}{'9c4f' * 15}abc",
+                "counts": {"rows": rows // shards, "rejected": 2 if name == "samples" and shard == 0 else 0},
+                "metrics": {},
+                "reused": reused,
+            }
+            for shard in range(shards)
+        ],
+    }
+
+
+ITERATION = Iteration.model_validate(
+    {
+        "apiVersion": "feedback.rlaif.dev/v1alpha1",
+        "kind": "FeedbackIteration",
+        "metadata": {"name": "shapes", "namespace": "default"},
+        "spec": {
+            "model": {"uri": "s3://feedback/shapes/policy"},
+            "labeler": {"model": {"uri": "s3://feedback/shapes/labeler"}, "splitter": {"type": "Sentences"}},
+            "sampling": {"candidates": 10, "temperature": "0.7"},
+            "training": {"beta": "0.1", "learningRate": "0.000003"},
+        },
+        "status": {
+            "conditions": [
+                {"type": "Promoted", "status": "True", "reason": "GatePassed", "message": "it meets every rule"}
+            ],
+            "stages": [
+                _stage("samples", "00:00", "02:10", 4000, shards=2),
+                _stage("claims", "02:10", "02:14", 4000),
+                _stage("verdicts", "02:14", "04:30", 4000, reused=True),
+                _stage("pairs", "04:30", "04:33", 640),
+                _stage("policy", "04:33", "09:01", 120),
+                _stage("scores", "09:01", "12:40", 600),
+            ],
+        },
+        "wallSeconds": 763.4,
+    }
+)  # fmt: skip

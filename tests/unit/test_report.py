@@ -1,0 +1,276 @@
+"""The report: what it says, that it is safe and whole, and what it does without some of its parts."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from feedback_workloads.contract import BadInput
+from feedback_workloads.report import charts
+from feedback_workloads.report.evidence import Evidence, Examples, answers_by_question, kind_of
+from feedback_workloads.report.iteration import Iteration, Shard, Stage
+from feedback_workloads.report.page import Segment, duration, picture, render, segments, shortened
+from feedback_workloads.report.summary import cell, summarise, table
+
+from .evidences import ITERATION, evidence
+
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+@pytest.fixture(scope="module")
+def whole() -> Evidence:
+    return evidence(30)
+
+
+@pytest.fixture(scope="module")
+def page(whole: Evidence) -> str:
+    return render(whole)
+
+
+class WellFormed(HTMLParser):
+    """Collects the elements and raises where they do not nest."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_page_is_well_formed_small_and_needs_no_network(page: str) -> None:
+    found = WellFormed(page)
+    assert len(page) < 3_000_000
+    assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(https?:)?//""", page)
+    assert {tag for tag, _ in found.elements}.isdisjoint({"script", "link", "iframe", "object"})
+    assert sum(tag == "svg" for tag, _ in found.elements) == 8
+    pictures = [attributes for tag, attributes in found.elements if tag == "img"]
+    assert pictures
+    assert all((one["src"] or "").startswith("data:image/png;base64,") and one["alt"] for one in pictures)
+
+
+def test_chart_is_the_same_each_time(whole: Evidence, page: str) -> None:
+    assert charts.funnel((whole.pairs or {})["funnel"]) in page
+
+
+def test_charts_follow_the_page(page: str) -> None:
+    assert not re.search(r"#0[1-9]0[1-9]0[1-9]", page), "a placeholder colour was not replaced"
+    assert all(f"{variable}:" in page for variable in charts.VARIABLES.values())
+    ids = re.findall(r'id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_untrusted_text_is_escaped(whole: Evidence) -> None:
+    attack = '<img src=x onerror="alert(1)">'
+    shown = [
+        replace(one, question=attack, answers={who: {**row, "answer": attack, "spans": [{"start": 0, "end": 4}]}
+                                               for who, row in one.answers.items()})
+        for one in whole.examples.shown
+    ]  # fmt: skip
+    iteration = ITERATION.model_copy(update={"spec": {"model": {"uri": attack}}})
+    examples = replace(whole.examples, shown=shown)
+    page = render(Evidence(iteration, None, None, (), examples, missing=()))
+    assert attack not in page
+    assert "<img src=x" not in page
+    assert "<mark>&lt;img</mark>" in page
+    WellFormed(page)
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        pytest.param({"scores": None, "examples": Examples()}, id="not scored"),
+        pytest.param({"pairs": None, "training": ()}, id="no pairs and no training log"),
+        pytest.param({"scores": None, "pairs": None, "training": (), "examples": Examples()}, id="nothing"),
+    ],
+)
+def test_partial_report_says_what_is_missing(whole: Evidence, without: dict[str, Any]) -> None:
+    partial = replace(whole, missing=("Stage scores is failed. out of memory & <more>",), **without)
+    page = render(partial)
+    WellFormed(page)
+    assert "This report is incomplete" in page
+    assert "out of memory &amp; &lt;more&gt;" in page
+    summary = json.loads(json.dumps(summarise(partial), allow_nan=False))
+    assert summary["missing"] == list(partial.missing)
+    if partial.scores is None:
+        assert summary["baseline"] is None
+        assert summary["checkpoints"] == []
+
+
+def test_summary_has_what_scripts_read(whole: Evidence) -> None:
+    summary = summarise(whole)
+    rates = {"response_hallucination", "mention_hallucination", "recall"}
+    for who in ("baseline", "aligned", "best_of_n"):
+        assert {*rates, "mean_words"} <= summary[who].keys()
+        assert all(summary[who][rate].keys() == {"value", "low", "high"} for rate in rates)
+    assert summary["best_of_n"]["n"] == 8
+    assert [one["selected"] for one in summary["checkpoints"]].count(True) == 1
+    assert {"step", "selected", "mean_words", *rates} <= summary["checkpoints"][0].keys()
+    assert summary["pairs"] == {"count": 640, "truth_agreement": 0.83}
+    assert summary["wall_seconds"] == 763.4
+    samples, _, verdicts, *_ = summary["stages"]
+    assert samples["ran"] is True
+    assert samples["seconds"] == 130.0
+    assert (samples["rows"], samples["rejected"]) == (4000, 2)
+    assert samples["manifest"].endswith("/shard-00000-of-00002/manifest.json")
+    assert len(samples["shards"]) == 2
+    assert verdicts["ran"] is False
+    assert "shards" not in verdicts
+
+
+def test_table_is_aligned(whole: Evidence) -> None:
+    lines = table(whole.scores or {}).splitlines()
+    assert lines[0].split() == ["baseline", "aligned", "aligned", "best-of-8"]
+    assert len({len(line) for line in lines}) == 1
+    assert [line[:30].strip() for line in lines[1:]] == [
+        "answers with a hallucination",
+        "hallucinated mentions",
+        "recall",
+        "mean words",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("figure", "expect"),
+    [
+        pytest.param({"value": 0.24, "low": 0.2014, "high": 0.282}, "24.0% (20.1–28.2)", id="rate"),
+        pytest.param({"value": None, "low": None, "high": None}, "–", id="undefined"),
+        pytest.param(17.04, "17.0", id="length"),
+    ],
+)
+def test_cell(figure: Any, expect: str) -> None:
+    assert str(cell(figure)) == expect
+
+
+@pytest.mark.parametrize(
+    ("spans", "expect"),
+    [
+        pytest.param([], ["a cat and a dog"], id="none"),
+        pytest.param([(2, 5)], ["a ", "*cat", " and a dog"], id="inside"),
+        pytest.param([(12, 15), (0, 1)], ["*a", " cat and a ", "*dog"], id="at both ends, out of order"),
+        pytest.param([(2, 5), (4, 9)], ["a ", "*cat", "* and", " a dog"], id="overlapping"),
+        pytest.param([(12, 99), (99, 120)], ["a cat and a ", "*dog"], id="beyond the end"),
+    ],
+)
+def test_segments(spans: list[tuple[int, int]], expect: list[str]) -> None:
+    text = "a cat and a dog"
+    found = segments(text, [{"start": start, "end": end} for start, end in spans])
+    assert found == [Segment(one.removeprefix("*"), one.startswith("*")) for one in expect]
+    assert "".join(one.text for one in found) == text
+
+
+def test_empty_answer_has_no_segments() -> None:
+    assert segments("", []) == []
+
+
+def encoded(kind: str, size: tuple[int, int], mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise(size, 90).convert(mode).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def test_pictures() -> None:
+    small, large, odd = (
+        picture(encoded("PNG", (48, 48))),
+        picture(encoded("PNG", (900, 600))),
+        picture(encoded("TIFF", (200, 9))),
+    )
+    assert small is not None
+    assert small.url.startswith("data:image/png;")
+    assert small.tiny
+    assert large is not None
+    assert large.url.startswith("data:image/jpeg;")
+    assert len(large.url) < 200_000
+    assert not large.tiny
+    assert odd is not None
+    assert odd.url.startswith("data:image/jpeg;")
+    assert picture(b"no picture") is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expect"),
+    [(0.44, "0.4 s"), (12, "12 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (7801, "2 h 10 min")],
+)
+def test_duration(seconds: float, expect: str) -> None:
+    assert duration(seconds) == expect
+
+
+def test_addresses_are_shortened() -> None:
+    assert (
+        shortened(f"s3://b/pairs/{'ab12' * 16}/shard-00000-of-00001")
+        == "s3://b/pairs/ab12ab12ab12…/shard-00000-of-00001"
+    )
+
+
+def row(checkpoint: str, candidate: int, hallucinated: int = 0, reward: float | None = None) -> dict[str, Any]:
+    return {"id": "q", "checkpoint": checkpoint, "candidate": candidate, "hallucinated": hallucinated, "reward": reward}
+
+
+def test_answers_by_question() -> None:
+    best = row("checkpoint-2", 1, reward=0.5)
+    rows = [
+        row("baseline", 0),
+        row("checkpoint-1", 0),
+        row("checkpoint-2", 0, reward=0.1),
+        row("checkpoint-2", 2, reward=0.5),
+        best,
+    ]
+    answers = answers_by_question(rows, "checkpoint-2")["q"]
+    assert answers == {"baseline": rows[0], "aligned": rows[2], "best_of_n": best}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expect"),
+    [(1, 0, "mended"), (2, 1, "still wrong"), (0, 1, "newly wrong"), (0, 0, "right before and after")],
+)
+def test_kinds(before: int, after: int, expect: str) -> None:
+    assert kind_of({"baseline": row("b", 0, before), "aligned": row("a", 0, after)}) == expect
+
+
+def test_undefined_rates_leave_gaps_not_errors(whole: Evidence) -> None:
+    nothing = {"value": None, "low": None, "high": None}
+    scores = json.loads(json.dumps(whole.scores))
+    for measures in (scores["aligned"], scores["checkpoints"][0]["selection"], scores["curve"][0], scores["baseline"]):
+        measures["response_hallucination"] = nothing
+    page = render(replace(whole, scores=scores, pairs=None, training=()))
+    assert "Ranking several answers" not in page
+    WellFormed(page)
+
+
+def test_stage_times_and_reuse() -> None:
+    shards = (Shard(uri="u", sha256="0" * 64, counts={"rows": 2}, reused=True), Shard(uri="v", sha256="1" * 64))
+    stage = Stage(name="samples", state="Done", shards=shards)
+    assert stage.ran
+    assert stage.seconds == 0.0
+    assert stage.count("rows") == 2
+    assert not Stage(name="pairs", state="Waiting").ran
+    assert Stage(name="pairs", state="Failed").ran
+
+
+def test_iteration_that_cannot_be_read_names_file_and_field(tmp_path: Path) -> None:
+    file = tmp_path / "iteration.json"
+    with pytest.raises(BadInput, match=r"cannot read the iteration .*iteration.json: No such file"):
+        Iteration.read(file)
+    file.write_text('{"metadata": {}}')
+    with pytest.raises(BadInput, match=r"iteration.json is not an iteration with its status: metadata.name"):
+        Iteration.read(file)

@@ -1,0 +1,105 @@
+"""The finished iteration as the runner wrote it: the resource with its status, and how long it took."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
+from feedback_workloads.contract import Artifact, BadInput
+
+
+class _Read(BaseModel):
+    """What the report needs of a resource; other keys are left alone."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+
+
+class Shard(_Read):
+    """What one shard of a stage handed in."""
+
+    uri: str
+    sha256: str
+    counts: dict[str, int] = {}
+    metrics: dict[str, str] = {}
+    reused: bool = False
+
+    @property
+    def artifact(self) -> Artifact:
+        return Artifact(uri=self.uri, sha256=self.sha256)
+
+
+class Stage(_Read):
+    """What became of one stage."""
+
+    name: str
+    state: str
+    message: str = ""
+    start_time: str = ""
+    completion_time: str = ""
+    shards: tuple[Shard, ...] = ()
+
+    @property
+    def done(self) -> bool:
+        return self.state == "Done"
+
+    @property
+    def ran(self) -> bool:
+        """Whether anything was computed, rather than found finished."""
+        return self.state != "Waiting" and not (self.shards and all(shard.reused for shard in self.shards))
+
+    @property
+    def seconds(self) -> float:
+        """From its first start to its completion; 0 where either is unknown."""
+        if not self.start_time or not self.completion_time:
+            return 0.0
+        return (datetime.fromisoformat(self.completion_time) - datetime.fromisoformat(self.start_time)).total_seconds()
+
+    def count(self, name: str) -> int:
+        """A count summed over the shards."""
+        return sum(shard.counts.get(name, 0) for shard in self.shards)
+
+
+class Condition(_Read):
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+
+
+class Status(_Read):
+    stages: tuple[Stage, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+
+
+class Metadata(_Read):
+    name: str
+
+
+class Iteration(_Read):
+    """A FeedbackIteration at its end. `spec` is kept as it was written."""
+
+    metadata: Metadata
+    spec: dict[str, Any] = {}
+    status: Status = Status()
+    wall_seconds: float = 0.0
+
+    @classmethod
+    def read(cls, file: Path) -> Iteration:
+        """Raises BadInput naming the file and each wrong field."""
+        try:
+            return cls.model_validate_json(file.read_bytes())
+        except OSError as error:
+            raise BadInput(f"cannot read the iteration {file}: {error.strerror}; give --iteration its file") from error
+        except ValidationError as error:
+            details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise BadInput(f"{file} is not an iteration with its status: {details}") from error
+
+    def stage(self, name: str) -> Stage | None:
+        return next((stage for stage in self.status.stages if stage.name == name), None)
+
+    def condition(self, kind: str) -> Condition | None:
+        return next((condition for condition in self.status.conditions if condition.type == kind), None)

@@ -1,0 +1,247 @@
+"""report.html: one file that needs no network. Answers and names are untrusted text and are escaped by the template."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from feedback_workloads.report import charts
+from feedback_workloads.report.evidence import Evidence, Example, Kind, Row
+from feedback_workloads.report.summary import MEASURES, cell
+
+SHOWN_PIXELS: Final = 480  # longest side of an example picture; larger ones are made smaller
+EMBEDDED_BYTES: Final = 60_000  # a larger picture file is encoded again
+EMBEDDED_KINDS: Final = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})  # what every browser shows
+TINY_PIXELS: Final = 128
+KINDS: Final[Mapping[Kind, str]] = {
+    "mended": "wrong before, right now",
+    "still wrong": "wrong before and now",
+    "newly wrong": "right before, wrong now",
+    "right before and after": "right before and now",
+}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of an answer's text, all of it hallucinated or none."""
+
+    text: str
+    hallucinated: bool
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a data URL; a tiny one is shown with hard pixels."""
+
+    url: str
+    tiny: bool
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart and what it shows."""
+
+    title: str
+    svg: Markup
+    caption: str
+
+
+def render(evidence: Evidence) -> str:
+    """The whole page."""
+    environment = Environment(
+        loader=PackageLoader("feedback_workloads.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"cell": cell, "duration": duration, "shortened": shortened, "thousands": "{:,}".format}
+    return environment.get_template("page.html").render(
+        iteration=evidence.iteration,
+        missing=evidence.missing,
+        scores=evidence.scores,
+        measures=MEASURES,
+        headline=headline(evidence.scores) if evidence.scores else None,
+        verdict=verdict(evidence),
+        result_figures=_result_figures(evidence.scores) if evidence.scores else [],
+        training_figures=_training_figures(evidence.training, evidence.scores),
+        pairs=evidence.pairs,
+        pair_figures=_pair_figures(evidence.pairs) if evidence.pairs else [],
+        kinds=KINDS,
+        numbers=evidence.examples.numbers,
+        examples=[example(one, evidence.examples.best_of) for one in evidence.examples.shown],
+        stages=evidence.iteration.status.stages,
+        spec=yaml.safe_dump(evidence.iteration.spec, sort_keys=False, allow_unicode=True, width=100),
+    )
+
+
+def headline(scores: Row) -> list[dict[str, str]]:
+    """One card for each measure: aligned value, where it came from, whether that is better."""
+    cards = []
+    for name, words in MEASURES.items():
+        before, after, ranked = (_value(scores[who][name]) for who in ("baseline", "aligned", "best_of_n"))
+        show = "{:.1f}".format if name == "mean_words" else "{:.1%}".format
+        cards.append(
+            {
+                "name": words,
+                "before": "–" if before is None else show(before),
+                "after": "–" if after is None else show(after),
+                "ranked": "–" if ranked is None else show(ranked),
+                "change": ""
+                if before is None or after is None or before == 0
+                else f"{after / before - 1:+.0%}".replace("-", "−"),
+                "tone": _tone(name, before, after),
+            }
+        )
+    return cards
+
+
+def verdict(evidence: Evidence) -> dict[str, str] | None:
+    """What became of the iteration, by its conditions, and whether that is good."""
+    promoted, stalled = evidence.iteration.condition("Promoted"), evidence.iteration.condition("Stalled")
+    if stalled and stalled.status == "True":
+        return {"tone": "bad", "text": "stalled", "message": stalled.message}
+    if promoted and promoted.status != "Unknown":
+        good = promoted.status == "True"
+        return {
+            "tone": "good" if good else "bad",
+            "text": "promoted" if good else "not promoted",
+            "message": promoted.message,
+        }
+    return None
+
+
+def example(one: Example, best_of: int) -> dict[str, Any]:
+    """What the template shows of an example."""
+    names = {"baseline": "baseline", "aligned": "aligned", "best_of_n": f"best of {best_of}"}
+    return {
+        "kind": one.kind,
+        "picture": picture(one.image),
+        "question": one.question,
+        "answers": [
+            {"who": name, "key": who, "segments": segments(row["answer"], row["spans"])}
+            for who, name in names.items()
+            if (row := one.answers.get(who))
+        ],
+    }
+
+
+def segments(text: str, spans: Sequence[Mapping[str, int]]) -> list[Segment]:
+    """The text cut at the spans; spans may overlap or pass its end."""
+    found: list[Segment] = []
+    at = 0
+    for span in sorted(spans, key=lambda span: (span["start"], span["end"])):
+        start, end = max(at, span["start"]), min(span["end"], len(text))
+        if start >= end:
+            continue
+        found += [Segment(text[at:start], False)] * (at < start)
+        found.append(Segment(text[start:end], True))
+        at = end
+    return [*found, Segment(text[at:], False)] if at < len(text) else found
+
+
+def picture(data: bytes) -> Picture | None:
+    """The picture for the page, made smaller where it is large; None where it cannot be read."""
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            kind, tiny = opened.get_format_mimetype(), max(opened.size) <= TINY_PIXELS
+            if len(data) > EMBEDDED_BYTES or kind not in EMBEDDED_KINDS:
+                data, kind = _smaller(opened), "image/jpeg"
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        return None
+    return Picture(f"data:{kind};base64,{base64.b64encode(data).decode()}", tiny)
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def shortened(uri: str) -> str:
+    """An address with its content hash cut to twelve digits."""
+    return re.sub(r"[0-9a-f]{64}", lambda found: f"{found[0][:12]}…", uri)
+
+
+def _smaller(picture: Image.Image) -> bytes:
+    small = ImageOps.exif_transpose(picture).convert("RGB")
+    small.thumbnail((SHOWN_PIXELS, SHOWN_PIXELS))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=82)
+    return buffer.getvalue()
+
+
+def _value(figure: Mapping[str, float | None] | float) -> float | None:
+    return figure["value"] if isinstance(figure, Mapping) else figure
+
+
+def _tone(name: str, before: float | None, after: float | None) -> str:
+    if name == "mean_words" or before is None or after is None or before == after:
+        return "plain"
+    return "good" if (after > before) == (name == "recall") else "bad"
+
+
+def _result_figures(scores: Row) -> list[Figure]:
+    n = scores["best_of_n"]["n"]
+    return _drawn(
+        Figure(
+            "Before and after", Markup(charts.measures(scores)), "Report split, 95% bootstrap intervals over questions."
+        ),
+        Figure(
+            "Ranking several answers",
+            Markup(charts.best_of_curve(scores)),
+            f"The aligned policy draws N answers and returns the one it prefers most over its reference; N up to {n}.",
+        ),
+    )
+
+
+def _training_figures(log: Sequence[Row], scores: Row | None) -> list[Figure]:
+    steps = "Direct preference optimisation; pale lines are single steps, strong ones their moving average."
+    return _drawn(
+        Figure("Loss and rewards", Markup(charts.training(log)), steps),
+        *([Figure("Checkpoints", Markup(charts.checkpoints(scores)), scores["rule"])] if scores else []),
+    )
+
+
+def _pair_figures(pairs: Row) -> list[Figure]:
+    metrics = pairs["metrics"]
+    truth = ""
+    if "truth_agreement" in metrics:
+        truth = (
+            f" The truth agrees with {metrics['truth_agreement']:.1%} of the pairs "
+            f"and sees no difference in {metrics['truth_ties']:.1%}."
+        )
+    return _drawn(
+        Figure(
+            "From answers to pairs", Markup(charts.funnel(pairs["funnel"])), f"Answers in grey, pairs in blue.{truth}"
+        ),
+        Figure(
+            "Lengths",
+            Markup(charts.lengths(pairs["words"])),
+            "The length balance drops pairs whose rejected answer is much the longer one.",
+        ),
+        Figure("Scores of the answers", Markup(charts.score_histogram(pairs["scores"])), "Before they are paired."),
+        Figure(
+            "Differences in the pairs",
+            Markup(charts.difference_histogram(pairs["differences"])),
+            "After length balance.",
+        ),
+    )
+
+
+def _drawn(*figures: Figure) -> list[Figure]:
+    return [figure for figure in figures if figure.svg]

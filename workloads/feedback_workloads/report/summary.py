@@ -1,0 +1,97 @@
+"""summary.json: the figures of an iteration for scripts, and the same as a table for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from feedback_workloads.contract import MANIFEST_NAME
+from feedback_workloads.report.evidence import Evidence
+from feedback_workloads.report.iteration import Stage
+
+MEASURES: Final = {
+    "response_hallucination": "answers with a hallucination",
+    "mention_hallucination": "hallucinated mentions",
+    "recall": "recall",
+    "mean_words": "mean words",
+}
+"""Names of what is measured, and how a person calls it."""
+
+
+def summarise(evidence: Evidence) -> dict[str, Any]:
+    """The content of summary.json. Figures that are missing are null, and `missing` says why."""
+    scores, pairs = evidence.scores or {}, evidence.pairs or {}
+    return {
+        "baseline": scores.get("baseline"),
+        "aligned": scores.get("aligned"),
+        "best_of_n": scores.get("best_of_n"),
+        "checkpoints": [
+            {
+                "step": checkpoint["step"],
+                "selected": checkpoint["selected"],
+                **checkpoint["report"],
+                "selection": checkpoint["selection"],
+            }
+            for checkpoint in scores.get("checkpoints", [])
+        ],
+        "pairs": {
+            "count": pairs.get("funnel", {}).get("balanced", 0),
+            "truth_agreement": pairs.get("metrics", {}).get("truth_agreement"),
+        },
+        "stages": [_stage(stage) for stage in evidence.iteration.status.stages],
+        "wall_seconds": evidence.iteration.wall_seconds,
+        "missing": list(evidence.missing),
+    }
+
+
+def table(scores: Mapping[str, Any]) -> str:
+    """Baseline, aligned, and aligned best of N beside each other, with 95% intervals, as aligned plain text."""
+    columns = [scores["baseline"], scores["aligned"], scores["best_of_n"]]
+    header = ["", "baseline", "aligned", f"aligned best-of-{scores['best_of_n']['n']}"]
+    lines = [header, *([words, *(str(cell(column[name])) for column in columns)] for name, words in MEASURES.items())]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(_line(line, widths) for line in lines)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure in words: `24.0%` with its interval `20.1–28.2`; a dash where it is undefined; lengths stand alone."""
+
+    value: str
+    interval: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.interval})" if self.interval else self.value
+
+
+def cell(figure: Mapping[str, float | None] | float) -> Cell:
+    """A rate (`{"value", "low", "high"}`) or a length as a person reads it."""
+    if not isinstance(figure, Mapping):
+        return Cell(f"{figure:.1f}")
+    value, low, high = figure["value"], figure["low"], figure["high"]
+    if value is None or low is None or high is None:
+        return Cell("–")
+    return Cell(f"{value:.1%}", f"{100 * low:.1f}–{100 * high:.1f}")
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = [
+        cell.ljust(width) if i == 0 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return "  ".join([first, *others]).rstrip()
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    shards = [{"manifest": f"{shard.uri}/{MANIFEST_NAME}", "sha256": shard.sha256} for shard in stage.shards]
+    return {
+        "name": stage.name,
+        "state": stage.state,
+        "ran": stage.ran,
+        "seconds": stage.seconds,
+        "rows": stage.count("rows"),
+        "rejected": stage.count("rejected"),
+        **(shards[0] if shards else {"manifest": None, "sha256": None}),
+        **({"shards": shards} if len(shards) > 1 else {}),
+    }

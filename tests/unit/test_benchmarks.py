@@ -85,6 +85,16 @@ def test_every_class_is_found_by_its_own_name_and_every_phrase_once() -> None:
     assert {name: named(f"a {name} here") for name in singular} == {name: [name] for name in singular}
 
 
+def test_shapes_benchmark() -> None:
+    truth = '{"objects":[{"place":"top left","color":"red","shape":"circle"}]}'
+    answer = "top left has a red circle. middle left has a blue cross."
+    judgement = benchmark("shapes").judge(answer, truth)
+    assert judgement == Judgement(mentions=2, hallucinated=1, covered=1, truth_total=1, spans=((27, 55),))
+    assert answer[27:55] == "middle left has a blue cross"
+    with pytest.raises(BadRow, match="bad-truth"):
+        benchmark("shapes").judge(answer, "{}")
+
+
 @given(st.text(max_size=80), st.lists(st.sampled_from(sorted(LEXICON.classes)), unique=True))
 def test_any_text_can_be_judged(text: str, truth: list[str]) -> None:
     judgement = COCO.judge(text, json.dumps(truth))

@@ -102,8 +102,8 @@ def training() -> list[dict[str, Any]]:
         {
             "step": step,
             "loss": 0.693 * math.exp(-step / 90) + random.gauss(0, 0.03),
-            "rewards/margins": step / 150 + random.gauss(0, 0.08),
-            "rewards/accuracies": min(1.0, 0.5 + 0.4 * (1 - math.exp(-step / 25)) + random.gauss(0, 0.06)),
+            "reward_margin": step / 150 + random.gauss(0, 0.08),
+            "accuracy": min(1.0, 0.5 + 0.4 * (1 - math.exp(-step / 25)) + random.gauss(0, 0.06)),
         }
         for step in range(1, 121)
     ]

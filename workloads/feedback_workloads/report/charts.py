@@ -169,7 +169,7 @@ def checkpoints(scores: Row) -> str:
 
 def training(log: Sequence[Row]) -> str:
     """Loss, and how often and by how much the chosen side is rewarded more, by optimizer step."""
-    panels = [("loss", "loss"), ("rewards/margins", "reward margin"), ("rewards/accuracies", "accuracy")]
+    panels = [("loss", "loss"), ("reward_margin", "reward margin"), ("accuracy", "accuracy")]
     found = [(key, name, [(row["step"], row[key]) for row in log if key in row]) for key, name in panels]
     shown = [(key, name, points) for key, name, points in found if points]
     if not shown:
@@ -183,7 +183,7 @@ def training(log: Sequence[Row]) -> str:
             axes.plot(steps, _smooth(values), color=ALIGNED)
             axes.set_ylabel(name)
             axes.yaxis.set_major_locator(MaxNLocator(4))
-            if key == "rewards/accuracies":
+            if key == "accuracy":
                 axes.yaxis.set_major_formatter(PERCENT)
                 axes.set_ylim(0, 1.05)
         rows[-1].set_xlabel("optimizer step")

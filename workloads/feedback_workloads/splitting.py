@@ -1,0 +1,89 @@
+"""Dividing answers into claims, and claims into yes/no questions: the pure part.
+
+The divide and convert prompts are ours; what they ask for is the paper's (section 3.2): self-contained factual sentences
+without opinions, and one general question for each, nothing added, negation kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+DIVIDE_PROMPT: Final = """You read a question about a picture and an answer to it. List the facts that the answer states \
+about the picture.
+
+Rules:
+- One fact a line, each line beginning with "- ".
+- Each line is a complete sentence that can be understood without the others: repeat names instead of pronouns.
+- Use the answer's own words and tense. Add nothing, and keep every negation.
+- Leave out opinions, feelings, guesses and advice.
+- If the answer states no fact about the picture, write only: NONE
+
+Question: {question}
+Answer: {answer}
+
+Facts:"""
+
+CONVERT_PROMPT: Final = """Turn each statement below into one question that can be answered by yes or no.
+
+Rules:
+- Exactly one question for each statement, in the same order, each line beginning with "- ".
+- Keep the statement's tense and its negation. Add nothing and leave nothing out.
+
+Statements:
+{claims}
+
+Questions:"""
+
+REQUEST: Final = "Please answer yes or no."
+NOTHING: Final = "NONE"
+_BULLET: Final = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+(?P<text>\S.*?)\s*$")
+
+
+class Unparsable(ValueError):
+    """A model's list does not have the form that it was asked for."""
+
+
+def parse_bullets(text: str) -> tuple[str, ...]:
+    """The items of a bulleted or numbered list, without their marks; empty for `NONE`.
+
+    Raises Unparsable for anything else: prose between the items, an item without text, no item at all.
+    """
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    if len(lines) == 1 and lines[0].strip().rstrip(".").upper() == NOTHING:
+        return ()
+    if not lines:
+        raise Unparsable("the list is empty")
+    items = [_BULLET.match(line) for line in lines]
+    for line, item in zip(lines, items, strict=True):
+        if item is None:
+            raise Unparsable(f"{line.strip()[:80]!r} is not an item of a list")
+    return tuple(item["text"] for item in items if item)
+
+
+def as_questions(items: Sequence[str], claims: Sequence[str]) -> tuple[str, ...]:
+    """One question for each claim, each with the request for yes or no. Raises Unparsable where they do not match."""
+    if len(items) != len(claims):
+        raise Unparsable(f"{len(items)} questions for {len(claims)} claims")
+    for item in items:
+        if not item.endswith("?"):
+            raise Unparsable(f"{item[:80]!r} is not a question")
+    return tuple(f"{item} {REQUEST}" for item in items)
+
+
+def bullets(items: Sequence[str]) -> str:
+    return "\n".join(f"- {item}" for item in items)
+
+
+def sentences(text: str, language: str) -> tuple[str, ...]:
+    """The sentences of a text, stripped; those without a letter or digit are left out."""
+    from sentencex import segment
+
+    found = (sentence.strip() for sentence in segment(language, text))
+    return tuple(sentence for sentence in found if any(character.isalnum() for character in sentence))
+
+
+def question_of(claim: str, template: str) -> str:
+    """The template with the claim in place of `{claim}`, without the claim's final punctuation."""
+    return template.replace("{claim}", claim.rstrip().rstrip(".!?").rstrip())

@@ -166,7 +166,11 @@ class ArtifactStore:
             def download(entry: FileEntry) -> None:
                 file = folder / _safe(uri, entry.name)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                _check(uri, entry, _present(uri, entry.name, lambda: objects.download(join(uri, entry.name), file)))
+                _check(
+                    uri,
+                    entry,
+                    _present(uri, entry.name, lambda: objects.download(join(uri, entry.name), file, entry.bytes)),
+                )
 
             _each(download, manifest.files, size=lambda entry: entry.bytes)
             (folder / MANIFEST_NAME).write_bytes(data)
@@ -180,9 +184,8 @@ class ArtifactStore:
 
         def fetch(folder: Path) -> None:
             def download(listed: Listed) -> None:
-                file = folder / _safe(uri, listed.name)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                _present(uri, listed.name, lambda: objects.download(join(uri, listed.name), file))
+                file = _place(folder, uri, listed.name)
+                _present(uri, listed.name, lambda: objects.download(join(uri, listed.name), file, listed.bytes))
 
             _each(download, files, size=lambda listed: listed.bytes)
 
@@ -307,6 +310,13 @@ def _check(uri: str, entry: FileEntry, found: Digest) -> None:
             f"the file {entry.name} of {uri} has SHA-256 {found.sha256} ({found.bytes} bytes), not {entry.sha256} "
             f"({entry.bytes} bytes): it was changed after it was made; delete the folder to make the artifact anew"
         )
+
+
+def _place(folder: Path, uri: str, name: str) -> Path:
+    """Return where the artifact's file `name` goes below `folder`, with the folders on the way made."""
+    file = folder / _safe(uri, name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
 
 
 def _safe(uri: str, name: str) -> PurePosixPath:

@@ -64,8 +64,8 @@ class Objects(Protocol):
     def upload(self, file: Path, uri: str) -> Digest:
         """Store a local file, in bounded memory; return the digest of the bytes that were sent."""
 
-    def download(self, uri: str, file: Path) -> Digest:
-        """Write the object to `file`, in bounded memory; return the digest of the bytes that came."""
+    def download(self, uri: str, file: Path, size: int) -> Digest:
+        """Write the object, of about `size` bytes, to `file`; bounded memory; return the digest of what came."""
 
     def list(self, uri: str) -> Iterator[Listed]:
         """Yield every file below the folder `uri`, ordered by name; nothing where there is no folder."""
@@ -162,7 +162,7 @@ class FileObjects:
             part.replace(destination)
         return digest
 
-    def download(self, uri: str, file: Path) -> Digest:
+    def download(self, uri: str, file: Path, size: int) -> Digest:
         try:
             return _copy(local_path(uri), file)
         except (FileNotFoundError, NotADirectoryError) as error:

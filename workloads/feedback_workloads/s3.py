@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 import os
 import random
@@ -71,13 +73,15 @@ class S3Objects:
     def write(self, uri: str, data: bytes) -> None:
         bucket, key = split(uri)
         with sentences(uri):
-            self._client.put_object(Bucket=bucket, Key=key, Body=data)
+            self._client.put_object(Bucket=bucket, Key=key, Body=data, ChecksumSHA256=_checksum(data))
 
     def create(self, uri: str, data: bytes) -> bool:
         bucket, key = split(uri)
         with sentences(uri):
             try:
-                self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+                self._client.put_object(
+                    Bucket=bucket, Key=key, Body=data, ChecksumSHA256=_checksum(data), IfNoneMatch="*"
+                )
             except errors.ClientError as error:
                 match _status(error):
                     case 412:
@@ -97,21 +101,26 @@ class S3Objects:
         return False
 
     def upload(self, file: Path, uri: str) -> Digest:
-        bucket, key = split(uri)
         size = file.stat().st_size
+        if size <= SINGLE_REQUEST_BYTES:
+            data = file.read_bytes()
+            self.write(uri, data)
+            return Digest.of(data)
+        bucket, key = split(uri)
         with file.open("rb") as stream, sentences(uri):
             reader = HashingReader(stream)
-            if size <= SINGLE_REQUEST_BYTES:
-                self._client.put_object(Bucket=bucket, Key=key, Body=reader.read())
-            else:
-                self._client.upload_fileobj(reader, bucket, key, Config=_transfer(size))
+            self._client.upload_fileobj(reader, bucket, key, Config=_transfer(size))
         return reader.digest()
 
-    def download(self, uri: str, file: Path) -> Digest:
+    def download(self, uri: str, file: Path, size: int) -> Digest:
+        if size <= SINGLE_REQUEST_BYTES:
+            data = self.read(uri)
+            file.write_bytes(data)
+            return Digest.of(data)
         bucket, key = split(uri)
         with file.open("wb") as stream, sentences(uri):
             writer = HashingWriter(stream)
-            self._client.download_fileobj(bucket, key, writer, Config=_transfer(0))
+            self._client.download_fileobj(bucket, key, writer, Config=_transfer(size))
         return writer.digest()
 
     def list(self, uri: str) -> Iterator[Listed]:
@@ -149,6 +158,11 @@ def split(uri: str) -> tuple[str, str]:
     if parts.scheme != "s3" or not bucket or not key.strip("/"):
         raise BadInput(f"the URI {uri} names no bucket and prefix; give s3://bucket/prefix")
     return bucket, key
+
+
+def _checksum(data: bytes) -> str:
+    """Return the SHA-256 that the server is to check, as S3 wants it."""
+    return base64.b64encode(hashlib.sha256(data).digest()).decode()
 
 
 def again(action: Callable[[], Result]) -> Result:

@@ -1,0 +1,91 @@
+"""Starts the training processes of this machine and waits for them; none of them outlives this one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from feedback_workloads.contract import BadInput, ExitCode, PolicyConfig, Temporary
+from feedback_workloads.training.worker import FAILURE_FILE, PARENT_VARIABLE, Failure, Job, alone, train
+
+JOB_FILE = "job.json"
+MEETING_SECONDS = 900
+
+
+def run(job: Job, node: int) -> None:
+    """Train with all processes that `job.config` asks for on this machine, which is number `node`.
+
+    A single process trains in this one. Several are started as torchrun does, and meet those of other machines at
+    MASTER_ADDR:MASTER_PORT. Raises what they raised: BadInput or Temporary; RuntimeError where one was killed.
+    """
+    config = job.config
+    if config.nodes * config.processes_per_node == 1:
+        with alone(job.work / "meeting") if config.zero_stage else contextlib.nullcontext():
+            train(job)
+        return
+    file = job.work / JOB_FILE
+    file.write_text(job.model_dump_json())
+    with _signals_restored():
+        _start_and_wait(config, node, file)
+
+
+def _start_and_wait(config: PolicyConfig, node: int, job_file: Path) -> None:
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    several = config.nodes > 1
+    launch = LaunchConfig(
+        min_nodes=config.nodes,
+        max_nodes=config.nodes,
+        nproc_per_node=config.processes_per_node,
+        run_id=config.content_hash()[:16],
+        rdzv_backend="static" if several else "c10d",
+        rdzv_endpoint=_meeting_point() if several else "127.0.0.1:0",
+        rdzv_configs={"rank": node, "timeout": MEETING_SECONDS} if several else {},
+        local_addr=None if several else "127.0.0.1",
+        max_restarts=0,  # the stage is retried as a whole
+        logs_specs=DefaultLogsSpecs(log_dir=str(job_file.parent / "launcher")),
+    )
+    os.environ[PARENT_VARIABLE] = str(os.getpid())
+    try:
+        elastic_launch(launch, sys.executable)("-m", "feedback_workloads.training.worker", str(job_file))
+    except SignalException as error:
+        raise SystemExit(int(ExitCode.TERMINATED)) from error
+    except ChildFailedError as error:
+        raise _failure(job_file.parent, error) from error
+
+
+def _failure(work: Path, error: Exception) -> Exception:
+    """What the failed process said, or that it could say nothing."""
+    try:
+        failure = Failure.model_validate_json((work / FAILURE_FILE).read_bytes())
+    except FileNotFoundError:
+        return RuntimeError(f"a training process ended without a word, killed perhaps: {str(error).strip()}")
+    return BadInput(failure.message) if failure.permanent else Temporary(failure.message)
+
+
+def _meeting_point() -> str:
+    try:
+        return f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    except KeyError as error:
+        raise BadInput(
+            f"training on several nodes needs the environment variable {error}; set it on all nodes"
+        ) from error
+
+
+@contextmanager
+def _signals_restored() -> Iterator[None]:
+    """The launcher takes signals over, to pass them on to its processes; give them back afterwards."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

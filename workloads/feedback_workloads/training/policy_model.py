@@ -1,0 +1,91 @@
+"""The policy in memory: loading, what of it is trained, and saving it for transformers and vLLM."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedModel
+
+from feedback_workloads.contract import MANIFEST_NAME, BadInput, LoRA
+from feedback_workloads.training.checkpoint import convert_for_vllm
+
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf"})
+NOT_COPIED = frozenset({"config.json", MANIFEST_NAME, "README.md"})
+SHARD_SIZE = "5GB"
+
+
+def load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a multimodal model with its vision tower frozen: language model and projector are what is trained."""
+    try:
+        model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+    except (OSError, ValueError, KeyError) as error:
+        line = " ".join(str(error).split())
+        raise BadInput(f"the model in {folder} cannot be loaded ({line}); give a multimodal model") from error
+    # What was set for generation may not be valid as saved defaults, and plays no part here; see `save_full`.
+    model.generation_config = GenerationConfig()
+    vision_tower(model).requires_grad_(False)
+    return model
+
+
+def vision_tower(model: PreTrainedModel) -> torch.nn.Module:
+    tower: torch.nn.Module = model.get_encoder(modality="image")
+    if tower is model:
+        raise BadInput(f"{type(model).__name__} has no vision tower; give a multimodal model")
+    return tower
+
+
+def lora_config(model: PreTrainedModel, lora: LoRA) -> LoraConfig:
+    """Adapters on every linear layer of the language model, and on nothing else.
+
+    The projector stays as it is: vLLM switches adapters of the language model per request, and so serves the policy
+    and its reference from one engine, but it cannot switch a projector that was trained in full.
+    """
+    decoder = model.get_decoder()
+    prefix = next(name for name, module in model.named_modules() if module is decoder)
+    kinds = {name.rpartition(".")[2] for name, module in decoder.named_modules() if isinstance(module, torch.nn.Linear)}
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=rf"{re.escape(prefix)}\..*\.({'|'.join(sorted(kinds))})",
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def save_full(model: PreTrainedModel, weights: dict[str, torch.Tensor], base: Path, folder: Path) -> None:
+    """Write a complete model folder: the weights, and all else as it is in the folder `base` that was trained from."""
+    model.save_pretrained(folder, state_dict=weights, max_shard_size=SHARD_SIZE)
+    convert_for_vllm(folder)
+    _set_dtype(folder / "config.json", next(iter(weights.values())).dtype)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    for file in base.iterdir():
+        name = file.name
+        if file.is_file() and file.suffix not in WEIGHT_SUFFIXES and name not in NOT_COPIED and ".index." not in name:
+            shutil.copyfile(file, folder / name)
+
+
+def save_adapter(model: PeftModel, weights: dict[str, torch.Tensor] | None, base_uri: str, folder: Path) -> None:
+    """Write the adapter alone, with `base_uri` as the name of the model that it belongs to."""
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = base_uri
+    model.save_pretrained(folder, state_dict=weights)
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def _set_dtype(file: Path, dtype: torch.dtype) -> None:
+    """Say in config.json in which precision the weights were saved; the model in memory may have another."""
+    name = str(dtype).removeprefix("torch.")
+
+    def changed(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: name if key == "dtype" and item is not None else changed(item) for key, item in value.items()}
+
+    file.write_text(json.dumps(changed(json.loads(file.read_text())), indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,123 @@
+"""Reference log-probabilities: those of the sampler where they agree with a forward pass, recomputed where not."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Row = Mapping[str, Any]
+Score = Callable[[Sequence[Row]], list[tuple[list[float], list[float]]]]
+"""Log-probabilities of each row's chosen and rejected tokens under the base model."""
+
+DRIFT_TOLERANCE = 0.05
+"""Largest mean absolute error of a pair's reward margin, beta x (reference_w - reference_l), that is let pass.
+
+The slope of the loss in the margin is at most 1, so this also bounds the error of the mean loss.
+"""
+
+METRICS_NAME = "references.json"
+TABLE_NAME = "references.parquet"
+COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the sampler's log-probabilities are from a forward pass over the same tokens.
+
+    Differences are absolute, in nats a token; `margin_drift` is in units of the reward (nats times beta), a pair.
+    """
+
+    rows: int
+    tokens: int
+    mean_difference: float
+    max_difference: float
+    margin_drift: float
+
+    def holds(self, tolerance: float) -> bool:
+        return self.mean_difference <= tolerance and self.margin_drift <= DRIFT_TOLERANCE
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            "parity_rows": float(self.rows),
+            "parity_mean_difference": self.mean_difference,
+            "parity_max_difference": self.max_difference,
+            "parity_margin_drift": self.margin_drift,
+        }
+
+
+def compare(rows: Sequence[Row], computed: Sequence[tuple[list[float], list[float]]], beta: float) -> Parity:
+    """Compare the rows' `chosen_logps` and `rejected_logps` with computed ones, token by token; one row at least."""
+    differences: list[float] = []
+    drifts: list[float] = []
+    for row, (chosen, rejected) in zip(rows, computed, strict=True):
+        chosen_errors = [s - c for s, c in zip(row["chosen_logps"], chosen, strict=True)]
+        rejected_errors = [s - c for s, c in zip(row["rejected_logps"], rejected, strict=True)]
+        differences += map(abs, chosen_errors + rejected_errors)
+        drifts.append(beta * abs(sum(chosen_errors) - sum(rejected_errors)))
+    return Parity(
+        rows=len(rows),
+        tokens=len(differences),
+        mean_difference=sum(differences) / len(differences),
+        max_difference=max(differences),
+        margin_drift=sum(drifts) / len(drifts),
+    )
+
+
+def spread(rows: int, wanted: int) -> list[int]:
+    """Up to `wanted` row numbers, evenly spaced over `rows`."""
+    wanted = min(wanted, rows)
+    return [i * rows // wanted for i in range(wanted)]
+
+
+def share_of(rank: int, world: int, rows: int) -> list[int]:
+    """The rows that process `rank` of `world` scores: equally many for each, so that the last start over at row 0."""
+    each = math.ceil(rows / world)
+    return [(rank * each + i) % rows for i in range(each)]
+
+
+@dataclass(frozen=True)
+class References:
+    """What was found out about the references of a set of pairs, before training.
+
+    `sums` has chosen and rejected sums of each row where they were recomputed, and is None where the sampler's hold.
+    """
+
+    metrics: Mapping[str, float]
+    sums: Sequence[tuple[float, float]] | None
+
+    @classmethod
+    def of(cls, parity: Parity | None, sums: Sequence[tuple[float, float]] | None) -> References:
+        measured = parity.metrics() if parity else {}
+        return cls({**measured, "references_recomputed": float(sums is not None)}, sums)
+
+    def save(self, folder: Path) -> None:
+        (folder / METRICS_NAME).write_text(json.dumps(dict(self.metrics), sort_keys=True) + "\n")
+        if self.sums is not None:
+            columns = [pa.array(side, pa.float32()) for side in zip(*self.sums, strict=True)]
+            pq.write_table(pa.table(columns, COLUMNS), folder / TABLE_NAME)
+
+    @classmethod
+    def load(cls, folder: Path) -> References:
+        metrics = json.loads((folder / METRICS_NAME).read_text())
+        if not (folder / TABLE_NAME).exists():
+            return cls(metrics, None)
+        table = pq.read_table(folder / TABLE_NAME)
+        return cls(metrics, list(zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)))
+
+    def apply(self, dataset: Dataset) -> Dataset:
+        """Return `dataset` with these sums, or as it is where the sampler's hold."""
+        if self.sums is None:
+            return dataset
+        for name, side in zip(COLUMNS, zip(*self.sums, strict=True), strict=True):
+            dataset = dataset.remove_columns(name).add_column(name, pa.array(side, pa.float32()))
+        return dataset

@@ -1,0 +1,183 @@
+"""TRL's DPOTrainer for pairs of answers about a picture, with references that are already known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import is_peft_model
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, TrainerCallback
+from trl import DPOTrainer
+from trl.models import prepare_deepspeed
+
+from feedback_workloads.training import policy_model
+from feedback_workloads.training.outbox import CHECKPOINT, STATE, Outbox
+from feedback_workloads.training.training_log import STATE_NAME
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from feedback_workloads.training.references import Row, Score
+    from feedback_workloads.training.schedule import MicroBatches
+
+REFERENCES = ("ref_chosen_logps", "ref_rejected_logps")
+WEIGHTS_NAME = "weights.pt"
+
+
+class PairTrainer(DPOTrainer):  # type: ignore[misc]
+    """Trains on rows of `dataset.PREPARED`, whose reference log-probabilities are columns, not a second model.
+
+    TRL computes such columns for text alone. Here they are in the data already, as are the token ids, so both of its
+    preparations return the data as it is. Everything that makes the loss is TRL's.
+
+    `base` is the folder of the model that is trained from, and `base_uri` its name for others.
+    """
+
+    def __init__(self, *, batches: MicroBatches, outbox: Outbox, base: Path, base_uri: str, **arguments: Any) -> None:
+        self._batches = batches
+        self._outbox = outbox
+        self._base = base
+        self._base_uri = base_uri
+        super().__init__(**arguments)
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+    # ── batches ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The batches of this process alone: they are sliced by `MicroBatches`, not by accelerate."""
+        return _EpochLoader(
+            self.train_dataset,
+            batch_sampler=self._batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Move a batch to the device. Sums of log-probabilities stay float32, where DeepSpeed's bfloat16 would cast."""
+        references = {name: inputs[name].to(self.args.device) for name in REFERENCES}
+        rest = {name: value for name, value in inputs.items() if name not in REFERENCES}
+        return {**super()._prepare_inputs(rest), **references}
+
+    # ── references ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def scorer(self, pairs_at_once: int) -> Score:
+        """Return a function that scores rows with the model as it is before training (see `references.Score`).
+
+        Under ZeRO-3 every process has to call it the same number of times.
+        """
+        zero3 = self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.zero_stage == 3
+        model = prepare_deepspeed(self.model, self.accelerator) if zero3 else self.model.to(self.args.device)
+
+        def score(rows: Sequence[Row]) -> list[tuple[list[float], list[float]]]:
+            model.eval()
+            scored: list[tuple[list[float], list[float]]] = []
+            for first in range(0, len(rows), pairs_at_once):
+                batch = self._prepare_inputs(self.data_collator(list(rows[first : first + pairs_at_once])))
+                scored += self._scores(model, batch)
+            return scored
+
+        return score
+
+    @torch.no_grad()
+    def _scores(self, model: torch.nn.Module, batch: dict[str, Any]) -> list[tuple[list[float], list[float]]]:
+        """Log-probabilities of the completions' tokens, a pair a row."""
+        inputs = {name: value for name, value in batch.items() if name not in {*REFERENCES, "completion_mask"}}
+        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+        with self.accelerator.autocast():
+            outputs = model(**inputs, labels=labels, fused_lm_head=True, use_cache=False)
+        masks = batch["completion_mask"][:, 1:].bool()
+        tokens = [row[mask].tolist() for row, mask in zip(outputs.log_probs.float(), masks, strict=True)]
+        half = len(tokens) // 2
+        return list(zip(tokens[:half], tokens[half:], strict=True))
+
+    # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Hand over the policy and, unless this was the last step, all that training needs to go on from here."""
+        step = self.state.global_step
+        weights = self._whole_weights()
+        if self.is_world_process_zero():
+            self._save_policy(weights, self._outbox.folder(step, CHECKPOINT))
+        state = self._outbox.folder(step, STATE)
+        if step < self.state.max_steps:
+            self._save_optimizer_and_scheduler(str(state))
+            self._save_rng_state(str(state))
+            if self.args.should_save and not self.is_deepspeed_enabled:  # DeepSpeed's own files have the weights
+                torch.save(self._trained_weights(), state / WEIGHTS_NAME)
+        if self.args.should_save:
+            self.state.save_to_json(str(state / STATE_NAME))
+        self.accelerator.wait_for_everyone()
+        if self.is_local_process_zero():
+            self._outbox.hand_over(step)
+
+    def _whole_weights(self) -> dict[str, torch.Tensor]:
+        """The policy's weights, gathered where they are spread; whole on the first process. All processes call it."""
+        if not self.is_deepspeed_enabled:
+            return self.model.state_dict()
+        zero3 = self.accelerator.state.deepspeed_plugin.zero_stage == 3
+        if zero3 and is_peft_model(self.model):
+            return self.deepspeed._zero3_consolidated_16bit_state_dict(exclude_frozen_parameters=True)
+        return self.accelerator.get_state_dict(self.deepspeed)
+
+    def _save_policy(self, weights: dict[str, torch.Tensor], folder: Path) -> None:
+        if is_peft_model(self.model):
+            policy_model.save_adapter(self.model, weights, self._base_uri, folder)
+            return
+        dtype = torch.bfloat16 if self.args.bf16 else torch.float32
+        weights = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
+        policy_model.save_full(self.model, weights, self._base, folder)
+
+    def _trained_weights(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """Take over the weights that `_save_checkpoint` left. Without DeepSpeed alone; that loads its own files."""
+        saved = torch.load(Path(resume_from_checkpoint) / WEIGHTS_NAME, map_location="cpu", weights_only=True)
+        trained = self._trained_weights()
+        if saved.keys() != trained.keys():
+            raise ValueError(f"{resume_from_checkpoint} has the weights of another model")
+        for name, value in trained.items():
+            value.copy_(saved[name])
+
+
+class _EpochLoader(DataLoader[Any]):
+    """Tells its batches which epoch it is; the trainer looks for this method."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batch_sampler.set_epoch(epoch)
+
+
+class CheckpointAt(TrainerCallback):
+    """Asks for a checkpoint after each of `steps`."""
+
+    def __init__(self, steps: Sequence[int]) -> None:
+        self._steps = frozenset(steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_save = state.global_step in self._steps
+
+
+def share_pictures(model: PreTrainedModel) -> None:
+    """Let `model` accept one picture a pair: its features are computed once and serve both completions.
+
+    The batch has the chosen completions first and then the rejected ones, each in the order of the pictures, so the
+    features are repeated as a block. The vision tower takes half of the work, and the loss is the same.
+    """
+    base = model.base_model
+    original = base.get_image_features
+
+    def twice(*args: Any, **kwargs: Any) -> Any:
+        outputs = original(*args, **kwargs)
+        outputs.pooler_output = [*outputs.pooler_output, *outputs.pooler_output]
+        return outputs
+
+    base.get_image_features = twice

@@ -1,0 +1,227 @@
+"""One training process: `python -m feedback_workloads.training.worker JOB` below torchrun, or `train(job)` alone."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from feedback_workloads.contract import BadInput, ExitCode, Frozen, PolicyConfig, Temporary
+from feedback_workloads.training import references
+from feedback_workloads.training.outbox import REFERENCES, Outbox
+from feedback_workloads.training.schedule import MicroBatches, Schedule, accumulation_steps
+from feedback_workloads.training.training_log import FILE_NAME, LogFile
+
+MAX_GRAD_NORM = 1.0
+PAIRS_FILE = "pairs.arrow"
+FAILURE_FILE = "failure.json"
+PARENT_VARIABLE = "FEEDBACK_PARENT_PID"
+SCORED_AT_ONCE = 4
+"""Pairs in a forward pass without gradients, for each one in a training step."""
+
+
+class Job(Frozen):
+    """What all processes of one training run are given. `work` is a folder on the local disk that holds the pairs."""
+
+    config: PolicyConfig
+    model: Path
+    work: Path
+    rows: int
+    references: Path | None = None
+    """Folder of what `references.save` wrote in an earlier run."""
+    resume: Path | None = None
+    """Folder of the training state to go on from."""
+
+
+class Failure(Frozen):
+    """Why a training process ended, left in the job's folder for the process that started it."""
+
+    permanent: bool
+    message: str
+
+
+def train(job: Job) -> None:
+    """Train from the job's pairs to its last step, handing checkpoints over to the job's outbox.
+
+    Raises BadInput where the configuration does not fit the processes or the device's memory.
+    """
+    import torch
+    from datasets import Dataset
+    from transformers import AutoProcessor, PrinterCallback
+    from transformers.utils import logging as transformers_logging
+    from trl.trainer.utils import disable_dropout_in_model
+
+    from feedback_workloads.preprocess import Preprocessor
+    from feedback_workloads.training import policy_model
+    from feedback_workloads.training.collator import PictureCollator
+    from feedback_workloads.training.trainer import CheckpointAt, PairTrainer, share_pictures
+
+    config, cuda = job.config, torch.cuda.is_available()
+    bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and cuda)
+    schedule = Schedule.of(config, job.rows)
+    world = config.nodes * config.processes_per_node
+    arguments = _arguments(job, schedule, accumulation_steps(config, world), bfloat16=bfloat16, cuda=cuda)
+    if config.zero_stage:
+        import deepspeed
+
+        # Loading under ZeRO-3 asks DeepSpeed for the world's size before anything else has told it.
+        deepspeed.init_distributed(auto_mpi_discovery=False)
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+
+    transformers_logging.disable_progress_bar()
+    # Mixed precision keeps float32 weights: DeepSpeed makes them itself, elsewhere the model has to be loaded so.
+    model = policy_model.load(job.model, torch.bfloat16 if bfloat16 and config.zero_stage else torch.float32)
+    disable_dropout_in_model(model)
+    share_pictures(model)
+    preprocessor = Preprocessor.from_directory(job.model)
+    dataset = Dataset.from_file(str(job.work / PAIRS_FILE))
+    outbox = Outbox(job.work)
+    trainer = PairTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        processing_class=AutoProcessor.from_pretrained(job.model),
+        data_collator=PictureCollator(pad_token_id=_pad_id(preprocessor), preprocessor=preprocessor),
+        peft_config=policy_model.lora_config(model, config.lora) if config.lora else None,
+        callbacks=[CheckpointAt(schedule.checkpoint_steps), LogFile(job.work / FILE_NAME)],
+        batches=MicroBatches(schedule, config.per_device_batch_size, arguments.process_index, world),
+        outbox=outbox,
+        base=job.model,
+        base_uri=config.model.uri,
+    )
+    trainer.remove_callback(PrinterCallback)  # the log file says it all
+    found = references.References.load(job.references) if job.references else _find_references(trainer, config)
+    trainer.train_dataset = found.apply(dataset)
+    if not job.references and trainer.is_world_process_zero():
+        found.save(outbox.folder(0, REFERENCES))
+        outbox.hand_over(0)
+    try:
+        trainer.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
+    except torch.OutOfMemoryError as error:
+        raise BadInput(
+            f"the device ran out of memory at step {trainer.state.global_step} of {schedule.steps}; lower "
+            f"per_device_batch_size {config.per_device_batch_size}, raise zero_stage {config.zero_stage}, "
+            "or train a LoRA"
+        ) from error
+
+
+def _arguments(job: Job, schedule: Schedule, accumulation: int, *, bfloat16: bool, cuda: bool) -> Any:
+    from trl import DPOConfig
+
+    from feedback_workloads.training.deepspeed import zero_config
+
+    config = job.config
+    zero = None
+    if config.zero_stage:
+        zero = zero_config(
+            config.zero_stage,
+            bfloat16=bfloat16,
+            per_device_batch=config.per_device_batch_size,
+            accumulation=accumulation,
+            world=config.nodes * config.processes_per_node,
+            max_grad_norm=MAX_GRAD_NORM,
+        )
+    return DPOConfig(
+        output_dir=str(job.work / "trainer"),
+        seed=config.seed,
+        beta=config.beta,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=config.warmup_ratio,  # below 1 it is a share of all steps
+        weight_decay=config.weight_decay,
+        max_grad_norm=MAX_GRAD_NORM,
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.per_device_batch_size,
+        gradient_accumulation_steps=accumulation,
+        gradient_checkpointing=config.gradient_checkpointing,
+        bf16=bfloat16,
+        deepspeed=zero,
+        # Without a GPU this is what makes processes find each other: else each believes to be alone.
+        use_cpu=not cuda,
+        ddp_find_unused_parameters=False,  # there are none: every batch has pictures, and the tower is frozen
+        precompute_ref_log_probs=True,  # they are in the data; no second model is built
+        disable_dropout=False,  # the model's was switched off already, and an adapter's is wanted
+        max_length=None,  # longer rows were rejected; nothing is cut
+        remove_unused_columns=False,
+        save_strategy="no",  # our callback says when
+        save_on_each_node=config.nodes > 1,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_num_workers=2 if cuda else 0,
+        dataloader_pin_memory=cuda,
+    )
+
+
+def _find_references(trainer: Any, config: PolicyConfig) -> references.References:
+    """Measure parity on a few rows, and score all rows with the base model where the sampler's values do not hold."""
+    from accelerate.utils import broadcast_object_list, gather_object
+
+    score = trainer.scorer(SCORED_AT_ONCE * config.per_device_batch_size)
+    dataset, rank, world = trainer.train_dataset, trainer.args.process_index, trainer.args.world_size
+    parity = None
+    recompute = [config.reference == "recomputed"]
+    if config.parity_rows:
+        rows = dataset.select(references.spread(len(dataset), config.parity_rows)).to_list()
+        parity = references.compare(rows, score(rows), config.beta)
+        recompute[0] = recompute[0] or not parity.holds(config.parity_tolerance)
+        broadcast_object_list(recompute)  # rounding may differ between processes, the decision must not
+    if not recompute[0]:
+        return references.References.of(parity, None)
+    share = references.share_of(rank, world, len(dataset))
+    scored = zip(share, score(dataset.select(share).to_list()), strict=True)
+    sums = dict(gather_object([(row, (sum(chosen), sum(rejected))) for row, (chosen, rejected) in scored]))
+    return references.References.of(parity, [sums[row] for row in range(len(dataset))])
+
+
+def _pad_id(preprocessor: Any) -> int:
+    tokenizer = preprocessor.processor.tokenizer
+    found = tokenizer.pad_token_id
+    return int(tokenizer.eos_token_id if found is None else found)
+
+
+@contextmanager
+def alone(store: Path) -> Iterator[None]:
+    """A process group of this process alone, as torchrun would have made it, but without a port to agree on."""
+    import torch
+
+    world = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    os.environ.update(world)
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(backend, init_method=f"file://{store}", rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+        for name in world:
+            del os.environ[name]
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel to kill this process when the one that started it dies, however it dies (Linux)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != int(os.environ[PARENT_VARIABLE]):
+        sys.exit(ExitCode.TERMINATED)
+
+
+def main() -> int:
+    _end_with_parent()
+    job = Job.model_validate_json(Path(sys.argv[1]).read_bytes())
+    try:
+        train(job)
+    except (BadInput, Temporary) as error:
+        failure = Failure(permanent=isinstance(error, BadInput), message=str(error))
+        (job.work / FAILURE_FILE).write_text(failure.model_dump_json())
+        return ExitCode.BAD_INPUT
+    return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

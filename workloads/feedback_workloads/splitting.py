@@ -1,7 +1,7 @@
 """Dividing answers into claims, and claims into yes/no questions: the pure part.
 
-The divide and convert prompts are ours; what they ask for is the paper's (section 3.2): self-contained factual sentences
-without opinions, and one general question for each, nothing added, negation kept.
+The prompts are ours; what they ask for is the paper's (section 3.2): self-contained factual sentences without opinions,
+and one general question for each, nothing added, negation kept.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-DIVIDE_PROMPT: Final = """You read a question about a picture and an answer to it. List the facts that the answer states \
-about the picture.
+DIVIDE_PROMPT: Final = """You read a question about a picture and an answer to it.
+List the facts that the answer states about the picture.
 
 Rules:
 - One fact a line, each line beginning with "- ".

@@ -59,7 +59,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Answer:
-    """A sampled answer. `token_ids` has the end-of-sequence token where it was sampled; `logprobs` one value a token."""
+    """A sampled answer. `token_ids` ends with end-of-sequence where that was sampled; `logprobs` is as long."""
 
     token_ids: Sequence[int]
     logprobs: Sequence[float]
@@ -240,6 +240,18 @@ class Engine:
                     cached_tokens=output.num_cached_tokens or 0,
                 ),
             )
+
+    def text_prompt(self, text: str) -> Prompt:
+        """A one-turn chat without a picture, up to where the answer begins."""
+        ids = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return Prompt(ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of an answer, without special tokens."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
 
     def word_ids(self, word: str) -> tuple[int, ...]:
         """Every token that is `word` alone: in any case, with or without a leading space as tokenizers write it."""

@@ -10,6 +10,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -58,6 +59,7 @@ class ArtifactStore:
         self.cache = cache
         self._files = FileObjects()
         self._s3: Objects | None = None
+        self._connecting = threading.Lock()
 
     @classmethod
     def from_environment(cls) -> ArtifactStore:
@@ -70,11 +72,12 @@ class ArtifactStore:
         if not uri.startswith("s3://"):
             local_path(uri)
             return self._files
-        if self._s3 is None:
-            from feedback_workloads.s3 import S3Objects
+        with self._connecting:
+            if self._s3 is None:
+                from feedback_workloads.s3 import S3Objects
 
-            self._s3 = S3Objects()
-        return self._s3
+                self._s3 = S3Objects()
+            return self._s3
 
     # ── manifests ────────────────────────────────────────────────────────────────────────────────────────────────────
 

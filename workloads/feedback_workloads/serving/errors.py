@@ -72,3 +72,7 @@ def internal() -> ApiError:
 
 def engine_dead() -> ApiError:
     return ApiError(503, "the engine has stopped; the server ends", type="server_error", code="engine_stopped")
+
+
+def too_slow(seconds: float) -> ApiError:
+    return ApiError(408, f"the body did not arrive within {seconds:g} s; send it again", code="request_timeout")

@@ -1,0 +1,187 @@
+"""The HTTP surface: routes, limits, errors, and what happens when a client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import pydantic_core
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from feedback_workloads.serving.errors import (
+    ApiError,
+    draining,
+    engine_dead,
+    internal,
+    too_large,
+    too_slow,
+    unknown_model,
+)
+from feedback_workloads.serving.protocol import Answered, Model, ModelList
+from feedback_workloads.serving.service import Service
+
+LOG = logging.getLogger(__name__)
+
+BODIES_AT_ONCE = 32
+"""Bodies that are being received; more wait on their connections, so that memory stays bounded."""
+
+BODY_SECONDS = 60.0
+
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's word for it; nobody reads the answer."""
+
+T = TypeVar("T")
+
+
+class Disconnected(Exception):
+    """The client left before it had its answer."""
+
+
+def build_app(service: Service) -> FastAPI:
+    """The server's routes around `service`."""
+    app = FastAPI(title="best-of-N", docs_url=None, redoc_url=None, openapi_url=None)
+    receiving = asyncio.Semaphore(BODIES_AT_ONCE)
+    served = Model(id=service.settings.model_name, created=service.created)
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        if not service.admission.is_open:
+            raise draining()
+        async with receiving:
+            body = await read_body(request, service.settings.max_body_bytes)
+        ask = service.read(body)
+        del body  # a picture's worth of memory while the request waits its turn
+        if not ask.stream:
+            return _json(await unless_disconnected(request.receive, service.complete(ask)))
+        events = service.stream(ask)
+        # What is wrong with a request comes to light before its first event, while there is a status to say it with.
+        first = await unless_disconnected(request.receive, anext(events))
+        return EventStream(service, first, events)
+
+    @app.get("/v1/models")
+    async def models() -> Response:
+        return _json(ModelList(data=[served]))
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> Response:
+        if name != served.id:
+            raise unknown_model(name, served.id)
+        return _json(served)
+
+    @app.get("/health")
+    async def health() -> Response:
+        if service.healthy:
+            return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "draining" if service.engines.alive else "engine stopped"}, 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.exception_handler(Disconnected)
+    async def disconnected(request: Request, error: Disconnected) -> Response:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+    @app.exception_handler(HTTPException)
+    async def no_such_route(request: Request, error: HTTPException) -> Response:
+        message = f"{request.method} {request.url.path}: {HTTPStatus(error.status_code).phrase.lower()}"
+        return _error(ApiError(error.status_code, message, code="unknown_url", headers=error.headers or {}))
+
+    @app.exception_handler(ApiError)
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return _error(told(service, error))
+
+    return app
+
+
+def told(service: Service, error: Exception) -> ApiError:
+    """What the client is told of an error; it is counted, and logged where it is ours."""
+    if not isinstance(error, ApiError):
+        LOG.error("a request failed", exc_info=error)
+        error = internal() if service.engines.alive else engine_dead()
+    service.metrics.requests.labels(error.code or "error").inc()
+    return error
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Read a request's body. Raises ApiError once it is larger than `limit` bytes or takes too long."""
+    message = f"the body has more than {limit} bytes; send a smaller picture"
+    if int(request.headers.get("content-length", "0")) > limit:
+        raise too_large(message)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise too_large(message)
+    except TimeoutError as error:
+        raise too_slow(BODY_SECONDS) from error
+    return bytes(body)
+
+
+async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Do `work`; once the client has left, cancel it and raise Disconnected. The body must have been read before."""
+
+    async def left() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.ensure_future(work), asyncio.create_task(left())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Disconnected
+        return await working
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.wait({working, leaving})
+
+
+class EventStream(Response):
+    """Server-sent events. Starlette's own would notice a client that left only when there is something to send."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, service: Service, first: bytes, events: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._service = service
+        self._first = first
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await unless_disconnected(receive, self._send(send))
+        except Disconnected:
+            LOG.debug("a client left its stream")
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async with aclosing(self._events) as events:
+            await send({"type": "http.response.body", "body": self._first, "more_body": True})
+            try:
+                async for event in events:
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+            except Exception as error:  # the status is sent: the stream itself has to say it
+                body = b"data: " + pydantic_core.to_json(told(self._service, error).body()) + b"\n\n"
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _json(answer: Answered) -> Response:
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _error(error: ApiError) -> Response:
+    return JSONResponse(error.body(), error.status, headers=dict(error.headers))

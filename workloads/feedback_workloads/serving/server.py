@@ -1,0 +1,101 @@
+"""The life of a server process: load, check, serve, drain, end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from feedback_workloads.artifacts import ArtifactStore
+from feedback_workloads.contract import ExitCode
+from feedback_workloads.serving.app import build_app
+from feedback_workloads.serving.engines import Engines
+from feedback_workloads.serving.service import Service
+
+if TYPE_CHECKING:
+    from feedback_workloads.serving.settings import Settings
+
+LOG = logging.getLogger(__name__)
+
+LAST_BYTES_SECONDS = 3
+"""What a finished answer gets to reach its client when the server ends."""
+
+
+async def serve(settings: Settings) -> ExitCode:
+    """Serve until SIGTERM or SIGINT. Raises BadInput or Temporary where the models cannot be loaded."""
+    store = ArtifactStore.from_environment()
+    engines = Engines.load(store.download(settings.policy), store.download(settings.reference), settings)
+    try:
+        service = Service(settings, engines)
+        await service.check()
+        server = DrainingServer(service)
+        await server.serve()
+    finally:
+        engines.close()
+    return ExitCode.DONE if server.ended_well else ExitCode.TEMPORARY
+
+
+class DrainingServer(uvicorn.Server):
+    """Finishes what it has accepted before it ends, within `drain_seconds`, while new requests are turned away.
+
+    uvicorn's own way closes the port at once, which clients see as refused connections for as long as a load balancer
+    still sends them here. A second SIGTERM, or SIGINT, ends it without waiting.
+    """
+
+    def __init__(self, service: Service) -> None:
+        settings = service.settings
+        super().__init__(
+            uvicorn.Config(
+                build_app(service),
+                host=settings.host,
+                port=settings.port,
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=LAST_BYTES_SECONDS,
+            )
+        )
+        self._service = service
+        self._draining: asyncio.Task[None] | None = None
+        self.ended_well = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._loop = asyncio.get_running_loop()
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            address = f"[{host}]" if ":" in host else host
+            name = self._service.settings.model_name
+            sys.stdout.write(f"serving {name} at http://{address}:{port}/v1\n")
+            sys.stdout.flush()
+
+    async def on_tick(self, counter: int) -> bool:
+        if not self._service.engines.alive and not self.should_exit:
+            LOG.error("the engine has stopped; ending, so that another process takes over")
+            self.ended_well = False
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig == signal.SIGTERM and self._service.admission.is_open:
+            self._service.admission.close()
+            self._loop.call_soon_threadsafe(self._drain)
+        else:
+            super().handle_exit(sig, frame)
+
+    def _drain(self) -> None:
+        async def drained() -> None:
+            try:
+                async with asyncio.timeout(self._service.settings.drain_seconds):
+                    await self._service.admission.finished()
+            except TimeoutError:
+                LOG.warning("requests still run after %s s; ending all the same", self._service.settings.drain_seconds)
+            self.should_exit = True
+
+        self._draining = asyncio.create_task(drained())

@@ -1,0 +1,317 @@
+"""What happens to one chat request: its turn, its prompt, its candidates, its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import re
+import time
+import uuid
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from jinja2 import TemplateError
+from PIL import Image
+
+from feedback_workloads.contract import BadInput
+from feedback_workloads.engine.engine import Prompt
+from feedback_workloads.rows import BadRow
+from feedback_workloads.serving.admission import Admission
+from feedback_workloads.serving.best_of import Ranked, Reward, best_of, candidate_seed
+from feedback_workloads.serving.engines import Engines, Sampling
+from feedback_workloads.serving.errors import ApiError, invalid, unknown_model
+from feedback_workloads.serving.metrics import Metrics
+from feedback_workloads.serving.pictures import Pictures
+from feedback_workloads.serving.protocol import (
+    AnswerMessage,
+    Choice,
+    Chunk,
+    ChunkChoice,
+    Completion,
+    Conversation,
+    Delta,
+    Usage,
+    Wanted,
+    conversation,
+    read_request,
+    wanted,
+)
+
+if TYPE_CHECKING:
+    from feedback_workloads.serving.settings import Settings
+
+KEEP_ALIVE_SECONDS = 15.0
+"""Below the idle time after which common proxies hang up."""
+
+MOST_CHARACTERS_A_TOKEN = 32
+"""On average over a prompt; a longer text cannot fit and is refused without tokenising it."""
+
+PIECE = re.compile(r"\s*\S+|\s+")
+"""What the winner is streamed in: a word with the space before it."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request that was understood."""
+
+    wanted: Wanted
+    conversation: Conversation
+    stream: bool
+    include_usage: bool
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A prompt that the engines can take, its length in tokens with the picture, and how to sample from it."""
+
+    prompt: Prompt
+    prompt_tokens: int
+    sampling: Sampling
+
+
+class Service:
+    """Answers chat requests, and counts them. Every wait inside can be cancelled, and then leaves no work behind."""
+
+    def __init__(self, settings: Settings, engines: Engines) -> None:
+        self.settings = settings
+        self.engines = engines
+        self.admission = Admission(settings.engine.max_num_seqs, settings.max_queue)
+        self.metrics = Metrics()
+        self.created = int(time.time())
+        self._pictures = Pictures(settings.picture_hosts, settings.max_picture_bytes)
+        self._reward = Reward(settings.beta, settings.normalise)
+        gauge = self.metrics.gauge
+        gauge("requests_running", "Chat requests whose turn it is.", lambda: self.admission.running)
+        gauge("requests_waiting", "Chat requests that wait for their turn.", lambda: self.admission.waiting)
+        gauge("sequences", "Candidates and scorings in the engines.", engines.unfinished)
+        gauge("up", "1 while new requests are taken.", lambda: float(self.healthy))
+
+    @property
+    def healthy(self) -> bool:
+        return self.engines.alive and self.admission.is_open
+
+    def read(self, body: bytes) -> Ask:
+        """Understand a request's body. Raises ApiError."""
+        request = read_request(body)
+        if request.model != self.settings.model_name:
+            raise unknown_model(request.model, self.settings.model_name)
+        return Ask(
+            wanted=wanted(request, self.settings.defaults),
+            conversation=conversation(request.messages),
+            stream=request.stream,
+            include_usage=request.stream_options is not None and request.stream_options.include_usage,
+        )
+
+    async def complete(self, ask: Ask) -> Completion:
+        """The whole answer. Raises ApiError, or what the engines raise."""
+        with self._measured():
+            async with self.admission.turn(ask.wanted.best_of):
+                ready = await self._prepare(ask)
+                ranked = await self._rank(ready, ask.wanted)
+            return Completion(
+                id=_answer_id(),
+                created=int(time.time()),
+                model=self.settings.model_name,
+                choices=_choices(ranked, ask.wanted),
+                usage=self._usage(ready, ranked),
+                candidate_rewards=_rewards(ranked, ask.wanted),
+            )
+
+    async def stream(self, ask: Ask) -> AsyncGenerator[bytes, None]:
+        """The answer as server-sent events, in OpenAI's chunks.
+
+        The winners are streamed once they are known; a single answer that nothing is compared with, as it is written.
+        Before the first event this raises ApiError, later whatever the engines raise.
+        """
+        head = Chunk(id=_answer_id(), created=int(time.time()), model=self.settings.model_name, choices=[])
+        with self._measured():
+            async with self.admission.turn(ask.wanted.best_of):
+                ready = await self._prepare(ask)
+                for index in range(ask.wanted.n):
+                    yield _event(head, ChunkChoice(index=index, delta=Delta(role="assistant", content="")))
+                events = self._winners(head, ready, ask) if ask.wanted.ranked else self._live(head, ready, ask)
+                async with aclosing(events):
+                    async for event in events:
+                        yield event
+            yield b"data: [DONE]\n\n"
+
+    async def check(self) -> None:
+        """Answer one request about a blank picture through everything that a real one goes through.
+
+        Raises BadInput where a model gives log-probabilities that are not numbers.
+        """
+        blank = BytesIO()
+        Image.new("RGB", (64, 48), "white").save(blank, "PNG")
+        messages = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]},)
+        prompt, _ = self._prompt(Conversation(messages, None, None), blank.getvalue())
+        sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=4, seed=0)
+        ranked = await best_of(self.engines, prompt, sampling, 2, self._reward)
+        for score in ranked.scores or ():
+            for flag, logp in (("--policy", score.logp), ("--reference", score.ref_logp)):
+                if not math.isfinite(logp):
+                    raise BadInput(f"{flag} gives a log-probability of {logp}; its weights are damaged, name another")
+
+    # ── a prompt ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _prepare(self, ask: Ask) -> Ready:
+        chat = ask.conversation
+        characters = sum(len(part.get("text", "")) for message in chat.messages for part in message["content"])
+        if characters > MOST_CHARACTERS_A_TOKEN * self.engines.max_model_len:
+            raise _too_long(f"the messages have {characters} characters", self.engines.max_model_len)
+        data = None
+        if chat.picture is not None and chat.picture_param is not None:
+            data = await self._pictures.read(chat.picture, chat.picture_param)
+        prompt, tokens = await asyncio.to_thread(self._prompt, chat, data)
+        return Ready(prompt, tokens, self._sampling(ask.wanted, tokens))
+
+    def _prompt(self, chat: Conversation, data: bytes | None) -> tuple[Prompt, int]:
+        """Preprocess a chat and its picture; returns the prompt, and its tokens with the picture's."""
+        preprocessor = self.engines.preprocessor
+        try:
+            picture = None if data is None else preprocessor.picture(data)
+        except BadRow as error:
+            raise _bad_picture(error, chat.picture_param) from error
+        try:
+            ids = preprocessor.chat_ids(chat.messages)
+        except TemplateError as error:
+            raise invalid("messages", f"the model's chat template refuses this conversation: {error}") from error
+        if ids.count(preprocessor.image_token_id) != (picture is not None):
+            raise invalid("messages", "a text contains the model's own picture token; leave it out")
+        tokens = len(ids) + (0 if picture is None else preprocessor.image_tokens(picture) - 1)
+        key = "" if data is None else hashlib.sha256(data).hexdigest()
+        return Prompt(tuple(ids), picture, key), tokens
+
+    def _sampling(self, asked: Wanted, prompt_tokens: int) -> Sampling:
+        # One token less than the model can: scoring an answer asks the engine for one more.
+        room = self.engines.max_model_len - 1 - prompt_tokens
+        if room < (asked.max_tokens or 1):
+            raise _too_long(
+                f"the messages have {prompt_tokens} tokens and the answer {asked.max_tokens or 'at least 1'}",
+                self.engines.max_model_len - 1,
+            )
+        return Sampling(
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            max_tokens=asked.max_tokens or min(room, self.settings.defaults.max_tokens),
+            stop=asked.stop,
+            seed=asked.seed,
+        )
+
+    # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _rank(self, ready: Ready, asked: Wanted) -> Ranked:
+        if asked.ranked:
+            return await best_of(self.engines, ready.prompt, ready.sampling, asked.best_of, self._reward)
+        sampling = replace(ready.sampling, seed=candidate_seed(ready.sampling.seed, 0))
+        return Ranked((await self.engines.generate(ready.prompt, sampling),), None, (0,))
+
+    async def _winners(self, head: Chunk, ready: Ready, ask: Ask) -> AsyncGenerator[bytes, None]:
+        ranking = asyncio.create_task(self._rank(ready, ask.wanted))
+        async with aclosing(_comments_until(ranking)) as comments:
+            async for comment in comments:
+                yield comment
+        ranked = ranking.result()
+        usage = self._usage(ready, ranked)
+        for choice in _choices(ranked, ask.wanted):
+            for piece in PIECE.findall(choice.message.content):
+                yield _event(head, ChunkChoice(index=choice.index, delta=Delta(content=piece)))
+            last = ChunkChoice(
+                index=choice.index, delta=Delta(), finish_reason=choice.finish_reason, score=choice.score
+            )
+            rewards = _rewards(ranked, ask.wanted) if choice.index == ask.wanted.n - 1 else None
+            yield _event(head.model_copy(update={"candidate_rewards": rewards}), last)
+        if ask.include_usage:
+            yield _event(head.model_copy(update={"usage": usage}))
+
+    async def _live(self, head: Chunk, ready: Ready, ask: Ask) -> AsyncGenerator[bytes, None]:
+        sampling = replace(ready.sampling, seed=candidate_seed(ready.sampling.seed, 0))
+        tokens = 0
+        async with aclosing(self.engines.stream(ready.prompt, sampling)) as pieces:
+            async for piece in pieces:
+                tokens += piece.tokens
+                if piece.text:
+                    yield _event(head, ChunkChoice(index=0, delta=Delta(content=piece.text)))
+                if piece.finish_reason is not None:
+                    yield _event(head, ChunkChoice(index=0, delta=Delta(), finish_reason=piece.finish_reason))
+        usage = self._spent(ready, 1, tokens)
+        if ask.include_usage:
+            yield _event(head.model_copy(update={"usage": usage}))
+
+    # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def _measured(self) -> Iterator[None]:
+        """Time an answered request, and count one that its client gave up; errors are counted where they are told."""
+        began = time.monotonic()
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            self.metrics.requests.labels("disconnected").inc()
+            raise
+        self.metrics.requests.labels("ok").inc()
+        self.metrics.seconds.observe(time.monotonic() - began)
+
+    def _usage(self, ready: Ready, ranked: Ranked) -> Usage:
+        tokens = sum(len(candidate.token_ids) for candidate in ranked.candidates)
+        return self._spent(ready, len(ranked.candidates), tokens)
+
+    def _spent(self, ready: Ready, candidates: int, completion_tokens: int) -> Usage:
+        self.metrics.candidates.inc(candidates)
+        self.metrics.tokens.labels("prompt").inc(ready.prompt_tokens)
+        self.metrics.tokens.labels("completion").inc(completion_tokens)
+        return Usage(
+            prompt_tokens=ready.prompt_tokens,
+            completion_tokens=completion_tokens,
+            total_tokens=ready.prompt_tokens + completion_tokens,
+        )
+
+
+def _choices(ranked: Ranked, asked: Wanted) -> list[Choice]:
+    """The n best, in order."""
+    return [
+        Choice(
+            index=index,
+            message=AnswerMessage(content=ranked.candidates[place].text),
+            finish_reason=ranked.candidates[place].finish_reason,
+            score=ranked.scores[place] if asked.scores and ranked.scores is not None else None,
+        )
+        for index, place in enumerate(ranked.order[: asked.n])
+    ]
+
+
+def _rewards(ranked: Ranked, asked: Wanted) -> list[float] | None:
+    return [score.reward for score in ranked.scores] if asked.scores and ranked.scores is not None else None
+
+
+async def _comments_until(task: asyncio.Task[Ranked]) -> AsyncGenerator[bytes, None]:
+    """Yield a comment now and then, so that no proxy hangs up, until `task` is done; when closed early, cancel it."""
+    try:
+        while not (await asyncio.wait({task}, timeout=KEEP_ALIVE_SECONDS))[0]:
+            yield b": the candidates are being ranked\n\n"
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def _event(head: Chunk, *choices: ChunkChoice) -> bytes:
+    chunk = head.model_copy(update={"choices": list(choices)})
+    return b"data: " + chunk.model_dump_json().encode() + b"\n\n"
+
+
+def _answer_id() -> str:
+    return f"chatcmpl-{uuid.uuid4().hex}"
+
+
+def _bad_picture(error: BadRow, param: str | None) -> ApiError:
+    if error.reason == "picture-too-large":
+        return invalid(param, f"the picture is too large: {error.detail}", "image_too_large")
+    return invalid(param, "the picture cannot be decoded; send a whole JPEG, PNG or WebP file", "invalid_image")
+
+
+def _too_long(what: str, limit: int) -> ApiError:
+    message = f"{what}, but the model takes {limit} tokens in all; shorten the messages or lower max_tokens"
+    return invalid("messages", message, "context_length_exceeded")

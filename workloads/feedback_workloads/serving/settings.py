@@ -1,0 +1,189 @@
+"""What the server is told on its command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from feedback_workloads.contract import BadInput, Engine, Source
+from feedback_workloads.serving.pictures import PictureHosts
+from feedback_workloads.serving.protocol import Defaults
+
+LARGEST_BEST_OF = 64
+"""As far as the paper's curve goes."""
+
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything about one server, checked.
+
+    `engine.gpu_memory_utilization` is the policy's share of a GPU and `reference_gpu_memory_utilization` that of the
+    reference, where it has an engine of its own (a LoRA policy shares one engine with its base).
+    """
+
+    policy: Source
+    reference: Source
+    model_name: str
+    host: str
+    port: int
+    beta: float
+    normalise: bool
+    defaults: Defaults
+    precision: Literal["auto", "float32", "bfloat16"]
+    engine: Engine
+    reference_gpu_memory_utilization: float
+    picture_hosts: PictureHosts
+    max_picture_bytes: int
+    max_queue: int
+    drain_seconds: float
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Room for the largest picture in base64, and for text."""
+        return self.max_picture_bytes * 4 // 3 + MEBIBYTE
+
+
+def read_settings(arguments: Sequence[str] | None = None) -> Settings:
+    """Read the command line. Raises BadInput naming the flag, its value and what it may be."""
+    options = _parser().parse_args(arguments)
+    _check(options)
+    return Settings(
+        policy=_source(options, "policy"),
+        reference=_source(options, "reference"),
+        model_name=options.model_name or options.policy.rstrip("/").rpartition("/")[2],
+        host=options.host,
+        port=options.port,
+        beta=options.beta,
+        normalise=options.length_normalisation,
+        defaults=Defaults(
+            best_of=options.best_of,
+            max_best_of=options.max_best_of,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            max_tokens=options.max_tokens,
+        ),
+        precision=options.precision,
+        engine=Engine(**{name: getattr(options, name) for name in Engine.model_fields}),
+        reference_gpu_memory_utilization=options.reference_gpu_memory_utilization,
+        picture_hosts=PictureHosts.read(options.picture_host, options.private_picture_host),
+        max_picture_bytes=options.max_picture_bytes,
+        max_queue=options.max_queue,
+        drain_seconds=options.drain_seconds,
+    )
+
+
+def _source(options: argparse.Namespace, name: str) -> Source:
+    return Source(
+        uri=getattr(options, name),
+        revision=getattr(options, f"{name}_revision"),
+        sha256=getattr(options, f"{name}_sha256"),
+    )
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a flag may be, ends included."""
+
+    low: float
+    high: float = float("inf")
+
+    def check(self, name: str, value: float) -> None:
+        if not self.low <= value <= self.high:
+            flag = "--" + name.replace("_", "-")
+            bounds = f"at least {self.low:g}" if self.high == float("inf") else f"from {self.low:g} to {self.high:g}"
+            raise BadInput(f"{flag} is {value:g}; give a value {bounds}")
+
+
+RANGES = {
+    "port": Range(0, 65535),
+    "beta": Range(1e-6),
+    "max_best_of": Range(1, LARGEST_BEST_OF),
+    "best_of": Range(1, LARGEST_BEST_OF),
+    "temperature": Range(0, 2),
+    "top_p": Range(1e-6, 1),
+    "max_tokens": Range(1),
+    "max_num_seqs": Range(1),
+    "tensor_parallel_size": Range(1),
+    "gpu_memory_utilization": Range(0.01, 1),
+    "reference_gpu_memory_utilization": Range(0.01, 1),
+    "cpu_kv_cache_gib": Range(1),
+    "max_picture_bytes": Range(1),
+    "max_queue": Range(0),
+    "drain_seconds": Range(0),
+}
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name, limits in RANGES.items():
+        limits.check(name, getattr(options, name))
+    if options.best_of > options.max_best_of:
+        raise BadInput(f"--best-of is {options.best_of}; give at most --max-best-of, which is {options.max_best_of}")
+    if options.temperature == 0 and options.best_of > 1:
+        raise BadInput("--temperature is 0, which gives one answer; raise it, or give --best-of 1")
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but not that of flags that have none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, []) else super()._get_help_string(action)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m feedback_workloads.serving",
+        description="Serve the best of several answers over an OpenAI-compatible API.",
+        formatter_class=_Formatter,
+    )
+    add = parser.add_argument_group("models").add_argument
+    add("--policy", required=True, metavar="SOURCE", help="the aligned model: a checkpoint, or a LoRA adapter's folder")
+    add("--reference", required=True, metavar="SOURCE", help="the model before alignment; for an adapter, its base")
+    for model in ("policy", "reference"):
+        add(f"--{model}-revision", metavar="REVISION", help=f"revision of the {model} on Hugging Face")
+        add(f"--{model}-sha256", metavar="DIGEST", help=f"what the {model}'s manifest.json must hash to")
+    add("--model-name", metavar="NAME", help="what clients call the model (default: the last part of --policy)")
+    add("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="type of the weights")
+
+    add = parser.add_argument_group("answers").add_argument
+    add("--best-of", type=int, default=8, metavar="N", help="candidates where a request does not say")
+    add("--max-best-of", type=int, default=LARGEST_BEST_OF, metavar="N", help="the most a request may ask for")
+    add("--beta", type=float, default=0.1, metavar="B", help="scale of the reward, as in training")
+    add(
+        "--length-normalisation",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="divide the reward by the number of tokens; without it short answers are favoured",
+    )
+    add("--temperature", type=float, default=0.7, metavar="T", help="where a request does not say")
+    add("--top-p", type=float, default=1.0, metavar="P", help="where a request does not say")
+    add("--max-tokens", type=int, default=512, metavar="N", help="where a request does not say")
+
+    add = parser.add_argument_group("network and limits").add_argument
+    add("--host", default="127.0.0.1", help="address to listen on")
+    add("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
+    add("--picture-host", action="append", default=[], metavar="HOST[:PORT]",
+        help="a host with public addresses that pictures may be fetched from; may be given again")  # fmt: skip
+    add("--private-picture-host", action="append", default=[], metavar="HOST[:PORT]",
+        help="the same for a host inside, whose addresses are not public")  # fmt: skip
+    add("--max-picture-bytes", type=int, default=20 * MEBIBYTE, metavar="BYTES", help="the largest encoded picture")
+    add("--max-queue", type=int, default=64, metavar="N", help="requests that may wait; the next is answered 429")
+    add("--drain-seconds", type=float, default=25.0, metavar="S", help="time that running requests get after SIGTERM")
+
+    add = parser.add_argument_group("engine").add_argument
+    _add_engine(add)
+    add("--reference-gpu-memory-utilization", type=float, default=0.4, metavar="SHARE",
+        help="the reference's share, where it is a full checkpoint")  # fmt: skip
+    return parser
+
+
+def _add_engine(add: Any) -> None:
+    usual = {name: field.default for name, field in Engine.model_fields.items()}
+    add("--max-model-len", type=int, metavar="N", help="longest prompt and answer (default: what the model can)")
+    add("--max-num-seqs", type=int, default=usual["max_num_seqs"], metavar="N", help="candidates computed at once")
+    add("--tensor-parallel-size", type=int, default=usual["tensor_parallel_size"], metavar="N", help="GPUs a model")
+    add("--gpu-memory-utilization", type=float, default=0.5, metavar="SHARE", help="the policy's share of a GPU")
+    add("--cpu-kv-cache-gib", type=int, default=usual["cpu_kv_cache_gib"], metavar="GIB", help="without a GPU")

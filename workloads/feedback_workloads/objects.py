@@ -179,12 +179,24 @@ class FileObjects:
 
 
 @contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Give an OSError that names no file the name of `file`: a failed write does not say where."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(file)
+        raise
+
+
+@contextmanager
 def _temporary(file: Path) -> Iterator[tuple[Path, Path]]:
     """Give a name beside `file` to write to before it is renamed, and `file`; leave nothing of the former behind."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".part-{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        yield part, file
+        with naming(file):
+            yield part, file
     finally:
         with suppress(FileNotFoundError):
             part.unlink()

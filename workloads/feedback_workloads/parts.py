@@ -37,7 +37,7 @@ class Parts:
         self._objects = objects
         self._uri = uri
         self._schema = schema
-        self._ids: set[str] = set()
+        self._ids: frozenset[str] = frozenset()
         self._files: list[FileEntry] = []
         self._counts = Counter(rows=0, rejected=0)
         self._next = 0
@@ -47,7 +47,7 @@ class Parts:
 
     def finished_ids(self) -> frozenset[str]:
         """Ids of all rows and rejected rows that are stored, by this process or an earlier one."""
-        return frozenset(self._ids)
+        return self._ids
 
     def write(self, rows: Sequence[Mapping[str, Any]], rejected: Sequence[Rejected] = ()) -> None:
         """Store one part: `part-NNNNN.parquet`, and `rejected-NNNNN.parquet` where rows were rejected; both or neither.
@@ -105,7 +105,7 @@ class Parts:
         self._files.append(_entry(_part_name(number), part_file, table.num_rows))
         if rejected_file:
             self._files.append(_entry(_rejected_name(number), rejected_file, rejects.num_rows))
-        self._ids.update(table["id"].to_pylist(), rejects["id"].to_pylist())
+        self._ids |= {*table["id"].to_pylist(), *rejects["id"].to_pylist()}
         self._counts.update(rows=table.num_rows, rejected=rejects.num_rows)
         self._counts.update(f"rejected_{reason}" for reason in rejects["reason"].to_pylist())
         self._next = number + 1

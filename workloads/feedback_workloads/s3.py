@@ -21,7 +21,7 @@ from botocore.config import Config
 from s3transfer.exceptions import RetriesExceededError
 
 from feedback_workloads.contract import BadInput, Temporary
-from feedback_workloads.objects import Absent, Digest, HashingReader, HashingWriter, Listed
+from feedback_workloads.objects import Absent, Digest, HashingReader, HashingWriter, Listed, naming
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -115,10 +115,11 @@ class S3Objects:
     def download(self, uri: str, file: Path, size: int) -> Digest:
         if size <= SINGLE_REQUEST_BYTES:
             data = self.read(uri)
-            file.write_bytes(data)
+            with naming(file):
+                file.write_bytes(data)
             return Digest.of(data)
         bucket, key = split(uri)
-        with file.open("wb") as stream, sentences(uri):
+        with naming(file), file.open("wb") as stream, sentences(uri):
             writer = HashingWriter(stream)
             self._client.download_fileobj(bucket, key, writer, Config=_transfer(size))
         return writer.digest()

@@ -9,9 +9,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from feedback_workloads.contract import BadInput, ExitCode, PolicyConfig, Temporary
 from feedback_workloads.training.worker import FAILURE_FILE, PARENT_VARIABLE, Failure, Job, alone, train
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 JOB_FILE = "job.json"
 MEETING_SECONDS = 900
@@ -61,12 +65,14 @@ def _start_and_wait(config: PolicyConfig, node: int, job_file: Path) -> None:
         raise _failure(job_file.parent, error) from error
 
 
-def _failure(work: Path, error: Exception) -> Exception:
-    """What the failed process said, or that it could say nothing."""
+def _failure(work: Path, error: ChildFailedError) -> Exception:
+    """What the failed process said, or how it ended where it could say nothing."""
     try:
         failure = Failure.model_validate_json((work / FAILURE_FILE).read_bytes())
     except FileNotFoundError:
-        return RuntimeError(f"a training process ended without a word, killed perhaps: {str(error).strip()}")
+        rank, first = error.get_first_failure()
+        how = f"was killed by signal {-first.exitcode}" if first.exitcode < 0 else f"ended with code {first.exitcode}"
+        return RuntimeError(f"training process {rank} {how}; its last words are in the log above")
     return BadInput(failure.message) if failure.permanent else Temporary(failure.message)
 
 

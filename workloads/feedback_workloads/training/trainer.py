@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,10 +70,11 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
 
     # ── references ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def scorer(self, pairs_at_once: int) -> Score:
-        """Return a function that scores rows with the model as it is before training (see `references.Score`).
+    @contextmanager
+    def scoring(self, pairs_at_once: int) -> Iterator[Score]:
+        """Give a function that scores rows with the model as it is before training (see `references.Score`).
 
-        Under ZeRO-3 every process has to call it the same number of times.
+        Under ZeRO-3 every process has to call it with the same number of rows.
         """
         zero3 = self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.zero_stage == 3
         model = prepare_deepspeed(self.model, self.accelerator) if zero3 else self.model.to(self.args.device)
@@ -81,11 +83,14 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
             model.eval()
             scored: list[tuple[list[float], list[float]]] = []
             for first in range(0, len(rows), pairs_at_once):
-                batch = self._prepare_inputs(self.data_collator(list(rows[first : first + pairs_at_once])))
+                some = [rows[row] for row in range(first, min(first + pairs_at_once, len(rows)))]
+                batch = self._prepare_inputs(self.data_collator(some))
                 scored += self._scores(model, batch)
             return scored
 
-        return score
+        yield score
+        if zero3:
+            model.destroy()  # else its hooks stay on the modules, and confuse those of the training engine
 
     @torch.no_grad()
     def _scores(self, model: torch.nn.Module, batch: dict[str, Any]) -> list[tuple[list[float], list[float]]]:

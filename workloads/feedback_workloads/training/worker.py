@@ -164,20 +164,20 @@ def _find_references(trainer: Any, config: PolicyConfig) -> references.Reference
     """Measure parity on a few rows, and score all rows with the base model where the sampler's values do not hold."""
     from accelerate.utils import broadcast_object_list, gather_object
 
-    score = trainer.scorer(SCORED_AT_ONCE * config.per_device_batch_size)
     dataset, rank, world = trainer.train_dataset, trainer.args.process_index, trainer.args.world_size
     parity = None
     recompute = [config.reference == "recomputed"]
-    if config.parity_rows:
-        rows = dataset.select(references.spread(len(dataset), config.parity_rows)).to_list()
-        parity = references.compare(rows, score(rows), config.beta)
-        recompute[0] = recompute[0] or not parity.holds(config.parity_tolerance)
-        broadcast_object_list(recompute)  # rounding may differ between processes, the decision must not
-    if not recompute[0]:
-        return references.References.of(parity, None)
-    share = references.share_of(rank, world, len(dataset))
-    scored = zip(share, score(dataset.select(share).to_list()), strict=True)
-    sums = dict(gather_object([(row, (sum(chosen), sum(rejected))) for row, (chosen, rejected) in scored]))
+    with trainer.scoring(SCORED_AT_ONCE * config.per_device_batch_size) as score:
+        if config.parity_rows:
+            rows = dataset.select(references.spread(len(dataset), config.parity_rows))
+            parity = references.compare(rows, score(rows), config.beta)
+            recompute[0] = recompute[0] or not parity.holds(config.parity_tolerance)
+            broadcast_object_list(recompute)  # rounding may differ between processes, the decision must not
+        if not recompute[0]:
+            return references.References.of(parity, None)
+        share = references.share_of(rank, world, len(dataset))
+        scored = zip(share, score(dataset.select(share)), strict=True)
+        sums = dict(gather_object([(row, (sum(chosen), sum(rejected))) for row, (chosen, rejected) in scored]))
     return references.References.of(parity, [sums[row] for row in range(len(dataset))])
 
 

@@ -1,0 +1,201 @@
+"""Answers of a policy before alignment and of its checkpoints, from one engine, kept so that none is drawn twice."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from feedback_workloads.contract import Artifact, Benchmark, Manifest, ScoresConfig, canonical_json
+from feedback_workloads.engine import Answer as Sampled
+from feedback_workloads.engine import Draw, Engine, Prompt
+from feedback_workloads.engine.engine import ADAPTER_CONFIG
+from feedback_workloads.entry import versions
+from feedback_workloads.evaluation import BASELINE, Answer, with_rewards
+from feedback_workloads.preprocess import Preprocessor
+from feedback_workloads.rows import SAMPLES, Instruction, row_seed
+
+if TYPE_CHECKING:
+    from feedback_workloads.artifacts import ArtifactStore
+    from feedback_workloads.parts import Parts
+    from feedback_workloads.progress import Progress
+
+PART_ANSWERS: Final = 512  # answers a part file: what a kill can lose
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split of one benchmark: the questions that every model answers."""
+
+    benchmark: Benchmark
+    split: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.benchmark.name}/{self.split}"
+
+
+class Answers:
+    """Answers of the policy before alignment and of its checkpoints, drawn once and kept.
+
+    One engine holds one model at a time; it is started when there is something left to ask. As a context it is closed.
+    """
+
+    def __init__(
+        self,
+        config: ScoresConfig,
+        output: str,
+        store: ArtifactStore,
+        progress: Progress,
+        checkpoints: Mapping[str, Artifact],
+    ) -> None:
+        self.checkpoints = checkpoints
+        self.artifacts: dict[str, Artifact] = {}
+        """The artifacts of answers, by the path of each below this stage's own."""
+        self._config = config
+        self._output = output
+        self._store = store
+        self._progress = progress
+        self._engine: Engine | None = None
+
+    def __enter__(self) -> Answers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._engine:
+            self._engine.close()
+
+    def once(self, model: str, part: Part, asked: Sequence[Instruction]) -> list[Answer]:
+        """One answer of `model` to each question."""
+        return [_answer(row) for row in self._drawn(model, part, asked, range(1))]
+
+    def ranked(self, model: str, part: Part, asked: Sequence[Instruction]) -> list[Answer]:
+        """`best_of` answers of `model` to each question with their rewards; the first is the one that `once` gives.
+
+        The log-probabilities under `model` are those that the sampler returned; the baseline's take one prefill each.
+        """
+        config = self._config
+        drawn = [row for some in (range(1), range(1, config.best_of)) for row in self._drawn(model, part, asked, some)]
+        weighed = self._weighed(part, asked, drawn)
+        ref_logps = {(row["id"], row["candidate"]): math.fsum(row["logprobs"]) for row in weighed}
+        return with_rewards(map(_answer, drawn), ref_logps, config.beta, normalise=config.length_normalisation)
+
+    def _drawn(self, model: str, part: Part, asked: Sequence[Instruction], candidates: range) -> list[Row]:
+        """SAMPLES of `model`: the given candidates of each question."""
+
+        def draw(questions: Sequence[Instruction]) -> list[Row]:
+            engine = self._load(model)
+            prompts = {one.id: self._prompt(part, one) for one in questions}
+            requests = (
+                ((one.id, candidate), prompts[one.id], self._draw(one.id, candidate))
+                for one in questions
+                for candidate in candidates
+            )
+            banned = (self._preprocessor.image_token_id,)
+            answers = dict(engine.sample(requests, self._config.decoding, banned))
+            return [
+                self._row(one, candidate, answers[one.id, candidate]) for one in questions for candidate in candidates
+            ]
+
+        name = f"answers/{model}/{part.name}/{candidates.start}-{candidates.stop - 1}"
+        return self._kept(name, asked, len(candidates), draw) if candidates else []
+
+    def _weighed(self, part: Part, asked: Sequence[Instruction], drawn: Sequence[Row]) -> list[Row]:
+        """The rows of `drawn` with the baseline's log-probabilities in place of their own."""
+        rows_of: dict[str, list[Row]] = {}
+        for row in drawn:
+            rows_of.setdefault(row["id"], []).append(row)
+
+        def weigh(questions: Sequence[Instruction]) -> list[Row]:
+            engine = self._load(BASELINE)
+            prompts = {one.id: self._prompt(part, one) for one in questions}
+            rows = {(row["id"], row["candidate"]): row for one in questions for row in rows_of[one.id]}
+            requests = ((key, prompts[key[0]], row["token_ids"]) for key, row in rows.items())
+            logprobs = dict(engine.score(requests))
+            return [{**row, "logprobs": logprobs[key]} for key, row in rows.items()]
+
+        return self._kept(f"reference/{part.name}", asked, self._config.best_of, weigh)
+
+    def _kept(
+        self,
+        name: str,
+        asked: Sequence[Instruction],
+        answers_each: int,
+        work: Callable[[Sequence[Instruction]], list[Row]],
+    ) -> list[Row]:
+        """The rows of the artifact `name`; what is missing of it is worked out, a part at a time."""
+        folder = f"{self._output}/{name}"
+        found = self._store.find(folder)
+        if found is None:
+            self._progress.phase(name)
+            with self._store.append(folder, SAMPLES) as parts:
+                finished = parts.finished_ids()
+                self._progress.advance(answers_each * len(finished))
+                todo = [question for question in asked if question.id not in finished]
+                for questions in _chunks(todo, max(1, PART_ANSWERS // answers_each)):
+                    parts.write(work(questions))
+                    self._progress.advance(answers_each * len(questions))
+            self.artifacts[name] = self._store.publish(folder, self._manifest(name, parts))
+        else:
+            self.artifacts[name] = found[1]
+            self._progress.advance(answers_each * len(asked))
+        return list(self._store.rows([self.artifacts[name]], SAMPLES))
+
+    def _manifest(self, name: str, parts: Parts) -> Manifest:
+        config = {"answers": name, "of": self._config.content()}
+        digest = hashlib.sha256(canonical_json(config)).hexdigest()
+        return Manifest(
+            stage="scores",
+            config=config,
+            config_hash=digest,
+            files=parts.files(),
+            counts=parts.counts(),
+            versions=versions(),
+        )
+
+    def _load(self, model: str) -> Engine:
+        """The engine with the weights of `model`."""
+        config, base = self._config, self._store.download(self._config.model)
+        weights = base if model == BASELINE else self._store.download(self.checkpoints[model])
+        if self._engine is None:
+            self._progress.phase("loading the engine")
+            first = self._store.download(next(iter(self.checkpoints.values())))
+            adapter = first if (first / ADAPTER_CONFIG).exists() else None
+            self._preprocessor = Preprocessor.from_directory(base)
+            self._engine = Engine.load(base, config.engine, config.precision, config.seed, adapter)
+        self._engine.use(weights)
+        return self._engine
+
+    def _prompt(self, part: Part, question: Instruction) -> Prompt:
+        picture = self._preprocessor.picture(question.image)
+        return Prompt(self._preprocessor.prompt_ids(question.question), picture, f"{part.name}/{question.id}")
+
+    def _draw(self, id: str, candidate: int) -> Draw:
+        return Draw(row_seed(self._config.seed, id, candidate), self._config.decoding.temperature)
+
+    def _row(self, question: Instruction, candidate: int, answer: Sampled) -> Row:
+        draw = self._draw(question.id, candidate)
+        return {
+            "id": question.id,
+            "candidate": candidate,
+            "question": question.question,
+            "answer": self._preprocessor.decode(answer.token_ids),
+            "token_ids": answer.token_ids,
+            "logprobs": answer.logprobs,
+            "temperature": draw.temperature,
+            "seed": draw.seed,
+            "finish_reason": answer.finish_reason,
+            "prompt_tokens": answer.prompt_tokens,
+        }
+
+
+def _answer(row: Row) -> Answer:
+    return Answer(row["id"], row["candidate"], row["answer"], len(row["token_ids"]), math.fsum(row["logprobs"]))
+
+
+def _chunks(questions: Sequence[Instruction], size: int) -> Iterator[Sequence[Instruction]]:
+    return (questions[start : start + size] for start in range(0, len(questions), size))

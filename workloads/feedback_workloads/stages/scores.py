@@ -1,0 +1,210 @@
+"""scores: answers of the baseline and of every checkpoint, judged; the choice of one; best-of-N on it.
+
+All models answer the same questions with the same seeds in one engine, whose weights are swapped. The checkpoint is
+chosen on the selection split of the first benchmark, see `evaluation.RULE`; what is reported comes from report splits.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feedback_workloads.answering import Answers, Part
+from feedback_workloads.benchmarks import benchmark
+from feedback_workloads.contract import (
+    Artifact,
+    BadInput,
+    Benchmark,
+    FileEntry,
+    ScoresConfig,
+    canonical_json,
+    shard_uri,
+)
+from feedback_workloads.evaluation import (
+    BASELINE,
+    RULE,
+    Answer,
+    Checkpoint,
+    Figures,
+    Marked,
+    Scorecard,
+    best_of_curve,
+    choose,
+    mark,
+    scores_row,
+)
+from feedback_workloads.outcome import Outcome
+from feedback_workloads.preprocess import load_picture
+from feedback_workloads.rows import SCORES, BadRow, Instruction, Rejected, read_instructions
+
+if TYPE_CHECKING:
+    from feedback_workloads.artifacts import ArtifactStore
+    from feedback_workloads.progress import Progress
+
+SCORES_NAME: Final = "scores.json"
+
+
+Questions = Mapping[Part, Sequence[Instruction]]
+Said = dict[tuple[str, Part], list[Marked]]  # judged answers by model and part
+
+
+def run(config: ScoresConfig, shard: int, store: ArtifactStore, progress: Progress) -> Outcome:
+    """Write SCORES and scores.json, and name the chosen checkpoint `aligned`.
+
+    scores.json has the figures of the first benchmark (see `Scorecard.to_json`) with `benchmark`, the number of its
+    `questions` by split, `rule`, `selected` and `selected_step`; `others` has the figures of other benchmarks by name.
+    The count `rows` is of questions; `answers` is that of the rows of SCORES.
+
+    The answers of each model to each split are an artifact of their own below this one, of SAMPLES, so that a restarted
+    stage repeats at most one part of them.
+    """
+    progress.phase("reading the benchmarks")
+    questions, rejected = read_questions(config, store)
+    checkpoints = find_checkpoints(config, store)
+    progress.start(total=number_of_answers(config, questions, len(checkpoints)))
+    output = shard_uri(config, shard)
+    with Answers(config, output, store, progress, checkpoints) as answers:
+        cards, said = evaluate(config, questions, answers)
+    first, card = config.benchmarks[0], cards[config.benchmarks[0].name]
+    summary = {
+        "benchmark": first.name,
+        "questions": {part.split: len(asked) for part, asked in questions.items() if part.benchmark == first},
+        "rule": RULE.format(benchmark=first.name, ratio=config.min_recall_ratio),
+        "selected": card.chosen.name,
+        "selected_step": card.chosen.step,
+        **card.to_json(),
+        "others": {name: other.to_json() for name, other in cards.items() if name != first.name},
+    }
+    rows = write_rows(store, output, said)
+    return Outcome(
+        files=(*rows, store.put(canonical_json(summary), output, SCORES_NAME)),
+        counts={
+            "rows": sum(map(len, questions.values())),
+            "rejected": len(rejected),
+            **Counter(f"rejected_{row.reason}" for row in rejected),
+            "answers": sum(map(len, said.values())),
+        },
+        metrics=card.metrics(),
+        artifacts={"aligned": checkpoints[card.chosen.name], **answers.artifacts},
+    )
+
+
+def evaluate(config: ScoresConfig, questions: Questions, answers: Answers) -> tuple[dict[str, Scorecard], Said]:
+    """Have every model answer, choose a checkpoint, rank its answers: figures by benchmark, and all judged answers."""
+    said = {
+        (model, part): judge(part, asked, answers.once(model, part, asked))
+        for model in (BASELINE, *answers.checkpoints)
+        for part, asked in questions.items()
+    }
+    figures = Figures(config.bootstrap_resamples, config.seed)
+    measures = {key: figures.of(marked) for key, marked in said.items()}
+    selection = Part(config.benchmarks[0], config.benchmarks[0].selection)
+
+    def checkpoints(report: Part) -> list[Checkpoint]:
+        return [
+            Checkpoint(name, step_of(name), measures[name, selection], measures[name, report])
+            for name in answers.checkpoints
+        ]
+
+    reports = [Part(one, one.report) for one in config.benchmarks]
+    chosen = choose(measures[BASELINE, selection], checkpoints(reports[0]), config.min_recall_ratio).name
+    cards: dict[str, Scorecard] = {}
+    for report in reports:
+        ranked = judge(report, questions[report], answers.ranked(chosen, report, questions[report]))
+        said[chosen, report] = ranked
+        cards[report.benchmark.name] = Scorecard(
+            baseline=measures[BASELINE, report],
+            checkpoints=checkpoints(report),
+            chosen=next(one for one in checkpoints(report) if one.name == chosen),
+            curve=best_of_curve(ranked, config.best_of, figures),
+        )
+    return cards, said
+
+
+def judge(part: Part, asked: Sequence[Instruction], answers: Sequence[Answer]) -> list[Marked]:
+    truths = {question.id: question.truth or "" for question in asked}
+    return mark(answers, truths, benchmark(part.benchmark.type))
+
+
+def write_rows(store: ArtifactStore, output: str, said: Said) -> list[FileEntry]:
+    """Store SCORES, one part file a model and split."""
+    files: list[FileEntry] = []
+    for number, ((model, part), marked) in enumerate(said.items()):
+        rows = [scores_row(model, part.benchmark.name, part.split, one) for one in marked]
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, SCORES), buffer, compression="zstd")
+        files.append(store.put(buffer.getvalue(), output, f"part-{number:05d}.parquet", rows=len(rows)))
+    return files
+
+
+# ── what is asked, and of whom ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_questions(config: ScoresConfig, store: ArtifactStore) -> tuple[Questions, list[Rejected]]:
+    """The questions of each part that can be put and judged, and the rows that cannot.
+
+    Raises BadInput where a split has no question.
+    """
+    rejected: list[Rejected] = []
+    questions: dict[Part, list[Instruction]] = {}
+    for number, one in enumerate(config.benchmarks):
+        # Only the first benchmark takes part in the choice.
+        wanted = [Part(one, split) for split in ([one.selection, one.report] if number == 0 else [one.report])]
+        questions |= {part: [] for part in wanted}
+        splits = set[str]()
+        for row in read_instructions(store, one.source):
+            if isinstance(row, Rejected):
+                rejected.append(row)
+                continue
+            part = Part(one, row.split or "")
+            splits.add(part.split)
+            if part not in wanted:
+                continue
+            try:
+                check_question(row, one)
+                questions[part].append(row)
+            except BadRow as bad:
+                rejected.append(Rejected(row.id, None, bad.reason, bad.detail))
+        for part in wanted:
+            if not questions[part]:
+                raise BadInput(
+                    f"benchmark {one.name} at {one.source.uri} has no usable question of split {part.split!r} "
+                    f"(its splits are {sorted(splits)}); name the split of each row in the column split"
+                )
+    return questions, rejected
+
+
+def check_question(question: Instruction, of: Benchmark) -> None:
+    """Raise BadRow where the question has no truth that the benchmark can read, or no picture that can be decoded."""
+    if question.truth is None:
+        raise BadRow("missing-truth", "the column truth is empty, so that no answer can be judged")
+    benchmark(of.type).judge("", question.truth)
+    load_picture(question.image)
+
+
+def find_checkpoints(config: ScoresConfig, store: ArtifactStore) -> dict[str, Artifact]:
+    """The policy's checkpoints by name, in the order of their steps."""
+    found = {name: ref for policy in config.policy for name, ref in store.manifest(policy).artifacts.items()}
+    if not found:
+        raise BadInput(f"the policy at {config.policy[0].uri} names no checkpoints; run the stage policy again")
+    return {name: found[name] for name in sorted(found, key=step_of)}
+
+
+def step_of(checkpoint: str) -> int:
+    """The optimizer step that `checkpoint-000120` was saved at."""
+    found = re.search(r"\d+$", checkpoint)
+    if found is None:
+        raise BadInput(f"the checkpoint name {checkpoint!r} does not end in its step; name it checkpoint-000120")
+    return int(found[0])
+
+
+def number_of_answers(config: ScoresConfig, questions: Questions, checkpoints: int) -> int:
+    """How many answers are drawn, and how many of them are weighed by the baseline, in all."""
+    reported = sum(len(asked) for part, asked in questions.items() if part.split == part.benchmark.report)
+    return (1 + checkpoints) * sum(map(len, questions.values())) + (2 * config.best_of - 1) * reported

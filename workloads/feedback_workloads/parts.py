@@ -62,13 +62,11 @@ class Parts:
         ids = {*table["id"].to_pylist(), *rejects["id"].to_pylist()}
         if again := sorted(ids & self._ids):
             raise ValueError(f"rows of {again[0]!r} are already in another part of {self._uri}")
-        metadata = dict(self._schema.metadata or {})
-        rejected_file = b""
+        rejected_file = _encode(rejects) if rejected else b""
+        belongs = {REJECTED_KEY: Digest.of(rejected_file).sha256} if rejected else {}
+        part_file = _encode(table.replace_schema_metadata({**(self._schema.metadata or {}), **belongs}))
         if rejected:
-            rejected_file = _encode(rejects)
-            metadata[REJECTED_KEY] = Digest.of(rejected_file).sha256.encode()
             self._objects.write(join(self._uri, _rejected_name(self._next)), rejected_file)
-        part_file = _encode(table.replace_schema_metadata(metadata))
         self._create(_part_name(self._next), part_file)
         self._add(self._next, part_file, table, rejected_file, rejects)
 

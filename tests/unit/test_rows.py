@@ -1,0 +1,247 @@
+"""Instructions read from files: every row comes exactly once, as an instruction or with the reason why not."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedback_workloads.artifacts import ArtifactStore
+from feedback_workloads.contract import BadInput, Source
+from feedback_workloads.rows import (
+    IMAGE,
+    PICTURE_LIMIT_BYTES,
+    Instruction,
+    Rejected,
+    read_instructions,
+    row_seed,
+    shard_of,
+)
+
+EMBEDDED = {"bytes": b"picture", "path": None}
+TEXT = st.text(max_size=8)
+
+
+def read(folder: Path, shard: int = 0, shards: int = 1) -> list[Instruction | Rejected]:
+    return list(read_instructions(ArtifactStore(folder / "cache"), Source(uri=str(folder)), shard, shards))
+
+
+def reason(row: Instruction | Rejected) -> str | None:
+    return row.reason if isinstance(row, Rejected) else None
+
+
+def write_parquet(folder: Path, rows: list[dict[str, Any]], name: str = "train.parquet") -> None:
+    fields = {"id": pa.string(), "image": IMAGE, "question": pa.string(), "truth": pa.string(), "split": pa.string()}
+    used = [pa.field(column, kind) for column, kind in fields.items() if column in rows[0]]
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema(used)), folder / name)
+
+
+def write_lines(folder: Path, *lines: dict[str, Any] | bytes, name: str = "train.jsonl") -> None:
+    encoded = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
+    (folder / name).write_bytes(b"\n".join(encoded))
+
+
+# ── files that are fine ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_parquet_with_pictures_inside(tmp_path: Path) -> None:
+    row = {"id": "a", "image": EMBEDDED, "question": "What?", "truth": "a cat", "split": "report"}
+    write_parquet(tmp_path, [row])
+    assert read(tmp_path) == [Instruction("a", b"picture", "What?", "a cat", "report")]
+
+
+def test_pictures_by_path_from_the_folder_of_their_file(tmp_path: Path) -> None:
+    (tmp_path / "data" / "pictures").mkdir(parents=True)
+    (tmp_path / "data" / "pictures" / "cat.png").write_bytes(b"cat")
+    write_lines(tmp_path / "data", {"id": "a", "image": "pictures/cat.png", "question": "What?"})
+    assert read(tmp_path) == [Instruction("a", b"cat", "What?")]
+    (tmp_path / "data" / "train.jsonl").unlink()
+    row = {"id": "a", "image": {"bytes": None, "path": "pictures/cat.png"}, "question": "What?"}
+    write_parquet(tmp_path / "data", [row])
+    assert read(tmp_path) == [Instruction("a", b"cat", "What?")]
+
+
+def test_names_of_the_reference(tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(b"cat")
+    write_lines(tmp_path, {"ds_question_id": 7, "image_path": "cat.png", "question": "What?", "metainfos": {}})
+    assert read(tmp_path) == [Instruction("7", b"cat", "What?")]
+
+
+def test_columns_of_other_arrow_types(tmp_path: Path) -> None:
+    columns = {
+        "id": pa.array([1, 2]),
+        "image": pa.array([EMBEDDED, EMBEDDED], IMAGE),
+        "question": pa.array(["What?", "Who?"], pa.large_string()),
+        "truth": pa.array([None, None]),
+        "split": pa.array(["report", "report"]).dictionary_encode(),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "train.parquet")
+    assert read(tmp_path) == [
+        Instruction("1", b"picture", "What?", None, "report"),
+        Instruction("2", b"picture", "Who?", None, "report"),
+    ]
+
+
+def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("b.parquet", "a.parquet", "c.parquet"):
+        write_parquet(tmp_path, [{"id": name[0], "image": EMBEDDED, "question": "What?"}], name)
+    assert [row.id for row in read(tmp_path)] == ["a", "b", "c"]
+
+
+def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(b"cat")
+    line = json.dumps({"id": "a", "image": "cat.png", "question": "What?"}).encode()
+    write_lines(tmp_path, b"\xef\xbb\xbf" + line, b"", b"  ", b"")
+    assert read(tmp_path) == [Instruction("a", b"cat", "What?")]
+
+
+# ── rows that are not ────────────────────────────────────────────────────────────────────────────────────────────────
+
+GOOD = {"id": "a", "image": "cat.png", "question": "What?"}
+
+
+@pytest.mark.parametrize(
+    ("line", "id", "expected"),
+    [
+        pytest.param({**GOOD, "id": ""}, "train.jsonl:2", "missing-id", id="empty id"),
+        pytest.param({**GOOD, "id": " "}, "train.jsonl:2", "missing-id", id="blank id"),
+        pytest.param({**GOOD, "id": None}, "train.jsonl:2", "missing-id", id="null id"),
+        pytest.param({"image": "cat.png", "question": "What?"}, "train.jsonl:2", "missing-id", id="no id"),
+        pytest.param({**GOOD, "id": ["a"]}, "train.jsonl:2", "wrong-type", id="id is a list"),
+        pytest.param({**GOOD, "id": True}, "train.jsonl:2", "wrong-type", id="id is a boolean"),
+        pytest.param({**GOOD, "id": "first"}, "train.jsonl:2", "duplicate-id", id="id is taken"),
+        pytest.param({**GOOD, "question": ""}, "a", "empty-question", id="empty question"),
+        pytest.param({**GOOD, "question": "\n"}, "a", "empty-question", id="blank question"),
+        pytest.param({"id": "a", "image": "cat.png"}, "a", "empty-question", id="no question"),
+        pytest.param({**GOOD, "question": 3}, "a", "wrong-type", id="question is a number"),
+        pytest.param({**GOOD, "image": "dog.png"}, "a", "missing-picture", id="no such picture"),
+        pytest.param({**GOOD, "image": "empty.png"}, "a", "missing-picture", id="empty picture"),
+        pytest.param({**GOOD, "image": None}, "a", "missing-picture", id="null picture"),
+        pytest.param({**GOOD, "image": "."}, "a", "missing-picture", id="picture is a folder"),
+        pytest.param({**GOOD, "image": "../cat.png"}, "a", "missing-picture", id="path leads out"),
+        pytest.param({**GOOD, "image": "/etc/passwd"}, "a", "missing-picture", id="absolute path"),
+        pytest.param({**GOOD, "image": "cat\0.png"}, "a", "missing-picture", id="path with NUL"),
+        pytest.param({**GOOD, "image": "\ud800"}, "a", "missing-picture", id="path with a lone surrogate"),
+        pytest.param({**GOOD, "image": "huge.png"}, "a", "picture-too-large", id="huge picture"),
+        pytest.param({**GOOD, "question": "\ud800"}, "a", "not-utf-8", id="question with a lone surrogate"),
+        pytest.param(b'{"id": "a", "question": "\xff"}', "train.jsonl:2", "not-utf-8", id="not UTF-8"),
+        pytest.param(b'{"id": "a", ', "train.jsonl:2", "not-json", id="not JSON"),
+        pytest.param(b"[" * 100_000, "train.jsonl:2", "not-json", id="JSON too deep"),
+        pytest.param(b'["a"]', "train.jsonl:2", "not-json", id="not an object"),
+    ],
+)
+def test_a_bad_line_is_rejected_and_the_rest_goes_on(
+    tmp_path: Path, line: dict[str, Any] | bytes, id: str, expected: str
+) -> None:
+    (tmp_path / "cat.png").write_bytes(b"cat")
+    (tmp_path / "empty.png").touch()
+    with (tmp_path / "huge.png").open("wb") as huge:
+        huge.truncate(PICTURE_LIMIT_BYTES + 1)
+    write_lines(tmp_path, {**GOOD, "id": "first"}, line, {**GOOD, "id": "last"})
+    rows = read(tmp_path)
+    assert [(row.id, reason(row)) for row in rows] == [("first", None), (id, expected), ("last", None)]
+    assert str(tmp_path) not in repr(rows), "the same words on every host"
+
+
+def test_text_that_is_not_utf_8_in_parquet_spoils_its_own_row(tmp_path: Path) -> None:
+    questions = pa.array([b"What?", b"\xff", b"Who?"], pa.binary()).view(pa.string())
+    columns = {"id": pa.array(["a", "b", "c"]), "image": pa.array([EMBEDDED] * 3, IMAGE), "question": questions}
+    pq.write_table(pa.table(columns), tmp_path / "train.parquet")
+    assert [(row.id, reason(row)) for row in read(tmp_path)] == [("a", None), ("b", "not-utf-8"), ("c", None)]
+
+
+def test_an_id_is_taken_even_by_a_row_that_is_rejected(tmp_path: Path) -> None:
+    write_parquet(tmp_path, [{"id": "a", "image": EMBEDDED, "question": q} for q in ("", "What?")])
+    assert [(row.id, reason(row)) for row in read(tmp_path)] == [
+        ("a", "empty-question"),
+        ("train.parquet:2", "duplicate-id"),
+    ]
+
+
+# ── files that are not ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        pytest.param({}, "has no \\*.parquet or \\*.jsonl file", id="nothing to read"),
+        pytest.param({"a.jsonl": b"", "b.parquet": b""}, "has both parquet and JSON lines", id="two kinds"),
+        pytest.param({"a.parquet": b"no parquet"}, "a.parquet is not a readable parquet file", id="no parquet"),
+        pytest.param({"a.jsonl": b'{"name": "a"}'}, "a.jsonl has no column 'id' or 'ds_question_id'", id="no id"),
+    ],
+)
+def test_a_folder_that_cannot_be_read_is_bad_input(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(BadInput, match=message) as caught:
+        read(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_parquet_file_damaged_in_the_middle_is_bad_input(tmp_path: Path) -> None:
+    write_parquet(tmp_path, [{"id": str(n), "image": EMBEDDED, "question": f"What {n}?"} for n in range(1000)])
+    file = tmp_path / "train.parquet"
+    data = bytearray(file.read_bytes())
+    data[100:2000] = bytes(1900)
+    file.write_bytes(data)
+    with pytest.raises(BadInput, match=r"train.parquet is not a readable parquet file"):
+        read(tmp_path)
+
+
+# ── shards and seeds ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+VALUE = st.none() | TEXT | st.integers() | st.booleans() | st.lists(TEXT, max_size=2)
+LINE = st.fixed_dictionaries(
+    {"id": VALUE, "image": st.just("cat.png") | VALUE, "question": TEXT | VALUE}, optional={"truth": VALUE}
+)
+
+
+@given(lines=st.lists(LINE | st.binary(max_size=8), max_size=12), shards=st.integers(1, 4))
+def test_every_row_comes_in_exactly_one_shard(lines: list[dict[str, Any] | bytes], shards: int) -> None:
+    raw = [line.replace(b"\n", b"") if isinstance(line, bytes) else line for line in lines]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "cat.png").write_bytes(b"cat")
+        write_lines(folder, {**GOOD, "id": "first"}, *raw)
+        whole = read(folder)
+        parts = [read(folder, shard, shards) for shard in range(shards)]
+    places = len({row.id for row in whole})
+    assert places == len(whole), "ids are unique, also those of rejected rows"
+    assert sum(isinstance(line, dict) for line in raw) + 1 <= len(whole) <= len(raw) + 1
+    assert sorted((row.id, reason(row)) for part in parts for row in part) == sorted((r.id, reason(r)) for r in whole)
+    for shard, part in enumerate(parts):
+        assert [row for row in whole if row in part] == part, "in the order of the file"
+        assert all(shard_of(row.id, shards) == shard for row in part if isinstance(row, Instruction))
+
+
+@given(id=TEXT, shards=st.integers(1, 1000))
+def test_a_shard_is_one_of_them(id: str, shards: int) -> None:
+    assert 0 <= shard_of(id, shards) < shards
+
+
+def test_shards_are_of_about_the_same_size() -> None:
+    sizes = [0] * 8
+    for number in range(8000):
+        sizes[shard_of(f"row-{number}", 8)] += 1
+    assert max(sizes) < 1150
+    assert min(sizes) > 850
+
+
+@given(seed=st.integers(-(2**63), 2**63), id=TEXT, candidate=st.integers(0, 1000))
+def test_a_seed_fits_a_signed_64_bit_integer(seed: int, id: str, candidate: int) -> None:
+    assert 0 <= row_seed(seed, id, candidate) < 2**63
+
+
+def test_seeds_are_all_different_and_stay_what_they_are() -> None:
+    seeds = {row_seed(seed, f"row-{n}", c) for seed in range(3) for n in range(100) for c in range(10)}
+    assert len(seeds) == 3000
+    assert row_seed(0, "a", 0) == 8556529851242828198
+    assert shard_of("a", 1000) == 18

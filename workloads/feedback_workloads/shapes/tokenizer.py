@@ -36,7 +36,7 @@ _WORD: Final = r" ?\w+|[^\w\s]"
 
 
 def words() -> tuple[str, ...]:
-    """All tokens in the order of their ids. A word after a space and the same word at the start of a text are two tokens."""
+    """All tokens in the order of their ids. A word that follows a space and the same word at a start are two tokens."""
     sentences = [Thing(place, color, shape).sentence for place in PLACES for color in COLORS for shape in SHAPES]
     texts = chain(INSTRUCTIONS, sentences, [question_of(" ".join(sentences))])
     found = chain.from_iterable(re.findall(_WORD, text) for text in texts)

@@ -1,7 +1,7 @@
 """Pictures of simple shapes whose content is known exactly, and the sentences that people say about them.
 
-A picture is a grid of 3 x 3 places, each 16 x 16 pixels; two to four of them hold a coloured shape. Everything here is a pure function
-of a seed, and no two splits share a scene.
+A picture is a grid of 3 x 3 places, each 16 x 16 pixels; two to four of them hold a coloured shape. Everything here is
+a pure function of a seed, and no two splits share a scene.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from io import BytesIO
 from itertools import product
 from random import Random
@@ -20,7 +20,9 @@ from PIL import Image, ImageDraw
 
 CELL_PIXELS: Final = 16
 PICTURE_PIXELS: Final = 3 * CELL_PIXELS
-PLACES: Final = tuple(f"{row} {column}" for row, column in product(("top", "middle", "bottom"), ("left", "center", "right")))
+PLACES: Final = tuple(
+    f"{row} {column}" for row, column in product(("top", "middle", "bottom"), ("left", "center", "right"))
+)
 """The nine places in reading order."""
 COLORS: Final = {"red": (214, 40, 40), "green": (46, 140, 60), "blue": (36, 84, 200), "yellow": (240, 190, 30)}
 SHAPES: Final = ("circle", "square", "triangle", "cross")
@@ -37,7 +39,7 @@ _BUCKETS: Final = 16
 
 @dataclass(frozen=True)
 class Thing:
-    """One shape at one place. `size` is half its width, `dx` and `dy` its distance from the middle of the place, all in pixels."""
+    """One shape at one place. `size` is half its width, `dx` and `dy` how far it is off the middle, all in pixels."""
 
     place: str
     color: str
@@ -86,7 +88,7 @@ def rows(seed: int, split: Split, count: int) -> list[Row]:
 
 
 def scenes(seed: int, split: Split) -> Iterator[Scene]:
-    """An endless stream of scenes that belong to `split`. A split's scenes occur in no other split, whatever the seed."""
+    """An endless stream of the scenes of `split`. They occur in no other split, whatever the seed."""
     rng = Random(f"scenes/{split}/{seed}")
     while True:
         scene = draw_scene(rng)
@@ -149,7 +151,7 @@ def _distinct(stream: Iterator[Scene]) -> Iterator[Scene]:
             yield scene
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tile(color: str, shape: str, size: int, dx: int, dy: int) -> Image.Image:
     """One place with its thing, drawn four times too large and reduced, for smooth edges."""
     scale = 4

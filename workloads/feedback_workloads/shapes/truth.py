@@ -1,0 +1,84 @@
+"""Reads an answer of the shapes world and compares what it names with what the picture holds."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from feedback_workloads.contract import BadInput
+from feedback_workloads.shapes.world import COLORS, PLACES, SHAPES
+
+_PART: Final = re.compile(r"[^.?!\n]+")
+_SHAPE: Final = re.compile(rf"\b(?:{'|'.join(SHAPES)})\b", re.IGNORECASE)
+_SENTENCE: Final = re.compile(
+    rf"\b(?P<place>{'|'.join(PLACES)}) has an? (?P<color>{'|'.join(COLORS)}) (?P<shape>{'|'.join(SHAPES)})",
+    re.IGNORECASE,
+)
+
+Kind = tuple[str, str, str]
+"""Place, color and shape of one object, in lower case."""
+
+
+@dataclass(frozen=True)
+class Mention:
+    """One object that an answer names, at characters `start` to `end` (exclusive) of the answer."""
+
+    start: int
+    end: int
+    hallucinated: bool
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one answer says, held against the truth about its picture."""
+
+    mentions: tuple[Mention, ...]
+    covered: int
+    """Objects of the picture that the answer names correctly, each counted once."""
+    objects: int
+    """Objects of the picture."""
+
+    @property
+    def hallucinated(self) -> tuple[Mention, ...]:
+        return tuple(mention for mention in self.mentions if mention.hallucinated)
+
+
+def judge(answer: str, truth: str) -> Judgement:
+    """Find every object that `answer` names and whether it is there.
+
+    Any text is a valid answer: each shape word is one mention, and it is hallucinated unless the words around it form
+    a whole sentence ("top left has a red circle") that is true of the picture. Raises BadInput when `truth` is not the
+    JSON of `Scene.truth`.
+    """
+    present = read_truth(truth)
+    mentions: list[Mention] = []
+    named: set[Kind] = set()
+    for part in _PART.finditer(answer):
+        start, sentence = part.start(), part.group()
+        whole = {found.end(): found for found in _SENTENCE.finditer(sentence)}
+        for shape in _SHAPE.finditer(sentence):
+            found = whole.get(shape.end())
+            kind = _kind(found) if found else None
+            if kind in present:
+                named.add(kind)
+            span = (found or shape).span()
+            mentions.append(Mention(start + span[0], start + span[1], hallucinated=kind not in present))
+    return Judgement(tuple(mentions), covered=len(named), objects=len(present))
+
+
+def read_truth(truth: str) -> frozenset[Kind]:
+    """The objects of a `truth` value. Raises BadInput when it is not the JSON of `Scene.truth`."""
+    try:
+        objects: list[dict[str, Any]] = json.loads(truth)["objects"]
+        return frozenset((str(thing["place"]), str(thing["color"]), str(thing["shape"])) for thing in objects)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"truth {truth[:80]!r} cannot be read ({type(error).__name__}: {error}); it must be JSON such as "
+            '{"objects":[{"place":"top left","color":"red","shape":"circle"}]}'
+        ) from error
+
+
+def _kind(found: re.Match[str]) -> Kind:
+    return (found["place"].lower(), found["color"].lower(), found["shape"].lower())

@@ -6,13 +6,15 @@ meaningless as references, so every stage and the server come through here.
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from feedback_workloads.contract import BadInput
 from feedback_workloads.rows import BadRow
@@ -33,6 +35,18 @@ Message = Mapping[str, Any]
 """A chat message as Hugging Face templates take it: `role`, and `content` as text or as a list of parts."""
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """Tokens up to where the answer begins, with one unexpanded picture token where there is a picture.
+
+    `picture_key` names the picture's content: prompts that share it share the picture's preparation and its prefix.
+    """
+
+    ids: Sequence[int]
+    picture: Image.Image | None = None
+    picture_key: str = ""
+
+
 def load_picture(data: bytes) -> Image.Image:
     """Decode an encoded picture to RGB, upright as its EXIF orientation says.
 
@@ -47,6 +61,10 @@ def load_picture(data: bytes) -> Image.Image:
         return ImageOps.exif_transpose(picture).convert("RGB")
     except BadRow:
         raise
+    except Image.DecompressionBombError as error:
+        raise BadRow("picture-too-large", str(error)) from error
+    except UnidentifiedImageError as error:  # its own message has a memory address, which differs from run to run
+        raise BadRow("undecodable-picture", f"{len(data)} bytes that are none of {', '.join(FORMATS)}") from error
     # PIL's decoders raise many kinds of errors on damaged data: OSError, SyntaxError, ValueError, struct.error, ...
     except Exception as error:
         raise BadRow("undecodable-picture", f"{type(error).__name__}: {error}") from error
@@ -91,10 +109,17 @@ class Preprocessor:
         side = max(picture.size)
         if side * side > MAX_PADDED_PIXELS:
             raise BadRow("picture-too-large", f"{picture.width} x {picture.height} pixels, too long to pad to a square")
-        mean = tuple(round(255 * value) for value in self.processor.image_processor.image_mean)
+        mean = tuple(int(255 * value) for value in self.processor.image_processor.image_mean)
         square = Image.new("RGB", (side, side), mean)
         square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
         return square
+
+    def prompt(self, data: bytes, question: str) -> Prompt:
+        """What to ask a model about an encoded picture. Raises BadRow where the picture or the question is no good."""
+        ids = self.prompt_ids(question)
+        if ids.count(self.image_token_id) != 1:
+            raise BadRow("picture-token", f"the question spells the picture token {self.processor.image_token!r}")
+        return Prompt(ids, self.picture(data), picture_key=hashlib.sha256(data).hexdigest())
 
     def prompt_ids(self, question: str) -> list[int]:
         """Tokens of a one-turn chat, picture first, up to where the answer begins, with one picture token."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -48,12 +47,12 @@ def lora_config(model: PreTrainedModel, lora: LoRA) -> LoraConfig:
     """
     decoder = model.get_decoder()
     prefix = next(name for name, module in model.named_modules() if module is decoder)
-    kinds = {name.rpartition(".")[2] for name, module in decoder.named_modules() if isinstance(module, torch.nn.Linear)}
+    linears = [name for name, module in decoder.named_modules() if isinstance(module, torch.nn.Linear)]
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=rf"{re.escape(prefix)}\..*\.({'|'.join(sorted(kinds))})",
+        target_modules=[f"{prefix}.{name}" for name in linears],
         bias="none",
         task_type="CAUSAL_LM",
     )
@@ -77,6 +76,10 @@ def save_adapter(model: PeftModel, weights: dict[str, torch.Tensor] | None, base
     config.base_model_name_or_path = base_uri
     model.save_pretrained(folder, state_dict=weights)
     (folder / "README.md").unlink(missing_ok=True)
+    # peft keeps the names of the modules as a set, which no two processes write in one order.
+    file = folder / "adapter_config.json"
+    content = json.loads(file.read_text())
+    _write_json(file, {**content, "target_modules": sorted(content["target_modules"])})
 
 
 def _set_dtype(file: Path, dtype: torch.dtype) -> None:
@@ -88,4 +91,8 @@ def _set_dtype(file: Path, dtype: torch.dtype) -> None:
             return value
         return {key: name if key == "dtype" and item is not None else changed(item) for key, item in value.items()}
 
-    file.write_text(json.dumps(changed(json.loads(file.read_text())), indent=2, sort_keys=True) + "\n")
+    _write_json(file, changed(json.loads(file.read_text())))
+
+
+def _write_json(file: Path, content: Any) -> None:
+    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

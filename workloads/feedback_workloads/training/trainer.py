@@ -68,6 +68,10 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         rest = {name: value for name, value in inputs.items() if name not in REFERENCES}
         return {**super()._prepare_inputs(rest), **references}
 
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Nothing reads this count, which walks through all modules for each batch."""
+        return 0
+
     # ── references ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     @contextmanager

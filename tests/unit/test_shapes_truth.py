@@ -8,26 +8,10 @@ from hypothesis import strategies as st
 
 from feedback_workloads.contract import BadInput
 from feedback_workloads.shapes.truth import judge
-from feedback_workloads.shapes.world import Scene, Thing, rows
+from feedback_workloads.shapes.world import PLACES, Scene, Thing, rows
 
 SCENE = Scene((Thing("top left", "red", "circle"), Thing("bottom right", "blue", "square")))
-WORDS = [
-    "top",
-    "middle",
-    "bottom",
-    "left",
-    "center",
-    "right",
-    "has",
-    "a",
-    "red",
-    "blue",
-    "circle",
-    "square",
-    ".",
-    "?",
-    "\n",
-]
+WORDS = [*PLACES, "top", "left", "has", "a", "red", "blue", "circle", "square", ".", "?", "\n"]
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ class Server:
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
+            "no_proxy": ",".join(filter(None, (os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), HOST))),
         }
 
 
@@ -75,7 +76,7 @@ class EmbeddedS3:
     environment: Mapping[str, str]
 
     def __init__(self, data: Path) -> None:
-        self._data = data.absolute()
+        self._data = data.resolve()
         self._locks = ExitStack()
         self._users: IO[str]
 

@@ -27,6 +27,7 @@ from feedback_workloads.contract import (
 )
 from feedback_workloads.outcome import Outcome
 from feedback_workloads.progress import Progress
+from feedback_workloads.report.__main__ import main as report
 from feedback_workloads.report.evidence import find_examples
 from feedback_workloads.rows import SAMPLES, SCORES
 from feedback_workloads.shapes.world import Split, png, rows
@@ -357,6 +358,37 @@ def test_report_finds_examples(world: World, artifact: Artifact) -> None:
     assert examples.shown
     assert all(one.image.startswith(b"\x89PNG") and one.answers.keys() == {"baseline", "aligned", "best_of_n"}
                for one in examples.shown)  # fmt: skip
+
+
+def test_report_of_a_run_whose_pairs_are_missing(
+    world: World,
+    artifact: Artifact,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def done(name: str, ref: Artifact) -> dict[str, Any]:
+        shard = {"shard": 0, "uri": ref.uri, "sha256": ref.sha256, "counts": {"rows": 1, "rejected": 0}}
+        return {"name": name, "state": "Done", "shards": [shard]}
+
+    failed = {"name": "pairs", "state": "Failed", "message": "out of memory"}
+    iteration = {
+        "metadata": {"name": "tiny"},
+        "spec": {"model": {"uri": str(world.model)}},
+        "status": {"stages": [failed, done("policy", world.policy), done("scores", artifact)]},
+        "wallSeconds": 61.0,
+    }
+    (tmp_path / "iteration.json").write_text(json.dumps(iteration))
+    monkeypatch.setenv("FEEDBACK_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "out"
+    assert report(["--iteration", str(tmp_path / "iteration.json"), "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0].split() == ["baseline", "aligned", "aligned", "best-of-3"]
+    missing = json.loads((out / "summary.json").read_text())["missing"]
+    assert missing[0] == "Stage pairs failed: out of memory."
+    assert "has no file training.jsonl" in missing[1]
+    assert all(sentence in printed.err for sentence in missing)
+    assert "<svg" in (out / "report.html").read_text()
 
 
 def test_a_split_without_questions_names_benchmark_and_splits(world: World) -> None:

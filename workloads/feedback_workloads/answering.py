@@ -89,6 +89,7 @@ class Answers:
 
         def draw(questions: Sequence[Instruction]) -> list[Row]:
             engine = self._load(model)
+            self._progress.phase(f"{model} answers {part.name}")
             prompts = {one.id: self._prompt(part, one) for one in questions}
             requests = (
                 ((one.id, candidate), prompts[one.id], self._draw(one.id, candidate))
@@ -97,6 +98,7 @@ class Answers:
             )
             banned = (self._preprocessor.image_token_id,)
             answers = dict(engine.sample(requests, self._config.decoding, banned))
+            self._progress.count("tokens", sum(len(answer.token_ids) for answer in answers.values()))
             return [
                 self._row(one, candidate, answers[one.id, candidate]) for one in questions for candidate in candidates
             ]
@@ -112,6 +114,7 @@ class Answers:
 
         def weigh(questions: Sequence[Instruction]) -> list[Row]:
             engine = self._load(BASELINE)
+            self._progress.phase(f"weighing answers to {part.name}")
             prompts = {one.id: self._prompt(part, one) for one in questions}
             rows = {(row["id"], row["candidate"]): row for one in questions for row in rows_of[one.id]}
             requests = ((key, prompts[key[0]], row["token_ids"]) for key, row in rows.items())
@@ -131,7 +134,6 @@ class Answers:
         folder = f"{self._output}/{name}"
         found = self._store.find(folder)
         if found is None:
-            self._progress.phase(name)
             with self._store.append(folder, SAMPLES) as parts:
                 finished = parts.finished_ids()
                 self._progress.advance(answers_each * len(finished))
@@ -159,15 +161,19 @@ class Answers:
 
     def _load(self, model: str) -> Engine:
         """The engine with the weights of `model`."""
-        config, base = self._config, self._store.download(self._config.model)
-        weights = base if model == BASELINE else self._store.download(self.checkpoints[model])
         if self._engine is None:
+            config = self._config
             self._progress.phase("loading the engine")
             first = self._store.download(next(iter(self.checkpoints.values())))
             adapter = first if (first / ADAPTER_CONFIG).exists() else None
-            self._preprocessor = Preprocessor.from_directory(base)
-            self._engine = Engine.load(base, config.engine, config.precision, config.seed, adapter)
-        self._engine.use(weights)
+            self._base = self._store.download(config.model)
+            self._preprocessor = Preprocessor.from_directory(self._base)
+            self._engine = Engine.load(self._base, config.engine, config.precision, config.seed, adapter)
+            self._loaded = BASELINE
+        if model != self._loaded:
+            self._progress.phase(f"loading {model}")
+            self._engine.use(self._base if model == BASELINE else self._store.download(self.checkpoints[model]))
+            self._loaded = model
         return self._engine
 
     def _prompt(self, part: Part, question: Instruction) -> Prompt:

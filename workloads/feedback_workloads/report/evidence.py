@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from feedback_workloads.contract import Artifact, BadInput, Benchmark, Temporary
-from feedback_workloads.report.iteration import Iteration
+from feedback_workloads.report.iteration import Iteration, Stage
 from feedback_workloads.rows import SCORES, Instruction, read_instructions
 from feedback_workloads.stages.pairs import STATISTICS_NAME
 
@@ -64,13 +64,12 @@ def gather(iteration: Iteration, store: ArtifactStore) -> Evidence:
     def attempt(stage: str, read: Callable[[Artifact], Found], otherwise: Found) -> Found:
         found = iteration.stage(stage)
         if found is None or not found.done or not found.shards:
-            state = found.state.lower() if found else "not there"
-            missing.append(" ".join(filter(None, (f"Stage {stage} is {state}.", found.message if found else ""))))
+            missing.append(_unfinished(stage, found))
             return otherwise
         try:
             return read(found.shards[0].artifact)
         except (BadInput, Temporary) as error:
-            missing.append(f"Stage {stage}: {error}.")
+            missing.append(f"Stage {stage} is done, but {error}.")
             return otherwise
 
     return Evidence(
@@ -132,6 +131,14 @@ def kind_of(answers: Mapping[str, Row]) -> Kind:
             return "right before and after"
 
 
+def _unfinished(name: str, stage: Stage | None) -> str:
+    """`Stage policy failed: no memory is left.`"""
+    words = {"Failed": "failed", "Running": "is not finished", "Suspended": "is suspended"}
+    happened = words.get(stage.state, "has not begun") if stage else "has not begun"
+    message = stage.message.rstrip(".") if stage else ""
+    return f"Stage {name} {happened}{': ' if message else ''}{message}."
+
+
 def _ranks_before(row: Row, other: Row | None) -> bool:
     return other is None or (row["reward"], -row["candidate"]) > (other["reward"], -other["candidate"])
 
@@ -146,7 +153,8 @@ def _pictures(instructions: Iterable[object], ids: Iterable[str]) -> dict[str, I
 
 
 def _json(store: ArtifactStore, ref: Artifact, name: str) -> dict[str, Any]:
-    return json.loads(_file(store, ref, name))
+    content: dict[str, Any] = json.loads(_file(store, ref, name))
+    return content
 
 
 def _json_lines(store: ArtifactStore, ref: Artifact, name: str) -> Sequence[Row]:

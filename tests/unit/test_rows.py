@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from feedback_workloads.artifacts import ArtifactStore
 from feedback_workloads.contract import BadInput, Source
+from feedback_workloads.instruction_files import PICTURE_LIMIT_BYTES
 from feedback_workloads.rows import (
     IMAGE,
-    PICTURE_LIMIT_BYTES,
     Instruction,
     Rejected,
     read_instructions,

@@ -188,11 +188,11 @@ class ArtifactStore:
         def fetch(folder: Path) -> None:
             def download(listed: Listed) -> None:
                 file = _place(folder, uri, listed.name)
-                _present(uri, listed.name, lambda: objects.download(join(uri, listed.name), file, listed.bytes))
+                _present(uri, listed.name, lambda: objects.download(join(uri, listed.name), file, listed.size))
 
-            _each(download, files, size=lambda listed: listed.bytes)
+            _each(download, files, size=lambda listed: listed.size)
 
-        identity = canonical_json([uri, *([listed.name, listed.bytes, listed.tag] for listed in files)])
+        identity = canonical_json([uri, *([listed.name, listed.size, listed.tag] for listed in files)])
         return self._cached(Digest.of(identity).sha256, fetch)
 
     def _cached(self, digest: str, fetch: Callable[[Path], None]) -> Path:
@@ -310,7 +310,7 @@ def _present(uri: str, name: str, read: Callable[[], Result]) -> Result:
 def _check(uri: str, entry: FileEntry, found: Digest) -> None:
     if found.sha256 != entry.sha256:
         raise BadInput(
-            f"the file {entry.name} of {uri} has SHA-256 {found.sha256} ({found.bytes} bytes), not {entry.sha256} "
+            f"the file {entry.name} of {uri} has SHA-256 {found.sha256} ({found.size} bytes), not {entry.sha256} "
             f"({entry.bytes} bytes): it was changed after it was made; delete the folder to make the artifact anew"
         )
 
@@ -340,7 +340,7 @@ def _parse_manifest(uri: str, data: bytes) -> Manifest:
 
 
 def _entry(name: str, digest: Digest, rows: int | None) -> FileEntry:
-    return FileEntry(name=name, sha256=digest.sha256, bytes=digest.bytes, rows=rows)
+    return FileEntry(name=name, sha256=digest.sha256, bytes=digest.size, rows=rows)
 
 
 def _remedy(uri: str) -> str:

@@ -26,7 +26,7 @@ class Digest:
     """What a file is: SHA-256 (hex) and size of its content."""
 
     sha256: str
-    bytes: int
+    size: int
 
     @classmethod
     def of(cls, data: bytes) -> Digest:
@@ -38,7 +38,7 @@ class Listed:
     """A file below a folder: its path relative to the folder, size, and a tag that changes with its content."""
 
     name: str
-    bytes: int
+    size: int
     tag: str
 
 
@@ -95,16 +95,16 @@ class HashingReader:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._hash = hashlib.sha256()
-        self._bytes = 0
+        self._size = 0
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size)
         self._hash.update(data)
-        self._bytes += len(data)
+        self._size += len(data)
         return data
 
     def digest(self) -> Digest:
-        return Digest(self._hash.hexdigest(), self._bytes)
+        return Digest(self._hash.hexdigest(), self._size)
 
 
 class HashingWriter:
@@ -113,15 +113,15 @@ class HashingWriter:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._hash = hashlib.sha256()
-        self._bytes = 0
+        self._size = 0
 
     def write(self, data: bytes) -> int:
         self._hash.update(data)
-        self._bytes += len(data)
+        self._size += len(data)
         return self._file.write(data)
 
     def digest(self) -> Digest:
-        return Digest(self._hash.hexdigest(), self._bytes)
+        return Digest(self._hash.hexdigest(), self._size)
 
 
 def digest_of(file: Path) -> Digest:

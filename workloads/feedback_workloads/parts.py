@@ -158,7 +158,7 @@ def _encode(table: pa.Table) -> bytes:
 
 def _entry(name: str, data: bytes, rows: int) -> FileEntry:
     digest = Digest.of(data)
-    return FileEntry(name=name, sha256=digest.sha256, bytes=digest.bytes, rows=rows)
+    return FileEntry(name=name, sha256=digest.sha256, bytes=digest.size, rows=rows)
 
 
 def _part_name(number: int) -> str:

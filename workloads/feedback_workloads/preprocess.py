@@ -70,6 +70,11 @@ def load_picture(data: bytes) -> Image.Image:
         raise BadRow("undecodable-picture", f"{type(error).__name__}: {error}") from error
 
 
+def picture_key(data: bytes) -> str:
+    """A name for the content of an encoded picture."""
+    return hashlib.sha256(data).hexdigest()
+
+
 class Preprocessor:
     """A model's processor, with the decisions that all stages must share.
 
@@ -114,17 +119,20 @@ class Preprocessor:
         square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
         return square
 
-    def prompt(self, data: bytes, question: str) -> Prompt:
+    def prompt(self, question: str, data: bytes) -> Prompt:
         """What to ask a model about an encoded picture. Raises BadRow where the picture or the question is no good."""
-        ids = self.prompt_ids(question)
-        if ids.count(self.image_token_id) != 1:
-            raise BadRow("picture-token", f"the question spells the picture token {self.processor.image_token!r}")
-        return Prompt(ids, self.picture(data), picture_key=hashlib.sha256(data).hexdigest())
+        return Prompt(self.prompt_ids(question), self.picture(data), picture_key(data))
 
     def prompt_ids(self, question: str) -> list[int]:
-        """Tokens of a one-turn chat, picture first, up to where the answer begins, with one picture token."""
+        """Tokens of a one-turn chat, picture first, up to where the answer begins, with one picture token.
+
+        Raises BadRow `picture-token` where the question itself spells that token.
+        """
         content = [{"type": "image"}, {"type": "text", "text": question}]
-        return self.chat_ids([{"role": "user", "content": content}])
+        ids = self.chat_ids([{"role": "user", "content": content}])
+        if ids.count(self.image_token_id) != 1:
+            raise BadRow("picture-token", f"the question spells the picture token {self.processor.image_token!r}")
+        return ids
 
     def chat_ids(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of a chat up to where the next answer begins, with one token a picture, not expanded."""

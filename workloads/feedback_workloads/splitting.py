@@ -38,7 +38,7 @@ Questions:"""
 
 REQUEST: Final = "Please answer yes or no."
 NOTHING: Final = "NONE"
-_BULLET: Final = re.compile(r"^\s*(?:[-*•]|\d{1,3}[.)])\s+(?P<text>\S.*?)\s*$")
+_BULLET: Final = re.compile(r"\s*(?:[-*•]|\d{1,3}[.)])\s+(?P<text>\S.*)")
 
 
 class Unparsable(ValueError):
@@ -48,18 +48,26 @@ class Unparsable(ValueError):
 def parse_bullets(text: str) -> tuple[str, ...]:
     """The items of a bulleted or numbered list, without their marks; empty for `NONE`.
 
-    Raises Unparsable for anything else: prose between the items, an item without text, no item at all.
+    Raises Unparsable for anything else: prose around the items, an item of several lines or without text, no item.
     """
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    if len(lines) == 1 and lines[0].strip().rstrip(".").upper() == NOTHING:
-        return ()
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     if not lines:
         raise Unparsable("the list is empty")
-    items = [_BULLET.match(line) for line in lines]
-    for line, item in zip(lines, items, strict=True):
-        if item is None:
-            raise Unparsable(f"{line.strip()[:80]!r} is not an item of a list")
-    return tuple(item["text"] for item in items if item)
+    if _is_nothing(lines[0]) and len(lines) == 1:
+        return ()
+    items = tuple(_item(line) for line in lines)
+    return () if len(items) == 1 and _is_nothing(items[0]) else items
+
+
+def _item(line: str) -> str:
+    found = _BULLET.fullmatch(line)
+    if found is None:
+        raise Unparsable(f"{line[:80]!r} is not an item of a list")
+    return found["text"]
+
+
+def _is_nothing(text: str) -> bool:
+    return text.rstrip(".").upper() == NOTHING
 
 
 def as_questions(items: Sequence[str], claims: Sequence[str]) -> tuple[str, ...]:
@@ -73,17 +81,23 @@ def as_questions(items: Sequence[str], claims: Sequence[str]) -> tuple[str, ...]
 
 
 def bullets(items: Sequence[str]) -> str:
+    """A list that `parse_bullets` reads, one item a line."""
     return "\n".join(f"- {item}" for item in items)
 
 
 def sentences(text: str, language: str) -> tuple[str, ...]:
-    """The sentences of a text, stripped; those without a letter or digit are left out."""
+    """The sentences of a text, stripped; what has no letter is no sentence. `language` is its ISO 639 code."""
     from sentencex import segment
 
     found = (sentence.strip() for sentence in segment(language, text))
-    return tuple(sentence for sentence in found if any(character.isalnum() for character in sentence))
+    return tuple(sentence for sentence in found if any(character.isalpha() for character in sentence))
+
+
+def whole(text: str) -> tuple[str, ...]:
+    """The text as its only claim; none where it is blank."""
+    return (text.strip(),) if text.strip() else ()
 
 
 def question_of(claim: str, template: str) -> str:
     """The template with the claim in place of `{claim}`, without the claim's final punctuation."""
-    return template.replace("{claim}", claim.rstrip().rstrip(".!?").rstrip())
+    return template.replace("{claim}", claim.strip().rstrip(".!?").rstrip())

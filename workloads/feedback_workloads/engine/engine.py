@@ -6,47 +6,36 @@ raw: natural logarithms at temperature 1, before top-p and before any banned tok
 
 from __future__ import annotations
 
-import json
+import gc
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from feedback_workloads import contract
 from feedback_workloads.contract import BadInput, Decoding
+from feedback_workloads.engine.arguments import (
+    ADAPTER_CONFIG,
+    LORA_RANKS,  # noqa: F401
+    Adapter,
+    Precision,
+    engine_arguments,
+)
+from feedback_workloads.preprocess import Prompt
+from feedback_workloads.rows import BadRow
 
 if TYPE_CHECKING:
-    from PIL import Image
     from vllm import SamplingParams
     from vllm.outputs import RequestOutput
-
-ADAPTER_CONFIG: Final = "adapter_config.json"
-LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Ranks that vLLM reserves room for; an adapter takes the next one."""
 
 BANNED: Final = -100.0
 """Bias that keeps a token from being sampled; raw log-probabilities are taken before it."""
 
-CPU_BLOCK_TOKENS: Final = 32
-"""Prefixes are shared in whole blocks; this is the smallest one that vLLM takes on a CPU."""
+PROBE_TOKENS: Final = 16
 
-Precision = Literal["auto", "float32", "bfloat16"]
 Key = TypeVar("Key")
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Tokens up to where the answer begins, with one unexpanded picture token where there is a picture.
-
-    `picture_key` names the picture: requests that share it share the picture's preparation and its prefix.
-    """
-
-    ids: Sequence[int]
-    picture: Image.Image | None = None
-    picture_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,7 +58,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Probabilities of yes and of no as the next token, over the full vocabulary and every way to write them."""
+    """Probabilities of yes and of no as the next token, over the full vocabulary and every way to write them.
+
+    `cached_tokens` of the `prompt_tokens` were not computed, for an earlier prompt began with them.
+    """
 
     p_yes: float
     p_no: float
@@ -83,16 +75,22 @@ class Verdict:
 
 
 class Engine:
-    """A loaded model. Close it when done; as a context it closes itself."""
+    """A loaded model, one at a time in a process. Close it when done; as a context it closes itself.
+
+    The methods that take requests `(key, prompt, ...)` are generators: they read a request when there is room for it,
+    and yield `(key, result)` as soon as it is there, in any order. An iterator of requests that ends is asked again
+    after each result, since a result may give rise to a request. Leaving a generator early drops what is unfinished.
+    """
 
     def __init__(self, llm: Any, model: Path, window: int) -> None:
         self._llm = llm
         self._base = model
         self._loaded = model
         self._adapter: Any = None
+        self._adapters = 0
         self._window = window
         self._requests = 0
-        self._tokenizer = llm.get_tokenizer()
+        self._rendered: tuple[Prompt, Any] | None = None
 
     @classmethod
     def load(
@@ -105,23 +103,29 @@ class Engine:
     ) -> Engine:
         """Load the model of a folder. With `adapter`, room is kept for LoRA adapters of that one's rank and targets.
 
-        Raises BadInput when vLLM cannot load the folder.
+        Precision `auto` is bfloat16 on a GPU and float32 on a CPU. Raises BadInput when vLLM cannot load the folder.
         """
-        # In one process: nothing can be left behind, and an engine is ready in a third of the time.
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.cpu_kv_cache_gib))
         from vllm import LLM
+        from vllm.platforms import current_platform
 
-        arguments = {**_arguments(settings, precision, seed), **_lora_arguments(adapter)}
+        if current_platform.is_cpu():
+            # A process of its own would compete for the same cores, and import everything once more. Beside a GPU it
+            # prepares pictures while the GPU works.
+            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        arguments = engine_arguments(settings, precision, seed)
+        if adapter is not None:
+            arguments |= Adapter.read(adapter).engine_arguments()
         try:
             llm = LLM(str(model), **arguments)
         except (ValueError, OSError, KeyError) as error:
             first = str(error).strip().splitlines()[0]
             raise BadInput(
-                f"vLLM cannot load the model in {model}: {first}; check its files and architecture"
+                f"vLLM cannot load the model in {model}: {first}; check its files, its architecture and the engine's "
+                "settings"
             ) from error
+        # Twice what runs at once: whatever finishes, there is a prepared request to take its place.
         return cls(llm, model, window=2 * settings.max_num_seqs)
 
     def __enter__(self) -> Engine:
@@ -131,14 +135,27 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """End the engine and free its memory."""
+        """End the engine with all its processes, and free its memory."""
+        self._rendered = None
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm
+        gc.collect()  # vLLM's objects refer to each other in circles
 
     @property
     def max_model_len(self) -> int:
         """Longest sequence in tokens, picture and answer included."""
         return int(self._llm.llm_engine.model_config.max_model_len)
+
+    def check(self, prompt: Prompt) -> None:
+        """Raise BadRow `prompt-too-long` unless the model can read the prompt and answer at least one token."""
+        from vllm.exceptions import VLLMValidationError
+
+        try:
+            tokens = len(self._render(prompt)["prompt_token_ids"])
+        except VLLMValidationError as error:
+            raise BadRow("prompt-too-long", str(error).splitlines()[0]) from error
+        if tokens >= self.max_model_len:
+            raise BadRow("prompt-too-long", f"{tokens} tokens leave no room for an answer within {self.max_model_len}")
 
     # ── which weights answer ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -151,19 +168,20 @@ class Engine:
             from vllm.lora.request import LoRARequest
 
             self._reload(self._base)
-            number = 1 + (self._adapter.lora_int_id if self._adapter else 0)
-            self._adapter = LoRARequest(f"adapter-{number}", number, str(weights))
-            return
-        self._adapter = None
-        self._reload(weights)
+            self._adapters += 1  # an adapter is known by its number, so that each one needs another
+            self._adapter = LoRARequest(f"adapter-{self._adapters}", self._adapters, str(weights))
+        else:
+            self._adapter = None
+            self._reload(weights)
 
     def _reload(self, weights: Path) -> None:
         if weights == self._loaded:
             return
         self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(weights)})
         self._llm.reset_prefix_cache()
-        self._llm.llm_engine.reset_mm_cache()
+        self._llm.reset_mm_cache()
         self._llm.llm_engine.reset_encoder_cache()
+        self._rendered = None
         self._loaded = weights
 
     # ── what can be asked ────────────────────────────────────────────────────────────────────────────────────────────
@@ -174,9 +192,10 @@ class Engine:
         decoding: Decoding,
         banned: Sequence[int] = (),
     ) -> Iterator[tuple[Key, Answer]]:
-        """Sample one answer a request `(key, prompt, draw)`; answers come as they are finished, in any order.
+        """Sample one answer a request. The draw's temperature takes the place of the decoding's.
 
-        The draw's temperature takes the place of the decoding's. `banned` tokens are never sampled.
+        `banned` tokens are never sampled, which leaves log-probabilities as they are. Requests with one and the same
+        prompt that follow each other share its preparation and its prefix.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -195,41 +214,63 @@ class Engine:
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )
 
-        for key, output in self._run((key, prompt, params(draw)) for key, prompt, draw in requests):
+        def request(given: tuple[Key, Prompt, Draw]) -> tuple[Key, Any, SamplingParams]:
+            key, prompt, draw = given
+            return key, self._render(prompt), params(draw)
+
+        for key, output in self._run(map(request, requests)):
             answer = output.outputs[0]
             yield (
                 key,
                 Answer(
                     token_ids=tuple(answer.token_ids),
-                    logprobs=_of_tokens(answer.logprobs, answer.token_ids),
+                    logprobs=of_tokens(answer.logprobs, answer.token_ids),
                     finish_reason="length" if answer.finish_reason == "length" else "stop",
                     prompt_tokens=len(output.prompt_token_ids),
                 ),
             )
 
     def score(self, requests: Iterable[tuple[Key, Prompt, Sequence[int]]]) -> Iterator[tuple[Key, Sequence[float]]]:
-        """Log-probabilities of given answers `(key, prompt, token ids)`, one a token: a prefill, nothing generated."""
+        """Log-probabilities of given answers `(key, prompt, token ids)`, one a token: a prefill and one step.
+
+        Whatever `sample` returned can be scored, however long it is: the last token is not part of the prefill.
+        """
         from vllm import SamplingParams
 
-        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        def request(
+            given: tuple[Key, Prompt, Sequence[int]],
+        ) -> tuple[tuple[Key, Sequence[int]], Any, SamplingParams]:
+            key, prompt, answer = given
+            *first, last = answer
+            rendered = self._render(prompt)
+            whole = {**rendered, "prompt_token_ids": [*rendered["prompt_token_ids"], *first]}
+            params = SamplingParams(
+                max_tokens=1, temperature=0.0, prompt_logprobs=0, logprob_token_ids=[last], detokenize=False
+            )
+            return (key, answer), whole, params
 
-        def whole() -> Iterator[tuple[tuple[Key, Sequence[int]], Prompt, SamplingParams]]:
-            for key, prompt, answer in requests:
-                ids = (*prompt.ids, *answer)
-                yield (key, answer), Prompt(ids, prompt.picture, prompt.picture_key), params
-
-        for (key, answer), output in self._run(whole()):
-            yield key, _of_tokens(output.prompt_logprobs[-len(answer) :], answer)
+        for (key, answer), output in self._run(map(request, requests)):
+            *first, last = answer
+            known = list(output.prompt_logprobs)[len(output.prompt_logprobs) - len(first) :]
+            yield key, (*of_tokens(known, first), *of_tokens(output.outputs[0].logprobs, [last]))
 
     def yes_no(self, requests: Iterable[tuple[Key, Prompt]]) -> Iterator[tuple[Key, Verdict]]:
-        """Probabilities of yes and no as the first token of the answer (paper, section 3.2)."""
+        """Probabilities of yes and no as the first token of the answer (paper, section 3.2).
+
+        Prompts about one picture should follow each other: the first computes the prefix that the others share.
+        """
         from vllm import SamplingParams
 
         yes, no = self.word_ids("yes"), self.word_ids("no")
         if not yes or not no:
             raise BadInput(f"the tokenizer of {self._base} has no single token for yes and no; name another labeler")
         params = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=[*yes, *no], detokenize=False)
-        for key, output in self._run((key, prompt, params) for key, prompt in requests):
+
+        def request(given: tuple[Key, Prompt]) -> tuple[Key, Any, SamplingParams]:
+            key, prompt = given
+            return key, self._render(prompt), params
+
+        for key, output in self._run(map(request, requests)):
             found = output.outputs[0].logprobs[0]
             yield (
                 key,
@@ -241,77 +282,70 @@ class Engine:
                 ),
             )
 
+    def repeats(self) -> bool:
+        """Whether a request that is sampled again with its seed gives the same tokens, on this hardware."""
+        prompt, draw = Prompt(self._llm.get_tokenizer().encode("Seven.")), Draw(seed=7, temperature=1.0)
+        decoding = Decoding(max_new_tokens=PROBE_TOKENS)
+        first, again = (answer.token_ids for _ in range(2) for _, answer in self.sample([(0, prompt, draw)], decoding))
+        return first == again
+
+    # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
     def text_prompt(self, text: str) -> Prompt:
-        """A one-turn chat without a picture, up to where the answer begins."""
-        ids = self._tokenizer.apply_chat_template(
+        """A one-turn chat without a picture, up to where the answer begins. Raises BadInput without a chat template."""
+        tokenizer = self._llm.get_tokenizer()
+        if not tokenizer.chat_template:
+            raise BadInput(f"{self._base} has no chat template; name a model that was tuned for chats")
+        ids = tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
         )
         return Prompt(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer, without special tokens."""
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        text: str = self._llm.get_tokenizer().decode(list(ids), skip_special_tokens=True)
         return text
 
     def word_ids(self, word: str) -> tuple[int, ...]:
         """Every token that is `word` alone: in any case, with or without a leading space as tokenizers write it."""
-        vocabulary: Mapping[str, int] = self._tokenizer.get_vocab()
+        vocabulary: dict[str, int] = self._llm.get_tokenizer().get_vocab()
         return tuple(sorted(i for token, i in vocabulary.items() if token.lstrip(" Ġ▁").lower() == word))
 
-    def _run(self, requests: Iterable[tuple[Key, Prompt, SamplingParams]]) -> Iterator[tuple[Key, RequestOutput]]:
-        """Keep the engine busy with requests as they come, and yield each output as it is finished."""
-        engine, waiting, source = self._llm.llm_engine, {}, iter(requests)
+    # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _render(self, prompt: Prompt) -> Any:
+        """The prompt as the engine takes it, its picture prepared and expanded; the last one is kept."""
+        if self._rendered is None or self._rendered[0] is not prompt:
+            from vllm.renderers.inputs.preprocess import parse_model_prompt
+
+            engine = self._llm.llm_engine
+            (rendered,) = engine.renderer.render_cmpl([parse_model_prompt(engine.model_config, engine_prompt(prompt))])
+            self._rendered = prompt, rendered
+        return self._rendered[1]
+
+    def _run(self, requests: Iterator[tuple[Key, Any, SamplingParams]]) -> Iterator[tuple[Key, RequestOutput]]:
+        """Keep the engine busy with rendered requests as they come, and yield each output as it is finished."""
+        engine, waiting = self._llm.llm_engine, dict[str, Key]()
         try:
             while True:
-                while len(waiting) < self._window and (request := next(source, None)):
-                    key, prompt, params = request
+                while len(waiting) < self._window and (request := next(requests, None)):
+                    key, rendered, params = request
                     self._requests += 1
                     name = str(self._requests)
-                    engine.add_request(name, _engine_prompt(prompt), params, lora_request=self._adapter)
+                    engine.add_request(name, rendered, params, lora_request=self._adapter)
                     waiting[name] = key
                 if not waiting:
                     return
                 for output in engine.step():
                     if output.finished:
                         yield waiting.pop(output.request_id), output
-        finally:
-            if waiting:
-                engine.abort_request(list(waiting))
+        except GeneratorExit:
+            engine.abort_request(list(waiting))
+            raise
 
 
-def _arguments(settings: contract.Engine, precision: Precision, seed: int) -> dict[str, Any]:
-    from vllm.platforms import current_platform
-
-    on_cpu = current_platform.is_cpu()
-    arguments: dict[str, Any] = {
-        "dtype": ("float32" if on_cpu else "bfloat16") if precision == "auto" else precision,
-        "seed": seed,
-        "generation_config": "vllm",
-        "enable_prefix_caching": True,
-        "limit_mm_per_prompt": {"image": 1},
-        "tensor_parallel_size": settings.tensor_parallel_size,
-        "gpu_memory_utilization": settings.gpu_memory_utilization,
-        "max_num_seqs": settings.max_num_seqs,
-        "max_model_len": settings.max_model_len,
-        "max_logprobs": 64,
-        "disable_log_stats": False,
-    }
-    if on_cpu:
-        arguments |= {"enforce_eager": True, "block_size": CPU_BLOCK_TOKENS, "skip_mm_profiling": True}
-    return arguments
-
-
-def _lora_arguments(adapter: Path | None) -> dict[str, Any]:
-    """Room for one adapter and a spare slot: with a single slot vLLM silently mixes up base and adapter rows."""
-    if adapter is None:
-        return {}
-    data = json.loads((adapter / ADAPTER_CONFIG).read_text())
-    targets = sorted({name.rpartition(".")[2] for name in data["target_modules"]} - {"lm_head"})
-    rank = next((rank for rank in LORA_RANKS if rank >= data["r"]), LORA_RANKS[-1])
-    return {"enable_lora": True, "max_loras": 2, "max_lora_rank": rank, "lora_target_modules": targets}
-
-
-def _engine_prompt(prompt: Prompt) -> dict[str, Any]:
+def engine_prompt(prompt: Prompt) -> dict[str, Any]:
+    """The prompt as vLLM's `TokensPrompt`."""
     if prompt.picture is None:
         return {"prompt_token_ids": list(prompt.ids)}
     given: dict[str, Any] = {"prompt_token_ids": list(prompt.ids), "multi_modal_data": {"image": prompt.picture}}
@@ -320,6 +354,9 @@ def _engine_prompt(prompt: Prompt) -> dict[str, Any]:
     return given
 
 
-def _of_tokens(rows: Any, token_ids: Sequence[int]) -> tuple[float, ...]:
+def of_tokens(rows: Any, token_ids: Sequence[int]) -> tuple[float, ...]:
     """The log-probability of each token, from vLLM's rows of {token: Logprob}."""
     return tuple(row[token].logprob for row, token in zip(rows, token_ids, strict=True))
+
+
+_arguments, _engine_prompt, _of_tokens = engine_arguments, engine_prompt, of_tokens

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
+
 from feedback_workloads.contract import ClaimsConfig, LLMSplitter, SentenceSplitter, WholeAnswer, shard_uri
+from feedback_workloads.ordered import OrderedParts, stored_table
 from feedback_workloads.outcome import Outcome
-from feedback_workloads.rows import CLAIMS, SAMPLES, Rejected, row_seed, shard_of
+from feedback_workloads.rows import CLAIMS, SAMPLES, BadRow, Rejected, row_seed, shard_of
 from feedback_workloads.splitting import (
     CONVERT_PROMPT,
     DIVIDE_PROMPT,
@@ -20,11 +24,12 @@ from feedback_workloads.splitting import (
     parse_bullets,
     question_of,
     sentences,
+    whole,
 )
 
 if TYPE_CHECKING:
     from feedback_workloads.artifacts import ArtifactStore
-    from feedback_workloads.engine import Engine
+    from feedback_workloads.engine import Answer, Draw, Engine, Prompt
     from feedback_workloads.progress import Progress
 
 
@@ -37,86 +42,90 @@ class Sample:
     question: str
     answer: str
 
-    @property
-    def key(self) -> tuple[str, int]:
-        return self.id, self.candidate
 
-
-@dataclass(frozen=True)
-class Claimed:
-    """An answer's claims, and one question for each."""
-
-    claims: tuple[str, ...]
-    questions: tuple[str, ...]
-
-
-Divide = Callable[[Sequence[Sample]], Sequence[Claimed | Rejected]]
-"""What a splitter does: one result for each answer, in order."""
+Answers = Mapping[str, Sequence[Sample]]
+"""The answers to each instruction, by its id."""
 
 
 def run(config: ClaimsConfig, shard: int, store: ArtifactStore, progress: Progress) -> Outcome:
-    """Write CLAIMS for every answer to this shard's instructions."""
+    """Write CLAIMS for every answer to this shard's instructions.
+
+    Rejects answers that the splitter's model could not divide. Metrics: `mean_claims` of an answer.
+    """
     progress.phase("reading answers")
+    output_uri = shard_uri(config, shard)
     answers = read_answers(config, shard, store)
-    with store.append(shard_uri(config, shard), CLAIMS) as parts:
-        todo = [group for id, group in answers.items() if id not in parts.finished_ids()]
-        progress.start(total=len(answers), done=len(answers) - len(todo))
+    with store.append(output_uri, CLAIMS) as parts:
+        finished = parts.finished_ids()
+        todo = {id: samples for id, samples in answers.items() if id not in finished}
+        progress.start(len(answers), done=len(answers) - len(todo))
         if todo:
-            with splitter(config, store, progress) as divide:
-                progress.phase("dividing answers")
-                for first in range(0, len(todo), config.part_rows):
-                    groups = todo[first : first + config.part_rows]
-                    samples = [sample for group in groups for sample in group]
-                    divided = divide(samples)
-                    rows = [row(s, c) for s, c in zip(samples, divided, strict=True) if isinstance(c, Claimed)]
-                    rejected = [one for one in divided if isinstance(one, Rejected)]
-                    parts.write(rows, rejected)
-                    progress.advance(len(groups))
-                    progress.count("rejected", len(rejected))
-        return Outcome(parts.files(), parts.counts())
+            with OrderedParts(parts, config.part_rows, progress) as output:
+                divide(config, todo, output, store, progress)
+        claims = stored_table(store, output_uri, parts.files(), CLAIMS, ["claims"])["claims"]
+    metrics = {"mean_claims": pc.mean(pc.list_value_length(claims)).as_py()} if len(claims) else {}
+    return Outcome(parts.files(), parts.counts(), metrics)
 
 
-def read_answers(config: ClaimsConfig, shard: int, store: ArtifactStore) -> dict[str, list[Sample]]:
-    """The answers to this shard's instructions, by instruction, in the order of ids and candidates."""
-    table = store.read_table(config.samples, SAMPLES, ["id", "candidate", "question", "answer"])
-    samples = sorted((Sample(**row) for row in table.to_pylist()), key=lambda sample: sample.key)
-    mine = (sample for sample in samples if shard_of(sample.id, config.shards) == shard)
-    return {id: list(group) for id, group in groupby(mine, key=lambda sample: sample.id)}
+def read_answers(config: ClaimsConfig, shard: int, store: ArtifactStore) -> Answers:
+    """The answers to this shard's instructions, in the order of ids and candidates."""
+    rows = store.rows(config.samples, SAMPLES, ["id", "candidate", "question", "answer"])
+    mine = (Sample(**row) for row in rows if shard_of(row["id"], config.shards) == shard)
+    ordered = sorted(mine, key=lambda sample: (sample.id, sample.candidate))
+    return {id: tuple(samples) for id, samples in groupby(ordered, key=lambda sample: sample.id)}
 
 
-def row(sample: Sample, claimed: Claimed) -> dict[str, Any]:
-    """The row of CLAIMS for one answer."""
-    return {
-        "id": sample.id,
-        "candidate": sample.candidate,
-        "claims": list(claimed.claims),
-        "questions": list(claimed.questions),
-    }
-
-
-@contextmanager
-def splitter(config: ClaimsConfig, store: ArtifactStore, progress: Progress) -> Iterator[Divide]:
-    """The configured splitter; the one that asks a model holds an engine while it is open."""
+def divide(
+    config: ClaimsConfig, answers: Answers, output: OrderedParts, store: ArtifactStore, progress: Progress
+) -> None:
+    """Divide every answer as the configured splitter does."""
     match config.splitter:
         case SentenceSplitter(language=language):
-            yield lambda samples: [_by_template(sentences(s.answer, language), config) for s in samples]
+            divide_by_rule(partial(sentences, language=language), config.question_template, answers, output)
         case WholeAnswer():
-            yield lambda samples: [_by_template(_whole(s.answer), config) for s in samples]
-        case LLMSplitter():
+            divide_by_rule(whole, config.question_template, answers, output)
+        case LLMSplitter() as splitter:
             from feedback_workloads.engine import Engine
 
             progress.phase("loading the splitter's model")
-            model = store.download(config.splitter.model)
+            model = store.download(splitter.model)
             with Engine.load(model, config.engine, config.precision, config.seed) as engine:
-                yield LLMDivider(engine, config.splitter, config.seed)
+                progress.phase("dividing answers")
+                for answer in LLMDivider(engine, splitter, config.seed, output).divide(answers):
+                    progress.count("tokens", len(answer.token_ids))
 
 
-def _by_template(claims: tuple[str, ...], config: ClaimsConfig) -> Claimed:
-    return Claimed(claims, tuple(question_of(claim, config.question_template) for claim in claims))
+def claims_row(sample: Sample, claims: Sequence[str], questions: Sequence[str]) -> dict[str, Any]:
+    """The row of CLAIMS for one answer."""
+    return {"id": sample.id, "candidate": sample.candidate, "claims": claims, "questions": questions}
 
 
-def _whole(answer: str) -> tuple[str, ...]:
-    return (answer.strip(),) if answer.strip() else ()
+def divide_by_rule(rule: Callable[[str], Sequence[str]], template: str, answers: Answers, output: OrderedParts) -> None:
+    """Divide answers without a model; questions come from the template."""
+    for id, samples in answers.items():
+        output.begin(id, len(samples))
+        for sample in samples:
+            claims = rule(sample.answer)
+            output.add(claims_row(sample, claims, [question_of(claim, template) for claim in claims]))
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the model is asked next about an answer: to list its claims or, once they are known, a question for each."""
+
+    sample: Sample
+    claims: tuple[str, ...] = ()
+    attempt: int = 0
+
+    @property
+    def converts(self) -> bool:
+        return bool(self.claims)
+
+    @property
+    def text(self) -> str:
+        if self.converts:
+            return CONVERT_PROMPT.format(claims=bullets(self.claims))
+        return DIVIDE_PROMPT.format(question=self.sample.question, answer=self.sample.answer)
 
 
 class LLMDivider:
@@ -126,61 +135,67 @@ class LLMDivider:
     another seed, `attempts` times in all; then the answer is rejected. Nothing is cut or dropped to make it fit.
     """
 
-    def __init__(self, engine: Engine, splitter: LLMSplitter, seed: int) -> None:
+    def __init__(self, engine: Engine, splitter: LLMSplitter, seed: int, output: OrderedParts) -> None:
         self._engine = engine
         self._splitter = splitter
         self._seed = seed
+        self._output = output
+        self._next = deque[Step]()
 
-    def __call__(self, samples: Sequence[Sample]) -> Sequence[Claimed | Rejected]:
-        by_key = {sample.key: sample for sample in samples}
-        divide = {key: DIVIDE_PROMPT.format(question=s.question, answer=s.answer) for key, s in by_key.items()}
-        claims = self._ask(divide, lambda _, text: parse_bullets(text))
-        listed = {key: found for key, found in claims.items() if isinstance(found, tuple) and found}
-        convert = {key: CONVERT_PROMPT.format(claims=bullets(found)) for key, found in listed.items()}
-        questions = self._ask(convert, lambda key, text: as_questions(parse_bullets(text), listed[key]))
-        return [_divided(sample, claims[sample.key], questions.get(sample.key, ())) for sample in samples]
+    def divide(self, answers: Answers) -> Iterator[Answer]:
+        """Divide every answer; yields what the model says on the way."""
+        requests = filter(None, map(self._request, _Queue(self._next, self._first_steps(answers))))
+        for step, answer in self._engine.sample(requests, self._splitter.decoding):
+            self._follow(step, answer)
+            yield answer
 
-    def _ask(
-        self, prompts: Mapping[tuple[str, int], str], parse: Callable[[tuple[str, int], str], tuple[str, ...]]
-    ) -> dict[tuple[str, int], tuple[str, ...] | Unparsable]:
-        """What the model's lists say, or why the last one could not be used."""
-        found: dict[tuple[str, int], tuple[str, ...] | Unparsable] = {}
-        for attempt in range(self._splitter.attempts):
-            todo = {key: text for key, text in prompts.items() if not isinstance(found.get(key), tuple)}
-            for key, text in self._generate(todo, attempt):
-                try:
-                    found[key] = parse(key, text) if text is not None else Unparsable("the list was cut off")
-                except Unparsable as error:
-                    found[key] = error
-        return found
+    def _first_steps(self, answers: Answers) -> Iterator[Step]:
+        for id, samples in answers.items():
+            self._output.begin(id, len(samples))
+            yield from map(Step, samples)
 
-    def _generate(
-        self, prompts: Mapping[tuple[str, int], str], attempt: int
-    ) -> Iterator[tuple[tuple[str, int], str | None]]:
-        """The model's answers as text; None for one that reached the length limit."""
+    def _request(self, step: Step) -> tuple[Step, Prompt, Draw] | None:
+        """What to ask the model; None where it is too long to ask."""
         from feedback_workloads.engine import Draw
 
-        decoding = self._splitter.decoding
-        requests = (
-            (
-                (id, candidate),
-                self._engine.text_prompt(text),
-                Draw(self._draw_seed(id, candidate, attempt), decoding.temperature),
-            )
-            for (id, candidate), text in prompts.items()
-        )
-        for key, answer in self._engine.sample(requests, decoding):
-            yield key, None if answer.finish_reason == "length" else self._engine.decode(answer.token_ids)
+        prompt, sample = self._engine.text_prompt(step.text), step.sample
+        try:
+            self._engine.check(prompt)
+        except BadRow as bad:
+            self._reject(sample, bad.reason, bad.detail)
+            return None
+        name = f"{sample.id}\0{'questions' if step.converts else 'claims'}\0{step.attempt}"
+        return step, prompt, Draw(row_seed(self._seed, name, sample.candidate), self._splitter.decoding.temperature)
 
-    def _draw_seed(self, id: str, candidate: int, attempt: int) -> int:
-        return row_seed(self._seed, id, candidate * self._splitter.attempts + attempt)
+    def _follow(self, step: Step, answer: Answer) -> None:
+        """Go on from what the model said: to the questions, to another attempt, or to the end."""
+        try:
+            if answer.finish_reason == "length":
+                raise Unparsable(f"the list is longer than max_new_tokens {self._splitter.decoding.max_new_tokens}")
+            items = parse_bullets(self._engine.decode(answer.token_ids))
+            if step.converts:
+                self._output.add(claims_row(step.sample, step.claims, as_questions(items, step.claims)))
+            elif items:
+                self._next.append(Step(step.sample, items))
+            else:
+                self._output.add(claims_row(step.sample, (), ()))
+        except Unparsable as error:
+            if step.attempt + 1 < self._splitter.attempts:
+                self._next.append(replace(step, attempt=step.attempt + 1))
+            else:
+                reason = "claim-question-mismatch" if step.converts else "unparsable-claims"
+                self._reject(step.sample, reason, str(error))
+
+    def _reject(self, sample: Sample, reason: str, detail: str) -> None:
+        self._output.reject(Rejected(sample.id, sample.candidate, reason, detail))
 
 
-def _divided(
-    sample: Sample, claims: tuple[str, ...] | Unparsable, questions: tuple[str, ...] | Unparsable
-) -> Claimed | Rejected:
-    if isinstance(claims, Unparsable):
-        return Rejected(sample.id, sample.candidate, "unparsable-claims", str(claims))
-    if isinstance(questions, Unparsable):
-        return Rejected(sample.id, sample.candidate, "claim-question-mismatch", str(questions))
-    return Claimed(claims, questions)
+class _Queue(Iterator[Step]):
+    """Steps that follow from earlier ones, before those that begin something new. It may end and go on later."""
+
+    def __init__(self, following: deque[Step], new: Iterable[Step]) -> None:
+        self._following = following
+        self._new = iter(new)
+
+    def __next__(self) -> Step:
+        return self._following.popleft() if self._following else next(self._new)

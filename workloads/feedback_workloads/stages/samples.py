@@ -3,142 +3,114 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import pyarrow.compute as pc
 
 from feedback_workloads.contract import SamplesConfig, shard_uri
 from feedback_workloads.engine import Answer, Draw, Engine, Prompt
+from feedback_workloads.ordered import OrderedParts, stored_table
 from feedback_workloads.outcome import Outcome
 from feedback_workloads.preprocess import Preprocessor
 from feedback_workloads.rows import SAMPLES, BadRow, Instruction, Rejected, read_instructions, row_seed
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from feedback_workloads.artifacts import ArtifactStore
-    from feedback_workloads.parts import Parts
     from feedback_workloads.progress import Progress
 
-Key = tuple[str, int]
-"""Instruction id and candidate."""
-
-
-@dataclass
-class Open:
-    """An instruction whose answers are being drawn, or that is rejected and waits for its turn to be written."""
-
-    question: str
-    rejected: Rejected | None
-    answers: dict[int, Answer]
+Key = tuple[str, str, int]
+"""Id and question of the instruction, number of the candidate."""
 
 
 def run(config: SamplesConfig, shard: int, store: ArtifactStore, progress: Progress) -> Outcome:
-    """Sample `candidates` answers to each instruction of this shard. An undecodable picture rejects its instruction."""
+    """Write SAMPLES: `candidates` answers to each instruction of this shard.
+
+    Rejects instructions whose picture or question the policy cannot read. Metrics: `mean_tokens` of an answer,
+    `length_stops` (the share of answers that were cut at max_new_tokens), and `seeded`, 1.0 where the engine repeats an
+    answer from its seed.
+    """
     progress.phase("reading instructions")
-    rows = list(_ids(store, config, shard))
-    with store.append(shard_uri(config, shard), SAMPLES) as parts:
+    output_uri = shard_uri(config, shard)
+    ids = [row.id for row in read_instructions(store, config.instructions, shard, config.shards)]
+    metrics: dict[str, float] = {}
+    with store.append(output_uri, SAMPLES) as parts:
         finished = parts.finished_ids()
-        progress.start(total=len(rows), done=sum(row in finished for row in rows))
-        if finished.issuperset(rows):
-            return Outcome(parts.files(), parts.counts())
-        progress.phase("loading the policy")
-        model = store.download(config.model)
-        preprocessor = Preprocessor.from_directory(model)
-        with Engine.load(model, config.engine, config.precision, config.seed) as engine:
-            progress.phase("sampling")
-            todo = (
-                row
-                for row in read_instructions(store, config.instructions, shard, config.shards)
-                if row.id not in finished
-            )
-            Sampling(config, engine, preprocessor, parts, progress).run(todo)
-        return Outcome(parts.files(), parts.counts())
+        progress.start(len(ids), done=sum(id in finished for id in ids))
+        if not finished.issuperset(ids):
+            progress.phase("loading the policy")
+            model = store.download(config.model)
+            preprocessor = Preprocessor.from_directory(model)
+            rows = read_instructions(store, config.instructions, shard, config.shards)
+            todo = (row for row in rows if row.id not in finished)
+            with (
+                Engine.load(model, config.engine, config.precision, config.seed) as engine,
+                OrderedParts(parts, config.part_rows, progress) as output,
+            ):
+                metrics["seeded"] = float(engine.repeats())
+                progress.phase("sampling")
+                # One stream of requests, so that the engine need not wait where a part ends.
+                requests = candidates(config, todo, engine, preprocessor, output)
+                for key, answer in engine.sample(requests, config.decoding, banned=[preprocessor.image_token_id]):
+                    output.add(samples_row(config, key, answer, preprocessor.decode(answer.token_ids)))
+                    progress.count("tokens", len(answer.token_ids))
+        metrics |= measure(stored_table(store, output_uri, parts.files(), SAMPLES, ["token_ids", "finish_reason"]))
+    return Outcome(parts.files(), parts.counts(), metrics)
 
 
-def _ids(store: ArtifactStore, config: SamplesConfig, shard: int) -> Iterator[str]:
-    return (row.id for row in read_instructions(store, config.instructions, shard, config.shards))
-
-
-class Sampling:
-    """Feeds the engine without pause and writes whole instructions in their order, `part_rows` of them a part."""
-
-    def __init__(
-        self, config: SamplesConfig, engine: Engine, preprocessor: Preprocessor, parts: Parts, progress: Progress
-    ) -> None:
-        self._config = config
-        self._engine = engine
-        self._preprocessor = preprocessor
-        self._parts = parts
-        self._progress = progress
-        self._open: dict[str, Open] = {}
-
-    def run(self, todo: Iterable[Instruction | Rejected]) -> None:
-        """Sample everything; what is complete is written even when the stage is ended early."""
-        config = self._config
-        banned = (self._preprocessor.image_token_id,)
+def candidates(
+    config: SamplesConfig,
+    todo: Iterable[Instruction | Rejected],
+    engine: Engine,
+    preprocessor: Preprocessor,
+    output: OrderedParts,
+) -> Iterator[tuple[Key, Prompt, Draw]]:
+    """One request a candidate, those of one instruction in a row; rejects the instructions that cannot be asked."""
+    for instruction in todo:
+        if isinstance(instruction, Rejected):
+            output.reject(instruction)
+            continue
         try:
-            for (row, candidate), answer in self._engine.sample(self._requests(todo), config.decoding, banned):
-                self._open[row].answers[candidate] = answer
-                self._progress.count("tokens", len(answer.token_ids))
-                while len(ready := self._ready(config.part_rows)) == config.part_rows:
-                    self._write(ready)
-        finally:
-            while ready := self._ready(config.part_rows):
-                self._write(ready)
-
-    def _requests(self, todo: Iterable[Instruction | Rejected]) -> Iterator[tuple[Key, Prompt, Draw]]:
-        for row in todo:
-            if isinstance(row, Rejected):
-                self._open[row.id] = Open("", row, {})
-                continue
-            try:
-                picture = self._preprocessor.picture(row.image)
-            except BadRow as error:
-                self._open[row.id] = Open(row.question, Rejected(row.id, None, error.reason, error.detail), {})
-                continue
-            prompt = Prompt(self._preprocessor.prompt_ids(row.question), picture, picture_key=row.id)
-            self._open[row.id] = Open(row.question, None, {})
-            for candidate in range(self._config.candidates):
-                yield (row.id, candidate), prompt, self._draw(row.id, candidate)
-
-    def _draw(self, row: str, candidate: int) -> Draw:
-        return Draw(row_seed(self._config.seed, row, candidate), _temperature(self._config, candidate))
-
-    def _ready(self, most: int) -> list[str]:
-        """The first instructions, in their order, that are complete; at most `most`."""
-        ready: list[str] = []
-        for row, state in self._open.items():
-            complete = state.rejected is not None or len(state.answers) == self._config.candidates
-            if not complete or len(ready) == most:
-                break
-            ready.append(row)
-        return ready
-
-    def _write(self, ids: list[str]) -> None:
-        states = {row: self._open.pop(row) for row in ids}
-        rows = [
-            self._row(row, state, candidate) for row, state in states.items() for candidate in sorted(state.answers)
-        ]
-        rejected = [state.rejected for state in states.values() if state.rejected]
-        self._parts.write(rows, rejected)
-        self._progress.advance(len(ids))
-        self._progress.count("rejected", len(rejected))
-
-    def _row(self, row: str, state: Open, candidate: int) -> dict[str, Any]:
-        answer, draw = state.answers[candidate], self._draw(row, candidate)
-        return {
-            "id": row,
-            "candidate": candidate,
-            "question": state.question,
-            "answer": self._preprocessor.decode(answer.token_ids),
-            "token_ids": answer.token_ids,
-            "logprobs": answer.logprobs,
-            "temperature": draw.temperature,
-            "seed": draw.seed,
-            "finish_reason": answer.finish_reason,
-            "prompt_tokens": answer.prompt_tokens,
-        }
+            prompt = preprocessor.prompt(instruction.question, instruction.image)
+            engine.check(prompt)
+        except BadRow as bad:
+            output.reject(Rejected(instruction.id, None, bad.reason, bad.detail))
+            continue
+        output.begin(instruction.id, config.candidates)
+        for candidate in range(config.candidates):
+            yield (instruction.id, instruction.question, candidate), prompt, draw(config, instruction.id, candidate)
 
 
-def _temperature(config: SamplesConfig, candidate: int) -> float:
-    if not config.temperatures:
-        return config.decoding.temperature
-    return config.temperatures[candidate % len(config.temperatures)]
+def draw(config: SamplesConfig, id: str, candidate: int) -> Draw:
+    """Seed and temperature of one candidate; only the ablation of deconfounding has several temperatures."""
+    temperatures = config.temperatures or (config.decoding.temperature,)
+    return Draw(row_seed(config.seed, id, candidate), temperatures[candidate % len(temperatures)])
+
+
+def samples_row(config: SamplesConfig, key: Key, answer: Answer, text: str) -> dict[str, Any]:
+    """The row of SAMPLES for one candidate."""
+    id, question, candidate = key
+    drawn = draw(config, id, candidate)
+    return {
+        "id": id,
+        "candidate": candidate,
+        "question": question,
+        "answer": text,
+        "token_ids": answer.token_ids,
+        "logprobs": answer.logprobs,
+        "temperature": drawn.temperature,
+        "seed": drawn.seed,
+        "finish_reason": answer.finish_reason,
+        "prompt_tokens": answer.prompt_tokens,
+    }
+
+
+def measure(answers: pa.Table) -> dict[str, float]:
+    """Figures of the answers; empty where there is none."""
+    if not answers.num_rows:
+        return {}
+    return {
+        "mean_tokens": pc.mean(pc.list_value_length(answers["token_ids"])).as_py(),
+        "length_stops": pc.mean(pc.equal(answers["finish_reason"], "length")).as_py(),
+    }

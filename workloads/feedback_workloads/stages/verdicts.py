@@ -1,139 +1,172 @@
 """verdicts: the labeler accepts or rejects each claim about the picture (paper, section 3.2).
 
-The picture comes first and the claim last in every prompt, and all claims about one picture follow each other, so that
-the engine computes the picture's prefix once for all of them.
+The picture comes first and the claim last in every prompt, and all questions about one picture follow each other, so
+that the engine computes the picture's prefix once for all of them. Answers to one instruction often make the same
+claims: a question about a picture is asked once, however many of them it comes from.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
+
+import pyarrow.compute as pc
 
 from feedback_workloads.contract import VerdictsConfig, shard_uri
 from feedback_workloads.engine import Engine, Prompt, Verdict
+from feedback_workloads.ordered import OrderedParts, stored_table
 from feedback_workloads.outcome import Outcome
-from feedback_workloads.preprocess import Preprocessor
+from feedback_workloads.preprocess import Preprocessor, picture_key
 from feedback_workloads.rows import CLAIMS, VERDICTS, BadRow, Instruction, Rejected, read_instructions, shard_of
 
 if TYPE_CHECKING:
     from feedback_workloads.artifacts import ArtifactStore
-    from feedback_workloads.parts import Parts
     from feedback_workloads.progress import Progress
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The questions about one answer."""
+    """The questions about one answer, in the order of its claims."""
 
+    id: str
     candidate: int
     questions: Sequence[str]
 
 
-Questions = dict[str, list[Asked]]
-"""What is asked about each instruction's answers, by instruction id."""
+@dataclass(frozen=True)
+class Case:
+    """All that is asked about one instruction's picture, and what is known of it so far."""
 
-Key = tuple[str, int, int]
-"""Instruction id, candidate, number of the claim."""
+    asked: Sequence[Asked]
+    known: dict[str, Verdict | BadRow] = field(default_factory=dict)
+
+    @property
+    def questions(self) -> dict[str, None]:
+        """The different questions, in their order."""
+        return {question: None for one in self.asked for question in one.questions}
+
+    @property
+    def settled(self) -> bool:
+        return len(self.known) == len(self.questions)
 
 
 def run(config: VerdictsConfig, shard: int, store: ArtifactStore, progress: Progress) -> Outcome:
-    """Write VERDICTS for every answer of this shard that has a row of claims."""
+    """Write VERDICTS for every answer of this shard that has a row of claims.
+
+    Rejects answers that cannot be judged: their picture cannot be read, or one of their questions is too long. Metrics:
+    `accepted`, the share of claims that were.
+    """
     progress.phase("reading claims")
-    questions = read_questions(config, shard, store)
-    with store.append(shard_uri(config, shard), VERDICTS) as parts:
-        todo = {id: asked for id, asked in questions.items() if id not in parts.finished_ids()}
-        claims = {id: sum(len(one.questions) for one in asked) for id, asked in questions.items()}
-        progress.start(total=sum(claims.values()), done=sum(claims[id] for id in questions if id not in todo))
+    output_uri = shard_uri(config, shard)
+    cases = read_cases(config, shard, store)
+    with store.append(output_uri, VERDICTS) as parts:
+        finished = parts.finished_ids()
+        todo = {id: case for id, case in cases.items() if id not in finished}
+        progress.start(len(cases), done=len(cases) - len(todo))
         if todo:
             progress.phase("loading the labeler")
             model = store.download(config.labeler)
             preprocessor = Preprocessor.from_directory(model)
-            with Engine.load(model, config.engine, config.precision, config.seed) as engine:
+            instructions = read_instructions(store, config.instructions, shard, config.shards)
+            with (
+                Engine.load(model, config.engine, config.precision, config.seed) as engine,
+                OrderedParts(parts, config.part_rows, progress) as output,
+            ):
                 progress.phase("judging claims")
-                instructions = read_instructions(store, config.instructions, shard, config.shards)
-                Judging(config, engine, preprocessor, parts, progress).run(todo, instructions)
-        return Outcome(parts.files(), parts.counts())
+                judging = Judging(todo, engine, preprocessor, output)
+                for (id, question), verdict in engine.yes_no(judging.questions(instructions)):
+                    judging.take(id, question, verdict)
+                    progress.count("tokens", verdict.prompt_tokens - verdict.cached_tokens)
+        accepted = pc.list_flatten(stored_table(store, output_uri, parts.files(), VERDICTS, ["accepted"])["accepted"])
+    return Outcome(parts.files(), parts.counts(), {"accepted": pc.mean(accepted).as_py()} if len(accepted) else {})
 
 
-def read_questions(config: VerdictsConfig, shard: int, store: ArtifactStore) -> Questions:
-    """The questions of this shard's instructions, answers in the order of candidates."""
-    found: Questions = defaultdict(list)
-    for row in store.rows(config.claims, CLAIMS, ["id", "candidate", "questions"]):
-        if shard_of(row["id"], config.shards) == shard:
-            found[row["id"]].append(Asked(row["candidate"], row["questions"]))
-    return {id: sorted(asked, key=lambda one: one.candidate) for id, asked in found.items()}
+def read_cases(config: VerdictsConfig, shard: int, store: ArtifactStore) -> dict[str, Case]:
+    """What is asked about each of this shard's instructions, answers in the order of candidates."""
+    rows = store.rows(config.claims, CLAIMS, ["id", "candidate", "questions"])
+    mine = (Asked(**row) for row in rows if shard_of(row["id"], config.shards) == shard)
+    ordered = sorted(mine, key=lambda one: (one.id, one.candidate))
+    return {id: Case(tuple(asked)) for id, asked in groupby(ordered, key=lambda one: one.id)}
 
 
 class Judging:
-    """Feeds the engine without pause and writes whole instructions, `part_rows` of them a part."""
+    """Joins questions with pictures, and verdicts with answers."""
 
     def __init__(
-        self, config: VerdictsConfig, engine: Engine, preprocessor: Preprocessor, parts: Parts, progress: Progress
+        self, cases: dict[str, Case], engine: Engine, preprocessor: Preprocessor, output: OrderedParts
     ) -> None:
-        self._config = config
+        self._cases = cases
         self._engine = engine
         self._preprocessor = preprocessor
-        self._parts = parts
-        self._progress = progress
-        self._verdicts: dict[str, dict[Key, Verdict]] = {}
-        self._rejected: dict[str, Rejected] = {}
+        self._output = output
 
-    def run(self, todo: Questions, instructions: Iterable[Instruction | Rejected]) -> None:
-        """Judge everything; what is complete is written even when the stage is ended early."""
+    def questions(self, instructions: Iterable[Instruction | Rejected]) -> Iterator[tuple[tuple[str, str], Prompt]]:
+        """Every different question once, with its instruction's id; those about one picture in a row."""
+        missing = dict.fromkeys(self._cases)
+        for instruction in instructions:
+            if instruction.id in missing:
+                del missing[instruction.id]
+                yield from self._about(instruction)
+        for id in missing:
+            self._output.begin(id, len(self._cases[id].asked))
+            self._give_up(id, BadRow("missing-instruction", "the instructions have no such id any more"))
+
+    def _about(self, instruction: Instruction | Rejected) -> Iterator[tuple[tuple[str, str], Prompt]]:
+        id, case = instruction.id, self._cases[instruction.id]
+        self._output.begin(id, len(case.asked))
         try:
-            for key, verdict in self._engine.yes_no(self._requests(todo, instructions)):
-                self._verdicts[key[0]][key] = verdict
-                self._progress.advance()
-                self._progress.count("tokens", verdict.prompt_tokens - verdict.cached_tokens)
-                while len(ready := self._ready(todo)) == self._config.part_rows:
-                    self._write(ready, todo)
-        finally:
-            while ready := self._ready(todo):
-                self._write(ready, todo)
-
-    def _requests(
-        self, todo: Questions, instructions: Iterable[Instruction | Rejected]
-    ) -> Iterator[tuple[Key, Prompt]]:
-        for row in instructions:
-            if row.id not in todo or isinstance(row, Rejected):
-                continue
-            self._verdicts[row.id] = {}
+            if isinstance(instruction, Rejected):
+                raise BadRow(instruction.reason, instruction.detail)
+            picture, key = self._preprocessor.picture(instruction.image), picture_key(instruction.image)
+        except BadRow as bad:
+            self._give_up(id, bad)
+            return
+        for question in case.questions:
             try:
-                picture = self._preprocessor.picture(row.image)
-            except BadRow as error:
-                self._rejected[row.id] = Rejected(row.id, None, error.reason, error.detail)
+                prompt = Prompt(self._preprocessor.prompt_ids(question), picture, key)
+                self._engine.check(prompt)
+            except BadRow as bad:
+                case.known[question] = bad
                 continue
-            for asked in todo[row.id]:
-                for number, question in enumerate(asked.questions):
-                    prompt = Prompt(self._preprocessor.prompt_ids(question), picture, picture_key=row.id)
-                    yield (row.id, asked.candidate, number), prompt
+            yield (id, question), prompt
+        self._settle(id)
 
-    def _ready(self, todo: Questions) -> list[str]:
-        """The first instructions, in their order, that are complete; at most `part_rows`."""
-        ready: list[str] = []
-        for id, verdicts in self._verdicts.items():
-            wanted = sum(len(asked.questions) for asked in todo[id])
-            if (id not in self._rejected and len(verdicts) < wanted) or len(ready) == self._config.part_rows:
-                break
-            ready.append(id)
-        return ready
+    def take(self, id: str, question: str, verdict: Verdict) -> None:
+        """Keep the verdict on one question, and hand on the rows of an instruction with its last one."""
+        self._cases[id].known[question] = verdict
+        self._settle(id)
 
-    def _write(self, ids: Sequence[str], todo: Questions) -> None:
-        judged = {id: self._verdicts.pop(id) for id in ids}
-        rejected = [self._rejected.pop(id) for id in ids if id in self._rejected]
-        left_out = {one.id for one in rejected}
-        rows = [row(id, asked, judged[id]) for id in ids if id not in left_out for asked in todo[id]]
-        self._parts.write(rows, rejected)
-        self._progress.count("rejected", len(rejected))
+    def _give_up(self, id: str, why: BadRow) -> None:
+        """None of the instruction's questions can be asked."""
+        case = self._cases[id]
+        case.known.update(dict.fromkeys(case.questions, why))
+        self._settle(id)
+
+    def _settle(self, id: str) -> None:
+        if id not in self._cases or not self._cases[id].settled:
+            return
+        case = self._cases.pop(id)
+        for asked in case.asked:
+            judged = verdicts_row(asked, case.known)
+            if isinstance(judged, Rejected):
+                self._output.reject(judged)
+            else:
+                self._output.add(judged)
 
 
-def row(id: str, asked: Asked, verdicts: dict[Key, Verdict]) -> dict[str, Any]:
-    """The row of VERDICTS for one answer."""
-    found = [verdicts[id, asked.candidate, number] for number in range(len(asked.questions))]
+def verdicts_row(asked: Asked, known: dict[str, Verdict | BadRow]) -> dict[str, Any] | Rejected:
+    """The row of VERDICTS for one answer, or why it cannot be judged."""
+    found: list[Verdict] = []
+    for question in asked.questions:
+        match known[question]:
+            case BadRow(reason=reason, detail=detail):
+                return Rejected(asked.id, asked.candidate, reason, detail)
+            case verdict:
+                found.append(verdict)
     return {
-        "id": id,
+        "id": asked.id,
         "candidate": asked.candidate,
         "p_yes": [verdict.p_yes for verdict in found],
         "p_no": [verdict.p_no for verdict in found],

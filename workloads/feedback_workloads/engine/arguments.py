@@ -1,0 +1,103 @@
+"""How an engine is set up: vLLM's arguments for this hardware and for a LoRA adapter."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from feedback_workloads import contract
+from feedback_workloads.contract import BadInput
+
+ADAPTER_CONFIG: Final = "adapter_config.json"
+ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
+LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks that vLLM reserves room for; an adapter takes the next one."""
+
+CPU_BLOCK_TOKENS: Final = 32
+"""Prefixes are shared in whole blocks; this is the smallest one that vLLM takes on a CPU."""
+
+GIBIBYTE: Final = 2**30
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def engine_arguments(settings: contract.Engine, precision: Precision = "auto", seed: int = 0) -> dict[str, Any]:
+    """Arguments of vLLM's `EngineArgs` that every engine of ours has."""
+    from vllm.platforms import current_platform
+
+    on_cpu = current_platform.is_cpu()
+    arguments: dict[str, Any] = {
+        "dtype": ("float32" if on_cpu else "bfloat16") if precision == "auto" else precision,
+        "seed": seed,
+        "generation_config": "vllm",  # its end-of-sequence tokens count, its sampling defaults do not
+        "enable_prefix_caching": True,
+        "limit_mm_per_prompt": {"image": 1},
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "max_num_seqs": settings.max_num_seqs,
+        "max_model_len": settings.max_model_len,
+        "max_logprobs": 64,
+        "disable_log_stats": False,
+    }
+    if on_cpu:
+        arguments |= {
+            # Nothing is compiled, and with a given cache size nothing is profiled: ready in seconds, not in half a
+            # minute.
+            "enforce_eager": True,
+            "kv_cache_memory_bytes": settings.cpu_kv_cache_gib * GIBIBYTE,
+            "skip_mm_profiling": True,
+            "block_size": CPU_BLOCK_TOKENS,
+            # A prompt that is spread over two steps makes vLLM rewind the request's random generator, which torch
+            # cannot do on a CPU: the engine dies of "CPU Generator does not use offset".
+            "enable_chunked_prefill": False,
+        }
+    return arguments
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What the engine must know of a LoRA adapter before it loads the base.
+
+    `rank` is its largest one, `modules` are the names of the linears that it changes (`q_proj`, ...).
+    """
+
+    rank: int
+    modules: tuple[str, ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> Adapter:
+        """Read a PEFT adapter. Raises BadInput where it changes more than linears of the language model's layers."""
+        from safetensors import safe_open
+
+        config = json.loads((folder / ADAPTER_CONFIG).read_text())
+        if config.get("modules_to_save") or config.get("bias", "none") != "none" or config.get("use_dora"):
+            raise BadInput(
+                f"{folder} is not a plain LoRA adapter; merge it into its base and name the whole checkpoint"
+            )
+        with safe_open(folder / ADAPTER_WEIGHTS, "numpy") as weights:
+            # base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight
+            changed = sorted({name.partition(".lora_")[0] for name in weights.keys()})  # noqa: SIM118
+        for name in changed:
+            if ".language_model." not in name or name.endswith(".lm_head"):
+                raise BadInput(
+                    f"{folder} changes {name}, outside the language model's layers, which the engine cannot switch "
+                    "on and off; merge the adapter into its base and name the whole checkpoint"
+                )
+        rank = max(config["r"], *config.get("rank_pattern", {}).values(), 1)
+        if rank > LORA_RANKS[-1]:
+            raise BadInput(f"{folder} has rank {rank}, more than {LORA_RANKS[-1]}; merge the adapter into its base")
+        return cls(rank, tuple(sorted({name.rpartition(".")[2] for name in changed})))
+
+    def engine_arguments(self) -> dict[str, Any]:
+        """Arguments that reserve room for the adapter."""
+        return {
+            "enable_lora": True,
+            # With one place, and requests with and without the adapter in one batch, vLLM gives those without it wrong
+            # log-probabilities, silently; a spare place avoids it.
+            "max_loras": 2,
+            "max_lora_rank": next(rank for rank in LORA_RANKS if rank >= self.rank),
+            # Left to itself vLLM would wrap lm_head too, and die of a request for log-probabilities of the prompt.
+            "lora_target_modules": list(self.modules),
+        }

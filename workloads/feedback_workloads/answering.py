@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from feedback_workloads.contract import Artifact, Benchmark, Manifest, ScoresConfig, canonical_json
 from feedback_workloads.engine import Answer as Sampled
 from feedback_workloads.engine import Draw, Engine, Prompt
-from feedback_workloads.engine.engine import ADAPTER_CONFIG
+from feedback_workloads.engine.arguments import ADAPTER_CONFIG
 from feedback_workloads.entry import versions
 from feedback_workloads.evaluation import BASELINE, Answer, with_rewards
+from feedback_workloads.ordered import OrderedParts
 from feedback_workloads.preprocess import Preprocessor
-from feedback_workloads.rows import SAMPLES, Instruction, row_seed
+from feedback_workloads.rows import SAMPLES, BadRow, Instruction, Rejected, row_seed
 
 if TYPE_CHECKING:
     from feedback_workloads.artifacts import ArtifactStore
@@ -55,7 +56,8 @@ class Answers:
     ) -> None:
         self.checkpoints = checkpoints
         self.artifacts: dict[str, Artifact] = {}
-        """The artifacts of answers, by the path of each below this stage's own."""
+        """The artifacts of answers, by the path of each below this stage's own; `counts` are those of their rows."""
+        self.counts: dict[str, Mapping[str, int]] = {}
         self._config = config
         self._output = output
         self._store = store
@@ -87,21 +89,18 @@ class Answers:
     def _drawn(self, model: str, part: Part, asked: Sequence[Instruction], candidates: range) -> list[Row]:
         """SAMPLES of `model`: the given candidates of each question."""
 
-        def draw(questions: Sequence[Instruction]) -> list[Row]:
+        def draw(todo: Sequence[Instruction], output: OrderedParts) -> None:
             engine = self._load(model)
             self._progress.phase(f"{model} answers {part.name}")
-            prompts = {one.id: self._prompt(part, one) for one in questions}
             requests = (
-                ((one.id, candidate), prompts[one.id], self._draw(one.id, candidate))
-                for one in questions
+                ((question.id, question.question, candidate), prompt, self._draw(question.id, candidate))
+                for question, prompt in self._prompts(todo, len(candidates), output)
                 for candidate in candidates
             )
             banned = (self._preprocessor.image_token_id,)
-            answers = dict(engine.sample(requests, self._config.decoding, banned))
-            self._progress.count("tokens", sum(len(answer.token_ids) for answer in answers.values()))
-            return [
-                self._row(one, candidate, answers[one.id, candidate]) for one in questions for candidate in candidates
-            ]
+            for key, answer in engine.sample(requests, self._config.decoding, banned):
+                output.add(self._row(key, answer))
+                self._progress.count("tokens", len(answer.token_ids))
 
         name = f"answers/{model}/{part.name}/{candidates.start}-{candidates.stop - 1}"
         return self._kept(name, asked, len(candidates), draw) if candidates else []
@@ -112,39 +111,61 @@ class Answers:
         for row in drawn:
             rows_of.setdefault(row["id"], []).append(row)
 
-        def weigh(questions: Sequence[Instruction]) -> list[Row]:
+        def weigh(todo: Sequence[Instruction], output: OrderedParts) -> None:
             engine = self._load(BASELINE)
             self._progress.phase(f"weighing answers to {part.name}")
-            prompts = {one.id: self._prompt(part, one) for one in questions}
-            rows = {(row["id"], row["candidate"]): row for one in questions for row in rows_of[one.id]}
-            requests = ((key, prompts[key[0]], row["token_ids"]) for key, row in rows.items())
-            logprobs = dict(engine.score(requests))
-            return [{**row, "logprobs": logprobs[key]} for key, row in rows.items()]
+            rows = {(row["id"], row["candidate"]): row for question in todo for row in rows_of[question.id]}
+            requests = (
+                ((row["id"], row["candidate"]), prompt, row["token_ids"])
+                for question, prompt in self._prompts(todo, self._config.best_of, output)
+                for row in rows_of[question.id]
+            )
+            for key, logprobs in engine.score(requests):
+                output.add({**rows[key], "logprobs": logprobs})
 
-        return self._kept(f"reference/{part.name}", asked, self._config.best_of, weigh)
+        answered = [question for question in asked if question.id in rows_of]
+        return self._kept(f"reference/{part.name}", answered, self._config.best_of, weigh)
+
+    def _prompts(
+        self, todo: Iterable[Instruction], rows_each: int, output: OrderedParts
+    ) -> Iterator[tuple[Instruction, Prompt]]:
+        """The prompt of each question that the model can read; the others are rejected."""
+        assert self._engine is not None
+        for question in todo:
+            try:
+                prompt = self._preprocessor.prompt(question=question.question, data=question.image)
+                self._engine.check(prompt)
+            except BadRow as bad:
+                output.reject(Rejected(question.id, None, bad.reason, bad.detail))
+                continue
+            output.begin(question.id, rows_each)
+            yield question, prompt
 
     def _kept(
         self,
         name: str,
         asked: Sequence[Instruction],
         answers_each: int,
-        work: Callable[[Sequence[Instruction]], list[Row]],
+        work: Callable[[Sequence[Instruction], OrderedParts], None],
     ) -> list[Row]:
         """The rows of the artifact `name`; what is missing of it is worked out, a part at a time."""
         folder = f"{self._output}/{name}"
         found = self._store.find(folder)
-        if found is None:
+        if found:
+            manifest, self.artifacts[name] = found
+            self._progress.advance(len(asked))
+        else:
             with self._store.append(folder, SAMPLES) as parts:
                 finished = parts.finished_ids()
-                self._progress.advance(answers_each * len(finished))
+                self._progress.advance(len(finished))
                 todo = [question for question in asked if question.id not in finished]
-                for questions in _chunks(todo, max(1, PART_ANSWERS // answers_each)):
-                    parts.write(work(questions))
-                    self._progress.advance(answers_each * len(questions))
-            self.artifacts[name] = self._store.publish(folder, self._manifest(name, parts))
-        else:
-            self.artifacts[name] = found[1]
-            self._progress.advance(answers_each * len(asked))
+                if todo:
+                    part_rows = max(1, PART_ANSWERS // answers_each)
+                    with OrderedParts(parts, part_rows, self._progress) as output:
+                        work(todo, output)
+            manifest = self._manifest(name, parts)
+            self.artifacts[name] = self._store.publish(folder, manifest)
+        self.counts[name] = manifest.counts
         return list(self._store.rows([self.artifacts[name]], SAMPLES))
 
     def _manifest(self, name: str, parts: Parts) -> Manifest:
@@ -176,19 +197,16 @@ class Answers:
             self._loaded = model
         return self._engine
 
-    def _prompt(self, part: Part, question: Instruction) -> Prompt:
-        picture = self._preprocessor.picture(question.image)
-        return Prompt(self._preprocessor.prompt_ids(question.question), picture, f"{part.name}/{question.id}")
-
     def _draw(self, id: str, candidate: int) -> Draw:
         return Draw(row_seed(self._config.seed, id, candidate), self._config.decoding.temperature)
 
-    def _row(self, question: Instruction, candidate: int, answer: Sampled) -> Row:
-        draw = self._draw(question.id, candidate)
+    def _row(self, key: tuple[str, str, int], answer: Sampled) -> Row:
+        id, question, candidate = key
+        draw = self._draw(id, candidate)
         return {
-            "id": question.id,
+            "id": id,
             "candidate": candidate,
-            "question": question.question,
+            "question": question,
             "answer": self._preprocessor.decode(answer.token_ids),
             "token_ids": answer.token_ids,
             "logprobs": answer.logprobs,
@@ -201,7 +219,3 @@ class Answers:
 
 def _answer(row: Row) -> Answer:
     return Answer(row["id"], row["candidate"], row["answer"], len(row["token_ids"]), math.fsum(row["logprobs"]))
-
-
-def _chunks(questions: Sequence[Instruction], size: int) -> Iterator[Sequence[Instruction]]:
-    return (questions[start : start + size] for start in range(0, len(questions), size))

@@ -67,14 +67,14 @@ def run(config: ScoresConfig, shard: int, store: ArtifactStore, progress: Progre
     progress.phase("reading the benchmarks")
     questions, rejected = read_questions(config, store)
     checkpoints = find_checkpoints(config, store)
-    progress.start(total=number_of_answers(config, questions, len(checkpoints)))
+    progress.start(total=number_of_rounds(questions, len(checkpoints)))
     output = shard_uri(config, shard)
     with Answers(config, output, store, progress, checkpoints) as answers:
         cards, said = evaluate(config, questions, answers)
     first, card = config.benchmarks[0], cards[config.benchmarks[0].name]
     summary = {
         "benchmark": first.name,
-        "questions": {part.split: len(asked) for part, asked in questions.items() if part.benchmark == first},
+        "questions": {part.split: len(said[BASELINE, part]) for part in questions if part.benchmark == first},
         "rule": RULE.format(benchmark=first.name, ratio=config.min_recall_ratio),
         "selected": card.chosen.name,
         "selected_step": card.chosen.step,
@@ -84,12 +84,7 @@ def run(config: ScoresConfig, shard: int, store: ArtifactStore, progress: Progre
     rows = write_rows(store, output, said)
     return Outcome(
         files=(*rows, store.put(canonical_json(summary), output, SCORES_NAME)),
-        counts={
-            "rows": sum(map(len, questions.values())),
-            "rejected": len(rejected),
-            **Counter(f"rejected_{row.reason}" for row in rejected),
-            "answers": sum(map(len, said.values())),
-        },
+        counts=count(said, rejected, answers),
         metrics=card.metrics(),
         artifacts={"aligned": checkpoints[card.chosen.name], **answers.artifacts},
     )
@@ -125,6 +120,17 @@ def evaluate(config: ScoresConfig, questions: Questions, answers: Answers) -> tu
             curve=best_of_curve(ranked, config.best_of, figures),
         )
     return cards, said
+
+
+def count(said: Said, rejected: Sequence[Rejected], answers: Answers) -> dict[str, int]:
+    """Questions that were answered, those that could not be put or judged with the reasons, and answers in all."""
+    counts = Counter(f"rejected_{row.reason}" for row in rejected)
+    answered = 0
+    for name, found in answers.counts.items():
+        if name.startswith(f"answers/{BASELINE}/"):  # the other models are asked the same
+            answered += found["rows"]
+            counts.update({reason: number for reason, number in found.items() if reason.startswith("rejected_")})
+    return {"rows": answered, "rejected": counts.total(), **counts, "answers": sum(map(len, said.values()))}
 
 
 def judge(part: Part, asked: Sequence[Instruction], answers: Sequence[Answer]) -> list[Marked]:
@@ -204,7 +210,7 @@ def step_of(checkpoint: str) -> int:
     return int(found[0])
 
 
-def number_of_answers(config: ScoresConfig, questions: Questions, checkpoints: int) -> int:
-    """How many answers are drawn, and how many of them are weighed by the baseline, in all."""
+def number_of_rounds(questions: Questions, checkpoints: int) -> int:
+    """How often a question is put in all: once to every model, and twice more to rank the answers of one of them."""
     reported = sum(len(asked) for part, asked in questions.items() if part.split == part.benchmark.report)
-    return (1 + checkpoints) * sum(map(len, questions.values())) + (2 * config.best_of - 1) * reported
+    return (1 + checkpoints) * sum(map(len, questions.values())) + 2 * reported

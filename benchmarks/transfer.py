@@ -102,8 +102,7 @@ def _ratio(name: str, amount: float, seconds: tuple[float, float], goal: str) ->
 
 def _download(store: ArtifactStore, artifact: Artifact) -> None:
     """Download with nothing in the cache."""
-    shutil.rmtree(store.cache, ignore_errors=True)
-    store.download(artifact)
+    shutil.rmtree(store.download(artifact))
 
 
 def _artifact(store: ArtifactStore, folder: Path, uri: str) -> Artifact:

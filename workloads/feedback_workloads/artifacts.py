@@ -6,19 +6,20 @@ the folder that FEEDBACK_CACHE names.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from feedback_workloads import hub
+from feedback_workloads.cache import Cache
 from feedback_workloads.contract import (
     MANIFEST_NAME,
     Artifact,
@@ -26,7 +27,6 @@ from feedback_workloads.contract import (
     FileEntry,
     Manifest,
     Source,
-    Temporary,
     canonical_json,
 )
 from feedback_workloads.objects import Absent, Digest, FileObjects, Listed, Objects, digest_of, join, local_path
@@ -55,8 +55,8 @@ class ArtifactStore:
     """
 
     def __init__(self, cache: Path) -> None:
-        """Make a store that keeps its downloads in `cache`; connects to nothing yet."""
-        self.cache = cache
+        """Make a store that keeps its downloads in the folder `cache`; connects to nothing yet."""
+        self._cache = Cache(cache)
         self._files = FileObjects()
         self._s3: Objects | None = None
         self._connecting = threading.Lock()
@@ -91,16 +91,20 @@ class ArtifactStore:
 
     def manifest(self, ref: Artifact | Source) -> Manifest:
         """Read the manifest of `ref`; BadInput where there is none or its digest is not the one asked for."""
+        manifest, _ = self._verified(ref)
+        return manifest
+
+    def _verified(self, ref: Artifact | Source) -> tuple[Manifest, Artifact]:
         found = self.find(ref.uri)
         if found is None:
             raise BadInput(f"there is no artifact at {ref.uri} (it has no {MANIFEST_NAME}); {_remedy(ref.uri)}")
-        manifest, artifact = found
+        _, artifact = found
         if ref.sha256 not in {None, artifact.sha256}:
             raise BadInput(
                 f"the {MANIFEST_NAME} of {ref.uri} has SHA-256 {artifact.sha256}, not {ref.sha256} as asked for; "
                 "give the digest that is there, or make the artifact anew"
             )
-        return manifest
+        return found
 
     def publish(self, uri: str, manifest: Manifest) -> Artifact:
         """Write the manifest, which makes the artifact whole: call it after every file is stored.
@@ -144,77 +148,48 @@ class ArtifactStore:
         unless a digest was asked for. The folder is shared by all callers: read it, never write to it.
         """
         if ref.uri.startswith("hf://"):
-            return self._local(fetch_from_hub(ref), ref)
+            return self._local(hub.fetch(ref.uri, ref.revision if isinstance(ref, Source) else None), ref)
         if not ref.uri.startswith("s3://"):
             return self._local(local_path(ref.uri), ref)
-        found = None if ref.sha256 else self.find(ref.uri)
-        if found is None and ref.sha256 is None:
-            return self._cached_listing(ref.uri)
-        manifest = found[0] if found else self.manifest(ref)
-        return self._cached_artifact(ref.uri, manifest)
+        found = self._verified(ref) if ref.sha256 else self.find(ref.uri)
+        return self._fetch_artifact(*found) if found else self._fetch_listing(ref.uri)
 
     def _local(self, folder: Path, ref: Artifact | Source) -> Path:
         if not folder.is_dir():
             raise BadInput(f"there is no folder {ref.uri}; {_remedy(ref.uri)}")
         if ref.sha256 is not None:
-            manifest = self.manifest(ref.model_copy(update={"uri": str(folder)}))
-            for entry in manifest.files:
-                _check(ref.uri, entry, digest_of(folder / _safe(ref.uri, entry.name)))
+            for entry in self.manifest(ref.model_copy(update={"uri": str(folder)})).files:
+                file = folder / _safe(ref.uri, entry.name)
+                _check(ref.uri, entry, _present(ref.uri, entry.name, partial(digest_of, file)))
         return folder
 
-    def _cached_artifact(self, uri: str, manifest: Manifest) -> Path:
-        objects, data = self.objects(uri), manifest.encode()
+    def _fetch_artifact(self, manifest: Manifest, artifact: Artifact) -> Path:
+        uri, objects = artifact.uri, self.objects(artifact.uri)
+        files = (*manifest.files, FileEntry(name=MANIFEST_NAME, sha256=artifact.sha256, bytes=0))
 
         def fetch(folder: Path) -> None:
             def download(entry: FileEntry) -> None:
-                file = folder / _safe(uri, entry.name)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                _check(
-                    uri,
-                    entry,
-                    _present(uri, entry.name, lambda: objects.download(join(uri, entry.name), file, entry.bytes)),
-                )
+                read = partial(objects.download, join(uri, entry.name), _place(folder, uri, entry.name), entry.bytes)
+                _check(uri, entry, _present(uri, entry.name, read))
 
-            _each(download, manifest.files, size=lambda entry: entry.bytes)
-            (folder / MANIFEST_NAME).write_bytes(data)
+            _each(download, files, size=lambda entry: entry.bytes)
 
-        return self._cached(Digest.of(data).sha256, fetch)
+        return self._cache.get(artifact.sha256, fetch)
 
-    def _cached_listing(self, uri: str) -> Path:
+    def _fetch_listing(self, uri: str) -> Path:
         objects, files = self.objects(uri), list(self.objects(uri).list(uri))
         if not files:
             raise BadInput(f"there is nothing at {uri}; {_remedy(uri)}")
 
         def fetch(folder: Path) -> None:
             def download(listed: Listed) -> None:
-                file = _place(folder, uri, listed.name)
-                _present(uri, listed.name, lambda: objects.download(join(uri, listed.name), file, listed.size))
+                read = partial(objects.download, join(uri, listed.name), _place(folder, uri, listed.name), listed.size)
+                _present(uri, listed.name, read)
 
             _each(download, files, size=lambda listed: listed.size)
 
         identity = canonical_json([uri, *([listed.name, listed.size, listed.tag] for listed in files)])
-        return self._cached(Digest.of(identity).sha256, fetch)
-
-    def _cached(self, digest: str, fetch: Callable[[Path], None]) -> Path:
-        """Return the cache's folder `digest`, which `fetch` fills where it is not there yet.
-
-        One process fetches and the others wait for it. A folder has its name only once it is complete.
-        """
-        folder, partial = self.cache / digest, self.cache / f"{digest}.partial"
-        if folder.is_dir():
-            return folder
-        self.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(self.cache / f"{digest}.lock"):
-            if folder.is_dir():
-                return folder
-            shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
-            partial.mkdir()
-            try:
-                fetch(partial)
-                partial.rename(folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-        return folder
+        return self._cache.get(Digest.of(identity).sha256, fetch)
 
     # ── tables ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -252,7 +227,7 @@ class ArtifactStore:
 
     def read(self, uri: str, entry: FileEntry) -> bytes:
         """Return the content of one file below the folder `uri`, verified."""
-        data = _present(uri, entry.name, lambda: self.objects(uri).read(join(uri, entry.name)))
+        data = _present(uri, entry.name, partial(self.objects(uri).read, join(uri, entry.name)))
         _check(uri, entry, Digest.of(data))
         return data
 
@@ -265,27 +240,6 @@ class ArtifactStore:
         from feedback_workloads.parts import Parts
 
         yield Parts(self.objects(uri), uri, schema)
-
-
-def fetch_from_hub(ref: Artifact | Source) -> Path:
-    """Return the local snapshot of `hf://owner/name` or `hf://datasets/owner/name` at the source's revision."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    name = ref.uri.removeprefix("hf://")
-    kind = "dataset" if name.startswith("datasets/") else "model"
-    revision = ref.revision if isinstance(ref, Source) else None
-    try:
-        return Path(snapshot_download(name.removeprefix("datasets/"), repo_type=kind, revision=revision))
-    except LocalEntryNotFoundError as error:
-        raise Temporary(
-            f"the Hugging Face hub cannot be reached for {ref.uri}; check the network or HF_ENDPOINT"
-        ) from error
-    except (HfHubHTTPError, HFValidationError) as error:
-        raise BadInput(
-            f"the Hugging Face hub has no {ref.uri} at revision {revision or 'main'} for this user; "
-            "mend the URI or the revision, or set HF_TOKEN"
-        ) from error
 
 
 def _each(action: Callable[[Item], Result], items: Iterable[Item], size: Callable[[Item], int]) -> list[Result]:
@@ -302,8 +256,7 @@ def _present(uri: str, name: str, read: Callable[[], Result]) -> Result:
         return read()
     except Absent as error:
         raise BadInput(
-            f"the file {name} of {uri} is missing although its {MANIFEST_NAME} names it; "
-            "delete the folder to make the artifact anew"
+            f"the file {name} of {uri} is missing although it was listed; delete the folder to make the artifact anew"
         ) from error
 
 
@@ -345,13 +298,5 @@ def _entry(name: str, digest: Digest, rows: int | None) -> FileEntry:
 
 def _remedy(uri: str) -> str:
     if uri.startswith(SHAPES_URI):
-        return "run `make shapes` to build the shapes world"
+        return "run `feedback shapes` to build the shapes world"
     return "check the URI, or run the stage that makes it"
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Hold an exclusive lock between processes; the kernel lets go of it when its holder dies."""
-    with file.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

@@ -125,9 +125,12 @@ class HashingWriter:
 
 
 def digest_of(file: Path) -> Digest:
-    """Return the digest of a local file."""
-    with file.open("rb") as stream:
-        return Digest(hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell())
+    """Return the digest of a local file; raises Absent where there is none."""
+    try:
+        with file.open("rb") as stream:
+            return Digest(hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell())
+    except FileNotFoundError as error:
+        raise Absent(str(file)) from error
 
 
 class FileObjects:

@@ -67,7 +67,7 @@ IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())
 PAIRS = pa.schema(
     [
         _strict("id", pa.string()),
-        _strict("image", IMAGE),
+        pa.field("image", IMAGE),  # datasets takes it for a picture only where it may be null
         _strict("question", pa.string()),
         _strict("chosen", pa.string()),
         _strict("rejected", pa.string()),

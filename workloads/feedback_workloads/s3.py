@@ -8,10 +8,10 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import boto3
@@ -34,8 +34,10 @@ SINGLE_REQUEST_BYTES = 8 << 20
 PART_BYTES = 8 << 20
 PART_LIMIT = 10_000
 """S3 allows this many parts an upload."""
-ATTEMPTS = 6
-"""How often a request is tried: about 15 seconds of waiting in all. AWS_MAX_ATTEMPTS overrides it."""
+ROUNDS = 6
+"""How often an action is done that fails in spite of boto3's own quick retries: about 15 seconds of waiting in all.
+AWS_MAX_ATTEMPTS, where it is less, bounds these and those."""
+LONGEST_WAIT_SECONDS = 20.0
 
 CLIENT = Config(
     connect_timeout=10,
@@ -47,6 +49,9 @@ CLIENT = Config(
 BROKEN_CONNECTIONS = (
     errors.HTTPClientError,
     errors.ConnectionError,
+    errors.IncompleteReadError,
+    errors.ChecksumError,
+    errors.FlexibleChecksumError,
     RetriesExceededError,
     ConnectionError,
     TimeoutError,
@@ -67,21 +72,23 @@ class S3Objects:
         def read() -> bytes:
             return self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
 
-        with sentences(uri):
-            return again(read)
+        return patiently(uri, read)
 
     def write(self, uri: str, data: bytes) -> None:
         bucket, key = split(uri)
-        with sentences(uri):
+
+        def write() -> None:
             self._client.put_object(Bucket=bucket, Key=key, Body=data, ChecksumSHA256=_checksum(data))
+
+        patiently(uri, write)
 
     def create(self, uri: str, data: bytes) -> bool:
         bucket, key = split(uri)
-        with sentences(uri):
+        checksum = _checksum(data)
+
+        def create() -> bool:
             try:
-                self._client.put_object(
-                    Bucket=bucket, Key=key, Body=data, ChecksumSHA256=_checksum(data), IfNoneMatch="*"
-                )
+                self._client.put_object(Bucket=bucket, Key=key, Body=data, ChecksumSHA256=checksum, IfNoneMatch="*")
             except errors.ClientError as error:
                 match _status(error):
                     case 412:
@@ -90,7 +97,9 @@ class S3Objects:
                         return self._create_unless_read(uri, data)
                     case _:
                         raise
-        return True
+            return True
+
+        return patiently(uri, create)
 
     def _create_unless_read(self, uri: str, data: bytes) -> bool:
         try:
@@ -107,10 +116,14 @@ class S3Objects:
             self.write(uri, data)
             return Digest.of(data)
         bucket, key = split(uri)
-        with file.open("rb") as stream, sentences(uri):
-            reader = HashingReader(stream)
-            self._client.upload_fileobj(reader, bucket, key, Config=_transfer(size))
-        return reader.digest()
+
+        def upload() -> Digest:
+            with file.open("rb") as stream:
+                reader = HashingReader(stream)
+                self._client.upload_fileobj(cast(IO[bytes], reader), bucket, key, Config=_transfer(size))
+            return reader.digest()
+
+        return patiently(uri, upload)
 
     def download(self, uri: str, file: Path, size: int) -> Digest:
         if size <= SINGLE_REQUEST_BYTES:
@@ -119,37 +132,41 @@ class S3Objects:
                 file.write_bytes(data)
             return Digest.of(data)
         bucket, key = split(uri)
-        with naming(file), file.open("wb") as stream, sentences(uri):
-            writer = HashingWriter(stream)
-            self._client.download_fileobj(bucket, key, writer, Config=_transfer(size))
-        return writer.digest()
+
+        def download() -> Digest:
+            with naming(file), file.open("wb") as stream:
+                writer = HashingWriter(stream)
+                self._client.download_fileobj(bucket, key, cast(IO[bytes], writer), Config=_transfer(size))
+            return writer.digest()
+
+        return patiently(uri, download)
 
     def list(self, uri: str) -> Iterator[Listed]:
         bucket, prefix = split(uri.rstrip("/") + "/")
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        with sentences(uri):
-            for page in pages:
-                for found in page.get("Contents", ()):
-                    if name := found["Key"].removeprefix(prefix):
-                        yield Listed(name, found["Size"], found["ETag"])
+
+        def find() -> Sequence[Listed]:
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+            found = (one for page in pages for one in page.get("Contents", ()) if one["Key"] != prefix)
+            return [Listed(one["Key"].removeprefix(prefix), one["Size"], one["ETag"]) for one in found]
+
+        yield from patiently(uri, find)
 
     def delete(self, uri: str) -> None:
         bucket, key = split(uri)
-        with sentences(uri):
-            self._client.delete_object(Bucket=bucket, Key=key)
+        patiently(uri, lambda: self._client.delete_object(Bucket=bucket, Key=key))
 
 
 def connect() -> S3Client:
-    """Make a client; nothing is sent yet. Raises BadInput where AWS_ENDPOINT_URL is not a URL."""
-    retries: dict[str, Any] = {}
-    if "AWS_RETRY_MODE" not in os.environ:
-        retries["mode"] = "standard"
-    if "AWS_MAX_ATTEMPTS" not in os.environ:
-        retries["total_max_attempts"] = ATTEMPTS
+    """Make a client; nothing is sent yet. Raises BadInput where the AWS_* variables make no sense."""
+    # Only where nothing else is asked for: AWS_RETRY_MODE would give way to it.
+    retries: Any = {} if "AWS_RETRY_MODE" in os.environ else {"mode": "standard"}
     try:
         return boto3.Session().client("s3", config=CLIENT.merge(Config(retries=retries)))
-    except ValueError as error:
-        raise BadInput(f"cannot use AWS_ENDPOINT_URL: {error}; give a URL such as https://s3.example.com") from error
+    except (ValueError, errors.BotoCoreError) as error:
+        raise BadInput(
+            f"the AWS_* variables do not make an S3 client ({_line(error)}); "
+            "mend them: AWS_ENDPOINT_URL, for one, is a URL such as https://s3.example.com"
+        ) from error
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -166,14 +183,21 @@ def _checksum(data: bytes) -> str:
     return base64.b64encode(hashlib.sha256(data).digest()).decode()
 
 
-def again(action: Callable[[], Result]) -> Result:
-    """Run `action` anew where the connection breaks while a body is read, which botocore's retries do not cover."""
-    for attempt in range(ATTEMPTS - 1):
+def patiently(uri: str, action: Callable[[], Result]) -> Result:
+    """Do `action`, anew after a pause where it fails in a way that may pass. Errors come as `sentences` says.
+
+    boto3 itself tries each request a few times within a second or two, but not the reading of an answer's body, and
+    hardly when many requests fail at once.
+    """
+    rounds = min(ROUNDS, int(os.environ.get("AWS_MAX_ATTEMPTS", ROUNDS)))
+    for done in range(1, rounds):
         try:
-            return action()
-        except (errors.ResponseStreamingError, errors.ReadTimeoutError, errors.IncompleteReadError):
-            time.sleep(random.uniform(0, 2**attempt))
-    return action()
+            with sentences(uri):
+                return action()
+        except Temporary:
+            time.sleep(random.uniform(0, min(2 ** (done - 1), LONGEST_WAIT_SECONDS)))
+    with sentences(uri):
+        return action()
 
 
 def _transfer(size: int) -> TransferConfig:
@@ -206,6 +230,12 @@ def sentences(uri: str) -> Iterator[None]:
             f"the S3 server cannot be reached for {uri} after several attempts ({_line(error)}); "
             "check AWS_ENDPOINT_URL and that the server is up"
         ) from error
+    except errors.CredentialRetrievalError as error:
+        raise Temporary(
+            f"the S3 credentials for {uri} cannot be had now ({_line(error)}); check the service that gives them"
+        ) from error
+    except errors.BotoCoreError as error:
+        raise BadInput(f"S3 cannot be used for {uri} ({_line(error)}); mend the AWS_* variables") from error
 
 
 def _translated(uri: str, error: errors.ClientError) -> Exception:

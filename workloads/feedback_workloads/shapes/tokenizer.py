@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
@@ -44,13 +45,23 @@ def words() -> tuple[str, ...]:
     return tuple(dict.fromkeys(chain(SPECIAL, answers, found)))
 
 
+@cache
+def word_ids() -> dict[str, int]:
+    """The id of every token."""
+    return {word: i for i, word in enumerate(words())}
+
+
+def encode(text: str) -> list[int]:
+    """The ids of a text without special tokens, as the tokenizer gives them. Raises KeyError on a word it lacks."""
+    return [word_ids()[word] for word in re.findall(_WORD, text)]
+
+
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """A word-level tokenizer whose decoding restores every text of this world exactly."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {word: i for i, word in enumerate(words())}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer = Tokenizer(models.WordLevel(word_ids(), unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), "isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(

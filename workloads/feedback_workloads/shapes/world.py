@@ -87,7 +87,7 @@ def rows(seed: int, split: Split, count: int) -> list[Row]:
     return [Row(f"{split}-{i:05d}", next(unique), rng.choice(INSTRUCTIONS)) for i in range(count)]
 
 
-def scenes(seed: int, split: Split) -> Iterator[Scene]:
+def scenes(seed: int | str, split: Split) -> Iterator[Scene]:
     """An endless stream of the scenes of `split`. They occur in no other split, whatever the seed."""
     rng = Random(f"scenes/{split}/{seed}")
     while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -18,6 +19,7 @@ CHAT_TEMPLATE: Final = (
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 PATCH: Final = 14
+LESSONS: Final = 500
 
 
 def tiny_llava(directory: Path, seed: int = 0, *, side: int = 56, hidden: int = 64, layers: int = 2) -> Path:
@@ -91,16 +93,10 @@ def byte_tokenizer():  # type: ignore[no-untyped-def]
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = ("yes", "no", "Yes", "No")
-    merges = {
-        "yes": [("y", "e"), ("ye", "s")],
-        "no": [("n", "o")],
-        "Yes": [("Y", "e"), ("Ye", "s")],
-        "No": [("N", "o")],
-    }
-    pieces = ["ye", "Ye", *words]
-    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *alphabet, *pieces])}
-    bpe = Tokenizer(models.BPE(vocabulary, [merge for word in words for merge in merges[word]]))
+    merges = [("y", "e"), ("ye", "s"), ("n", "o"), ("Y", "e"), ("Ye", "s"), ("N", "o")]
+    merges += [("Ġ", "yes"), ("Ġ", "no"), ("Ġ", "Yes"), ("Ġ", "No")]
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *alphabet, *map("".join, merges)])}
+    bpe = Tokenizer(models.BPE(vocabulary, merges))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
@@ -110,7 +106,59 @@ def byte_tokenizer():  # type: ignore[no-untyped-def]
         eos_token="</s>",
         extra_special_tokens={"image_token": "<image>"},
         clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE,
     )
+
+
+def tiny_llm(directory: Path, replies: Mapping[str, str], seed: int = 0) -> Path:
+    """Save a text model that has learnt by heart what to reply to each message; returns `directory`.
+
+    What it says to other messages is anything.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = byte_tokenizer()
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=2048,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    prompts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": message}], add_generation_prompt=True, return_dict=False
+        )
+        for message in replies
+    ]
+    targets = [[*tokenizer(reply)["input_ids"], tokenizer.eos_token_id] for reply in replies.values()]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
+    for _ in range(LESSONS):
+        known = True
+        for prompt, target in zip(prompts, targets, strict=True):
+            logits = model(torch.tensor([[*prompt, *target]])).logits[0, len(prompt) - 1 : -1]
+            loss = torch.nn.functional.cross_entropy(logits, torch.tensor(target))
+            loss.backward()
+            known &= loss.item() < 0.02
+        if known:
+            break
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    else:
+        raise AssertionError(f"{LESSONS} lessons did not suffice")
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
 
 
 def picture(seed: int, width: int = 80, height: int = 60) -> bytes:

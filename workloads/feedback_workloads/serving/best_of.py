@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from feedback_workloads.ranking import order, reward
+from feedback_workloads.rows import row_seed
 from feedback_workloads.serving.protocol import Score
 
 if TYPE_CHECKING:
-    from feedback_workloads.engine.engine import Prompt
+    from feedback_workloads.preprocess import Prompt
     from feedback_workloads.serving.engines import Candidate, Engines, Sampling
 
 

@@ -6,8 +6,8 @@ reference with it off, request by request.
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from safetensors import safe_open
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.lora.request import LoRARequest
@@ -24,16 +23,9 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from feedback_workloads.contract import BadInput
-from feedback_workloads.engine.engine import (
-    ADAPTER_CONFIG,
-    BANNED,
-    LORA_RANKS,
-    Prompt,
-    _arguments,
-    _engine_prompt,
-    _of_tokens,
-)
-from feedback_workloads.preprocess import Preprocessor
+from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter, engine_arguments
+from feedback_workloads.engine.engine import BANNED, engine_prompt, of_tokens
+from feedback_workloads.preprocess import Preprocessor, Prompt
 from feedback_workloads.serving.protocol import FinishReason
 
 if TYPE_CHECKING:
@@ -42,9 +34,8 @@ if TYPE_CHECKING:
 
     from feedback_workloads.serving.settings import Settings
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-
-GIBIBYTE = 2**30
+END_SECONDS = 1.0
+"""What an engine's process gets to end by itself; it holds nothing that has to be saved."""
 
 PICTURE_CACHE_GIB = 0.5
 """Prepared pictures kept for other candidates and turns; each engine keeps two such caches."""
@@ -106,7 +97,7 @@ class Engines:
         try:
             second = _load(reference, _reference_arguments(settings))
         except BaseException:
-            first.shutdown()
+            first.shutdown(timeout=END_SECONDS)
             raise
         return cls(preprocessor, first, second, None)
 
@@ -125,7 +116,7 @@ class Engines:
 
     def close(self) -> None:
         for engine in {self._policy, self._reference}:
-            engine.shutdown()
+            engine.shutdown(timeout=END_SECONDS)
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> Candidate:
         """Sample one answer from the policy."""
@@ -134,7 +125,7 @@ class Engines:
         return Candidate(
             text=answer.text,
             token_ids=tuple(answer.token_ids),
-            logp=math.fsum(_of_tokens(answer.logprobs, answer.token_ids)),
+            logp=math.fsum(of_tokens(answer.logprobs, answer.token_ids)),
             finish_reason=_finish_reason(answer.finish_reason),
         )
 
@@ -153,12 +144,19 @@ class Engines:
                 yield Piece(piece.text, len(piece.token_ids), reason)
 
     async def reference_logp(self, prompt: Prompt, token_ids: Sequence[int]) -> float:
-        """Sum of the reference's raw log-probabilities of an answer's tokens: one prefill, nothing generated."""
-        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
-        whole = replace(prompt, ids=(*prompt.ids, *token_ids))
+        """Sum of the reference's raw log-probabilities of an answer's tokens: a prefill and one step.
+
+        Whatever the policy wrote can be scored, up to the end of the context.
+        """
+        *first, last = token_ids
+        params = SamplingParams(
+            max_tokens=1, temperature=0.0, prompt_logprobs=0, logprob_token_ids=[last], detokenize=False
+        )
+        whole = replace(prompt, ids=(*prompt.ids, *first))
         output = await _finish(self._reference, whole, params, adapter=None)
         assert output.prompt_logprobs is not None
-        return math.fsum(_of_tokens(list(output.prompt_logprobs)[-len(token_ids) :], token_ids))
+        known = list(output.prompt_logprobs)[len(output.prompt_logprobs) - len(first) :]
+        return math.fsum((*of_tokens(known, first), *of_tokens(output.outputs[0].logprobs, [last])))
 
     def _params(self, sampling: Sampling, kind: RequestOutputKind) -> SamplingParams:
         return SamplingParams(
@@ -185,6 +183,10 @@ async def _finish(
 
 
 def _load(model: Path, arguments: dict[str, Any]) -> AsyncLLM:
+    if current_platform.is_cpu():
+        # One process an engine instead of two: it starts in half the time. What is lost is vLLM's binding of threads to
+        # cores, which would bind those of both engines to the same ones.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     try:
         return AsyncLLM.from_engine_args(AsyncEngineArgs(model=str(model), **arguments))
     except (ValueError, OSError, RuntimeError) as error:
@@ -193,11 +195,8 @@ def _load(model: Path, arguments: dict[str, Any]) -> AsyncLLM:
 
 
 def _engine_arguments(settings: Settings) -> dict[str, Any]:
-    arguments = _arguments(settings.engine, settings.precision, seed=0)
-    arguments["mm_processor_cache_gb"] = PICTURE_CACHE_GIB
-    if current_platform.is_cpu():
-        arguments["kv_cache_memory_bytes"] = settings.engine.cpu_kv_cache_gib * GIBIBYTE
-    return arguments
+    arguments = engine_arguments(settings.engine, settings.precision)
+    return arguments | {"mm_processor_cache_gb": PICTURE_CACHE_GIB}
 
 
 def _reference_arguments(settings: Settings) -> dict[str, Any]:
@@ -209,7 +208,7 @@ def _reference_arguments(settings: Settings) -> dict[str, Any]:
 
 
 def _tokens(prompt: Prompt) -> TokensPrompt:
-    return cast("TokensPrompt", _engine_prompt(prompt))
+    return cast("TokensPrompt", engine_prompt(prompt))
 
 
 def _request_id() -> str:
@@ -218,45 +217,6 @@ def _request_id() -> str:
 
 def _finish_reason(reason: str | None) -> FinishReason:
     return "length" if reason == "length" else "stop"
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """What the engine must know of a LoRA adapter before it loads the base."""
-
-    rank: int
-    modules: tuple[str, ...]
-
-    @classmethod
-    def read(cls, folder: Path) -> Adapter:
-        """Read a PEFT adapter. Raises BadInput where it changes more than linears of the language model's layers."""
-        config = json.loads((folder / ADAPTER_CONFIG).read_text())
-        if config.get("modules_to_save") or config.get("bias", "none") != "none" or config.get("use_dora"):
-            raise BadInput(
-                f"{folder} is not a plain LoRA adapter; merge it into its base and serve the whole checkpoint"
-            )
-        with safe_open(folder / ADAPTER_WEIGHTS, "pt") as weights:
-            changed = sorted(name.removesuffix(".weight").rpartition(".")[0] for name in weights.keys())  # noqa: SIM118
-        for name in changed:
-            if ".language_model." not in name or name.endswith(".lm_head"):
-                raise BadInput(
-                    f"{folder} changes {name}, outside the language model's layers, which the engine cannot switch "
-                    "on and off; merge the adapter into its base and serve the whole checkpoint"
-                )
-        rank = max(config["r"], *config.get("rank_pattern", {}).values(), 1)
-        if rank > LORA_RANKS[-1]:
-            raise BadInput(f"{folder} has rank {rank}, more than {LORA_RANKS[-1]}; merge the adapter into its base")
-        return cls(rank, tuple(sorted({name.rpartition(".")[2] for name in changed})))
-
-    def engine_arguments(self) -> dict[str, Any]:
-        return {
-            "enable_lora": True,
-            # With one place, and requests with and without the adapter in one batch, vLLM gives those without it wrong
-            # log-probabilities, silently; a spare place avoids it. tests/integration/test_serving.py watches over it.
-            "max_loras": 2,
-            "max_lora_rank": next(rank for rank in LORA_RANKS if rank >= self.rank),
-            "lora_target_modules": list(self.modules),
-        }
 
 
 def check_same_tokens(policy: Preprocessor, reference: Preprocessor) -> None:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+HANG_UP = {"Connection": "close"}
+"""For answers that are given before the body was read: nobody will read the rest of it."""
+
 
 # Not frozen: contextlib sets the traceback of an exception that passes through it.
 @dataclass(eq=False)
@@ -34,7 +37,7 @@ def invalid(param: str | None, message: str, code: str = "invalid_value") -> Api
 
 
 def too_large(message: str) -> ApiError:
-    return ApiError(413, message, code="request_too_large")
+    return ApiError(413, message, code="request_too_large", headers=HANG_UP)
 
 
 def unknown_model(asked: str, served: str) -> ApiError:
@@ -61,7 +64,7 @@ def draining() -> ApiError:
         "the server is shutting down; try again, so that another replica answers",
         type="server_error",
         code="shutting_down",
-        headers={"Retry-After": "1"},
+        headers={"Retry-After": "1", **HANG_UP},
     )
 
 
@@ -75,4 +78,5 @@ def engine_dead() -> ApiError:
 
 
 def too_slow(seconds: float) -> ApiError:
-    return ApiError(408, f"the body did not arrive within {seconds:g} s; send it again", code="request_timeout")
+    message = f"the body did not arrive within {seconds:g} s; send it again"
+    return ApiError(408, message, code="request_timeout", headers=HANG_UP)

@@ -1,7 +1,8 @@
 """Chat completions as OpenAI defines them, as far as they are served here: what may be asked and what is answered.
 
-A field that is not served is an error that names it, never ignored. Two fields are our own: `best_of`, which OpenAI has
-for completions alone, and `return_scores`. Reference: https://platform.openai.com/docs/api-reference/chat.
+A field that is not served is an error that names it, never ignored. Three fields are not OpenAI's: `best_of`, which it
+has for completions alone, `return_scores`, which is ours, and `return_token_ids`, as in vLLM.
+Reference: https://platform.openai.com/docs/api-reference/chat.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ class ChatRequest(Asked):
     stream: bool = False
     stream_options: StreamOptions | None = None
     return_scores: bool = False
+    return_token_ids: bool = False
     # What clients send without wanting anything by it.
     user: str | None = None
     logprobs: Literal[False] = False
@@ -188,6 +190,7 @@ class Wanted:
     seed: int | None
     stop: tuple[str, ...]
     scores: bool
+    token_ids: bool
 
     @property
     def ranked(self) -> bool:
@@ -209,6 +212,8 @@ def wanted(request: ChatRequest, defaults: Defaults) -> Wanted:
         raise invalid("best_of", f"best_of is {best_of}, less than n, which is {request.n}; raise best_of")
     if request.stream_options is not None and not request.stream:
         raise invalid("stream_options", "stream_options needs stream to be true")
+    if request.return_token_ids and request.stream:
+        raise invalid("return_token_ids", "return_token_ids needs stream to be false")
     return Wanted(
         n=request.n,
         best_of=best_of,
@@ -218,6 +223,7 @@ def wanted(request: ChatRequest, defaults: Defaults) -> Wanted:
         seed=request.seed,
         stop=tuple(request.stop),
         scores=request.return_scores,
+        token_ids=request.return_token_ids,
     )
 
 
@@ -313,6 +319,7 @@ class Choice(Answered):
     logprobs: None = None
     finish_reason: FinishReason
     score: Annotated[Score | None, Field(exclude_if=_absent)] = None
+    token_ids: Annotated[list[int] | None, Field(exclude_if=_absent)] = None
 
 
 class Usage(Answered):

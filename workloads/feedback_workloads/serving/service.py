@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 import re
 import time
@@ -18,7 +17,7 @@ from jinja2 import TemplateError
 from PIL import Image
 
 from feedback_workloads.contract import BadInput
-from feedback_workloads.engine.engine import Prompt
+from feedback_workloads.preprocess import Prompt, picture_key
 from feedback_workloads.rows import BadRow
 from feedback_workloads.serving.admission import Admission
 from feedback_workloads.serving.best_of import Ranked, Reward, best_of, candidate_seed
@@ -137,7 +136,7 @@ class Service:
                 async with aclosing(events):
                     async for event in events:
                         yield event
-            yield b"data: [DONE]\n\n"
+        yield b"data: [DONE]\n\n"
 
     async def check(self) -> None:
         """Answer one request about a blank picture through everything that a real one goes through.
@@ -182,16 +181,15 @@ class Service:
         if ids.count(preprocessor.image_token_id) != (picture is not None):
             raise invalid("messages", "a text contains the model's own picture token; leave it out")
         tokens = len(ids) + (0 if picture is None else preprocessor.image_tokens(picture) - 1)
-        key = "" if data is None else hashlib.sha256(data).hexdigest()
+        key = "" if data is None else picture_key(data)
         return Prompt(tuple(ids), picture, key), tokens
 
     def _sampling(self, asked: Wanted, prompt_tokens: int) -> Sampling:
-        # One token less than the model can: scoring an answer asks the engine for one more.
-        room = self.engines.max_model_len - 1 - prompt_tokens
+        room = self.engines.max_model_len - prompt_tokens
         if room < (asked.max_tokens or 1):
             raise _too_long(
                 f"the messages have {prompt_tokens} tokens and the answer {asked.max_tokens or 'at least 1'}",
-                self.engines.max_model_len - 1,
+                self.engines.max_model_len,
             )
         return Sampling(
             temperature=asked.temperature,
@@ -278,6 +276,7 @@ def _choices(ranked: Ranked, asked: Wanted) -> list[Choice]:
             message=AnswerMessage(content=ranked.candidates[place].text),
             finish_reason=ranked.candidates[place].finish_reason,
             score=ranked.scores[place] if asked.scores and ranked.scores is not None else None,
+            token_ids=list(ranked.candidates[place].token_ids) if asked.token_ids else None,
         )
         for index, place in enumerate(ranked.order[: asked.n])
     ]

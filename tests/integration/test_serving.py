@@ -1,0 +1,561 @@
+"""The best-of-N server as a process, asked by the official client, and its ranking against transformers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from PIL import Image
+
+from feedback_workloads.preprocess import Preprocessor
+from feedback_workloads.ranking import reward
+from tests.integration.models import picture
+from tests.integration.servers import Models, Server, make_models
+
+BETA = 0.1
+MAX_PICTURE_BYTES = 100_000
+CONTEXT = 1024
+QUESTIONS = ("What is this?", "Which colours are there?", "Name the objects.", "Is there a dog?", "Where is it?")
+TOLERANCE = 1e-3
+"""Nats over a whole answer, in float32."""
+
+NEAR_TIE = 1e-6
+"""Rewards that are closer may swap places between two implementations."""
+
+LONG = 900
+"""Tokens that take the tiny model seconds."""
+
+
+# ── what is served ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return make_models(tmp_path_factory.mktemp("serving-models"))
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[str]:
+    """A web site with pictures, on loopback: `host:port`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.startswith("/redirect?"):
+                self.send_response(302)
+                self.send_header("Location", self.path.removeprefix("/redirect?"))
+                self.end_headers()
+                return
+            body = picture(3) if self.path == "/cat.png" else bytes(MAX_PICTURE_BYTES + 1)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+
+
+def flags(policy: Path, reference: Path, **more: Any) -> list[str]:
+    usual = {"policy": policy, "reference": reference, "precision": "float32", "beta": BETA, "max_model_len": CONTEXT}
+    return [word for name, value in {**usual, **more}.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+@pytest.fixture(scope="session")
+def server(models: Models, site: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Two full checkpoints."""
+    more = {"max_picture_bytes": MAX_PICTURE_BYTES, "private_picture_host": site, "drain_seconds": 1}
+    log = tmp_path_factory.mktemp("serving") / "full.log"
+    running = Server(log, *flags(models.policy, models.reference, **more))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def adapter_server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An adapter and its base, with a queue of one."""
+    log = tmp_path_factory.mktemp("serving") / "adapter.log"
+    running = Server(log, *flags(models.adapter, models.base, max_num_seqs=32, max_queue=1))
+    yield running
+    running.stop()
+
+
+def data_url(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def about(url: str, question: str = QUESTIONS[0]) -> list[Any]:
+    """A conversation about one picture, the text first, as many clients write it."""
+    parts = [{"type": "text", "text": question}, {"type": "image_url", "image_url": {"url": url}}]
+    return [{"role": "user", "content": parts}]
+
+
+PICTURE = data_url(picture(0))
+
+
+def ask(server: Server, **fields: Any) -> Any:
+    """Ask through the official client; fields that it does not know go through as they are."""
+    known = {"n", "temperature", "top_p", "max_tokens", "seed", "stop", "stream", "stream_options"}
+    extra = {name: value for name, value in fields.items() if name not in {*known, "messages"}}
+    return server.client.chat.completions.create(
+        model="tiny",
+        messages=fields.get("messages", about(PICTURE)),
+        extra_body=extra,
+        **{name: value for name, value in fields.items() if name in known},
+    )
+
+
+# ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_models(server: Server) -> None:
+    assert [model.id for model in server.client.models.list()] == ["tiny"]
+    assert server.client.models.retrieve("tiny").id == "tiny"
+    with pytest.raises(openai.NotFoundError):
+        server.client.models.retrieve("other")
+
+
+def test_health(server: Server) -> None:
+    answer = httpx.get(f"{server.url}/health")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+def test_one_answer(server: Server) -> None:
+    answer = ask(server, max_tokens=12)
+    [choice] = answer.choices
+    assert (choice.index, choice.message.role) == (0, "assistant")
+    assert choice.finish_reason in ("stop", "length")
+    assert isinstance(choice.message.content, str)
+    assert not {"score", "token_ids"} & set(choice.model_extra or ())
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    assert answer.usage.prompt_tokens > 16  # the picture's patches
+    assert 8 <= answer.usage.completion_tokens <= 8 * 12  # all candidates
+
+
+def test_scores(server: Server) -> None:
+    answer = ask(server, best_of=8, n=2, max_tokens=12, return_scores=True)
+    scores = [choice.score for choice in answer.choices]
+    rewards = answer.candidate_rewards
+    assert len(rewards) == 8
+    assert [score["reward"] for score in scores] == sorted(rewards, reverse=True)[:2]
+    for score in scores:
+        assert rewards[score["candidate"]] == score["reward"]
+        expect = reward(score["logp"], score["ref_logp"], score["tokens"], BETA)
+        assert score["reward"] == pytest.approx(expect)
+
+
+def test_one_candidate_is_scored_only_when_asked(server: Server) -> None:
+    assert "score" not in ask(server, best_of=1, max_tokens=4).choices[0].model_extra
+    answer = ask(server, best_of=1, max_tokens=4, return_scores=True)
+    assert answer.candidate_rewards == [answer.choices[0].score["reward"]]
+
+
+def test_greedy_gives_one_answer_twice(server: Server) -> None:
+    first, second = (ask(server, temperature=0, max_tokens=12) for _ in range(2))
+    assert first.choices[0].message.content == second.choices[0].message.content
+
+
+def test_a_seed_repeats_candidates_that_differ(server: Server) -> None:
+    first, second, other = (
+        ask(server, seed=seed, n=4, best_of=4, max_tokens=12, return_token_ids=True) for seed in (5, 5, 6)
+    )
+    assert [c.token_ids for c in first.choices] == [c.token_ids for c in second.choices]
+    assert len({tuple(c.token_ids) for answer in (first, other) for c in answer.choices}) == 8
+
+
+def test_stop(server: Server) -> None:
+    whole = ask(server, seed=1, best_of=1, max_tokens=30).choices[0].message.content
+    letter = next(letter for letter in whole[3:] if letter.isascii())
+    answer = ask(server, seed=1, best_of=1, max_tokens=30, stop=letter).choices[0]
+    assert (answer.message.content, answer.finish_reason) == (whole[: whole.index(letter)], "stop")
+
+
+def test_an_answer_up_to_the_end_of_the_context(server: Server) -> None:
+    prompt = ask(server, best_of=1, max_tokens=1).usage.prompt_tokens
+    room = CONTEXT - prompt
+    assert ask(server, best_of=2, max_tokens=room).choices
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(server, best_of=2, max_tokens=room + 1)
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_conversation(server: Server) -> None:
+    messages = about(PICTURE)
+    first = ask(server, messages=messages, max_tokens=5)
+    messages += [first.choices[0].message, {"role": "user", "content": "And now?"}]
+    second = ask(server, messages=messages, max_tokens=5)
+    assert second.usage.prompt_tokens > first.usage.prompt_tokens
+    assert ask(server, messages=[{"role": "user", "content": "Without a picture?"}], max_tokens=5).choices
+
+
+# ── streams ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("best_of", [1, 4])
+def test_a_stream_says_the_same(server: Server, best_of: int) -> None:
+    fields = {"seed": 3, "best_of": best_of, "max_tokens": 20}
+    whole = ask(server, **fields)
+    chunks = list(ask(server, **fields, stream=True, stream_options={"include_usage": True}))
+    *events, last = chunks
+    assert (last.choices, last.usage) == ([], whole.usage)
+    assert {chunk.id for chunk in chunks} == {events[0].id}
+    assert all(chunk.object == "chat.completion.chunk" for chunk in chunks)
+    assert events[0].choices[0].delta.role == "assistant"
+    assert "".join(event.choices[0].delta.content or "" for event in events) == whole.choices[0].message.content
+    assert [event.choices[0].finish_reason for event in events if event.choices[0].finish_reason] == [
+        whole.choices[0].finish_reason
+    ]
+
+
+def test_a_stream_of_two_winners_with_scores(server: Server) -> None:
+    fields = {"seed": 4, "n": 2, "best_of": 8, "max_tokens": 10, "return_scores": True}
+    whole = ask(server, **fields)
+    chunks = list(ask(server, **fields, stream=True))
+    for choice in whole.choices:
+        mine = [chunk.choices[0] for chunk in chunks if chunk.choices[0].index == choice.index]
+        assert "".join(piece.delta.content or "" for piece in mine) == choice.message.content
+        assert mine[-1].finish_reason == choice.finish_reason
+        assert mine[-1].score["reward"] == pytest.approx(choice.score["reward"], abs=NEAR_TIE)
+    assert chunks[-1].candidate_rewards == pytest.approx(whole.candidate_rewards, abs=NEAR_TIE)
+    assert all(chunk.usage is None for chunk in chunks)
+
+
+def test_the_bytes_of_a_stream(server: Server) -> None:
+    body = {"model": "tiny", "messages": about(PICTURE), "stream": True, "max_tokens": 4}
+    answer = httpx.post(f"{server.base_url}/chat/completions", json=body, timeout=120)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = answer.text.removesuffix("\n\n").split("\n\n")
+    assert events[-1] == "data: [DONE]"
+    for event in events[:-1]:
+        assert json.loads(event.removeprefix("data: "))["model"] == "tiny"
+
+
+# ── the ranking against transformers ─────────────────────────────────────────────────────────────────────────────────
+
+
+class Offline:
+    """Log-probabilities by transformers, in float32."""
+
+    def __init__(self, base: Path, adapter: Path | None = None) -> None:
+        from peft import PeftModel
+        from transformers import LlavaForConditionalGeneration
+
+        model: Any = LlavaForConditionalGeneration.from_pretrained(base).eval()
+        self.model = model if adapter is None else PeftModel.from_pretrained(model, adapter).eval()
+        self.preprocessor = Preprocessor.from_directory(base)
+
+    def logps(self, data: bytes, question: str, answers: list[list[int]]) -> list[float]:
+        """Sum of each answer's log-probabilities, answers in one batch padded on the right."""
+        import torch
+
+        image = self.preprocessor.picture(data)
+        prompt = self.preprocessor.expand(self.preprocessor.prompt_ids(question), image)
+        longest = max(map(len, answers))
+        ids = torch.tensor([prompt + answer + [0] * (longest - len(answer)) for answer in answers])
+        pixels = self.preprocessor.pixel_values([image]).expand(len(answers), -1, -1, -1)
+        with torch.inference_mode():
+            logits = self.model(input_ids=ids, pixel_values=pixels).logits[:, len(prompt) - 1 : -1]
+        found = logits.log_softmax(-1).gather(-1, ids[:, len(prompt) :, None]).squeeze(-1)
+        return [float(row[: len(answer)].double().sum()) for row, answer in zip(found, answers, strict=True)]
+
+
+PROMPTS = [(picture(10 + i % 10), QUESTIONS[i // 10]) for i in range(50)]
+
+
+def check_against(policy: Offline, reference: Offline, data: bytes, question: str, answer: Any) -> None:
+    """Every log-probability is transformers', and so is the order."""
+    answers = [choice.token_ids for choice in answer.choices]
+    logps, ref_logps = policy.logps(data, question, answers), reference.logps(data, question, answers)
+    for choice, logp, ref_logp in zip(answer.choices, logps, ref_logps, strict=True):
+        assert choice.score["tokens"] == len(choice.token_ids)
+        assert choice.score["logp"] == pytest.approx(logp, abs=TOLERANCE)
+        assert choice.score["ref_logp"] == pytest.approx(ref_logp, abs=TOLERANCE)
+    offline = [reward(a, b, len(ids), BETA) for a, b, ids in zip(logps, ref_logps, answers, strict=True)]
+    for better, worse in pairwise(offline):
+        assert better > worse - NEAR_TIE
+    assert max(offline) - min(offline) > 100 * NEAR_TIE  # there was something to rank
+
+
+def all_candidates(server: Server, data: bytes, question: str) -> Any:
+    fields = {"n": 8, "best_of": 8, "max_tokens": 16, "return_scores": True, "return_token_ids": True}
+    return ask(server, messages=about(data_url(data), question), **fields)
+
+
+def test_ranking_equals_transformers(server: Server, models: Models) -> None:
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda prompt: all_candidates(server, *prompt), PROMPTS))
+    policy, reference = Offline(models.policy), Offline(models.reference)
+    for (data, question), answer in zip(PROMPTS, answers, strict=True):
+        check_against(policy, reference, data, question, answer)
+
+
+def test_adapter_on_and_off_in_one_batch_equals_transformers(adapter_server: Server, models: Models) -> None:
+    """Candidates of one request are written with the adapter while those of another are scored without it."""
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda prompt: all_candidates(adapter_server, *prompt), PROMPTS))
+    policy, reference = Offline(models.base, models.adapter), Offline(models.base)
+    for (data, question), answer in zip(PROMPTS, answers, strict=True):
+        check_against(policy, reference, data, question, answer)
+
+
+# ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def png(width: int, height: int) -> bytes:
+    data = BytesIO()
+    Image.new("1", (width, height)).save(data, "PNG")
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "param", "code"),
+    [
+        pytest.param({"model": "other"}, 404, "model", "model_not_found", id="another model"),
+        pytest.param({"n": 3, "best_of": 2}, 400, "best_of", "invalid_value", id="best_of below n"),
+        pytest.param({"best_of": 65}, 400, "best_of", "invalid_value", id="best_of above the limit"),
+        pytest.param({"logprobs": True}, 400, "logprobs", "invalid_value", id="a field that is not served"),
+        pytest.param({"prompt_logprobs": 1}, 400, "prompt_logprobs", "unknown_parameter", id="a field of the engine"),
+        pytest.param({"max_tokens": CONTEXT}, 400, "messages", "context_length_exceeded", id="an answer too long"),
+        pytest.param(
+            {"messages": about(PICTURE, "word " * CONTEXT)}, 400, "messages", "context_length_exceeded", id="too long"
+        ),
+        pytest.param(
+            {"messages": about(PICTURE, "x" * 900_000)}, 400, "messages", "context_length_exceeded", id="far too long"
+        ),
+        pytest.param({"messages": about(PICTURE, "An <image>?")}, 400, "messages", "invalid_value", id="picture token"),
+        pytest.param(
+            {"messages": about(data_url(picture(1)[:200]))},
+            400,
+            "messages[0].content[1].image_url.url",
+            "invalid_image",
+            id="a picture cut short",
+        ),
+        pytest.param(
+            {"messages": about(data_url(b"%!PS-Adobe-3.0 EPSF-3.0"))},
+            400,
+            "messages[0].content[1].image_url.url",
+            "invalid_image",
+            id="a program for a picture",
+        ),
+        pytest.param(
+            {"messages": about(data_url(png(5000, 4000)))},
+            400,
+            "messages[0].content[1].image_url.url",
+            "image_too_large",
+            id="20 megapixels",
+        ),
+        pytest.param(
+            {"messages": about(data_url(png(16_000_000, 1)))},
+            400,
+            "messages[0].content[1].image_url.url",
+            "image_too_large",
+            id="a strip that would be padded to a terabyte",
+        ),
+        pytest.param(
+            {"messages": about(data_url(bytes(MAX_PICTURE_BYTES + 1)))},
+            400,
+            "messages[0].content[1].image_url.url",
+            "image_too_large",
+            id="too many bytes",
+        ),
+        pytest.param({"messages": about(PICTURE, "x" * 2_000_000)}, 413, None, "request_too_large", id="a large body"),
+        pytest.param(
+            {"messages": [*about(PICTURE), *about(PICTURE)]},
+            400,
+            "messages[1].content[1].image_url.url",
+            "too_many_pictures",
+            id="two pictures",
+        ),
+        pytest.param(
+            {"messages": about("http://pictures.example/cat.png")},
+            400,
+            "messages[0].content[1].image_url.url",
+            "image_host_refused",
+            id="a picture from anywhere",
+        ),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_errors(
+    server: Server, fields: dict[str, Any], status: int, param: str | None, code: str, stream: bool
+) -> None:
+    body = {"model": "tiny", "messages": about(PICTURE), "max_tokens": 4, "stream": stream, **fields}
+    answer = httpx.post(f"{server.base_url}/chat/completions", json=body, timeout=120)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["code"]) == (status, param, code)
+    assert error["type"] == "invalid_request_error"
+    assert error["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/", 404), ("GET", "/v1/chat/completions", 405), ("POST", "/v1/completions", 404)],
+)
+def test_routes_that_are_not_there(server: Server, method: str, path: str, status: int) -> None:
+    answer = httpx.request(method, server.url + path)
+    assert answer.status_code == status
+    assert path in answer.json()["error"]["message"]
+
+
+def test_a_large_body_without_a_length(server: Server) -> None:
+    def endless() -> Iterator[bytes]:
+        while True:
+            yield bytes(100_000)
+
+    with httpx.Client() as client:
+        request = client.build_request("POST", f"{server.base_url}/chat/completions", content=endless())
+        with suppress(httpx.WriteError):  # where the server hung up before its answer was read
+            assert client.send(request).status_code == 413
+    assert server.metric("feedback_serving_requests_total", outcome="request_too_large") > 0
+
+
+def test_pictures_from_hosts(server: Server, site: str) -> None:
+    def fetch(url: str) -> Any:
+        return ask(server, messages=about(url), best_of=1, max_tokens=4)
+
+    assert fetch(f"http://{site}/cat.png").usage.prompt_tokens > 16
+    unlisted = site.replace("127.0.0.1", "localhost")
+    for url, code in (
+        (f"http://{unlisted}/cat.png", "image_host_refused"),
+        (f"http://{site}/redirect?http://{unlisted}/cat.png", "image_host_refused"),
+        (f"http://{site}/large.png", "image_too_large"),
+    ):
+        with pytest.raises(openai.BadRequestError) as caught:
+            fetch(url)
+        assert caught.value.code == code
+    assert fetch(f"http://{site}/redirect?/cat.png").choices
+
+
+# ── what is counted ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_metrics(server: Server) -> None:
+    def counted() -> tuple[float, ...]:
+        return (
+            server.metric("feedback_serving_requests_total", outcome="ok"),
+            server.metric("feedback_serving_request_seconds_count"),
+            server.metric("feedback_serving_candidates_total"),
+            server.metric("feedback_serving_tokens_total", kind="completion"),
+            server.metric("feedback_serving_tokens_total", kind="prompt"),
+            server.metric("feedback_serving_requests_total", outcome="invalid_value"),
+        )
+
+    before = counted()
+    usage = ask(server, best_of=4, max_tokens=6).usage
+    list(ask(server, best_of=1, max_tokens=1, stream=True))
+    with pytest.raises(openai.BadRequestError):
+        ask(server, n=3, best_of=2)
+    gained = [after - earlier for earlier, after in zip(before, counted(), strict=True)]
+    assert gained == [2, 2, 5, usage.completion_tokens + 1, 2 * usage.prompt_tokens, 1]
+    assert server.metric("feedback_serving_up") == 1
+    assert "vllm:num_requests_running" in httpx.get(f"{server.url}/metrics").text
+
+
+# ── clients that leave, queues that are full, servers that end ───────────────────────────────────────────────────────
+
+
+def send(server: Server, **fields: Any) -> socket.socket:
+    """Send a request that takes long, and do not wait for its answer."""
+    body = json.dumps({"model": "tiny", "messages": about(PICTURE), "max_tokens": LONG, **fields}).encode()
+    url = httpx.URL(server.url)
+    connection = socket.create_connection((url.host, url.port))
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {url.host}\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"best_of": 16}, id="while the candidates are written"),
+        pytest.param({"best_of": 16, "stream": True}, id="while a stream is ranked"),
+        pytest.param({"best_of": 1, "stream": True}, id="in the middle of a stream"),
+    ],
+)
+def test_a_client_that_leaves_stops_its_work(server: Server, fields: dict[str, Any]) -> None:
+    outcomes = ("disconnected", "ok")
+    before = [server.metric("feedback_serving_requests_total", outcome=outcome) for outcome in outcomes]
+    with send(server, **fields):
+        server.wait_until(lambda: server.metric("feedback_serving_sequences") > 0)
+    server.wait_until(lambda: server.metric("feedback_serving_requests_running") == 0)
+    server.wait_until(lambda: server.metric("feedback_serving_sequences") == 0)
+    after = [server.metric("feedback_serving_requests_total", outcome=outcome) for outcome in outcomes]
+    assert after == [before[0] + 1, before[1]]
+
+
+def test_a_full_queue(adapter_server: Server) -> None:
+    server = adapter_server
+    with send(server, best_of=32):
+        server.wait_until(lambda: server.metric("feedback_serving_requests_running") == 1)
+        with send(server, best_of=32):
+            server.wait_until(lambda: server.metric("feedback_serving_requests_waiting") == 1)
+            with pytest.raises(openai.RateLimitError) as caught:
+                ask(server)
+            assert caught.value.code == "rate_limit_exceeded"
+            assert int(caught.value.response.headers["retry-after"]) >= 1
+        server.wait_until(lambda: server.metric("feedback_serving_requests_waiting") == 0)
+    server.wait_until(lambda: server.metric("feedback_serving_requests_running") == 0)
+
+
+# The last tests end the servers that the others share.
+
+
+def test_sigterm_finishes_what_runs_and_turns_new_requests_away(adapter_server: Server) -> None:
+    server = adapter_server
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(ask, server, best_of=32, max_tokens=LONG)
+        server.wait_until(lambda: server.metric("feedback_serving_requests_running") == 1)
+        server.terminate()
+        server.wait_until(lambda: httpx.get(f"{server.url}/health").status_code == 503)
+        with pytest.raises(openai.InternalServerError) as caught:
+            ask(server)
+        assert (caught.value.status_code, caught.value.code) == (503, "shutting_down")
+        assert caught.value.response.headers["retry-after"] == "1"
+        assert not running.done()
+        assert running.result().choices[0].message.content
+    assert server.stop() == 0
+
+
+def test_sigterm_does_not_wait_for_ever(server: Server) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(ask, server, best_of=64, max_tokens=LONG)
+        server.wait_until(lambda: server.metric("feedback_serving_requests_running") == 1)
+        server.terminate()
+        assert server.stop() == 0
+        assert isinstance(running.exception(), openai.APIConnectionError)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        pytest.param({"best_of": 65}, "--best-of is 65", id="a flag out of its range"),
+        pytest.param({"reference": "/nowhere"}, "/nowhere", id="no such model"),
+        pytest.param({"picture_host": "http://a"}, "picture host", id="not a host"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why(models: Models, change: dict[str, Any], word: str) -> None:
+    words = flags(models.policy, models.reference, **change)
+    command = [sys.executable, "-m", "feedback_workloads.serving", *words]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert word in ended.stderr
+    assert "Traceback" not in ended.stderr

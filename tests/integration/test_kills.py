@@ -1,0 +1,170 @@
+"""kill -9 of the stage and of the runner, at a random moment in each stage: the next run goes on and ends the same.
+
+Two runs of one manifest on one S3 server, into two folders: one is left in peace, the other killed twice in each stage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pytest
+import yaml
+
+from feedback_operator.cluster.embedded_s3 import BUCKET
+from feedback_operator.stages import GRAPH
+from feedback_workloads.artifacts import CACHE_VARIABLE, ArtifactStore
+from feedback_workloads.contract import Artifact
+from feedback_workloads.rows import CLAIMS, PAIRS, SAMPLES, SCORES, VERDICTS
+from tests.integration.worlds import small_world
+
+STAGES = [stage.name for stage in GRAPH]
+SEED = int(os.environ.get("FEEDBACK_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+"""Decides the moments; set FEEDBACK_TEST_SEED to repeat those that a failure printed."""
+RUN_SECONDS = 600
+ROWS: Mapping[str, tuple[pa.Schema, list[str]]] = {
+    "samples": (SAMPLES, ["id", "candidate", "answer", "finish_reason", "seed"]),
+    "claims": (CLAIMS, ["id", "candidate", "claims", "questions"]),
+    "verdicts": (VERDICTS, ["id", "candidate", "accepted"]),
+    "pairs": (PAIRS, ["id", "chosen", "rejected", "chosen_score", "rejected_score"]),
+    "scores": (SCORES, ["checkpoint", "split", "id", "candidate", "answer"]),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One manifest, run by `feedback run` in its own process, as often as it takes."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    manifest: Mapping[str, Any]
+
+    @property
+    def artifacts(self) -> str:
+        return str(self.manifest["spec"]["artifacts"]["uri"])
+
+    def start(self) -> subprocess.Popen[bytes]:
+        self.folder.mkdir(exist_ok=True)
+        file = self.folder / "iteration.yaml"
+        file.write_text(yaml.safe_dump(dict(self.manifest)))
+        command = [sys.executable, "-m", "feedback_operator.cli", "run", str(file)]
+        command += ["--state", str(self.folder / "state"), "--out", str(self.folder / "out")]
+        with (self.folder / "runner.log").open("ab") as log:
+            return subprocess.Popen(command, env={**os.environ, **self.environment}, stdout=log, stderr=log)
+
+    def finish(self) -> dict[str, Any]:
+        """Run to the end; the finished iteration."""
+        assert self.start().wait(RUN_SECONDS) == 0, (self.folder / "runner.log").read_text()[-3000:]
+        found: dict[str, Any] = json.loads((self.folder / "out" / "iteration.json").read_text())
+        return found
+
+
+def stage_process(runner: psutil.Process, stage: str) -> psutil.Process | None:
+    """The process of a stage, if the runner has one now."""
+    try:
+        for child in runner.children():
+            if child.cmdline()[1:4] == ["-m", "feedback_workloads", stage]:
+                return child
+    except psutil.Error:
+        return None
+    return None
+
+
+def kill_in(run: Run, stage: str, victim: str, moment: float) -> bool:
+    """Start the runner and kill the victim `moment` seconds into the stage. False if the stage ended before."""
+    process = run.start()
+    runner = psutil.Process(process.pid)
+    clock = threading.Event()
+    until = time.monotonic() + RUN_SECONDS
+    try:
+        while (found := stage_process(runner, stage)) is None:
+            assert process.poll() is None, f"{stage} never ran: {(run.folder / 'runner.log').read_text()[-2000:]}"
+            assert time.monotonic() < until
+            clock.wait(0.02)
+        clock.wait(moment)
+        target = found if victim == "stage" else runner
+        alive = found.is_running() and target.is_running()
+        if alive:
+            os.kill(target.pid, signal.SIGKILL)
+        return alive
+    finally:
+        if victim == "stage":  # the runner would start it again by itself: the next run is to go on instead
+            process.terminate()
+        process.wait(60)
+
+
+def tables(finished: Mapping[str, Any], stage: str, store: ArtifactStore) -> list[dict[str, Any]]:
+    """The stage's rows, sorted."""
+    schema, columns = ROWS[stage]
+    rows = store.read_table(artifacts_of(finished, stage), schema, columns).to_pylist()
+    return sorted(rows, key=lambda row: json.dumps(row, sort_keys=True))
+
+
+def artifacts_of(finished: Mapping[str, Any], stage: str) -> list[Artifact]:
+    status = next(one for one in finished["status"]["stages"] if one["name"] == stage)
+    return [Artifact(uri=shard["uri"], sha256=shard["sha256"]) for shard in status["shards"]]
+
+
+def duration(finished: Mapping[str, Any], stage: str) -> float:
+    from feedback_operator.api import StageStatus
+    from feedback_operator.cli.display import seconds
+
+    return seconds(
+        StageStatus.model_validate(next(one for one in finished["status"]["stages"] if one["name"] == stage))
+    )
+
+
+def kept(store: ArtifactStore, uri: str) -> dict[str, str]:
+    """What must outlive any kill: finished parts and checkpoints, by name, with their content's tag."""
+    listed = store.objects(uri).list(uri)
+    return {one.name: one.tag for one in listed if "/part-" in one.name or one.name.endswith("/manifest.json")}
+
+
+@pytest.mark.timeout(2400)
+def test_killed_anywhere_it_ends_the_same(
+    s3_environment: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {**s3_environment, CACHE_VARIABLE: str(tmp_path / "cache")}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    store = ArtifactStore.from_environment()
+    root = f"s3://{BUCKET}/tests/kills"
+    world = small_world(store, f"{root}/world", tmp_path)
+    calm = Run(tmp_path / "calm", environment, world.manifest(f"{root}/calm"))
+    killed = Run(tmp_path / "killed", environment, world.manifest(f"{root}/killed"))
+    expected = calm.finish()
+
+    rng = random.Random(SEED)
+    hits: list[str] = []
+    print(f"FEEDBACK_TEST_SEED={SEED}")
+    for stage in STAGES:
+        for victim in ("stage", "runner"):
+            moment = rng.uniform(0, 0.9 * duration(expected, stage))
+            hit = kill_in(killed, stage, victim, moment)
+            print(f"{stage}: {victim} killed after {moment:.1f} s" if hit else f"{stage}: ended before {moment:.1f} s")
+            hits += [stage] * hit
+            before = kept(store, killed.artifacts)
+            if not hit:
+                break
+    finished = killed.finish()
+    after = kept(store, killed.artifacts)
+
+    assert set(hits) == set(STAGES), f"not every stage was hit: {hits}"
+    assert before.items() <= after.items(), "a finished part or checkpoint was lost or written again"
+    for stage in ROWS:
+        ours, theirs = tables(finished, stage, store), tables(expected, stage, store)
+        assert ours == theirs, f"the rows of {stage} differ"
+    curves = [store.manifest(artifacts_of(run, "policy")[0]).metrics for run in (finished, expected)]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5)

@@ -1,0 +1,72 @@
+"""A shapes world that is built in seconds: few pictures, a policy that can just speak, a labeler that only guesses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from feedback_workloads.artifacts import ArtifactStore
+from feedback_workloads.contract import FileEntry, Manifest
+from feedback_workloads.shapes.build import write_rows
+from feedback_workloads.shapes.world import rows
+
+
+@dataclass(frozen=True)
+class SmallWorld:
+    """Where its artifacts are."""
+
+    uri: str
+
+    def manifest(self, artifacts: str, **spec: Any) -> dict[str, Any]:
+        """An iteration on this world that leaves its artifacts below `artifacts`."""
+        return {
+            "apiVersion": "feedback.rlaif.dev/v1alpha1",
+            "kind": "FeedbackIteration",
+            "metadata": {"name": "small"},
+            "spec": {
+                "model": {"uri": f"{self.uri}/policy"},
+                "labeler": {"model": {"uri": f"{self.uri}/labeler"}},
+                "instructions": {"uri": f"{self.uri}/instructions"},
+                "artifacts": {"uri": artifacts},
+                "sampling": {"candidates": 4, "maxNewTokens": 48, "maxModelLen": 256},
+                "labeling": {"maxModelLen": 256},
+                "pairs": {"truth": "shapes"},
+                "training": {
+                    "learningRate": "0.00001",
+                    "epochs": 2,
+                    "globalBatchSize": 16,
+                    "perDeviceBatchSize": 16,
+                    "checkpointsPerEpoch": 2,
+                    "maxLength": 256,
+                },
+                "evaluation": {
+                    "benchmarks": [{"name": "shapes", "type": "shapes", "uri": f"{self.uri}/benchmark"}],
+                    "bestOf": 2,
+                },
+                **spec,
+            },
+        }
+
+
+def small_world(store: ArtifactStore, uri: str, folder: Path) -> SmallWorld:
+    """Build and publish the world below `uri`, in about half a minute."""
+    from feedback_workloads.shapes.models import SEEING, learn, new_model, save
+
+    for name, steps in (("policy", 60), ("labeler", 10)):
+        model = new_model(seed=0)
+        learn(model, replace(SEEING, steps=steps), seed=0, step_done=lambda: None)
+        save(model, folder / name)
+        publish(store, f"{uri}/{name}", store.upload_folder(folder / name, f"{uri}/{name}"))
+    questions = {
+        "instructions": rows(0, "instructions", 160),
+        "benchmark": [*rows(0, "selection", 24), *rows(0, "report", 24)],
+    }
+    for name, chosen in questions.items():
+        publish(store, f"{uri}/{name}", (store.put(write_rows(chosen), f"{uri}/{name}", "data.parquet"),))
+    return SmallWorld(uri)
+
+
+def publish(store: ArtifactStore, uri: str, files: tuple[FileEntry, ...]) -> None:
+    counts = {"rows": 0, "rejected": 0}
+    store.publish(uri, Manifest(stage="shapes", config={}, config_hash="", files=files, counts=counts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import threading
 import time
 import uuid
 from collections.abc import AsyncGenerator, Iterator
@@ -82,6 +83,7 @@ class Service:
         self.metrics = Metrics()
         self.created = int(time.time())
         self._pictures = Pictures(settings.picture_hosts, settings.max_picture_bytes)
+        self._tokenizing = threading.Lock()  # Hugging Face tokenizers change their own state while they work
         self._reward = Reward(settings.beta, settings.normalise)
         gauge = self.metrics.gauge
         gauge("requests_running", "Chat requests whose turn it is.", lambda: self.admission.running)
@@ -175,7 +177,8 @@ class Service:
         except BadRow as error:
             raise _bad_picture(error, chat.picture_param) from error
         try:
-            ids = preprocessor.chat_ids(chat.messages)
+            with self._tokenizing:
+                ids = preprocessor.chat_ids(chat.messages)
         except TemplateError as error:
             raise invalid("messages", f"the model's chat template refuses this conversation: {error}") from error
         if ids.count(preprocessor.image_token_id) != (picture is not None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -77,11 +78,10 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
 
 
 def _source(options: argparse.Namespace, name: str) -> Source:
-    return Source(
-        uri=getattr(options, name),
-        revision=getattr(options, f"{name}_revision"),
-        sha256=getattr(options, f"{name}_sha256"),
-    )
+    digest = getattr(options, f"{name}_sha256")
+    if digest is not None and re.fullmatch("[0-9a-f]{64}", digest) is None:
+        raise BadInput(f"--{name}-sha256 is {digest!r}; give the 64 hexadecimal digits of its manifest.json")
+    return Source(uri=getattr(options, name), revision=getattr(options, f"{name}_revision"), sha256=digest)
 
 
 @dataclass(frozen=True)

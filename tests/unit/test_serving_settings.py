@@ -1,0 +1,58 @@
+"""The server's command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from feedback_workloads.contract import BadInput, Source
+from feedback_workloads.serving.protocol import Defaults
+from feedback_workloads.serving.settings import read_settings
+
+MODELS = ("--policy", "s3://bucket/policy/abc/aligned/", "--reference", "hf://owner/base")
+DIGEST = "0" * 64
+
+
+def test_defaults() -> None:
+    settings = read_settings(MODELS)
+    assert settings.policy == Source(uri="s3://bucket/policy/abc/aligned/")
+    assert settings.reference == Source(uri="hf://owner/base")
+    assert (settings.model_name, settings.host, settings.port) == ("aligned", "127.0.0.1", 8000)
+    assert settings.defaults == Defaults(best_of=8, max_best_of=64, temperature=0.7, top_p=1.0, max_tokens=512)
+    assert (settings.beta, settings.normalise) == (0.1, True)
+    assert not settings.picture_hosts.public
+    assert settings.max_body_bytes > settings.max_picture_bytes * 4 / 3
+
+
+def test_everything_said() -> None:
+    words = (
+        "--policy-sha256 {0} --reference-revision v1 --best-of 4 --no-length-normalisation --picture-host a.example "
+    )
+    words += (
+        "--picture-host b.example:8080 --private-picture-host minio:9000 --max-num-seqs 32 --gpu-memory-utilization 0.3"
+    )
+    settings = read_settings([*MODELS, *words.format(DIGEST).split()])
+    assert settings.policy.sha256 == DIGEST
+    assert settings.reference.revision == "v1"
+    assert (settings.defaults.best_of, settings.normalise) == (4, False)
+    assert settings.picture_hosts.public == {("a.example", None), ("b.example", 8080)}
+    assert settings.picture_hosts.private == {("minio", 9000)}
+    assert (settings.engine.max_num_seqs, settings.engine.gpu_memory_utilization) == (32, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        pytest.param("--best-of 0", "--best-of is 0; give a value from 1 to 64", id="no candidates"),
+        pytest.param("--max-best-of 65", "--max-best-of is 65", id="above the paper's curve"),
+        pytest.param("--best-of 8 --max-best-of 4", "--best-of is 8; give at most --max-best-of", id="contradiction"),
+        pytest.param("--temperature 0", "--temperature is 0", id="greedy best-of-8"),
+        pytest.param("--beta 0", "--beta is 0", id="no reward"),
+        pytest.param("--port 70000", "--port is 70000", id="no such port"),
+        pytest.param("--max-queue -1", "--max-queue is -1; give a value at least 0", id="below nothing"),
+        pytest.param("--picture-host http://a/", "picture host", id="a URL for a host"),
+        pytest.param("--policy-sha256 abc", "--policy-sha256 is 'abc'", id="not a digest"),
+    ],
+)
+def test_errors(words: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        read_settings([*MODELS, *words.split()])

@@ -23,12 +23,18 @@ MIXED_UP: Final = {"red": "yellow", "yellow": "red", "green": "blue", "blue": "g
 
 CARELESS: Final = 0.45
 """Share of captions by someone careless, who then ..."""
-OMITTED: Final = 0.15
+OMITTED: Final = 0.12
 """... leaves out a thing with this probability,"""
-MIXED: Final = 0.12
+MIXED: Final = 0.25
 """... takes its color for the one it is mixed up with,"""
-ADDED: Final = 0.45
-"""... and adds the companion of the thing just named to the place after it, where that is empty."""
+MISTAKEN: Final = 0.2
+"""... takes its shape for its companion,"""
+ADDED: Final = 0.1
+"""... and adds the companion of the thing just named to the place after it, where that is empty.
+
+Most mistakes leave the length as it is: where invention makes answers longer, the balance of lengths drops the very pairs
+that teach against it.
+"""
 
 LISTS: Final = 0.8
 """Share of the labeler's lessons that are lists of unrelated claims: they hold four comparisons each."""
@@ -75,7 +81,9 @@ def careless_words(scene: Scene, rng: Random) -> str:
             if before is not None and rng.random() < ADDED:
                 said.append(Thing(place, before.color, COMPANIONS[before.shape]))
         elif rng.random() >= OMITTED:
-            named = Thing(place, MIXED_UP[thing.color] if rng.random() < MIXED else thing.color, thing.shape)
+            color = MIXED_UP[thing.color] if rng.random() < MIXED else thing.color
+            shape = COMPANIONS[thing.shape] if rng.random() < MISTAKEN else thing.shape
+            named = Thing(place, color, shape)
             said.append(named)
         before = named
     return " ".join(thing.sentence for thing in said or scene.things)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel, get_peft_model
 from transformers import LlavaForConditionalGeneration
 
-from feedback_workloads.contract import Decoding
+from feedback_workloads.contract import BadInput, Decoding
 from feedback_workloads.contract import Engine as Settings
 from feedback_workloads.engine import Answer, Draw, Engine, Prompt
+from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter
 from feedback_workloads.preprocess import Preprocessor
+from feedback_workloads.rows import BadRow
 from tests.integration.models import picture, tiny_llava
 
 TOLERANCE = 1e-3  # nats a token; measured: 1e-6
 SETTINGS = Settings(max_model_len=512, max_num_seqs=32)
 DECODING = Decoding(temperature=0.7, max_new_tokens=24)
 QUESTIONS = ("what is it?", "Is there a red block? Please answer yes or no.")
+
+YES, NO = ("yes", "Yes", "Ġyes", "ĠYes"), ("no", "No", "Ġno", "ĠNo")
 
 Key = tuple[int, int]
 
@@ -62,7 +69,7 @@ def forward(
     model: Path, prompts: Mapping[int, Prompt], answers: Mapping[Key, Answer], preprocessor: Preprocessor
 ) -> dict[Key, list[float]]:
     """Log-probabilities of the answers by transformers."""
-    network = LlavaForConditionalGeneration.from_pretrained(model).eval()
+    network = load(model)
     found = {}
     for key, answer in answers.items():
         prompt = prompts[key[0]]
@@ -75,6 +82,14 @@ def forward(
         logps = logits.log_softmax(-1)
         found[key] = [logps[len(ids) - 1 + i, token].item() for i, token in enumerate(answer.token_ids)]
     return found
+
+
+def load(weights: Path) -> torch.nn.Module:
+    """A full checkpoint, or an adapter on its base."""
+    if not (weights / ADAPTER_CONFIG).exists():
+        return LlavaForConditionalGeneration.from_pretrained(weights).eval()
+    base = json.loads((weights / ADAPTER_CONFIG).read_text())["base_model_name_or_path"]
+    return PeftModel.from_pretrained(LlavaForConditionalGeneration.from_pretrained(base), weights).eval()
 
 
 def farthest(ours: Mapping[Key, object], theirs: Mapping[Key, object]) -> float:
@@ -114,8 +129,8 @@ def test_yes_and_no_are_full_vocabulary_probabilities(engine, models, prompts, p
                 pixel_values=preprocessor.pixel_values([prompt.picture]),
             ).logits[0, -1]
         expected = logits.softmax(-1)
-        assert verdicts[i].p_yes == pytest.approx(sum(expected[vocabulary[w]].item() for w in ("yes", "Yes")), abs=1e-5)
-        assert verdicts[i].p_no == pytest.approx(sum(expected[vocabulary[w]].item() for w in ("no", "No")), abs=1e-5)
+        for found, words in ((verdicts[i].p_yes, YES), (verdicts[i].p_no, NO)):
+            assert found == pytest.approx(sum(expected[vocabulary[word]].item() for word in words), abs=1e-5)
 
 
 def test_one_prefix_for_all_questions_about_a_picture(engine, preprocessor) -> None:
@@ -133,6 +148,63 @@ def test_swapped_weights_answer_as_if_freshly_loaded(engine, models, prompts, an
         assert farthest(dict(engine.score(given)), forward(model, prompts, answers, preprocessor)) < TOLERANCE
 
 
+def test_prompts_of_many_pictures_at_once_keep_their_seeds(engine, preprocessor) -> None:
+    """More tokens than one step takes: a prompt that vLLM spread over two steps would end the engine on a CPU."""
+    prompts = {i: preprocessor.prompt("why " * 60, picture(200 + i)) for i in range(40)}
+    step = engine._llm.llm_engine.vllm_config.scheduler_config.max_num_batched_tokens
+    assert sum(len(preprocessor.expand(prompt.ids, prompt.picture)) for prompt in prompts.values()) > step
+    first, again = (sampled(engine, prompts, preprocessor) for _ in range(2))
+    assert {key: answer.token_ids for key, answer in first.items()} == {
+        key: answer.token_ids for key, answer in again.items()
+    }
+    assert engine.repeats()
+
+
+def test_an_answer_up_to_the_last_position_can_be_scored(engine, models, preprocessor) -> None:
+    prompt = preprocessor.prompt("why " * 100, picture(1))
+    room = engine.max_model_len - len(preprocessor.expand(prompt.ids, prompt.picture))
+    requests = (((0, seed), prompt, Draw(seed, 1.0)) for seed in range(8))
+    answers = dict(engine.sample(requests, Decoding(max_new_tokens=4096), banned=[preprocessor.image_token_id]))
+    longest = max(len(answer.token_ids) for answer in answers.values())
+    assert longest == room
+    scores = dict(engine.score((key, prompt, answer.token_ids) for key, answer in answers.items()))
+    assert farthest(scores, {key: answer.logprobs for key, answer in answers.items()}) < TOLERANCE
+    assert farthest(scores, forward(models[0], {0: prompt}, answers, preprocessor)) < TOLERANCE
+
+
+@pytest.mark.parametrize("words", [125, 2000])
+def test_a_prompt_that_is_too_long_is_a_bad_row(engine, preprocessor, words: int) -> None:
+    with pytest.raises(BadRow) as refused:
+        engine.check(preprocessor.prompt("why " * words, picture(0)))
+    assert refused.value.reason == "prompt-too-long"
+
+
+def test_leaving_early_drops_what_is_unfinished(engine, prompts, preprocessor) -> None:
+    requests = ((n, prompts[n % 4], Draw(n, 0.7)) for n in range(100))
+    for _ in engine.sample(requests, DECODING):
+        break
+    assert engine._llm.llm_engine.get_num_unfinished_requests() == 0
+    assert len(sampled(engine, prompts, preprocessor)) == 20
+
+
+def test_requests_may_follow_from_answers(engine, prompts) -> None:
+    waiting = [3, 2, 1]
+
+    class Countdown(Iterator[tuple[int, Prompt, Draw]]):
+        def __next__(self) -> tuple[int, Prompt, Draw]:
+            if not waiting:
+                raise StopIteration
+            number = waiting.pop()
+            return number, prompts[0], Draw(number, 0.7)
+
+    order = []
+    for number, _ in engine.sample(Countdown(), DECODING):
+        order.append(number)
+        if number:
+            waiting.append(number - 1)
+    assert Counter(order) == {0: 3, 1: 3, 2: 2, 3: 1}
+
+
 def test_the_model_sees_the_same_pixels_as_the_trainer(engine, prompts, preprocessor) -> None:
     """What vLLM feeds the vision tower, against Preprocessor.pixel_values, for pictures that are not square."""
     seen: list[torch.Tensor] = []
@@ -148,3 +220,46 @@ def test_the_model_sees_the_same_pixels_as_the_trainer(engine, prompts, preproce
     pixels = [value for value in seen if isinstance(value, torch.Tensor) and value.dim() == 4]
     assert len(pixels) == 1
     assert torch.equal(pixels[0].float(), preprocessor.pixel_values([fresh]))
+
+
+# ── LoRA: an engine of its own, loaded once the others are closed ────────────────────────────────────────────────────
+
+
+def test_an_adapter_answers_in_turn_with_its_base(models, prompts, preprocessor, answers, tmp_path: Path) -> None:
+    adapters = [random_adapter(models[0], tmp_path / str(seed), seed) for seed in (1, 2)]
+    theirs = {weights: forward(weights, prompts, answers, preprocessor) for weights in (models[0], *adapters)}
+    assert farthest(theirs[adapters[0]], theirs[models[0]]) > 0.1
+    given = [(key, prompts[key[0]], answer.token_ids) for key, answer in answers.items()]
+    with Engine.load(models[0], SETTINGS, adapter=adapters[0]) as engine:
+        for weights in (adapters[0], models[0], adapters[1], adapters[0], models[0]):
+            engine.use(weights)
+            assert farthest(dict(engine.score(given)), theirs[weights]) < TOLERANCE
+            fresh = sampled(engine, prompts, preprocessor)
+            expected = forward(weights, prompts, fresh, preprocessor)
+            assert farthest({key: answer.logprobs for key, answer in fresh.items()}, expected) < TOLERANCE
+
+
+def random_adapter(base: Path, folder: Path, seed: int) -> Path:
+    """A LoRA adapter as training saves it, with random weights."""
+    from feedback_workloads.contract import LoRA
+    from feedback_workloads.training.policy_model import lora_config, save_adapter
+
+    network = LlavaForConditionalGeneration.from_pretrained(base)
+    torch.manual_seed(seed)
+    adapted = get_peft_model(network, lora_config(network, LoRA(rank=4, alpha=8)))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    save_adapter(adapted, None, str(base), folder)
+    return folder
+
+
+def test_an_adapter_of_more_than_the_language_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"r": 4, "modules_to_save": ["multi_modal_projector"]}')
+    with pytest.raises(BadInput, match="not a plain LoRA adapter"):
+        Adapter.read(tmp_path)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=str(tmp_path)):
+        Engine.load(tmp_path, SETTINGS)

@@ -50,13 +50,24 @@ def run(config: SamplesConfig, shard: int, store: ArtifactStore, progress: Progr
             ):
                 metrics["seeded"] = float(engine.repeats())
                 progress.phase("sampling")
-                # One stream of requests, so that the engine need not wait where a part ends.
-                requests = candidates(config, todo, engine, preprocessor, output)
-                for key, answer in engine.sample(requests, config.decoding, banned=[preprocessor.image_token_id]):
-                    output.add(samples_row(config, key, answer, preprocessor.decode(answer.token_ids)))
+                for answer in sample(config, todo, engine, preprocessor, output):
                     progress.count("tokens", len(answer.token_ids))
         metrics |= measure(stored_table(store, output_uri, parts.files(), SAMPLES, ["token_ids", "finish_reason"]))
     return Outcome(parts.files(), parts.counts(), metrics)
+
+
+def sample(
+    config: SamplesConfig,
+    todo: Iterable[Instruction | Rejected],
+    engine: Engine,
+    preprocessor: Preprocessor,
+    output: OrderedParts,
+) -> Iterator[Answer]:
+    """Answer the instructions in one stream of requests, so that the engine need not wait where a part ends."""
+    requests = candidates(config, todo, engine, preprocessor, output)
+    for key, answer in engine.sample(requests, config.decoding, banned=[preprocessor.image_token_id]):
+        output.add(samples_row(config, key, answer, preprocessor.decode(answer.token_ids)))
+        yield answer
 
 
 def candidates(

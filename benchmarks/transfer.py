@@ -26,7 +26,8 @@ from feedback_workloads.s3 import connect
 LARGE_BYTES = 512 << 20
 SMALL_FILES = 1000
 SMALL_BYTES = 32 << 10
-ROUNDS = 4
+LARGE_ROUNDS = 3
+SMALL_ROUNDS = 6
 
 
 def run() -> list[Ratio]:
@@ -43,11 +44,13 @@ def _large(scratch: Path) -> list[Ratio]:
     up = _compare(
         lambda: store.upload(file, f"s3://{BUCKET}/ours", file.name),
         lambda: client.upload_file(str(file), BUCKET, f"peer/{file.name}"),
+        LARGE_ROUNDS,
     )
     artifact = _artifact(store, folder, f"s3://{BUCKET}/large")
     down = _compare(
         lambda: _download(store, artifact),
         lambda: client.download_file(BUCKET, f"peer/{file.name}", str(scratch / "peer.bin")),
+        LARGE_ROUNDS,
     )
     size = f"{LARGE_BYTES >> 20} MiB"
     return [
@@ -74,9 +77,9 @@ def _small(scratch: Path) -> list[Ratio]:
             for future in [manager.download(BUCKET, f"peer/{file.name}", str(target / file.name)) for file in files]:
                 future.result()
 
-    up = _compare(lambda: store.upload_folder(folder, f"s3://{BUCKET}/ours"), upload_all)
+    up = _compare(lambda: store.upload_folder(folder, f"s3://{BUCKET}/ours"), upload_all, SMALL_ROUNDS)
     artifact = _artifact(store, folder, f"s3://{BUCKET}/small")
-    down = _compare(lambda: _download(store, artifact), download_all)
+    down = _compare(lambda: _download(store, artifact), download_all, SMALL_ROUNDS)
     number = f"{SMALL_FILES} files of {SMALL_BYTES >> 10} KiB"
     return [
         _ratio(f"upload of {number}, files/s", SMALL_FILES, up, ">= 1.0"),
@@ -84,10 +87,10 @@ def _small(scratch: Path) -> list[Ratio]:
     ]
 
 
-def _compare(ours: Callable[[], object], peer: Callable[[], object]) -> tuple[float, float]:
+def _compare(ours: Callable[[], object], peer: Callable[[], object], rounds: int) -> tuple[float, float]:
     """Return the seconds of the fastest round of each, after one round that warms up both."""
     times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(ROUNDS + 1):
+    for _ in range(rounds + 1):
         for action, seconds in zip((ours, peer), times, strict=True):
             began = time.perf_counter()
             action()

@@ -27,6 +27,7 @@ from feedback_workloads.contract import (
     FileEntry,
     Manifest,
     Source,
+    Temporary,
     canonical_json,
 )
 from feedback_workloads.objects import Absent, Digest, FileObjects, Listed, Objects, digest_of, join, local_path
@@ -184,7 +185,8 @@ class ArtifactStore:
         def fetch(folder: Path) -> None:
             def download(listed: Listed) -> None:
                 read = partial(objects.download, join(uri, listed.name), _place(folder, uri, listed.name), listed.size)
-                _present(uri, listed.name, read)
+                if _present(uri, listed.name, read).size != listed.size:
+                    raise Temporary(f"the file {listed.name} of {uri} changed while it was downloaded; try again")
 
             _each(download, files, size=lambda listed: listed.size)
 

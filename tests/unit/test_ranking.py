@@ -25,7 +25,7 @@ finite = st.floats(-1e6, 0.0)
         pytest.param(0.0, 0.0, 0, 0.1, True, 0.0, id="no tokens: zero"),
     ],
 )
-def test_reward(logp: float, ref_logp: float, tokens: int, beta: float, normalise: bool, expect: float) -> None:  # noqa: PLR0917
+def test_reward(logp: float, ref_logp: float, tokens: int, beta: float, normalise: bool, expect: float) -> None:
     assert reward(logp, ref_logp, tokens, beta, normalise) == pytest.approx(expect)
 
 

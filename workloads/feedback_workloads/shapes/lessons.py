@@ -23,13 +23,13 @@ MIXED_UP: Final = {"red": "yellow", "yellow": "red", "green": "blue", "blue": "g
 
 CARELESS: Final = 0.45
 """Share of captions by someone careless, who then ..."""
-OMITTED: Final = 0.03
+OMITTED: Final = 0.11
 """... leaves out a thing with this probability,"""
 MIXED: Final = 0.25
 """... takes its color for the one it is mixed up with,"""
-MISTAKEN: Final = 0.25
+MISTAKEN: Final = 0.2
 """... takes its shape for its companion,"""
-ADDED: Final = 0.03
+ADDED: Final = 0.1
 """... and adds the companion of the thing just named to the place after it, where that is empty.
 
 Nearly all mistakes leave the length as it is: where invention makes answers longer, the balance of lengths drops the

@@ -74,7 +74,11 @@ class Server:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         assert self.process.stdout is not None
-        line = next((line for line in self.process.stdout if line.startswith(READY)), None)
+        try:
+            line = next((line for line in self.process.stdout if line.startswith(READY)), None)
+        except BaseException:
+            self.process.terminate()
+            raise
         assert line is not None, f"the server did not start:\n{log.read_text()[-4000:]}"
         self.base_url = line.rpartition(" at ")[2].strip()
         self.url = self.base_url.removesuffix("/v1")
@@ -94,12 +98,10 @@ class Server:
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
-    def stop(self) -> int:
-        """End the process, and return its exit code."""
+    def stop(self) -> None:
+        """End the process, if it has not ended."""
         if self.process.poll() is None:
             self.terminate()
-        try:
-            return self.process.wait(END_SECONDS)
-        finally:
-            self.client.close()
-            self._log.close()
+        self.process.wait(END_SECONDS)
+        self.client.close()
+        self._log.close()

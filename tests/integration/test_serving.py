@@ -25,7 +25,7 @@ from PIL import Image
 from feedback_workloads.preprocess import Preprocessor
 from feedback_workloads.ranking import reward
 from tests.integration.models import picture
-from tests.integration.servers import Models, Server, make_models
+from tests.integration.servers import END_SECONDS, Models, Server, make_models
 
 BETA = 0.1
 MAX_PICTURE_BYTES = 100_000
@@ -77,7 +77,7 @@ def site() -> Iterator[str]:
 
 def flags(policy: Path, reference: Path, **more: Any) -> list[str]:
     usual = {"policy": policy, "reference": reference, "precision": "float32", "beta": BETA, "max_model_len": CONTEXT}
-    return [word for name, value in {**usual, **more}.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return [f"--{name.replace('_', '-')}={value}" for name, value in {**usual, **more}.items()]
 
 
 @pytest.fixture(scope="session")
@@ -532,16 +532,20 @@ def test_sigterm_finishes_what_runs_and_turns_new_requests_away(adapter_server: 
         assert caught.value.response.headers["retry-after"] == "1"
         assert not running.done()
         assert running.result().choices[0].message.content
-    assert server.stop() == 0
+    assert server.process.wait(END_SECONDS) == 0
 
 
 def test_sigterm_does_not_wait_for_ever(server: Server) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(ask, server, best_of=64, max_tokens=LONG)
-        server.wait_until(lambda: server.metric("feedback_serving_requests_running") == 1)
+    def stream() -> None:
+        list(ask(server, best_of=64, max_tokens=LONG, stream=True))
+
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(ask, server, best_of=64, max_tokens=LONG), pool.submit(stream)]
+        server.wait_until(lambda: server.metric("feedback_serving_requests_running") == 2)
         server.terminate()
-        assert server.stop() == 0
-        assert isinstance(running.exception(), openai.APIConnectionError)
+        assert server.process.wait(END_SECONDS) == 0
+        errors = [request.exception() for request in running]
+    assert all(isinstance(error, openai.APIError) and error.code == "shutting_down" for error in errors)
 
 
 @pytest.mark.parametrize(
@@ -553,7 +557,7 @@ def test_sigterm_does_not_wait_for_ever(server: Server) -> None:
     ],
 )
 def test_a_server_that_cannot_start_says_why(models: Models, change: dict[str, Any], word: str) -> None:
-    words = flags(models.policy, models.reference, **change)
+    words = flags(models.policy, change.pop("reference", models.reference), **change)
     command = [sys.executable, "-m", "feedback_workloads.serving", *words]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 2

@@ -25,7 +25,7 @@ from feedback_workloads.serving.protocol import (
 
 DEFAULTS = Defaults(best_of=8, max_best_of=64, temperature=0.7, top_p=1.0, max_tokens=512)
 USUAL = Wanted(
-    n=1, best_of=8, temperature=0.7, top_p=1.0, max_tokens=None, seed=None, stop=(), scores=False
+    n=1, best_of=8, temperature=0.7, top_p=1.0, max_tokens=None, seed=None, stop=(), scores=False, token_ids=False
 )  # fmt: skip
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
 TEXT = {"type": "text", "text": "What is in the picture?"}
@@ -86,6 +86,7 @@ def test_wanted(fields: dict[str, Any], expect: Wanted) -> None:
         pytest.param({"stop": list("abcde")}, "stop", "4", id="five stop strings"),
         pytest.param({"stop": [""]}, "stop[0]", "at least 1", id="empty stop string"),
         pytest.param({"stream_options": {"include_usage": True}}, "stream_options", "stream", id="not streamed"),
+        pytest.param({"return_token_ids": True, "stream": True}, "return_token_ids", "stream", id="streamed token ids"),
         pytest.param({"logprobs": True}, "logprobs", "False", id="logprobs"),
         pytest.param({"tools": []}, "tools", "not supported", id="tools"),
         pytest.param({"frequency_penalty": 0.5}, "frequency_penalty", "0", id="penalty"),

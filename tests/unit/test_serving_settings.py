@@ -25,12 +25,11 @@ def test_defaults() -> None:
 
 def test_everything_said() -> None:
     words = (
-        "--policy-sha256 {0} --reference-revision v1 --best-of 4 --no-length-normalisation --picture-host a.example "
+        f"--policy-sha256 {DIGEST} --reference-revision v1 --best-of 4 --no-length-normalisation "
+        "--picture-host a.example --picture-host b.example:8080 --private-picture-host minio:9000 "
+        "--max-num-seqs 32 --gpu-memory-utilization 0.3"
     )
-    words += (
-        "--picture-host b.example:8080 --private-picture-host minio:9000 --max-num-seqs 32 --gpu-memory-utilization 0.3"
-    )
-    settings = read_settings([*MODELS, *words.format(DIGEST).split()])
+    settings = read_settings([*MODELS, *words.split()])
     assert settings.policy.sha256 == DIGEST
     assert settings.reference.revision == "v1"
     assert (settings.defaults.best_of, settings.normalise) == (4, False)

@@ -18,6 +18,7 @@ from feedback_workloads.contract import BadInput, ExitCode, Temporary
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until told to stop; returns the exit code (see `ExitCode`)."""
+    from feedback_workloads.artifacts import ArtifactStore
     from feedback_workloads.serving.settings import read_settings
 
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -26,9 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)  # until the server has its own way to end
     try:
         settings = read_settings(arguments)
+        store = ArtifactStore.from_environment()
+        policy, reference = store.download(settings.policy), store.download(settings.reference)
+        # Takes as long as loading a small model: after everything that can be wrong before it.
         from feedback_workloads.serving.server import serve
 
-        return asyncio.run(serve(settings))
+        return asyncio.run(serve(settings, policy, reference))
     except BadInput as error:
         sys.stderr.write(f"serving: {error}\n")
         return ExitCode.BAD_INPUT

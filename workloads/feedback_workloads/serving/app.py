@@ -60,10 +60,10 @@ def build_app(service: Service) -> FastAPI:
         ask = service.read(body)
         del body  # a picture's worth of memory while the request waits its turn
         if not ask.stream:
-            return _json(await unless_disconnected(request.receive, service.complete(ask)))
+            return _json(await unless_ended(service, request.receive, service.complete(ask)))
         events = service.stream(ask)
         # What is wrong with a request comes to light before its first event, while there is a status to say it with.
-        first = await unless_disconnected(request.receive, anext(events))
+        first = await unless_ended(service, request.receive, anext(events))
         return EventStream(service, first, events)
 
     @app.get("/v1/models")
@@ -129,23 +129,28 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Do `work`; once the client has left, cancel it and raise Disconnected. The body must have been read before."""
+async def unless_ended(service: Service, receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Do `work`, but cancel it once its client has left (Disconnected) or the server's time is up (ApiError).
+
+    The request's body must have been read before.
+    """
 
     async def left() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    working, leaving = asyncio.ensure_future(work), asyncio.create_task(left())
+    working = asyncio.ensure_future(work)
+    leaving, ending = asyncio.create_task(left()), asyncio.create_task(service.out_of_time.wait())
+    tasks = {working, leaving, ending}
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise Disconnected
-        return await working
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return await working
+        raise Disconnected if leaving.done() else draining()
     finally:
-        for task in (working, leaving):
+        for task in tasks:
             task.cancel()
-        await asyncio.wait({working, leaving})
+        await asyncio.wait(tasks)
 
 
 class EventStream(Response):
@@ -161,22 +166,21 @@ class EventStream(Response):
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
-            await unless_disconnected(receive, self._send(send))
+            await unless_ended(self._service, receive, self._send(send))
         except Disconnected:
-            LOG.debug("a client left its stream")
+            return
+        except Exception as error:  # the status is sent: the stream itself has to say it
+            body = b"data: " + pydantic_core.to_json(told(self._service, error).body()) + b"\n\n"
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async with aclosing(self._events) as events:
             await send({"type": "http.response.body", "body": self._first, "more_body": True})
-            try:
-                async for event in events:
-                    await send({"type": "http.response.body", "body": event, "more_body": True})
-            except Exception as error:  # the status is sent: the stream itself has to say it
-                body = b"data: " + pydantic_core.to_json(told(self._service, error).body()) + b"\n\n"
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            async for event in events:
+                await send({"type": "http.response.body", "body": event, "more_body": True})
 
 
 def _json(answer: Answered) -> Response:

@@ -7,12 +7,12 @@ import logging
 import signal
 import socket
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
 
-from feedback_workloads.artifacts import ArtifactStore
 from feedback_workloads.contract import ExitCode
 from feedback_workloads.serving.app import build_app
 from feedback_workloads.serving.engines import Engines
@@ -27,10 +27,9 @@ LAST_BYTES_SECONDS = 3
 """What a finished answer gets to reach its client when the server ends."""
 
 
-async def serve(settings: Settings) -> ExitCode:
-    """Serve until SIGTERM or SIGINT. Raises BadInput or Temporary where the models cannot be loaded."""
-    store = ArtifactStore.from_environment()
-    engines = Engines.load(store.download(settings.policy), store.download(settings.reference), settings)
+async def serve(settings: Settings, policy: Path, reference: Path) -> ExitCode:
+    """Serve the models in two folders until SIGTERM or SIGINT. Raises BadInput where they cannot be loaded."""
+    engines = Engines.load(policy, reference, settings)
     try:
         service = Service(settings, engines)
         await service.check()
@@ -96,6 +95,7 @@ class DrainingServer(uvicorn.Server):
                     await self._service.admission.finished()
             except TimeoutError:
                 LOG.warning("requests still run after %s s; ending all the same", self._service.settings.drain_seconds)
+                self._service.out_of_time.set()
             self.should_exit = True
 
         self._draining = asyncio.create_task(drained())

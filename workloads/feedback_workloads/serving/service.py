@@ -81,6 +81,8 @@ class Service:
         self.engines = engines
         self.admission = Admission(settings.engine.max_num_seqs, settings.max_queue)
         self.metrics = Metrics()
+        self.out_of_time = asyncio.Event()
+        """Set when the server ends whatever still runs."""
         self.created = int(time.time())
         self._pictures = Pictures(settings.picture_hosts, settings.max_picture_bytes)
         self._tokenizing = threading.Lock()  # Hugging Face tokenizers change their own state while they work
@@ -251,7 +253,8 @@ class Service:
         try:
             yield
         except (asyncio.CancelledError, GeneratorExit):
-            self.metrics.requests.labels("disconnected").inc()
+            if not self.out_of_time.is_set():
+                self.metrics.requests.labels("disconnected").inc()
             raise
         self.metrics.requests.labels("ok").inc()
         self.metrics.seconds.observe(time.monotonic() - began)

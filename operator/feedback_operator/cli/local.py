@@ -60,7 +60,7 @@ async def _shapes(seed: int, to: str, state: Path, environment: Mapping[str, str
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, process.terminate)
     waiting = asyncio.create_task(process.wait())
-    console.print(f"building the shapes world in {to}, once, in some minutes (log: {log})", soft_wrap=True, markup=False)
+    console.print(f"building the shapes world in {to}, once; log: {log}", soft_wrap=True, markup=False)
     columns = (TextColumn("shapes"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console) as bars:
         bar = bars.add_task("starting", total=None)

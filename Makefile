@@ -6,10 +6,13 @@ BIN := $(VENV)/bin
 UV := build/uv/bin/uv
 DEMO := build/demo
 
-.PHONY: demo test test-unit test-integration lint bench ablations lock clean help
+.PHONY: demo shapes test test-unit test-integration test-e2e lint bench ablations lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
+
+shapes: $(VENV)/.ready  ## Build the synthetic world that the demo runs on
+	$(BIN)/feedback shapes
 
 demo: $(VENV)/.ready  ## One whole iteration with real models on this machine, with a report in build/demo
 	$(BIN)/feedback shapes
@@ -22,6 +25,9 @@ test-unit: $(VENV)/.ready  ## Pure code, in seconds
 
 test-integration: $(VENV)/.ready  ## Real vLLM, TRL, DeepSpeed and S3, in minutes
 	$(BIN)/python -m pytest tests/integration -q
+
+test-e2e: $(VENV)/.ready  ## kill -9 at random moments in every stage of a whole iteration
+	$(BIN)/python -m pytest tests/e2e -q -s
 
 lint: $(VENV)/.ready  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

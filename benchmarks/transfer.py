@@ -26,7 +26,7 @@ from feedback_workloads.s3 import connect
 LARGE_BYTES = 512 << 20
 SMALL_FILES = 1000
 SMALL_BYTES = 32 << 10
-LARGE_ROUNDS = 3
+LARGE_ROUNDS = 5
 SMALL_ROUNDS = 6
 
 

@@ -36,6 +36,7 @@ CHAT_TEMPLATE: Final = (
 _WORD: Final = r" ?\w+|[^\w\s]"
 
 
+@cache
 def words() -> tuple[str, ...]:
     """All tokens in the order of their ids. A word that follows a space and the same word at a start are two tokens."""
     sentences = [Thing(place, color, shape).sentence for place in PLACES for color in COLORS for shape in SHAPES]

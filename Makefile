@@ -26,7 +26,7 @@ test-unit: $(VENV)/.ready  ## Pure code, in seconds
 test-integration: $(VENV)/.ready  ## Real vLLM, TRL, DeepSpeed and S3, in minutes
 	$(BIN)/python -m pytest tests/integration -q
 
-test-e2e: $(VENV)/.ready  ## kill -9 at random moments in every stage of a whole iteration
+test-e2e: $(VENV)/.ready  ## Training and checkpoints on every path, and kill -9 at random moments in every stage
 	$(BIN)/python -m pytest tests/e2e -q -s
 
 lint: $(VENV)/.ready  ## ruff, mypy, import-linter

@@ -31,7 +31,7 @@ from feedback_workloads.serving.service import Service
 LOG = logging.getLogger(__name__)
 
 BODIES_AT_ONCE = 32
-"""Bodies that are being received; more wait on their connections, so that memory stays bounded."""
+"""Bodies and pictures that are being received; more wait on their connections, so that memory stays bounded."""
 
 BODY_SECONDS = 60.0
 
@@ -56,9 +56,7 @@ def build_app(service: Service) -> FastAPI:
         if not service.admission.is_open:
             raise draining()
         async with receiving:
-            body = await read_body(request, service.settings.max_body_bytes)
-        ask = service.read(body)
-        del body  # a picture's worth of memory while the request waits its turn
+            ask = await service.understand(await read_body(request, service.settings.max_body_bytes))
         if not ask.stream:
             return _json(await unless_ended(service, request.receive, service.complete(ask)))
         events = service.stream(ask)

@@ -28,6 +28,7 @@ from feedback_workloads.serving.metrics import Metrics
 from feedback_workloads.serving.pictures import Pictures
 from feedback_workloads.serving.protocol import (
     AnswerMessage,
+    ChatMessage,
     Choice,
     Chunk,
     ChunkChoice,
@@ -56,10 +57,12 @@ PIECE = re.compile(r"\s*\S+|\s+")
 
 @dataclass(frozen=True)
 class Ask:
-    """A request that was understood."""
+    """A request that was understood. `picture` is encoded, and came with the field `picture_param`."""
 
     wanted: Wanted
-    conversation: Conversation
+    messages: tuple[ChatMessage, ...]
+    picture: bytes | None
+    picture_param: str | None
     stream: bool
     include_usage: bool
 
@@ -97,14 +100,21 @@ class Service:
     def healthy(self) -> bool:
         return self.engines.alive and self.admission.is_open
 
-    def read(self, body: bytes) -> Ask:
-        """Understand a request's body. Raises ApiError."""
+    async def understand(self, body: bytes) -> Ask:
+        """Check a request and get its picture, where it is to be fetched. Raises ApiError."""
         request = read_request(body)
         if request.model != self.settings.model_name:
             raise unknown_model(request.model, self.settings.model_name)
+        asked, chat = wanted(request, self.settings.defaults), conversation(request.messages)
+        self._check_length(chat)
+        picture = None
+        if chat.picture is not None and chat.picture_param is not None:
+            picture = await self._pictures.read(chat.picture, chat.picture_param)
         return Ask(
-            wanted=wanted(request, self.settings.defaults),
-            conversation=conversation(request.messages),
+            wanted=asked,
+            messages=chat.messages,
+            picture=picture,
+            picture_param=chat.picture_param,
             stream=request.stream,
             include_usage=request.stream_options is not None and request.stream_options.include_usage,
         )
@@ -150,7 +160,7 @@ class Service:
         blank = BytesIO()
         Image.new("RGB", (64, 48), "white").save(blank, "PNG")
         messages = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]},)
-        prompt, _ = self._prompt(Conversation(messages, None, None), blank.getvalue())
+        prompt, _ = self._prompt(messages, blank.getvalue(), None)
         sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=4, seed=0)
         ranked = await best_of(self.engines, prompt, sampling, 2, self._reward)
         for score in ranked.scores or ():
@@ -161,26 +171,21 @@ class Service:
     # ── a prompt ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _prepare(self, ask: Ask) -> Ready:
-        chat = ask.conversation
-        characters = sum(len(part.get("text", "")) for message in chat.messages for part in message["content"])
-        if characters > MOST_CHARACTERS_A_TOKEN * self.engines.max_model_len:
-            raise _too_long(f"the messages have {characters} characters", self.engines.max_model_len)
-        data = None
-        if chat.picture is not None and chat.picture_param is not None:
-            data = await self._pictures.read(chat.picture, chat.picture_param)
-        prompt, tokens = await asyncio.to_thread(self._prompt, chat, data)
+        prompt, tokens = await asyncio.to_thread(self._prompt, ask.messages, ask.picture, ask.picture_param)
         return Ready(prompt, tokens, self._sampling(ask.wanted, tokens))
 
-    def _prompt(self, chat: Conversation, data: bytes | None) -> tuple[Prompt, int]:
+    def _prompt(
+        self, messages: tuple[ChatMessage, ...], data: bytes | None, picture_param: str | None
+    ) -> tuple[Prompt, int]:
         """Preprocess a chat and its picture; returns the prompt, and its tokens with the picture's."""
         preprocessor = self.engines.preprocessor
         try:
             picture = None if data is None else preprocessor.picture(data)
         except BadRow as error:
-            raise _bad_picture(error, chat.picture_param) from error
+            raise _bad_picture(error, picture_param) from error
         try:
             with self._tokenizing:
-                ids = preprocessor.chat_ids(chat.messages)
+                ids = preprocessor.chat_ids(messages)
         except TemplateError as error:
             raise invalid("messages", f"the model's chat template refuses this conversation: {error}") from error
         if ids.count(preprocessor.image_token_id) != (picture is not None):
@@ -188,6 +193,11 @@ class Service:
         tokens = len(ids) + (0 if picture is None else preprocessor.image_tokens(picture) - 1)
         key = "" if data is None else picture_key(data)
         return Prompt(tuple(ids), picture, key), tokens
+
+    def _check_length(self, chat: Conversation) -> None:
+        characters = sum(len(part.get("text", "")) for message in chat.messages for part in message["content"])
+        if characters > MOST_CHARACTERS_A_TOKEN * self.engines.max_model_len:
+            raise _too_long(f"the messages have {characters} characters", self.engines.max_model_len)
 
     def _sampling(self, asked: Wanted, prompt_tokens: int) -> Sampling:
         room = self.engines.max_model_len - prompt_tokens

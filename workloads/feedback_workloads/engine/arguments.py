@@ -40,6 +40,7 @@ def engine_arguments(settings: contract.Engine, precision: Precision = "auto", s
         "max_model_len": settings.max_model_len,
         "max_logprobs": 64,
         "disable_log_stats": False,
+        "use_tqdm_on_load": False,
     }
     if on_cpu:
         arguments |= {

@@ -15,14 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from feedback_workloads import contract
-from feedback_workloads.contract import BadInput, Decoding
-from feedback_workloads.engine.arguments import (
-    ADAPTER_CONFIG,
-    LORA_RANKS,  # noqa: F401
-    Adapter,
-    Precision,
-    engine_arguments,
-)
+from feedback_workloads.contract import BadInput, Decoding, Temporary
+from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter, Precision, engine_arguments
 from feedback_workloads.preprocess import Prompt
 from feedback_workloads.rows import BadRow
 
@@ -338,6 +332,9 @@ class Engine:
                     return
                 for output in engine.step():
                     if output.finished:
+                        reason = output.outputs[0].finish_reason
+                        if reason not in {"stop", "length"}:  # an answer that is not whole must not pass for one
+                            raise Temporary(f"vLLM ended a request with {reason!r}; run the stage again, it goes on")
                         yield waiting.pop(output.request_id), output
         except GeneratorExit:
             engine.abort_request(list(waiting))
@@ -357,6 +354,3 @@ def engine_prompt(prompt: Prompt) -> dict[str, Any]:
 def of_tokens(rows: Any, token_ids: Sequence[int]) -> tuple[float, ...]:
     """The log-probability of each token, from vLLM's rows of {token: Logprob}."""
     return tuple(row[token].logprob for row, token in zip(rows, token_ids, strict=True))
-
-
-_arguments, _engine_prompt, _of_tokens = engine_arguments, engine_prompt, of_tokens

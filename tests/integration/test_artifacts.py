@@ -169,7 +169,7 @@ def test_a_killed_download_is_never_taken_for_whole(s3: S3, tmp_path: Path) -> N
     with large.open("wb") as stream:
         stream.truncate(100 * MEGABYTE)
     artifact = s3.store.publish(s3.uri, manifest([s3.store.upload(large, s3.uri, "large.bin")]))
-    cut = [Cut(10**9)] + [Cut(3 * MEGABYTE)] * 100  # the manifest passes, the file never ends
+    cut = [Cut(3 * MEGABYTE)] * 100  # the manifest passes, no range of the file ever ends
     with FaultyProxy(s3.environment["AWS_ENDPOINT_URL"], cut) as proxy:
         environment = {**os.environ, **s3.environment, "AWS_ENDPOINT_URL": proxy.url}
         process = subprocess.Popen([sys.executable, "-c", DOWNLOAD, s3.uri], env=environment)
@@ -219,7 +219,7 @@ def test_memory_is_bounded_whatever_the_size_of_a_file(s3: S3, tmp_path: Path) -
     environment = {**os.environ, **s3.environment}
     command = [sys.executable, "-c", MEASURE, str(large), s3.uri]
     grown = int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
-    assert grown < 300, f"{grown} MiB more at the peak for a file of 768 MiB"
+    assert grown < 250, f"{grown} MiB more at the peak for a file of 768 MiB"
 
 
 # ── sources without a manifest ───────────────────────────────────────────────────────────────────────────────────────

@@ -107,23 +107,6 @@ class HashingReader:
         return Digest(self._hash.hexdigest(), self._size)
 
 
-class HashingWriter:
-    """A file to write to that hashes what is written. Cannot seek, so bytes arrive in order."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._hash = hashlib.sha256()
-        self._size = 0
-
-    def write(self, data: bytes) -> int:
-        self._hash.update(data)
-        self._size += len(data)
-        return self._file.write(data)
-
-    def digest(self) -> Digest:
-        return Digest(self._hash.hexdigest(), self._size)
-
-
 def digest_of(file: Path) -> Digest:
     """Return the digest of a local file; raises Absent where there is none."""
     try:
@@ -206,8 +189,8 @@ def _temporary(file: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _copy(source: Path, destination: Path) -> Digest:
-    with source.open("rb") as reader, destination.open("wb") as stream:
-        writer = HashingWriter(stream)
+    with source.open("rb") as given, destination.open("wb") as taken:
+        reader = HashingReader(given)
         while block := reader.read(BLOCK_BYTES):
-            writer.write(block)
-    return writer.digest()
+            taken.write(block)
+    return reader.digest()

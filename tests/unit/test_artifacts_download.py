@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import tempfile
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ def test_it_is_the_digest_of_the_file_in_whatever_order_it_was_written(
 ) -> None:
     data = random.Random(0).randbytes(5000)
     edges = sorted({0, len(data), *cuts})
-    pieces = list(zip(edges, edges[1:], strict=False))
+    pieces = list(pairwise(edges))
     pieces += [pieces[number] for number in again if number < len(pieces)]
     order.shuffle(pieces)
     with tempfile.TemporaryFile(buffering=0) as file, FollowingHash(file.fileno()) as following:

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := build/uv/bin/uv
 DEMO := build/demo
 
-.PHONY: demo shapes test test-unit test-integration test-e2e lint bench ablations lock clean help
+.PHONY: demo shapes control-plane test test-unit test-integration test-e2e lint bench ablations lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -23,7 +23,10 @@ test: lint test-unit test-integration  ## Everything
 test-unit: $(VENV)/.ready  ## Pure code, in seconds
 	$(BIN)/python -m pytest tests/unit -q
 
-test-integration: $(VENV)/.ready  ## Real vLLM, TRL, DeepSpeed and S3, in minutes
+control-plane: | $(UV)  ## etcd, Kubernetes and KWOK for the tests, built once from Go modules
+	$(PYTHON) -m tests.cluster.binaries
+
+test-integration: $(VENV)/.ready control-plane  ## Real vLLM, TRL, DeepSpeed, S3 and Kubernetes, in minutes
 	$(BIN)/python -m pytest tests/integration -q
 
 test-e2e: $(VENV)/.ready  ## Training and checkpoints on every path, and kill -9 at random moments in every stage

@@ -1,0 +1,318 @@
+"""etcd, kube-apiserver, kube-controller-manager, kube-scheduler and KWOK on loopback, in a folder of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import secrets
+import signal
+import socket
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from tests.cluster.binaries import directory
+
+READY_SECONDS: Final = 120.0
+END_SECONDS: Final = 20.0
+LOOK_SECONDS: Final = 0.05
+NODE_ANNOTATION: Final = "kwok.x-k8s.io/node"
+NODE_STAGES: Final = Path(__file__).parent / "node_stages.yaml"
+
+USERS: Final = {
+    "admin": "system:masters",
+    "system:kube-controller-manager": "system:masters",
+    "system:kube-scheduler": "system:masters",
+    "kwok": "system:masters",
+}
+"""Who has a token from the start, and in which group. Everybody else asks the API server for one."""
+
+AUDIT_POLICY: Final = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "None", "users": [user for user in USERS if user != "admin"]},
+        {"level": "None", "userGroups": ["system:masters"], "verbs": ["get", "list", "watch"]},
+        {"level": "Request", "verbs": ["create", "update", "patch", "delete", "deletecollection"]},
+        {"level": "Metadata"},
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a control plane differs from the plain one."""
+
+    stages: Path = NODE_STAGES
+    """KWOK's Stage resources: what happens to nodes and pods by itself."""
+    audit: bool = True
+
+
+class Program:
+    """One process of the control plane. It ends with this one, however this one ends."""
+
+    def __init__(self, command: Sequence[str | Path], log: Path) -> None:
+        self.name = Path(command[0]).name
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [str(word) for word in command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 one system call, of a library loaded before
+            )
+
+    def wait_until(self, ready: Callable[[], bool]) -> None:
+        """Look until it is ready. Raises RuntimeError with the end of its log where it ends, or time does, before."""
+        deadline = time.monotonic() + READY_SECONDS
+        while not ready():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{self.name} is not ready after {READY_SECONDS:.0f} s:\n{self.tail()}")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = self.process.wait(LOOK_SECONDS)
+                raise RuntimeError(f"{self.name} ended with code {code}:\n{self.tail()}")
+
+    def tail(self) -> str:
+        return self.log.read_text(errors="replace")[-3000:]
+
+    def end(self) -> None:
+        """SIGTERM, then SIGKILL; returns when the process is gone."""
+        self.process.terminate()
+        try:
+            self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class ControlPlane:
+    """A whole control plane, as a context manager. `kubeconfig` is the administrator's."""
+
+    def __init__(self, folder: Path, options: Options = Options()) -> None:
+        self.folder = folder
+        self.options = options
+        self.tokens = {user: secrets.token_hex(16) for user in USERS}
+        self._programs: list[Program] = []
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._start()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.kubeconfig_for("admin", self.tokens["admin"])
+
+    def kubeconfig_for(self, user: str, token: str, *, server: str | None = None, namespace: str = "default") -> Path:
+        """A kubeconfig that shows this token, to the API server or to the proxy `server` in front of it."""
+        cluster: dict[str, str] = {"server": server or self.url}
+        if server is None:
+            cluster["certificate-authority"] = str(self.certificate)
+        named = user.replace(":", "-") + (f"-{server.rpartition(':')[2]}" if server else "")
+        file = self.folder / "kubeconfigs" / f"{named}-{namespace}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(
+            json.dumps(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "clusters": [{"name": "tests", "cluster": cluster}],
+                    "users": [{"name": user, "user": {"token": token}}],
+                    "contexts": [
+                        {"name": "tests", "context": {"cluster": "tests", "user": user, "namespace": namespace}}
+                    ],
+                    "current-context": "tests",
+                }
+            )
+        )
+        return file
+
+    @property
+    def certificate(self) -> Path:
+        """The API server's own certificate with the authority that signed it."""
+        return self.folder / "certificates/apiserver.crt"
+
+    @property
+    def audit_log(self) -> Path:
+        """One JSON event a line for each request of everybody but the control plane itself."""
+        return self.folder / "audit.log"
+
+    def process(self, name: str) -> subprocess.Popen[bytes]:
+        """The process of one program, for example to measure it."""
+        return next(program.process for program in self._programs if program.name == name)
+
+    def _start(self) -> None:
+        binaries = directory()
+        etcd_port, peer_port, api_port, manager_port, scheduler_port, kwok_port = free_ports(6)
+        self.url = f"https://127.0.0.1:{api_port}"
+        self._write_files()
+        etcd = self._run(
+            [
+                binaries / "etcd",
+                f"--data-dir={self.folder / 'etcd'}",
+                f"--listen-client-urls=http://127.0.0.1:{etcd_port}",
+                f"--advertise-client-urls=http://127.0.0.1:{etcd_port}",
+                f"--listen-peer-urls=http://127.0.0.1:{peer_port}",
+                f"--initial-advertise-peer-urls=http://127.0.0.1:{peer_port}",
+                f"--initial-cluster=default=http://127.0.0.1:{peer_port}",
+                "--unsafe-no-fsync",
+                "--quota-backend-bytes=8589934592",
+                "--log-level=warn",
+            ]
+        )
+        etcd.wait_until(lambda: self._answers(f"http://127.0.0.1:{etcd_port}/readyz"))
+        apiserver = self._run([binaries / "kube-apiserver", *self._apiserver_flags(etcd_port, api_port)])
+        apiserver.wait_until(lambda: self._answers(f"{self.url}/readyz"))
+        manager = self._run(
+            [
+                binaries / "kube-controller-manager",
+                f"--kubeconfig={self._user_kubeconfig('system:kube-controller-manager')}",
+                f"--service-account-private-key-file={self.folder / 'service-accounts.key'}",
+                f"--root-ca-file={self.certificate}",
+                f"--cert-dir={self.folder / 'manager'}",
+                f"--secure-port={manager_port}",
+                "--bind-address=127.0.0.1",
+                "--leader-elect=false",
+                "--node-monitor-grace-period=1h",
+                "--kube-api-qps=2000",
+                "--kube-api-burst=4000",
+                "--concurrent-job-syncs=20",
+                "--concurrent-gc-syncs=40",
+            ]
+        )
+        scheduler = self._run(
+            [
+                binaries / "kube-scheduler",
+                f"--kubeconfig={self._user_kubeconfig('system:kube-scheduler')}",
+                f"--cert-dir={self.folder / 'scheduler'}",
+                f"--secure-port={scheduler_port}",
+                "--bind-address=127.0.0.1",
+                "--leader-elect=false",
+                "--kube-api-qps=2000",
+                "--kube-api-burst=4000",
+            ]
+        )
+        kwok = self._run(
+            [
+                binaries / "kwok",
+                f"--kubeconfig={self._user_kubeconfig('kwok')}",
+                f"--manage-nodes-with-annotation-selector={NODE_ANNOTATION}=fake",
+                f"--config={self.options.stages}",
+                f"--server-address=127.0.0.1:{kwok_port}",
+                "--node-lease-duration-seconds=0",
+            ]
+        )
+        manager.wait_until(lambda: self._answers(f"https://127.0.0.1:{manager_port}/healthz"))
+        scheduler.wait_until(lambda: self._answers(f"https://127.0.0.1:{scheduler_port}/readyz"))
+        kwok.wait_until(lambda: self._answers(f"http://127.0.0.1:{kwok_port}/healthz"))
+
+    def _apiserver_flags(self, etcd_port: int, port: int) -> list[str]:
+        audit = [f"--audit-policy-file={self.folder / 'audit-policy.json'}", f"--audit-log-path={self.audit_log}"]
+        return [
+            f"--etcd-servers=http://127.0.0.1:{etcd_port}",
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            "--endpoint-reconciler-type=none",
+            f"--secure-port={port}",
+            f"--cert-dir={self.certificate.parent}",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={self.folder / 'service-accounts.pub'}",
+            f"--service-account-signing-key-file={self.folder / 'service-accounts.key'}",
+            f"--token-auth-file={self.folder / 'tokens.csv'}",
+            "--authorization-mode=RBAC",
+            # A lost node's pods are evicted at once, not after five minutes.
+            "--default-not-ready-toleration-seconds=1",
+            "--default-unreachable-toleration-seconds=1",
+            *(audit if self.options.audit else []),
+        ]
+
+    def _write_files(self) -> None:
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        (self.folder / "service-accounts.key").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        (self.folder / "service-accounts.pub").write_bytes(
+            key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        )
+        lines = [f'{self.tokens[user]},{user},{user},"{group}"' for user, group in USERS.items()]
+        (self.folder / "tokens.csv").write_text("\n".join(lines) + "\n")
+        (self.folder / "audit-policy.json").write_text(json.dumps(AUDIT_POLICY))
+
+    def _user_kubeconfig(self, user: str) -> Path:
+        return self.kubeconfig_for(user, self.tokens[user])
+
+    def _run(self, command: Sequence[str | Path]) -> Program:
+        program = Program(command, self.folder / f"{Path(command[0]).name}.log")
+        self._programs.append(program)
+        return program
+
+    def _answers(self, url: str) -> bool:
+        """Whether a health endpoint says yes; health says nothing secret, so certificates are not checked."""
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {self.tokens['admin']}"})
+        try:
+            with urllib.request.urlopen(request, timeout=5, context=_UNVERIFIED) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def _end(self) -> None:
+        for program in reversed(self._programs):
+            program.end()
+        self._programs.clear()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in listeners]
+
+
+def node(name: str, **capacity: str) -> dict[str, Any]:
+    """A node that KWOK keeps ready and that has room for thousands of pods."""
+    room = {"cpu": "100000", "memory": "1000Ti", "pods": "100000", "ephemeral-storage": "1000Ti", **capacity}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "annotations": {NODE_ANNOTATION: "fake"},
+            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"},
+        },
+        "status": {"capacity": room, "allocatable": room},
+    }
+
+
+def _end_with_parent() -> None:
+    """In the child: have the kernel end it when its parent ends (Linux: prctl(2), PR_SET_PDEATHSIG)."""
+    _LIBC.prctl(1, signal.SIGKILL)
+
+
+_LIBC: Final = ctypes.CDLL(None)
+_UNVERIFIED: Final = ssl._create_unverified_context()

@@ -110,7 +110,7 @@ def resolved_model(world: Snapshot) -> Source | None:
     """The policy to align: named in the spec, or promoted by the parent iteration (None until it is)."""
     model = world.iteration.spec.model
     if model.uri is None:
-        return world.parent
+        return world.parent.model if world.parent else None
     return Source(uri=model.uri.rstrip("/"), revision=model.revision, sha256=model.sha256)
 
 

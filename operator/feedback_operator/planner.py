@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from feedback_operator.api import IterationStatus
 from feedback_operator.conditions import status_of
@@ -24,11 +25,23 @@ Images = Mapping[Image, str]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do: manifests to create, Jobs to suspend or resume by name, and the status to write."""
+    """What to do, in this order; carrying it out twice, or half and then again, comes to the same.
+
+    `create`: Jobs, ConfigMaps, headless Services and NetworkPolicies; once, one of that name is as good.
+    `suspend`: Jobs by name, to suspend (True) or to resume.
+    `delete`: Jobs by name, in the foreground (they stay visible until their pods are gone); gone is as good.
+    `apply`: Deployment, Service, PodDisruptionBudget and NetworkPolicy of the endpoint, by server-side apply, forced;
+        only those that differ from what was observed.
+    `status`: to write if it differs from the iteration's.
+    `wake_at`: the next moment at which time alone changes the plan.
+    """
 
     create: tuple[Manifest, ...]
     suspend: tuple[tuple[str, bool], ...]
     status: IterationStatus
+    delete: tuple[str, ...] = ()
+    apply: tuple[Manifest, ...] = ()
+    wake_at: datetime | None = None
 
 
 def plan(world: Snapshot, images: Images) -> Plan:
@@ -56,6 +69,7 @@ def _creations(world: Snapshot, progress: Mapping[str, Progress], images: Images
                 config=state.config,
                 address=state.address,
                 attempt=state.attempt,
+                retries=0,
                 pods=stage.pods(spec),
                 image=images[stage.image],
                 deadline_seconds=spec.deadline_seconds,

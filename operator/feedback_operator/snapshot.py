@@ -1,10 +1,13 @@
-"""What the planner looks at: one iteration and its children, as they were at one moment."""
+"""What the planner looks at: one iteration and everything that decides what happens next to it, at one moment.
+
+Pure data. A Cluster fills it from what it observes; see the fields for what each is taken from on Kubernetes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -14,16 +17,28 @@ from feedback_workloads.contract import Source, StageFailure, StageResult
 
 @dataclass(frozen=True)
 class Pod:
-    """The last pod of one completion index of a Job.
+    """The pod of one completion index of a Job that says most: one that succeeded, else the newest one.
 
-    `reason` is the kubelet's word for a container that ended or cannot start (`OOMKilled`, `ImagePullBackOff`);
-    `message` is the termination message, or what the kubelet says in its place.
+    `exit_code`: of the stage container, where it ended (`state.terminated`, else `lastState.terminated`).
+    `reason`: the most telling word there is, the first of:
+      the container's `terminated.reason` (`OOMKilled`, `Error`) or `waiting.reason` (`ImagePullBackOff`,
+      `CreateContainerConfigError`), of init containers too;
+      the reason of a condition `DisruptionTarget` that is True (`EvictionByEvictionAPI`, `PreemptionByScheduler`,
+      `DeletionByTaintManager`, `TerminationByKubelet`), or the pod's own `status.reason` (`Evicted`, `NodeLost`);
+      `Unschedulable`, the reason of a condition `PodScheduled` that is False;
+      `NodeNotReady`, where the pod runs but its condition `Ready` turned False on a node that is not heard of.
+    `message`: the termination message, or what goes with `reason` in its place (the scheduler's or the kubelet's word).
+    `since`: since when it has been so: the time of the condition, or of the pod's creation.
+    `running`: the stage container has started and not ended.
     """
 
     index: int
     exit_code: int | None = None
     reason: str = ""
     message: str = ""
+    name: str = ""
+    since: datetime | None = None
+    running: bool = False
 
     def result(self) -> StageResult | None:
         try:
@@ -49,7 +64,15 @@ class Units:
 
 @dataclass(frozen=True)
 class Job:
-    """One attempt at a stage, as observed. `address` is the content hash of the stage's configuration."""
+    """One attempt at a stage, as observed.
+
+    `address` (the content hash of the stage's configuration), `generation` (of the iteration that it was created for)
+    and `retries` (attempts of that generation that came before) are annotations of the Job; `attempt` is a label.
+    `state`: Failed or Complete once the condition of that name is True; Suspended while `spec.suspend` is set; else
+    Active. `reason` and `message` are those of the condition `Failed`.
+    `deleting`: it has a deletionTimestamp. `queued`: it carries Kueue's queue-name label.
+    `created`, `started`, `finished`: creationTimestamp, `status.startTime`, and when it became Complete or Failed.
+    """
 
     name: str
     stage: str
@@ -57,20 +80,65 @@ class Job:
     attempt: int
     state: Literal["Active", "Suspended", "Complete", "Failed"]
     reason: str = ""
+    message: str = ""
+    generation: int = 1
+    retries: int = 0
     pods: tuple[Pod, ...] = ()
+    created: datetime | None = None
     started: datetime | None = None
     finished: datetime | None = None
     units: Units = Units()
+    deleting: bool = False
+    queued: bool = False
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The iteration that `spec.model.from` names: the model that it promoted, or why there is none (see chain.py)."""
+
+    name: str
+    model: Source | None = None
+    reason: str = ""
+    message: str = ""
+    final: bool = False
+    """Nothing will come of it unless a person changes something."""
+
+
+@dataclass(frozen=True)
+class Claimant:
+    """A promoted iteration that names the endpoint and is not being deleted (see endpoint.py)."""
+
+    name: str
+    uid: str
+    created: str
+    rolled_back: bool
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """The endpoint that `spec.serving.endpoint` names, as observed.
+
+    `objects`: the Deployment, Service, PodDisruptionBudget and NetworkPolicy of the namespace whose label
+    `feedback.rlaif.dev/endpoint` is its name: whole, as the API server gave them (managedFields may be left out).
+    `claimants`: see `endpoint.claimants`.
+    `pods`: the newest pods of the Deployment, for what they say is wrong (`Pod.index` is 0); may be empty.
+    """
+
+    objects: tuple[dict[str, Any], ...] = ()
+    claimants: tuple[Claimant, ...] = ()
+    pods: tuple[Pod, ...] = ()
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """One iteration and everything that decides what happens next to it.
 
-    `parent` is the promoted model of the iteration named by `spec.model.from`; None while there is none.
+    `jobs`: every Job that it controls. `parent`: None where `spec.model.from` is not given. `endpoint`: None where
+    `spec.serving.endpoint` is not given, or where there are no endpoints.
     """
 
     iteration: FeedbackIteration
     jobs: tuple[Job, ...]
     now: datetime
-    parent: Source | None = None
+    parent: Parent | None = None
+    endpoint: Endpoint | None = None

@@ -72,7 +72,7 @@ async def run(cluster: LocalCluster, made: tuple[dict[str, Any], dict[str, Any]]
 async def ended(cluster: LocalCluster) -> Job:
     while True:
         cluster.changed.clear()
-        (observed,) = (await cluster.snapshot("it")).jobs
+        (observed,) = (await cluster.snapshot("default/it")).jobs
         if observed.state in ("Complete", "Failed"):
             return observed
         await cluster.changed.wait()
@@ -139,10 +139,10 @@ async def test_suspended_pods_are_terminated_and_resumed_ones_run(
         await cluster.create(manifest)
     await until((tmp_path / "pods-0").exists)
     name = made[1]["metadata"]["name"]
-    await cluster.suspend(name, True)
+    await cluster.suspend("default", name, True)
     assert (tmp_path / "terminated-0").exists()
-    assert (await cluster.snapshot("it")).jobs[0].state == "Suspended"
-    await cluster.suspend(name, False)
+    assert (await cluster.snapshot("default/it")).jobs[0].state == "Suspended"
+    await cluster.suspend("default", name, False)
     assert (await ended(cluster)).state == "Complete"
 
 

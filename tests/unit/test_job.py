@@ -48,6 +48,7 @@ def samples_job(**sections: object) -> Manifest:
         config=config,
         address="ab" * 32,
         attempt=0,
+        retries=0,
         pods=stage.pods(given.spec),
         image=IMAGES[stage.image],
         deadline_seconds=given.spec.deadline_seconds,

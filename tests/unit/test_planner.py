@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback_operator.conditions import is_true
-from feedback_operator.snapshot import Pod, Snapshot
+from feedback_operator.snapshot import Parent, Pod, Snapshot
 from feedback_operator.stages import GRAPH
 from feedback_workloads.contract import STAGE_CONFIG, Source
 from tests.unit.worlds import NOW, Simulation, broken, decide, iteration, succeeded
@@ -194,7 +194,7 @@ def test_a_chained_iteration_waits_for_its_parent_and_uses_its_model() -> None:
     chained = iteration(model={"from": {"iteration": "first"}})
     assert decide(Snapshot(chained, (), NOW)).create == ()
     parent = Source(uri="s3://b/aligned", sha256="c" * 64)
-    configmap, _ = decide(Snapshot(chained, (), NOW, parent)).create
+    configmap, _ = decide(Snapshot(chained, (), NOW, Parent("first", parent))).create
     config = STAGE_CONFIG.validate_json(configmap["data"]["config.json"])
     assert config.model == parent
 

@@ -81,7 +81,7 @@ async def _run(
         with display(console) as shown:
             while True:
                 cluster.changed.clear()
-                current = [await _step(cluster, iteration.metadata.name) for iteration in iterations]
+                current = [await _step(cluster, iteration.metadata.key) for iteration in iterations]
                 shown.update(current)
                 if stop.is_set() or _settled(current):
                     return current, stop.is_set()

@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Final
 
 from feedback_operator.api import FeedbackIteration, IterationStatus
+from feedback_operator.chain import parent_of
 from feedback_operator.cluster.capacity import Capacity, Grant
 from feedback_operator.cluster.process import GRACE_SECONDS, StageProcess, end_leftovers, free_port
-from feedback_operator.conditions import is_true
 from feedback_operator.progress import scrape
 from feedback_operator.resources import Manifest
 from feedback_operator.resources.job import ADDRESS_ANNOTATION, ATTEMPT_LABEL, CACHE_MOUNT, CONFIG_MOUNT, STAGE_LABEL
 from feedback_operator.snapshot import Job, Pod, Snapshot
-from feedback_workloads.contract import Source
 
 FIRST_BACKOFF_SECONDS: Final = 1.0
 """Wait before the first retry of an index; doubles with each."""
@@ -85,7 +84,7 @@ class LocalCluster:
 
     def add(self, iteration: FeedbackIteration) -> None:
         """As `kubectl apply` of a new iteration."""
-        self._iterations[iteration.metadata.name] = iteration
+        self._iterations[iteration.metadata.key] = iteration
         self.changed.set()
 
     def iteration(self, key: str) -> FeedbackIteration:
@@ -105,15 +104,12 @@ class LocalCluster:
             for job in jobs
         ]
         iteration = self._iterations[key]
-        return Snapshot(iteration, jobs=tuple(observed), now=datetime.now(UTC), parent=self._promoted(iteration))
-
-    def _promoted(self, child: FeedbackIteration) -> Source | None:
-        """The model that the iteration named by `spec.model.from` promoted; None while there is none."""
-        named = child.spec.model.from_
-        parent = self._iterations.get(named.iteration) if named else None
-        if parent is None or parent.status.aligned is None or not is_true(parent.status.conditions, "Promoted"):
-            return None
-        return Source(uri=parent.status.aligned.uri, sha256=parent.status.aligned.sha256)
+        namespace = {
+            other.metadata.name: other
+            for other in self._iterations.values()
+            if other.metadata.namespace == iteration.metadata.namespace
+        }
+        return Snapshot(iteration, tuple(observed), datetime.now(UTC), parent=parent_of(iteration, namespace))
 
     async def create(self, manifest: Manifest) -> None:
         name = manifest["metadata"]["name"]
@@ -129,7 +125,7 @@ class LocalCluster:
                 self._jobs[name] = job
                 self._start(job)
 
-    async def suspend(self, job: str, suspended: bool) -> None:
+    async def suspend(self, namespace: str, job: str, suspended: bool) -> None:
         local = self._jobs[job]
         if suspended:
             await self._stop(local)
@@ -138,8 +134,16 @@ class LocalCluster:
             self._start(local)
         self.changed.set()
 
-    async def write_status(self, key: str, status: IterationStatus) -> None:
-        self._iterations[key] = self._iterations[key].model_copy(update={"status": status})
+    async def delete(self, namespace: str, job: str) -> None:
+        await self._stop(self._jobs[job])
+        del self._jobs[job]
+        self.changed.set()
+
+    async def apply(self, manifest: Manifest) -> None:
+        raise NotImplementedError("there are no endpoints without a cluster")
+
+    async def write_status(self, iteration: FeedbackIteration, status: IterationStatus) -> None:
+        self._iterations[iteration.metadata.key] = iteration.model_copy(update={"status": status})
 
     # ── what the Job controller and the kubelet do ──────────────────────────────────────────────────────────────────
 
@@ -270,7 +274,9 @@ def _observed(manifest: Manifest) -> Job:
 
 
 def _owner(manifest: Manifest) -> str:
-    return str(manifest["metadata"]["ownerReferences"][0]["name"])
+    """Key of the iteration that a Job belongs to."""
+    meta = manifest["metadata"]
+    return f"{meta['namespace']}/{meta['ownerReferences'][0]['name']}"
 
 
 def _container(job: Manifest) -> Manifest:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+from feedback_operator.api import GROUP
+
+FIELD_MANAGER: Final = "feedback-operator"
+ENDPOINT_LABEL: Final = f"{GROUP}/endpoint"
+"""On every object of an endpoint, its Pods included: the endpoint's name."""
 
 Manifest = dict[str, Any]
 """A Kubernetes object as plain JSON data."""

@@ -14,6 +14,9 @@ CONFIG_MOUNT: Final = "/etc/feedback"
 CACHE_MOUNT: Final = "/var/cache/feedback"
 METRICS_PORT: Final = 9464
 ADDRESS_ANNOTATION: Final = f"{GROUP}/address"
+GENERATION_ANNOTATION: Final = f"{GROUP}/generation"
+RETRIES_ANNOTATION: Final = f"{GROUP}/retries"
+QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 STAGE_LABEL: Final = f"{GROUP}/stage"
 ITERATION_LABEL: Final = f"{GROUP}/iteration"
 ATTEMPT_LABEL: Final = f"{GROUP}/attempt"
@@ -29,6 +32,7 @@ class StageRun:
     config: StageConfig
     address: str
     attempt: int
+    retries: int
     pods: int
     image: str
     deadline_seconds: int | None
@@ -76,7 +80,11 @@ def build_job(run: StageRun) -> Manifest:
             "name": run.name,
             "namespace": run.owner.namespace,
             "labels": labels(run),
-            "annotations": {ADDRESS_ANNOTATION: run.address},
+            "annotations": {
+                ADDRESS_ANNOTATION: run.address,
+                GENERATION_ANNOTATION: str(run.owner.generation),
+                RETRIES_ANNOTATION: str(run.retries),
+            },
             "ownerReferences": [owner_reference(run.owner)],
         },
         "spec": {

@@ -14,13 +14,10 @@ from feedback_operator.api import (
     BenchmarkSpec,
     IterationSpec,
     LabelingSpec,
-    LLMSplitterSpec,
     SamplingSpec,
-    SentencesSplitter,
     SourceSpec,
     SplitterSpec,
     StageSection,
-    WholeAnswerSplitter,
 )
 from feedback_workloads import contract
 from feedback_workloads.contract import Artifact, Source, StageConfig
@@ -184,16 +181,16 @@ def _decoding(sampling: SamplingSpec) -> contract.Decoding:
 
 
 def _splitter(spec: SplitterSpec) -> contract.Splitter:
-    match spec:
-        case SentencesSplitter():
-            return contract.SentenceSplitter(language=spec.language)
-        case WholeAnswerSplitter():
-            return contract.WholeAnswer()
-        case LLMSplitterSpec():
-            decoding = contract.Decoding(
-                temperature=float(spec.temperature), top_p=float(spec.top_p), max_new_tokens=spec.max_new_tokens
-            )
-            return contract.LLMSplitter(model=_source(spec.model), decoding=decoding, attempts=spec.attempts)
+    if spec.llm is not None:
+        decoding = contract.Decoding(
+            temperature=float(spec.llm.temperature),
+            top_p=float(spec.llm.top_p),
+            max_new_tokens=spec.llm.max_new_tokens,
+        )
+        return contract.LLMSplitter(model=_source(spec.llm.model), decoding=decoding, attempts=spec.llm.attempts)
+    if spec.type == "WholeAnswer":
+        return contract.WholeAnswer()
+    return contract.SentenceSplitter(language=spec.sentences.language if spec.sentences else "en")
 
 
 def _precision(spec: IterationSpec) -> Literal["auto", "float32", "bfloat16"]:

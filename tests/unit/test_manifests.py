@@ -37,8 +37,8 @@ def written(folder: Path, *documents: object, name: str = "it.yaml") -> Path:
         pytest.param({"training": {"perDeviceBatchSize": 3}}, "spec.training", "globalBatchSize 8", id="cross-field"),
         pytest.param({"evaluation": {"benchmarks": []}}, "spec.evaluation.benchmarks", "at least 1", id="empty list"),
         pytest.param(
-            {"labeler": {"model": {"uri": "s3://b/l"}, "splitter": {"type": "LLM"}}},
-            "spec.labeler.splitter.LLM.model",
+            {"labeler": {"model": {"uri": "s3://b/l"}, "splitter": {"type": "LLM", "llm": {}}}},
+            "spec.labeler.splitter.llm.model",
             "is required",
             id="union",
         ),

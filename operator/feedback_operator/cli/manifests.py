@@ -79,7 +79,7 @@ def _iteration(file: Path, node: yaml.Node) -> tuple[list[FeedbackIteration], li
         line = node.start_mark.line + 1
         return [], [Problem(file, line, "kind", f"{kind!r} is not a {KIND} of {API_VERSION}; write that kind")]
     try:
-        return [FeedbackIteration.model_validate(data)], []
+        return [FeedbackIteration.model_validate(data, by_alias=True, by_name=False)], []
     except ValidationError as error:
         return [], [
             Problem(file, _line(node, e["loc"]), _path(e["loc"]), _message(e["msg"], e["input"], e["type"]))

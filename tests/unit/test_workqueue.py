@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from feedback_operator.workqueue import Backoff, WorkQueue
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedback_operator.workqueue import Backoff, WorkQueue
 from tests.unit.simulated_time import simulate
 
 Story = Callable[[WorkQueue], Awaitable[None]]

@@ -60,7 +60,7 @@ Switch = Annotated[bool, Strict()]
 def _above(low: str, high: str) -> Rule:
     return Rule(
         cel=f"double(self) > {float(low)} && double(self) <= {float(high)}",
-        message=f"{{self}} is not greater than {low} and at most {high}",
+        message=f"must be greater than {low} and at most {high}",
         holds=lambda text: float(low) < float(text) <= float(high),
     )
 
@@ -68,7 +68,7 @@ def _above(low: str, high: str) -> Rule:
 def _between(low: str, high: str) -> Rule:
     return Rule(
         cel=f"double(self) >= {float(low)} && double(self) <= {float(high)}",
-        message=f"{{self}} is not between {low} and {high}",
+        message=f"must be between {low} and {high}",
         holds=lambda text: float(low) <= float(text) <= float(high),
     )
 
@@ -96,7 +96,7 @@ Uri = Annotated[
     Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x20\x7f]+$"),
     Rule(
         cel="self.startsWith('s3://') || self.startsWith('hf://') || !self.contains('://')",
-        message="{self} is neither s3://bucket/prefix nor hf://owner/name nor a path",
+        message="must be s3://bucket/prefix, hf://owner/name or a path",
         holds=lambda uri: uri.startswith(("s3://", "hf://")) or "://" not in uri,
     ),
 ]
@@ -465,8 +465,7 @@ class TrainingSpec(StageSection):
     RULES = (
         Rule(
             cel="self.globalBatchSize % (self.perDeviceBatchSize * self.nodes * self.processesPerNode) == 0",
-            message="globalBatchSize {globalBatchSize} is not a multiple of perDeviceBatchSize {perDeviceBatchSize} x "
-            "nodes {nodes} x processesPerNode {processesPerNode}",
+            message="globalBatchSize must be a multiple of perDeviceBatchSize x nodes x processesPerNode",
             holds=lambda training: (
                 training.global_batch_size
                 % (training.per_device_batch_size * training.nodes * training.processes_per_node)

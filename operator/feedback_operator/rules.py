@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from string import Formatter
 from typing import Any, Final
 
-from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -32,10 +31,7 @@ OPERATIONAL: Final = Operational()
 
 @dataclass(frozen=True)
 class Rule:
-    """What must hold: `cel` for the API server and `holds` for pydantic say the same.
-
-    `message` may show fields of a model in braces by their names in manifests, or `{self}` for a scalar.
-    """
+    """What must hold: `cel` for the API server and `holds` for pydantic say the same."""
 
     cel: str
     message: str
@@ -44,17 +40,12 @@ class Rule:
     def check(self, value: Any) -> Any:
         """The value itself. Raises ValueError with the message where the rule does not hold."""
         if not self.holds(value):
-            fields = value.model_dump(by_alias=True) if isinstance(value, BaseModel) else {"self": value}
-            raise ValueError(self.message.format(**fields))
+            raise ValueError(self.message)
         return value
 
     def validation(self) -> dict[str, str]:
         """The rule as an entry of x-kubernetes-validations."""
-        parts = [(text, field) for text, field, _, _ in Formatter().parse(self.message)]
-        if all(field is None for _, field in parts):
-            return {"rule": self.cel, "message": self.message}
-        terms = [term for text, field in parts for term in (_quoted(text) if text else "", _shown(field)) if term]
-        return {"rule": self.cel, "messageExpression": " + ".join(terms)}
+        return {"rule": self.cel, "message": self.message}
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
@@ -62,18 +53,6 @@ class Rule:
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core)
         return {**schema, VALIDATIONS: [*schema.get(VALIDATIONS, []), self.validation()]}
-
-
-def _quoted(text: str) -> str:
-    """The text as a CEL string literal."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _shown(field: str | None) -> str:
-    """A CEL expression for the text of a field."""
-    if field is None:
-        return ""
-    return "string(self)" if field == "self" else f"string(self.{field})"
 
 
 @dataclass(frozen=True)

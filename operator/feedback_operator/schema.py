@@ -96,7 +96,7 @@ def root_schema() -> Schema:
                 "properties": {"name": {"type": "string", "maxLength": NAME_LIMIT, "pattern": NAME_PATTERN}},
             },
             "spec": structural(properties["spec"], definitions),
-            "status": without_defaults(structural(properties["status"], definitions)),
+            "status": observed(structural(properties["status"], definitions)),
         },
         VALIDATIONS: [_unchanged(path, optional) for path, optional in frozen_fields(IterationSpec)],
     }
@@ -152,20 +152,20 @@ def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Schema]) -> S
 def _default(schema: Mapping[str, Any], made: Schema) -> Any:
     """The default to publish; None where there is none, or where it says no more than an absent field."""
     default = schema.get("default")
-    if "properties" in made:
-        nested = any("default" in field for field in made["properties"].values())
-        return {} if default is not None and nested else None
+    if default is not None and "properties" in made:
+        # Written out, because the API server checks the rules of a default before it fills it in.
+        default = {name: field["default"] for name, field in made["properties"].items() if "default" in field}
     return default if default not in ({}, []) else None
 
 
-def without_defaults(schema: Schema) -> Schema:
-    """The schema for what the operator writes: the API server adds nothing to it."""
-    made = {keyword: value for keyword, value in schema.items() if keyword != "default"}
+def observed(schema: Schema) -> Schema:
+    """The schema of what the operator writes: the API server adds nothing to it, and knows no better."""
+    made = {keyword: value for keyword, value in schema.items() if keyword not in ("default", VALIDATIONS)}
     if "properties" in made:
-        made["properties"] = {name: without_defaults(field) for name, field in made["properties"].items()}
+        made["properties"] = {name: observed(field) for name, field in made["properties"].items()}
     for keyword in ("items", "additionalProperties"):
         if keyword in made:
-            made[keyword] = without_defaults(made[keyword])
+            made[keyword] = observed(made[keyword])
     return made
 
 
@@ -206,14 +206,14 @@ def _has_operational(model: type[BaseModel]) -> bool:
 
 def _unchanged(path: Sequence[str], optional: bool) -> Schema:
     """The transition rule that keeps one field as it is while the iteration runs."""
-    mark = ".?" if optional else "."
-    *above, last = ("spec", *path)
-    new, old = (".".join((root, *above)) + mark + last for root in ("self", "oldSelf"))
+    name = ".".join(("spec", *path))
+    new, old = f"self.{name}", f"oldSelf.{name}"
+    equal = f"has({new}) == has({old}) && (!has({new}) || {new} == {old})" if optional else f"{new} == {old}"
     return {
-        "rule": f"{new} == {old} || !({RUNNING})",
-        "message": f"{'.'.join(('spec', *path))} decides what is computed and cannot change while the iteration runs; "
+        "rule": f"({equal}) || !({RUNNING})",
+        "message": f"{name} decides what is computed and cannot change while the iteration runs; "
         "wait for its end, or set spec.suspend to true first",
-        "fieldPath": "." + ".".join(("spec", *path)),
+        "fieldPath": f".{name}",
     }
 
 

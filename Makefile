@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := build/uv/bin/uv
 DEMO := build/demo
 
-.PHONY: demo shapes control-plane test test-unit test-integration test-e2e lint bench ablations lock clean help
+.PHONY: demo shapes control-plane test test-unit test-integration test-e2e lint generate bench ablations lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -32,11 +32,15 @@ test-integration: $(VENV)/.ready control-plane  ## Real vLLM, TRL, DeepSpeed, S3
 test-e2e: $(VENV)/.ready  ## Training and checkpoints on every path, and kill -9 at random moments in every stage
 	$(BIN)/python -m pytest tests/e2e -q -s
 
-lint: $(VENV)/.ready  ## ruff, mypy, import-linter
+lint: $(VENV)/.ready  ## ruff, mypy, import-linter, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m feedback_operator.generate --check
+
+generate: $(VENV)/.ready  ## Make the CRD, its reference and the RBAC manifests from the sources
+	$(BIN)/python -m feedback_operator.generate
 
 bench: $(VENV)/.ready  ## Ratios against the best alternatives, into build/bench.json
 	$(BIN)/python -m benchmarks

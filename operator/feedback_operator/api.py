@@ -165,7 +165,7 @@ class ModelSpec(Resource):
         ),
         Rule(
             cel="has(self.uri) || (!has(self.revision) && !has(self.sha256))",
-            message="revision and sha256 belong to uri; an iteration named by from brings its own digest",
+            message="revision and sha256 must not be given with from; the iteration brings its own digest",
             holds=lambda model: model.uri is not None or (model.revision is None and model.sha256 is None),
         ),
     )
@@ -196,7 +196,7 @@ Amounts = Annotated[
     Rule(
         cel="self.all(name, name in ['cpu', 'memory', 'ephemeral-storage'] "
         "|| name.matches('^[a-z0-9]([-.a-z0-9]{0,250}[a-z0-9])?/[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?$'))",
-        message="names are cpu, memory, ephemeral-storage, or a device's such as nvidia.com/gpu",
+        message="names must be cpu, memory, ephemeral-storage, or a device such as nvidia.com/gpu",
         holds=lambda amounts: all(
             name in _STANDARD
             or re.fullmatch(r"[a-z0-9]([-.a-z0-9]{0,250}[a-z0-9])?/[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?", name)
@@ -205,7 +205,7 @@ Amounts = Annotated[
     ),
     Rule(
         cel="self.all(name, !name.contains('/') || string(self[name]).matches('^[0-9]+$'))",
-        message="devices such as nvidia.com/gpu are counted in whole numbers without a unit",
+        message="devices such as nvidia.com/gpu must be counted in whole numbers without a unit",
         holds=_whole_devices,
     ),
 ]
@@ -234,13 +234,13 @@ class Resources(Resource):
         Rule(
             cel="!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) "
             "|| quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)",
-            message="a request is greater than its limit",
+            message="a request must not be greater than its limit",
             holds=_within_limits,
         ),
         Rule(
             cel="!has(self.requests) || self.requests.all(name, !name.contains('/') || (has(self.limits) "
             "&& name in self.limits && string(self.requests[name]) == string(self.limits[name])))",
-            message="a device such as nvidia.com/gpu is requested under limits; a request, if any, must be equal",
+            message="a device such as nvidia.com/gpu must be under limits; a request for it, if any, must be equal",
             holds=_devices_are_limits,
         ),
     )
@@ -265,7 +265,7 @@ class Toleration(Resource):
         ),
         Rule(
             cel="self.operator != 'Exists' || !has(self.value) || self.value == ''",
-            message="a toleration with operator Exists has no value",
+            message="a toleration with operator Exists must have no value",
             holds=lambda toleration: toleration.operator != "Exists" or not toleration.value,
         ),
         Rule(
@@ -314,7 +314,7 @@ class PodOverrides(Resource):
         Field(max_length=32),
         Rule(
             cel=f"self.all(key, key.matches('{_LABEL_KEY}'))",
-            message="keys are labels of nodes, such as example.com/pool",
+            message="keys must be labels of nodes, such as example.com/pool",
             holds=lambda labels: all(re.fullmatch(_LABEL_KEY.strip("^$"), key) for key in labels),
         ),
     ] = Field(default={}, description="Labels that a node must have.")
@@ -399,12 +399,12 @@ class SplitterSpec(Resource):
     RULES = (
         Rule(
             cel="(self.type == 'LLM') == has(self.llm)",
-            message="type LLM needs llm, and no other type has it",
+            message="llm must be given for type LLM, and for no other",
             holds=lambda splitter: (splitter.type == "LLM") == (splitter.llm is not None),
         ),
         Rule(
             cel="self.type == 'Sentences' || !has(self.sentences)",
-            message="only type Sentences has sentences",
+            message="sentences must be given for no type but Sentences",
             holds=lambda splitter: splitter.type == "Sentences" or splitter.sentences is None,
         ),
     )
@@ -529,7 +529,7 @@ class GateRule(Resource):
         ),
         Rule(
             cel="!has(self.min) || !has(self.max) || double(self.min) <= double(self.max)",
-            message="min is greater than max",
+            message="min must not be greater than max",
             holds=lambda rule: rule.min is None or rule.max is None or float(rule.min) <= float(rule.max),
         ),
     )

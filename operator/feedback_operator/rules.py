@@ -22,10 +22,11 @@ LIST_MAP_KEYS: Final = "x-kubernetes-list-map-keys"
 class Operational:
     """Marks a field that may change while an iteration runs, because it decides nothing about its artifacts."""
 
-    def __repr__(self) -> str:
-        return "OPERATIONAL"
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(core), OPERATIONAL_MARK: True}
 
 
+OPERATIONAL_MARK: Final = "x-operational"
 OPERATIONAL: Final = Operational()
 
 

@@ -1,16 +1,8 @@
-"""The custom resource definition and the reference documentation, made from api.py.
-
-    python -m feedback_operator.schema [--check]
-
-writes crds/ and docs/reference.md below the working directory, or says with --check which of them is out of date.
-"""
+"""The custom resource definition, made from api.py."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -25,7 +17,6 @@ Schema = dict[str, Any]
 PLURAL: Final = "feedbackiterations"
 SINGULAR: Final = "feedbackiteration"
 NAME: Final = f"{PLURAL}.{GROUP}"
-CRD_FILE: Final = Path("crds") / f"{GROUP}_{PLURAL}.yaml"
 NAME_LIMIT: Final = 36
 HEADER: Final = "# Made from operator/feedback_operator/api.py by `make generate`; edit that, not this.\n"
 
@@ -217,7 +208,7 @@ def _unchanged(path: Sequence[str], optional: bool) -> Schema:
     }
 
 
-# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class _Dumper(yaml.SafeDumper):
@@ -228,28 +219,5 @@ class _Dumper(yaml.SafeDumper):
 
 
 def crd_text() -> str:
+    """The definition as a file."""
     return HEADER + yaml.dump(crd(), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
-
-
-def files() -> dict[Path, str]:
-    """Everything that is generated: path below the repository, and content."""
-    return {CRD_FILE: crd_text()}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the files, or check that they are as they would be written; 1 where one is not."""
-    parser = argparse.ArgumentParser(prog="python -m feedback_operator.schema", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say which files are out of date")
-    check = parser.parse_args(arguments).check
-    stale = [file for file, text in files().items() if not file.exists() or file.read_text() != text]
-    for file in stale:
-        if check:
-            sys.stderr.write(f"{file} is not what the sources make of it; run `make generate` and commit the result\n")
-        else:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(files()[file])
-    return int(check and bool(stale))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

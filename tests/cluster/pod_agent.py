@@ -109,16 +109,6 @@ def says_nothing() -> Behaviour:
     return exits(ExitCode.DONE, "Completed")
 
 
-def cannot_start(reason: str, message: str) -> Behaviour:
-    """The kubelet cannot start the container, and says so until the pod goes away: ImagePullBackOff and its like."""
-
-    async def play(pod: PlayedPod) -> None:
-        await pod.wait(reason, message)
-        await pod.lives()
-
-    return play
-
-
 def evicted(message: str = "The node was low on resource: memory.") -> Behaviour:
     """The kubelet evicts the running pod."""
 
@@ -180,6 +170,22 @@ class Held:
         self._go.set()
 
 
+class CannotStart:
+    """The kubelet cannot start the container, and says why, until the test mends it: ImagePullBackOff and its like."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self._reason, self._message = reason, message
+        self._mended = asyncio.Event()
+
+    async def __call__(self, pod: PlayedPod) -> None:
+        await pod.wait(self._reason, self._message)
+        await self._mended.wait()
+        await succeeds()(pod)
+
+    def mend(self) -> None:
+        self._mended.set()
+
+
 @asynccontextmanager
 async def _nothing() -> AsyncIterator[None]:
     yield
@@ -196,6 +202,8 @@ class Script:
     """Folders of finished shards, so that work that is already done is recognised."""
     played: list[str] = field(default_factory=list)
     """Names of all pods that were started, in order."""
+    vanished: set[str] = field(default_factory=set)
+    """Uids of pods whose node is gone: nobody ends them any more."""
     _lines: dict[str, deque[Behaviour]] = field(default_factory=lambda: defaultdict(deque))
     _always: dict[str, Behaviour] = field(default_factory=dict)
 
@@ -204,6 +212,11 @@ class Script:
         self._lines[stage].extend(behaviours)
         if then:
             self._always[stage] = then
+
+    def forget(self, stage: str) -> None:
+        """From now on, the pods of the stage do what is usual."""
+        self._lines.pop(stage, None)
+        self._always.pop(stage, None)
 
     def hold(self, stage: str, after: Behaviour | None = None, units: tuple[int, int] | None = None) -> Held:
         """Let the next pod of the stage run until it is released."""
@@ -379,7 +392,7 @@ class PodAgent:
         if event == "DELETED":
             self._end(uid)
         elif "deletionTimestamp" in pod["metadata"]:
-            if uid not in self._dying and pod["spec"].get("nodeName"):
+            if uid not in self._dying | self._script.vanished and pod["spec"].get("nodeName"):
                 self._dying.add(uid)
                 self._end(uid)
                 played = self._pods.get(uid) or PlayedPod(self._api, pod, self._script, _address())

@@ -43,8 +43,8 @@ class Call:
 
 Before = Callable[[Call], Awaitable[web.Response | None]]
 """Asked before a call is passed on; an answer of its own keeps the call from the API server."""
-After = Callable[[Call], None]
-"""Told once the API server has carried the call out, before its answer is passed on."""
+After = Callable[[Call], bool]
+"""Told once the API server has carried the call out; whether its answer is lost."""
 
 
 class Proxy:
@@ -110,9 +110,8 @@ class Proxy:
         ) as upstream:
             if not call.watch:
                 body = await upstream.read()
-                if self.after:
-                    self.after(call)
-                if self.down:
+                lost = self.after is not None and self.after(call)
+                if lost or self.down:
                     return _cut(request)
                 passed = {name: upstream.headers[name] for name in PASSED_BACK if name in upstream.headers}
                 return web.Response(status=upstream.status, body=body, headers=passed)
@@ -121,8 +120,8 @@ class Proxy:
     async def _stream(self, request: web.Request, call: Call, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
         response = web.StreamResponse(status=upstream.status, headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        if self.after:
-            self.after(call)
+        if self.after and self.after(call):
+            return _cut(request, response)
         events = asyncio.ensure_future(self._pass_on(upstream, response))
         self._watches.add(events)
         try:

@@ -95,6 +95,8 @@ class World:
     namespace: str
     script: Script
     folder: Path
+    token: str
+    """Of the operator's ServiceAccount."""
     _operators: int = field(default=0)
 
     async def apply(self, manifest: Object) -> Object:
@@ -129,7 +131,8 @@ class World:
         return await self.api.list(CONFIG_MAPS, self.namespace, f"feedback.rlaif.dev/iteration={name}")
 
     def operator(self, *flags: str, kubeconfig: Path | None = None) -> OperatorProcess:
-        """One more operator on this namespace."""
+        """One more operator on this namespace, with its own rights and no others."""
         self._operators += 1
-        log = self.folder / f"operator-{self._operators}.log"
-        return OperatorProcess(kubeconfig or self.control_plane.kubeconfig, self.namespace, log, flags)
+        log = self.folder / f"{self.namespace}-operator-{self._operators}.log"
+        shown = kubeconfig or self.control_plane.kubeconfig_for("operator", self.token, namespace=self.namespace)
+        return OperatorProcess(shown, self.namespace, log, flags)

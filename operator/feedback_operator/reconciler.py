@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from feedback_operator.api import FeedbackIteration, IterationStatus
+from feedback_operator.blocked import blocked
 from feedback_operator.planner import Images, Plan, plan
 from feedback_operator.resources import Manifest
 from feedback_operator.snapshot import Snapshot
@@ -38,21 +40,58 @@ class Cluster(Protocol):
         ...
 
 
-async def reconcile(cluster: Cluster, key: str, images: Images) -> Plan | None:
-    """Bring one iteration a step closer to what its spec says, and return what was decided; None if it is gone."""
+class Blocked(Exception):
+    """The cluster refuses what the plan asks for. `reason` is CamelCase for conditions; the message says what to do."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """What was found, what was decided, the status that was recorded, and whether the cluster refused a part of it."""
+
+    found: FeedbackIteration
+    plan: Plan
+    status: IterationStatus
+    refusal: Blocked | None = None
+
+
+async def reconcile(cluster: Cluster, key: str, images: Images) -> Reconciled | None:
+    """Bring one iteration a step closer to what its spec says; None where there is no iteration to work with."""
     world = await cluster.snapshot(key)
     if world is None:
         return None
     decided = plan(world, images)
-    namespace = world.iteration.metadata.namespace
-    for manifest in decided.create:
-        await cluster.create(manifest)
-    for job, suspended in decided.suspend:
-        await cluster.suspend(namespace, job, suspended)
-    for job in decided.delete:
-        await cluster.delete(namespace, job)
-    for manifest in decided.apply:
-        await cluster.apply(manifest)
-    if decided.status != world.iteration.status:
-        await cluster.write_status(world.iteration, decided.status)
-    return decided
+    refusal = await _carry_out(cluster, world.iteration.metadata.namespace, decided)
+    status = _with_refusal(decided.status, refusal, world) if refusal else decided.status
+    if status != world.iteration.status:
+        await cluster.write_status(world.iteration, status)
+    return Reconciled(world.iteration, decided, status, refusal)
+
+
+async def _carry_out(cluster: Cluster, namespace: str, decided: Plan) -> Blocked | None:
+    try:
+        for manifest in decided.create:
+            await cluster.create(manifest)
+        for job, suspended in decided.suspend:
+            await cluster.suspend(namespace, job, suspended)
+        for job in decided.delete:
+            await cluster.delete(namespace, job)
+        for manifest in decided.apply:
+            await cluster.apply(manifest)
+    except Blocked as refusal:
+        return refusal
+    return None
+
+
+def _with_refusal(status: IterationStatus, refusal: Blocked, world: Snapshot) -> IterationStatus:
+    return blocked(
+        status,
+        refusal.reason,
+        str(refusal),
+        before=world.iteration.status.conditions,
+        generation=world.iteration.metadata.generation,
+        now=world.now,
+    )

@@ -1,0 +1,99 @@
+"""`python -m feedback_operator`: the operator itself. Every option is an environment variable, too."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import uuid
+from typing import Annotated, Final, get_args
+
+import typer
+
+from feedback_operator.cluster.connection import own_namespace
+from feedback_operator.cluster.lease import Terms
+from feedback_operator.logs import Format, log_to_stderr
+from feedback_operator.service import Options, serve
+from feedback_operator.tracing import start_tracing
+
+LEASE: Final = "feedback-operator"
+SHORTEST_LEASE_SECONDS: Final = 2
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(  # noqa: PLR0917 each is an option
+    namespace: Annotated[
+        list[str], typer.Option(envvar="FEEDBACK_NAMESPACES", help="Namespace to serve; may be given several times.")
+    ] = [],  # noqa: B006 typer copies it
+    all_namespaces: Annotated[
+        bool, typer.Option("--all-namespaces", envvar="FEEDBACK_ALL_NAMESPACES", help="Serve the whole cluster.")
+    ] = False,
+    generate_image: Annotated[
+        str, typer.Option(envvar="FEEDBACK_GENERATE_IMAGE", help="Image of stages that generate, and of endpoints.")
+    ] = "feedback-operator/generate:latest",
+    train_image: Annotated[
+        str, typer.Option(envvar="FEEDBACK_TRAIN_IMAGE", help="Image of stages that train.")
+    ] = "feedback-operator/train:latest",
+    lease_namespace: Annotated[
+        str,
+        typer.Option(envvar="POD_NAMESPACE", help="Of the Lease. Default: this pod's, else the first served."),
+    ] = "",
+    lease_seconds: Annotated[
+        int, typer.Option(envvar="FEEDBACK_LEASE_SECONDS", min=SHORTEST_LEASE_SECONDS, help="How long others wait.")
+    ] = 15,
+    identity: Annotated[
+        str, typer.Option(envvar="FEEDBACK_IDENTITY", help="Name of this replica. Default: its host and a random part.")
+    ] = "",
+    workers: Annotated[
+        int, typer.Option(envvar="FEEDBACK_WORKERS", min=1, max=256, help="Iterations looked at side by side.")
+    ] = 8,
+    metrics_port: Annotated[
+        int, typer.Option(envvar="FEEDBACK_METRICS_PORT", min=0, max=65535, help="Prometheus metrics; 0: none.")
+    ] = 0,
+    health_port: Annotated[
+        int, typer.Option(envvar="FEEDBACK_HEALTH_PORT", min=0, max=65535, help="/healthz for probes; 0: none.")
+    ] = 0,
+    log_format: Annotated[str, typer.Option(envvar="FEEDBACK_LOG_FORMAT", help="json or text.")] = "json",
+    log_level: Annotated[
+        str, typer.Option(envvar="FEEDBACK_LOG_LEVEL", help="debug, info, warning or error.")
+    ] = "info",
+) -> None:
+    """Reconcile FeedbackIterations until SIGTERM."""
+    if bool(namespace) == all_namespaces:
+        raise typer.BadParameter("give either --namespace NAME or --all-namespaces")
+    if log_format not in get_args(Format):
+        raise typer.BadParameter(f"--log-format {log_format} is neither json nor text")
+    log_to_stderr("json" if log_format == "json" else "text", log_level)
+    start_tracing()
+    options = Options(
+        namespaces=tuple(dict.fromkeys(name for words in namespace for name in words.split(","))),
+        images={"generate": generate_image, "train": train_image},
+        terms=terms(
+            lease_namespace or own_namespace() or (namespace[0] if namespace else "default"),
+            identity or f"{os.environ.get('POD_NAME') or socket.gethostname()}-{uuid.uuid4().hex[:8]}",
+            lease_seconds,
+        ),
+        workers=workers,
+        metrics_port=metrics_port,
+        health_port=health_port,
+    )
+    asyncio.run(serve(options))
+
+
+def terms(namespace: str, identity: str, seconds: int) -> Terms:
+    """A Lease of so many seconds, renewed often enough that two renewals may fail."""
+    return Terms(
+        namespace=namespace,
+        name=LEASE,
+        identity=identity,
+        duration=seconds,
+        renew_within=seconds * 2 / 3,
+        renew_every=seconds / 5,
+        look_every=min(1.0, seconds / 10),
+    )
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,208 @@
+"""What the watches have shown: the only place that snapshots are read from.
+
+Every write's answer goes in, too, and an older version of an object never replaces a newer one. So the operator reads
+its own writes however late the watches are: a stale cache creates nothing twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+from feedback_operator.api import KIND
+from feedback_operator.cluster.observed import (
+    Body,
+    Identity,
+    ObservedIteration,
+    ObservedPod,
+    identity_of,
+    iteration_of,
+    job_of,
+    owner_of,
+    pod_of,
+    whole,
+)
+from feedback_operator.resources import ENDPOINT_LABEL, ITERATION_LABEL
+from feedback_operator.snapshot import Job
+
+Value = TypeVar("Value")
+
+REMEMBERED_DELETIONS: Final = 2048
+"""Objects whose deletion is remembered, in case that the answer to their creation comes after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[Value]):
+    """One version of an object, and when it was heard of last, in seconds of a monotonic clock."""
+
+    identity: Identity
+    group: str
+    value: Value
+    heard: float
+
+
+class Store(Generic[Value]):
+    """Objects of one kind by `namespace/name`, and by the group that they belong to. The newest version wins."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._entries: dict[str, Entry[Value]] = {}
+        self._groups: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._deleted: dict[str, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, identity: Identity, group: str, value: Value) -> bool:
+        """Take in a version of an object; False where the one that is known is as new, or the object is gone."""
+        known = self._entries.get(identity.key)
+        if identity.uid in self._deleted or (known and known.identity.version > identity.version):
+            return False
+        if known and known.group != group:
+            self._leave(known)
+        self._entries[identity.key] = Entry(identity, group, value, self._clock())
+        self._groups[group][identity.key] = None
+        return known is None or known.identity.version < identity.version
+
+    def drop(self, key: str, uid: str) -> bool:
+        """The object is gone, for good; another one of its name is not touched."""
+        self._deleted[uid] = None
+        if len(self._deleted) > REMEMBERED_DELETIONS:
+            del self._deleted[next(iter(self._deleted))]
+        known = self._entries.get(key)
+        if known is None or known.identity.uid != uid:
+            return False
+        del self._entries[key]
+        self._leave(known)
+        return True
+
+    def get(self, key: str) -> Entry[Value] | None:
+        return self._entries.get(key)
+
+    def of(self, group: str) -> Iterator[Entry[Value]]:
+        """The objects of a group."""
+        return (self._entries[key] for key in self._groups.get(group, ()))
+
+    def entries(self) -> tuple[Entry[Value], ...]:
+        return tuple(self._entries.values())
+
+    def all_keys(self) -> tuple[str, ...]:
+        """`namespace/name` of all."""
+        return tuple(self._entries)
+
+    def _leave(self, entry: Entry[Value]) -> None:
+        group = self._groups[entry.group]
+        del group[entry.identity.key]
+        if not group:
+            del self._groups[entry.group]
+
+
+@dataclass
+class Caches:
+    """All that the operator knows of its objects. Groups: of an iteration its endpoint, of a Job the iteration's uid,
+    of a pod its Job's uid or its endpoint, of an endpoint's object the endpoint."""
+
+    iterations: Store[ObservedIteration] = field(default_factory=Store)
+    jobs: Store[Job] = field(default_factory=Store)
+    pods: Store[ObservedPod] = field(default_factory=Store)
+    objects: Store[dict[str, Any]] = field(default_factory=Store)
+    _children: defaultdict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+
+    def put(self, kind: str, body: Body) -> tuple[str, ...]:
+        """Take in a version of an object. Returns the keys of the iterations that need a look because of it."""
+        identity = identity_of(body)
+        match kind:
+            case "FeedbackIteration":
+                return self._put_iteration(identity, iteration_of(body))
+            case "Job":
+                return self._if(self.jobs.put(identity, owner_of(body).uid, job_of(body)), _iteration_key(body))
+            case "Pod":
+                return self._if(self.pods.put(identity, _pod_group(body), pod_of(body)), _iteration_key(body))
+            case _:
+                known = Identity(identity.namespace, f"{kind}/{identity.name}", identity.uid, identity.version)
+                return self._if(self.objects.put(known, _endpoint_of(body), whole(body)), *self._concerned(body))
+
+    def drop(self, kind: str, body: Body) -> tuple[str, ...]:
+        """The object is gone. Returns the keys of the iterations that need a look because of it."""
+        identity = identity_of(body)
+        match kind:
+            case "FeedbackIteration":
+                return self.drop_iteration(identity.key, identity.uid)
+            case "Job":
+                return self._if(self.jobs.drop(identity.key, identity.uid), _iteration_key(body))
+            case "Pod":
+                return self._if(self.pods.drop(identity.key, identity.uid), _iteration_key(body))
+            case _:
+                key = f"{identity.namespace}/{kind}/{identity.name}"
+                return self._if(self.objects.drop(key, identity.uid), *self._concerned(body))
+
+    def drop_iteration(self, key: str, uid: str) -> tuple[str, ...]:
+        """An iteration is gone: those that follow it and those that share its endpoint need a look."""
+        entry = self.iterations.get(key)
+        if not self.iterations.drop(key, uid) or entry is None:
+            return ()
+        self._forget_child(entry)
+        return (key, *self._bystanders(entry))
+
+    def children(self, parent: str) -> tuple[str, ...]:
+        """Keys of the iterations that follow the iteration `parent`."""
+        return tuple(self._children.get(parent, ()))
+
+    def _put_iteration(self, identity: Identity, seen: ObservedIteration) -> tuple[str, ...]:
+        before = self.iterations.get(identity.key)
+        group = f"{identity.namespace}/{seen.endpoint}" if seen.endpoint else ""
+        if not self.iterations.put(identity, group, seen):
+            return ()
+        after = self.iterations.get(identity.key)
+        if before:
+            self._forget_child(before)
+        if seen.parent:
+            self._children[f"{identity.namespace}/{seen.parent}"][identity.key] = None
+        if before and before.value.standing == seen.standing:
+            return (identity.key,)
+        others = [key for entry in (before, after) if entry for key in self._bystanders(entry)]
+        return tuple(dict.fromkeys((identity.key, *others)))
+
+    def _forget_child(self, entry: Entry[ObservedIteration]) -> None:
+        parent = f"{entry.identity.namespace}/{entry.value.parent}"
+        if entry.value.parent and parent in self._children:
+            self._children[parent].pop(entry.identity.key, None)
+            if not self._children[parent]:
+                del self._children[parent]
+
+    def _bystanders(self, entry: Entry[ObservedIteration]) -> Iterator[str]:
+        """Its children in a chain, and the other iterations that name its endpoint."""
+        yield from self.children(entry.identity.key)
+        if entry.group:
+            yield from (other.identity.key for other in self.iterations.of(entry.group))
+
+    def _concerned(self, body: Body) -> tuple[str, ...]:
+        """Whose endpoint it is; without an owner, all that name the endpoint."""
+        owner = owner_of(body)
+        namespace = body["metadata"].get("namespace", "")
+        if owner.kind == KIND:
+            return (f"{namespace}/{owner.name}",)
+        return tuple(entry.identity.key for entry in self.iterations.of(_endpoint_of(body)))
+
+    @staticmethod
+    def _if(news: bool, *keys: str) -> tuple[str, ...]:
+        return tuple(key for key in keys if key) if news else ()
+
+
+def _iteration_key(body: Body) -> str:
+    meta = body["metadata"]
+    name = meta.get("labels", {}).get(ITERATION_LABEL, "")
+    return f"{meta['namespace']}/{name}" if name else ""
+
+
+def _endpoint_of(body: Body) -> str:
+    meta = body["metadata"]
+    return f"{meta['namespace']}/{meta.get('labels', {}).get(ENDPOINT_LABEL, '')}"
+
+
+def _pod_group(body: Body) -> str:
+    labels = body["metadata"].get("labels", {})
+    return _endpoint_of(body) if ENDPOINT_LABEL in labels else owner_of(body).uid

@@ -1,0 +1,291 @@
+"""From objects as the API server gives them to what snapshots are made of. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from feedback_operator.api import KIND
+from feedback_operator.resources import ITERATION_LABEL
+from feedback_operator.resources.job import (
+    ADDRESS_ANNOTATION,
+    ATTEMPT_LABEL,
+    GENERATION_ANNOTATION,
+    QUEUE_LABEL,
+    RETRIES_ANNOTATION,
+    STAGE_LABEL,
+)
+from feedback_operator.snapshot import Job, Pod
+
+Body = Mapping[str, Any]
+"""An object as parsed JSON."""
+
+INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
+STAGE_CONTAINER: Final = "stage"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which object it is, and which version of it."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: int
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+
+def identity_of(body: Body) -> Identity:
+    """Versions of one object, and of all objects of one kind, grow with time."""
+    meta = body["metadata"]
+    return Identity(meta.get("namespace", ""), meta["name"], meta["uid"], int(meta["resourceVersion"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The controller of an object."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+NOBODY: Final = Owner("", "", "")
+
+
+def owner_of(body: Body) -> Owner:
+    """Who controls an object."""
+    for reference in body["metadata"].get("ownerReferences", ()):
+        if reference.get("controller"):
+            return Owner(reference["kind"], reference["name"], reference["uid"])
+    return NOBODY
+
+
+# ── iterations ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedIteration:
+    """An iteration, kept as text: parsed it takes ten times the room, and most are at rest most of the time.
+
+    `parent` and `endpoint` are names that it mentions; `standing` is all that other iterations look at, so that they
+    need another look only if it changed.
+    """
+
+    text: bytes
+    parent: str
+    endpoint: str
+    state: str
+    standing: int
+    hallucination: tuple[str, str] | None
+
+
+READ_METADATA: Final = (
+    "name",
+    "namespace",
+    "uid",
+    "generation",
+    "resourceVersion",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "labels",
+)
+
+
+def iteration_of(body: Body) -> ObservedIteration:
+    """Whatever the API server let in, read without trust: its validity is judged where it is reconciled."""
+    meta, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+    read = {
+        "apiVersion": body["apiVersion"],
+        "kind": KIND,
+        "metadata": {key: meta[key] for key in READ_METADATA if key in meta},
+        "spec": spec,
+        "status": status,
+    }
+    conditions = {c["type"]: (c["status"], c["reason"], c.get("message", "")) for c in status.get("conditions", ())}
+    seen_by_others = (
+        {kind: conditions.get(kind) for kind in ("Promoted", "Stalled")},
+        status.get("aligned"),
+        status.get("promoted"),
+        status.get("serving"),
+        spec.get("serving"),
+        (spec.get("model") or {}).get("from"),
+        meta.get("deletionTimestamp"),
+    )
+    return ObservedIteration(
+        text=json.dumps(read, separators=(",", ":"), ensure_ascii=False).encode(),
+        parent=((spec.get("model") or {}).get("from") or {}).get("iteration", ""),
+        endpoint=(spec.get("serving") or {}).get("endpoint") or "",
+        state=_state(meta, conditions),
+        standing=hash(json.dumps(seen_by_others, sort_keys=True)),
+        hallucination=_hallucination(status),
+    )
+
+
+def _state(meta: Mapping[str, Any], conditions: Mapping[str, tuple[str, str, str]]) -> str:
+    """One word for metrics."""
+    if meta.get("deletionTimestamp"):
+        return "Deleting"
+    statuses = {kind: condition[0] for kind, condition in conditions.items()}
+    if statuses.get("Stalled") == "True":
+        return "Stalled"
+    if statuses.get("Ready") == "True":
+        return "Promoted" if statuses.get("Promoted") == "True" else "Ready"
+    if conditions.get("Reconciling", ("", "", ""))[1] == "Suspended":
+        return "Suspended"
+    return "Running" if statuses.get("Reconciling") == "True" else "New"
+
+
+def _hallucination(status: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Share of answers with a hallucination, of the baseline and of the aligned policy."""
+    share = status.get("hallucination") or {}
+    return (share["baseline"], share["aligned"]) if share.get("baseline") and share.get("aligned") else None
+
+
+# ── Jobs ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def job_of(body: Body) -> Job:
+    """A Job of an iteration, without its pods. See snapshot.Job for what each field is taken from."""
+    meta, spec, status = body["metadata"], body["spec"], body.get("status") or {}
+    labels, annotations = meta.get("labels", {}), meta.get("annotations", {})
+    conditions = {c["type"]: c for c in status.get("conditions", ()) if c["status"] == "True"}
+    ended = conditions.get("Failed") or conditions.get("Complete") or {}
+    return Job(
+        name=meta["name"],
+        stage=labels.get(STAGE_LABEL, ""),
+        address=annotations.get(ADDRESS_ANNOTATION, ""),
+        attempt=int(labels.get(ATTEMPT_LABEL, 0)),
+        state=_job_state(spec, conditions),
+        reason=ended.get("reason", "") if "Failed" in conditions else "",
+        message=ended.get("message", "") if "Failed" in conditions else "",
+        generation=int(annotations.get(GENERATION_ANNOTATION, 1)),
+        retries=int(annotations.get(RETRIES_ANNOTATION, 0)),
+        created=moment(meta.get("creationTimestamp")),
+        started=moment(status.get("startTime")),
+        finished=moment(ended.get("lastTransitionTime")),
+        deleting="deletionTimestamp" in meta,
+        queued=QUEUE_LABEL in labels,
+    )
+
+
+def _job_state(
+    spec: Mapping[str, Any], conditions: Mapping[str, Any]
+) -> Literal["Active", "Suspended", "Complete", "Failed"]:
+    if "Failed" in conditions:
+        return "Failed"
+    if "Complete" in conditions:
+        return "Complete"
+    return "Suspended" if spec.get("suspend") else "Active"
+
+
+# ── pods ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedPod:
+    """A pod of a stage or of an endpoint. `address` is its IP address, empty until it has one."""
+
+    pod: Pod
+    iteration: str
+    address: str
+    created: str
+
+
+def pod_of(body: Body) -> ObservedPod:
+    """What a pod tells; see snapshot.Pod for the order of precedence."""
+    meta, status = body["metadata"], body.get("status") or {}
+    labels = meta.get("labels", {})
+    ended, running = _stage_container(status)
+    reason, message, since = next(_tellings(status, ended), ("", "", None))
+    return ObservedPod(
+        pod=Pod(
+            index=int(labels.get(INDEX_LABEL, 0)),
+            exit_code=ended.get("exitCode") if ended else None,
+            reason=reason,
+            message=_termination_message(ended) or message,
+            name=meta["name"],
+            since=moment(since or meta.get("creationTimestamp")),
+            running=running,
+        ),
+        iteration=labels.get(ITERATION_LABEL, ""),
+        address=status.get("podIP", ""),
+        created=meta.get("creationTimestamp", ""),
+    )
+
+
+def _termination_message(ended: Mapping[str, Any] | None) -> str:
+    return str(ended.get("message", "")) if ended else ""
+
+
+def _stage_container(status: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, bool]:
+    """How the main container ended, if it did, and whether it runs now."""
+    for container in status.get("containerStatuses", ()):
+        state = container.get("state", {})
+        running = "running" in state
+        ended = state.get("terminated") or (None if running else container.get("lastState", {}).get("terminated"))
+        if container["name"] == STAGE_CONTAINER or len(status["containerStatuses"]) == 1:
+            return ended, running
+    return None, False
+
+
+def _tellings(status: Mapping[str, Any], ended: Mapping[str, Any] | None) -> Iterator[tuple[str, str, str | None]]:
+    """What there is to tell of a pod as (reason, message, since), the most telling first."""
+    if ended:
+        yield ended.get("reason", ""), ended.get("message", ""), ended.get("finishedAt")
+    for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+        waiting = container.get("state", {}).get("waiting") or {}
+        if waiting.get("reason") and waiting["reason"] not in ("ContainerCreating", "PodInitializing"):
+            yield waiting["reason"], waiting.get("message", ""), None
+    conditions = {c["type"]: c for c in status.get("conditions", ())}
+    disrupted = conditions.get("DisruptionTarget", {})
+    if disrupted.get("status") == "True":
+        yield disrupted.get("reason", ""), disrupted.get("message", ""), disrupted.get("lastTransitionTime")
+    if status.get("reason"):
+        yield status["reason"], status.get("message", ""), None
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        yield scheduled.get("reason", ""), scheduled.get("message", ""), scheduled.get("lastTransitionTime")
+    ready = conditions.get("Ready", {})
+    if ready.get("status") == "False" and _says_ready(status):
+        yield "NodeNotReady", "its node is not heard of", ready.get("lastTransitionTime")
+
+
+def _says_ready(status: Mapping[str, Any]) -> bool:
+    """Its kubelet last said that all containers are ready: if the pod is not, the kubelet is not heard of any more."""
+    containers = status.get("containerStatuses", ())
+    return bool(containers) and all(c.get("ready") and "running" in c.get("state", {}) for c in containers)
+
+
+def telling_pods(pods: Iterator[ObservedPod]) -> tuple[Pod, ...]:
+    """Of each completion index the pod that says most: one that succeeded, else the newest one."""
+    chosen: dict[int, ObservedPod] = {}
+    for seen in pods:
+        rival = chosen.get(seen.pod.index)
+        if rival is None or _rank(seen) > _rank(rival):
+            chosen[seen.pod.index] = seen
+    return tuple(chosen[index].pod for index in sorted(chosen))
+
+
+def _rank(seen: ObservedPod) -> tuple[bool, str, str]:
+    return seen.pod.exit_code == 0, seen.created, seen.pod.name
+
+
+# ── everything else ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def whole(body: Body) -> dict[str, Any]:
+    """The object without the bookkeeping of server-side apply, which is half of it."""
+    return {**body, "metadata": {key: value for key, value in body["metadata"].items() if key != "managedFields"}}
+
+
+def moment(text: str | None) -> datetime | None:
+    """A time of the Kubernetes API."""
+    return datetime.fromisoformat(text) if text else None

@@ -1,0 +1,75 @@
+"""What a person wants to be told when a status changes: at most one event each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from feedback_operator.api import Condition, IterationStatus, StageStatus
+
+LONGEST_NOTE: Final = 1000
+
+
+@dataclass(frozen=True)
+class News:
+    """An event: CamelCase reason, a sentence or two, and whether somebody should worry."""
+
+    reason: str
+    note: str
+    warning: bool = False
+
+
+def news(before: IterationStatus, after: IterationStatus) -> News | None:
+    """All that changed in one event, under the reason of what matters most; None where nothing is worth telling."""
+    told = [*_of_stages(before, after), *_of_conditions(before, after)]
+    if not told:
+        return None
+    headline = next((item for item in told if item.warning), told[-1])
+    note = "; ".join(dict.fromkeys(item.note for item in told))
+    return News(headline.reason, note[:LONGEST_NOTE], headline.warning)
+
+
+def _of_stages(before: IterationStatus, after: IterationStatus) -> Iterator[News]:
+    old = {stage.name: stage.state for stage in before.stages}
+    first = all(stage.state != "Done" for stage in after.stages)
+    for stage in after.stages:
+        was = old.get(stage.name, "Waiting")
+        if stage.state == was:
+            continue
+        if stage.state == "Done":
+            yield News("StageDone", _done(stage))
+        elif stage.state == "Failed":
+            yield News("StageFailed", stage.message, warning=True)
+        elif stage.state == "Suspended":
+            yield News("Suspended", f"{stage.name} is suspended")
+        elif stage.state == "Running" and (first or was != "Waiting"):
+            yield News("StageStarted", f"{stage.name} runs as Job {stage.job}")
+
+
+def _done(stage: StageStatus) -> str:
+    reused = stage.shards and all(shard.reused for shard in stage.shards)
+    return f"{stage.name} is done" + (", its artifact was there already" if reused else "")
+
+
+def _of_conditions(before: IterationStatus, after: IterationStatus) -> Iterator[News]:
+    old, new = _by(before.conditions), _by(after.conditions)
+    for kind in ("Stalled", "Promoted", "Serving"):
+        if kind not in new or _same(old.get(kind), new[kind]):
+            continue
+        told = new[kind]
+        match kind, told.status:
+            case "Stalled", "True":
+                yield News(told.reason, told.message, warning=True)
+            case (("Promoted" | "Serving"), "True"):
+                yield News(kind, told.message)
+            case (("Promoted" | "Serving"), "False") if told.message:
+                yield News(told.reason, told.message, warning=kind == "Promoted" or told.reason == "RolledBack")
+
+
+def _same(old: Condition | None, new: Condition) -> bool:
+    return old is not None and (old.status, old.reason) == (new.status, new.reason)
+
+
+def _by(conditions: list[Condition]) -> Mapping[str, Condition]:
+    return {condition.type: condition for condition in conditions}

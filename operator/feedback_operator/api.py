@@ -33,9 +33,12 @@ class Resource(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _null_is_absent(cls, data: Any) -> Any:
-        """The API server drops fields that are null before it looks at them; so does this."""
-        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+    def _as_the_api_server_reads(cls, data: Any) -> Any:
+        """Fields that are null are absent, and 8.0 is the integer 8."""
+        if not isinstance(data, dict):
+            return data
+        known = {field.alias for field in cls.model_fields.values()}
+        return {key: _whole_number(value) for key, value in data.items() if value is not None or key not in known}
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
@@ -50,11 +53,15 @@ class Resource(BaseModel):
         return schema
 
 
+def _whole_number(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 # ── scalar types ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 Integer = Annotated[int, Strict()]
 Switch = Annotated[bool, Strict()]
-"""Neither "8" is an integer nor "true" a boolean: what the API server refuses is refused here, too."""
+"""Neither is "8" an integer nor "true" a boolean: as the API server has it."""
 
 
 def _above(low: str, high: str) -> Rule:

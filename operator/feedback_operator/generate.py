@@ -1,4 +1,4 @@
-"""Files that are made from the sources: the custom resource definition and the reference documentation.
+"""Files that are made from the sources: the custom resource definition, its reference and the RBAC manifests.
 
     python -m feedback_operator.generate [--check]
 
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from feedback_operator import rbac
 from feedback_operator.api import GROUP
 from feedback_operator.reference import reference
 from feedback_operator.schema import PLURAL, crd_text
@@ -22,6 +23,8 @@ def files() -> dict[Path, str]:
     return {
         Path(f"crds/{GROUP}_{PLURAL}.yaml"): crd_text(),
         Path("docs/reference.md"): reference(),
+        Path("deploy/rbac-namespaced.yaml"): rbac.text(rbac.NAMESPACED_HEADER, rbac.namespaced()),
+        Path("deploy/rbac-cluster.yaml"): rbac.text(rbac.CLUSTER_HEADER, rbac.cluster()),
     }
 
 

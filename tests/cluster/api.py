@@ -79,6 +79,7 @@ class Refused(Exception):
             status = {"message": body}
         self.code = code
         self.reason = str(status.get("reason", ""))
+        self.causes: list[Object] = status.get("details", {}).get("causes", [])
         super().__init__(f"{code}: {status.get('message', '')}")
 
 
@@ -114,9 +115,16 @@ class Api:
         return list(answer["items"])
 
     async def create(
-        self, kind: Kind, namespace: str, body: Object, *, name: str = "", subresource: str = ""
+        self,
+        kind: Kind,
+        namespace: str,
+        body: Object,
+        *,
+        name: str = "",
+        subresource: str = "",
+        query: Mapping[str, str] | None = None,
     ) -> Object:
-        return await self._request("POST", kind.path(namespace, name, subresource), body=body)
+        return await self._request("POST", kind.path(namespace, name, subresource), body=body, query=query)
 
     async def apply(self, manifest: Object, namespace: str = "") -> Object:
         """Server-side apply, as `kubectl apply --server-side` does it."""

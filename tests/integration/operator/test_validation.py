@@ -1,0 +1,224 @@
+"""The API server and `feedback validate` agree on what is a valid iteration, and whatever is valid can be planned.
+
+FEEDBACK_TEST_SPECS says how many generated specs are tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import pytest
+from pydantic import ValidationError
+
+from feedback_operator.api import FeedbackIteration
+from feedback_operator.planner import Plan, plan
+from feedback_operator.snapshot import Parent, Snapshot
+from feedback_operator.stages import GRAPH, Inputs
+from feedback_workloads.contract import Artifact, Source
+from tests.cluster.api import ITERATIONS, KINDS, Api, Object, Refused
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.world import iteration
+from tests.specs import spec
+
+SPECS: Final = int(os.environ.get("FEEDBACK_TEST_SPECS", "600"))
+AT_ONCE: Final = 8
+PLANNED_EVERY: Final = 20
+"""Of so many accepted specs, one has its planned children tried on the API server, too."""
+NAMESPACE: Final = "default"
+Edit = Callable[[Object, Object | None, bool], Awaitable[None]]
+DRY_RUN: Final = {"dryRun": "All", "fieldValidation": "Strict"}
+MODEL: Final = Source(uri="s3://b/m")
+IMAGES: Final = {"generate": "generate:test", "train": "train:test"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one judge says of a manifest: the object as it will be read, or the fields that are wrong."""
+
+    accepted: FeedbackIteration | None
+    fields: frozenset[str] = frozenset()
+    message: str = ""
+
+
+def ours(manifest: Object) -> Verdict:
+    try:
+        return Verdict(FeedbackIteration.model_validate(manifest, by_alias=True, by_name=False))
+    except ValidationError as error:
+        fields = frozenset(_path(problem["loc"]) for problem in error.errors())
+        return Verdict(None, fields, str(error))
+
+
+async def theirs(api: Api, manifest: Object) -> Verdict:
+    try:
+        created = await api.create(ITERATIONS, NAMESPACE, manifest, query=DRY_RUN)
+    except Refused as refused:
+        return Verdict(None, frozenset(_fields_named(refused)), str(refused))
+    return Verdict(FeedbackIteration.model_validate(created))
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+
+
+def _fields_named(refused: Refused) -> Iterator[str]:
+    """Paths of fields in the causes of a refusal, or in the text where a field is unknown."""
+    yield from (cause["field"] for cause in refused.causes if "field" in cause)
+    yield from re.findall(r'unknown field "([^"]+)"', str(refused))
+
+
+def _one_within_the_other(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
+
+
+async def _judge(api: Api, seed: int) -> str:
+    """What became of the spec of one seed; fails where the judges differ."""
+    manifest = {**iteration("generated"), "spec": spec(seed)}
+    mine, server = ours(manifest), await theirs(api, manifest)
+    told = f"seed {seed}\nAPI server: {server.message or 'accepted'}\npydantic: {mine.message or 'accepted'}"
+    assert (mine.accepted is None) == (server.accepted is None), told
+    if mine.accepted is None or server.accepted is None:
+        assert any(_one_within_the_other(a, b) for a in mine.fields for b in server.fields), told
+        return "refused"
+    assert mine.accepted.spec == server.accepted.spec, f"seed {seed}: the defaults differ"
+    made = _planned(server.accepted)
+    if seed % PLANNED_EVERY == 0:
+        for child in made.create:
+            await api.create(KINDS[child["kind"]], NAMESPACE, child, query=DRY_RUN)
+    return "accepted and planned"
+
+
+def _planned(accepted: FeedbackIteration) -> Plan:
+    """The first plan for an iteration; and the configuration of every later stage can be made, too."""
+    named = accepted.spec.model.from_
+    parent = Parent(named.iteration, model=MODEL) if named else None
+    artifacts = {stage.name: (Artifact(uri="s3://b/a", sha256="0" * 64),) for stage in GRAPH}
+    for stage in GRAPH:
+        stage.addressed_config(Inputs(accepted.spec, MODEL, artifacts))
+    return plan(Snapshot(iteration=accepted, jobs=(), now=datetime.now(UTC), parent=parent), IMAGES)
+
+
+@pytest.mark.timeout(3600)
+async def test_generated_specs(control_plane: ControlPlane) -> None:
+    counts: Counter[str] = Counter()
+    async with Api.connect(control_plane.kubeconfig) as api:
+        seeds = iter(range(SPECS))
+
+        async def work() -> None:
+            for seed in seeds:
+                counts[await _judge(api, seed)] += 1
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(work())
+    print(f"{SPECS} specs: {dict(counts)}")
+    assert min(counts.values()) > SPECS / 5, "the generator makes too few of one kind"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "message"),
+    [
+        pytest.param({"model": {"from": {"iteration": "a"}}}, "spec.model", "exactly one of uri and from", id="model"),
+        pytest.param({"training": {"nodes": 3}}, "spec.training", "globalBatchSize must be a multiple of", id="batch"),
+        pytest.param({"sampling": {"temperature": "2.1"}}, "spec.sampling.temperature", "between 0 and 2", id="range"),
+        pytest.param(
+            {"sampling": {"temperature": 1}}, "spec.sampling.temperature", "must be of type string", id="type"
+        ),
+        pytest.param(
+            {"labeler": {"splitter": {"type": "LLM"}}}, "spec.labeler.splitter", "llm must be given", id="llm"
+        ),
+        pytest.param(
+            {"sampling": {"resources": {"limits": {"nvidia.com/gpu": "500m"}}}},
+            "spec.sampling.resources.limits",
+            "whole numbers",
+            id="half a device",
+        ),
+        pytest.param(
+            {"evaluation": {"gate": [{"metric": "recall", "min": "0.9", "max": "0.8"}]}},
+            "spec.evaluation.gate[0]",
+            "min must not be greater than max",
+            id="gate",
+        ),
+        pytest.param({"sampling": {"candidate": 3}}, "spec.sampling.candidate", "unknown field", id="typo"),
+    ],
+)
+async def test_a_refusal_names_the_field(
+    control_plane: ControlPlane, changes: dict[str, Any], field: str, message: str
+) -> None:
+    async with Api.connect(control_plane.kubeconfig) as api:
+        with pytest.raises(Refused) as refused:
+            await api.create(ITERATIONS, NAMESPACE, iteration("wrong", **changes), query=DRY_RUN)
+    assert field in str(refused.value)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["a" * 37, "1st", "with.dot", "-a"])
+async def test_a_name_that_jobs_could_not_bear_is_refused(control_plane: ControlPlane, name: str) -> None:
+    async with Api.connect(control_plane.kubeconfig) as api:
+        with pytest.raises(Refused, match=r"metadata\.name"):
+            await api.create(ITERATIONS, NAMESPACE, iteration(name), query=DRY_RUN)
+
+
+AT_WORK: Final = {
+    "conditions": [{"type": "Reconciling", "status": "True", "reason": "StageRunning"}],
+    "stages": [{"name": "samples", "state": "Running"}],
+}
+AT_ITS_END: Final = {**AT_WORK, "conditions": [{"type": "Reconciling", "status": "False", "reason": "Complete"}]}
+WAITS: Final = {**AT_WORK, "stages": [{"name": "samples", "state": "Waiting"}]}
+
+
+@pytest.fixture
+async def edit(control_plane: ControlPlane) -> AsyncIterator[Edit]:
+    """Changes the spec of an iteration that has this status."""
+    async with Api.connect(control_plane.kubeconfig) as api:
+
+        async def act(change: Object, status: Object | None, suspended: bool) -> None:
+            await api.create(ITERATIONS, NAMESPACE, iteration("edited", suspend=suspended))
+            if status:
+                await api.patch(ITERATIONS, NAMESPACE, "edited", {"status": status}, subresource="status")
+            await api.patch(ITERATIONS, NAMESPACE, "edited", {"spec": change})
+
+        yield act
+        await api.delete(ITERATIONS, NAMESPACE, "edited")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        pytest.param({"sampling": {"candidates": 3}}, "spec.sampling.candidates", id="number"),
+        pytest.param({"labeler": {"model": {"uri": "s3://b/c"}}}, "spec.labeler", id="section"),
+        pytest.param({"training": {"lora": {"rank": 8}}}, "spec.training.lora", id="optional section"),
+        pytest.param({"pairs": {"truth": "shapes"}}, "spec.pairs.truth", id="optional text"),
+        pytest.param({"artifacts": {"uri": "s3://elsewhere"}}, "spec.artifacts", id="place"),
+    ],
+)
+async def test_what_determines_artifacts_cannot_change_at_work(edit: Edit, change: Object, field: str) -> None:
+    with pytest.raises(Refused, match=f"{field} decides what is computed and cannot change while") as refused:
+        await edit(change, AT_WORK, False)
+    assert [cause["field"] for cause in refused.value.causes] == [field]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "suspended"),
+    [
+        pytest.param({"sampling": {"candidates": 3}}, AT_WORK, True, id="suspended"),
+        pytest.param({"sampling": {"candidates": 3}}, AT_ITS_END, False, id="at its end"),
+        pytest.param({"model": {"uri": "s3://b/c"}}, WAITS, False, id="nothing begun"),
+        pytest.param({"model": {"uri": "s3://b/c"}}, None, False, id="not seen yet"),
+        pytest.param({"sampling": {"resources": {"limits": {"memory": "8Gi"}}}}, AT_WORK, False, id="resources"),
+        pytest.param({"sampling": {"pod": {"image": "other:1"}}}, AT_WORK, False, id="image"),
+        pytest.param({"serving": {"endpoint": "e", "replicas": 3}}, AT_WORK, False, id="serving"),
+        pytest.param({"evaluation": {"gate": []}}, AT_WORK, False, id="gate"),
+        pytest.param({"suspend": True}, AT_WORK, False, id="suspend"),
+        pytest.param({"deadlineSeconds": 60, "ttlSecondsAfterFinished": 0}, AT_WORK, False, id="times"),
+        pytest.param({"training": {"nodes": 2}}, AT_WORK, False, id="nodes"),
+    ],
+)
+async def test_all_else_can_change(edit: Edit, change: Object, status: Object | None, suspended: bool) -> None:
+    await edit(change, status, suspended)

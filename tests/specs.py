@@ -1,0 +1,268 @@
+"""Specs made at random from the schema that the API server checks: good ones, and good ones with something wrong."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from feedback_operator.schema import root_schema
+
+Json = Any
+Schema = dict[str, Any]
+
+SPEC: Final[Schema] = root_schema()["properties"]["spec"]
+DECIMALS: Final = ("0.5", "1", "1.0", "0.1", "0.000000000001", "00.25")
+STRINGS: Final[dict[str, tuple[str, ...]]] = {
+    "uri": ("s3://bucket/some/prefix", "hf://owner/name", "/data/model", "folder", "s3://b"),
+    "revision": ("main", "v1.0", "0123abc"),
+    "sha256": ("0" * 64, "9f" * 32),
+    "iteration": ("parent", "a" * 36),
+    "endpoint": ("shapes", "a-1"),
+    "language": ("en", "deu"),
+    "questionTemplate": ("{claim}?", "Is it so that {claim}? Yes or no."),
+    "image": ("registry.example/generate:1", "generate@sha256:" + "0" * 64),
+    "key": ("example.com/pool", "gpu"),
+    "value": ("a100", "", "A_b.c-1"),
+    "nodeSelector": ("a100", "", "A_b.c-1"),
+    "name": ("one", "a-1"),
+}
+"""Good values of text fields, by the field's name; names of objects where it is not here."""
+KEYS: Final = {
+    "requests": ("cpu", "memory"),
+    "limits": ("cpu", "memory", "nvidia.com/gpu", "ephemeral-storage"),
+    "nodeSelector": ("kubernetes.io/arch", "pool", "example.com/Pool_1"),
+}
+QUANTITIES: Final = {
+    "requests": (1, "500m", "1.5", "2"),
+    "limits": (2, "64Gi", "4G", "3"),
+}
+AFFINITY: Final = {
+    "nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}]
+        }
+    }
+}
+
+
+# ── good ones ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def good_spec(chance: random.Random) -> Json:
+    """A spec that meets every rule, with some of the optional fields."""
+    spec = _good(SPEC, "spec", chance)
+    for repair in REPAIRS:
+        repair(spec, chance)
+    return spec
+
+
+def _good(schema: Schema, name: str, chance: random.Random) -> Json:
+    if "enum" in schema:
+        return chance.choice(schema["enum"])
+    match schema.get("type"):
+        case "array":
+            return _good_list(schema, name, chance)
+        case "object":
+            return _good_object(schema, name, chance)
+        case kind:
+            return _good_scalar(kind, schema, name, chance)
+
+
+def _good_scalar(kind: str | None, schema: Schema, name: str, chance: random.Random) -> Json:
+    if kind == "boolean":
+        return chance.random() < 0.5
+    if kind == "integer":
+        low, high = schema["minimum"], schema["maximum"]
+        return chance.choice([low, high, schema.get("default", low), chance.randint(low, min(high, low + 20))])
+    return chance.choice(_strings(schema, name) if kind == "string" else QUANTITIES[name])
+
+
+def _strings(schema: Schema, name: str) -> tuple[str, ...]:
+    if schema["pattern"].startswith("^[0-9]{1,9}"):
+        return DECIMALS
+    return STRINGS.get(name, ("some-name", "n1"))
+
+
+def _good_list(schema: Schema, name: str, chance: random.Random) -> Json:
+    length = chance.randint(schema.get("minItems", 0), 3)
+    items = [_good(schema["items"], name, chance) for _ in range(length)]
+    for number, item in enumerate(items):
+        for key in schema.get("x-kubernetes-list-map-keys", ()):
+            item[key] = f"{item[key]}{number}"
+    return [f"{item}{number}" for number, item in enumerate(items)] if _is_set(schema) else items
+
+
+def _good_object(schema: Schema, name: str, chance: random.Random) -> Json:
+    if name == "affinity":
+        return chance.choice([{}, copy.deepcopy(AFFINITY)])
+    if "additionalProperties" in schema:
+        keys = [key for key in KEYS[name] if chance.random() < 0.5]
+        return {key: _good(schema["additionalProperties"], name, chance) for key in keys}
+    fields = schema["properties"]
+    chosen = [field for field in fields if field in schema.get("required", ()) or chance.random() < 0.4]
+    return {field: _good(fields[field], field, chance) for field in chosen}
+
+
+def _is_set(schema: Schema) -> bool:
+    return schema.get("x-kubernetes-list-type") == "set"
+
+
+def _one_model(spec: Json, chance: random.Random) -> None:
+    model = spec["model"]
+    if "from" in model and chance.random() < 0.5:
+        spec["model"] = {"from": model["from"]}
+    else:
+        model.pop("from", None)
+        model.setdefault("uri", "s3://bucket/policy")
+
+
+def _one_splitter(spec: Json, chance: random.Random) -> None:
+    splitter = spec["labeler"].get("splitter")
+    if splitter is None:
+        return
+    kind = splitter.get("type", "Sentences")
+    if kind == "LLM":
+        splitter.setdefault("llm", {"model": {"uri": "hf://owner/text"}})
+    else:
+        splitter.pop("llm", None)
+    if kind != "Sentences":
+        splitter.pop("sentences", None)
+
+
+def _batches_that_divide(spec: Json, chance: random.Random) -> None:
+    training = spec.get("training", {})
+    for field in ("globalBatchSize", "perDeviceBatchSize", "nodes", "processesPerNode"):
+        training.pop(field, None)
+    if training and chance.random() < 0.5:
+        training |= {"globalBatchSize": 48, "perDeviceBatchSize": 3, "nodes": chance.choice([1, 2, 4])}
+
+
+def _gate_with_bounds(spec: Json, chance: random.Random) -> None:
+    for rule in spec["evaluation"].get("gate", ()):
+        low, high = rule.get("min"), rule.get("max", "1")
+        if low is None or float(low) > float(high):
+            rule.pop("min", None)
+            rule["max"] = high
+
+
+def _possible_pods(spec: Json, chance: random.Random) -> None:
+    for section in spec.values():
+        if not isinstance(section, dict):
+            continue
+        for toleration in section.get("pod", {}).get("tolerations", ()):
+            if "key" not in toleration:
+                toleration["operator"] = "Exists"
+            if toleration.get("operator") == "Exists":
+                toleration.pop("value", None)
+            if "tolerationSeconds" in toleration:
+                toleration["effect"] = "NoExecute"
+        limits = section.get("resources", {}).get("limits", {})
+        if "nvidia.com/gpu" in limits:
+            limits["nvidia.com/gpu"] = chance.choice([1, "8"])
+
+
+REPAIRS: Final = (_one_model, _one_splitter, _batches_that_divide, _gate_with_bounds, _possible_pods)
+"""What makes a random spec meet the rules over several fields."""
+
+
+# ── with something wrong ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in a spec: the field or entry `key` of `holder`, which `schema` describes."""
+
+    holder: Json
+    key: str | int
+    schema: Schema
+
+    @property
+    def value(self) -> Json:
+        return self.holder[self.key]
+
+    def put(self, value: Json) -> None:
+        self.holder[self.key] = value
+
+
+def slots(value: Json, schema: Schema) -> Iterator[Slot]:
+    """Every place below `value`, filled or left out."""
+    if isinstance(value, list) and "items" in schema:
+        for number, item in enumerate(value):
+            yield Slot(value, number, schema["items"])
+            yield from slots(item, schema["items"])
+    elif isinstance(value, dict) and "additionalProperties" in schema:
+        for key in value:
+            yield Slot(value, key, schema["additionalProperties"])
+    elif isinstance(value, dict):
+        for key, field in schema.get("properties", {}).items():
+            yield Slot(value, key, field)
+            if key in value:
+                yield from slots(value[key], field)
+
+
+ODD: Final[tuple[Json, ...]] = (
+    5, -1, 0, 5.0, 5.5, 1e300, 2**31, 2**63, 2**70, True, False, None, "", "x", "5", "true", "5.", ".5", "-1", "1e3",
+    "+1", "NaN", "1.0000000000001", "1.000000000001", "2.000000000001", "1000.1", "0", "0.0", "0.000000000000", " ",
+    "x y", "tab\t", "line\n", "\u00e9", "\u00a0", "\U0001f642", "A", "-a", "a-", "a.b", "9a", "s4://b/c", "http://x", "s3://",
+    "x" * 37, "x" * 64, "x" * 254, "x" * 1025, "{claim}", "1Gi", "1gi", "500m", "1.5", [], [None], ["x"], ["x", "x"],
+    [{}], [{"name": "x"}], [1], {}, {"x": 1}, {"x": None}, {"name": "x"}, {"uri": "x"},
+    {"cpu": "3", "memory": 1}, {"nvidia.com/gpu": "1"}, {"nvidia.com/gpu": "0.5"}, {"nvidia.com/gpu": "1k"},
+    {"storage": "1"}, {"cpu": "1000"}, {"a/b/c": "1"}, {"": "x"}, {"key": "Exists"},
+)  # fmt: skip
+"""What a person, or a template, may write where something else belongs."""
+
+
+def _absent(slot: Slot, chance: random.Random) -> None:
+    if isinstance(slot.holder, dict):
+        slot.holder.pop(slot.key, None)
+
+
+def _another(slot: Slot, chance: random.Random) -> None:
+    slot.put(copy.deepcopy(chance.choice(ODD)))
+
+
+def _beyond(slot: Slot, chance: random.Random) -> None:
+    """A value at or just beyond a limit of the schema."""
+    schema = slot.schema
+    beyond: list[Json] = []
+    for keyword, step in (("minimum", -1), ("maximum", 1)):
+        if keyword in schema:
+            beyond += [schema[keyword], schema[keyword] + step]
+    if "maxLength" in schema:
+        beyond += ["1" * schema["maxLength"], "a" * (schema["maxLength"] + 1), "\u00e9" * schema["maxLength"]]
+    if "maxItems" in schema:
+        item = slot.holder.get(slot.key) if isinstance(slot.holder, dict) else None
+        beyond += [[copy.deepcopy(item[0])] * (schema["maxItems"] + 1)] if item else [[]]
+    if "maxProperties" in schema:
+        beyond += [{f"example.com/d{number}": "1" for number in range(schema["maxProperties"] + 1)}]
+    slot.put(chance.choice(beyond or [None]))
+
+
+def _unknown(slot: Slot, chance: random.Random) -> None:
+    """A field that does not exist, or a field by its Python name."""
+    if isinstance(slot.holder, dict) and slot.key in slot.holder:
+        snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in str(slot.key))
+        slot.holder[chance.choice(["unknown", snake, str(slot.key).upper()])] = slot.value
+
+
+def _twice(slot: Slot, chance: random.Random) -> None:
+    if isinstance(slot.holder, list):
+        slot.holder.append(copy.deepcopy(slot.value))
+
+
+CHANGES: Final[tuple[Callable[[Slot, random.Random], None], ...]] = (_absent, _another, _beyond, _unknown, _twice)
+
+
+def spec(seed: int) -> Json:
+    """One spec: in a third of the cases a good one, in the others one with up to three changes."""
+    chance = random.Random(seed)
+    made = good_spec(chance)
+    for _ in range(chance.choice([0, 0, 1, 1, 2, 3])):
+        places = list(slots(made, SPEC))
+        chance.choice(CHANGES)(chance.choice(places), chance)
+        if not isinstance(made, dict):
+            break
+    return made

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -38,18 +38,6 @@ USERS: Final = {
 }
 """Who has a token from the start, and in which group. Everybody else asks the API server for one."""
 
-AUDIT_POLICY: Final = {
-    "apiVersion": "audit.k8s.io/v1",
-    "kind": "Policy",
-    "omitStages": ["RequestReceived"],
-    "rules": [
-        {"level": "None", "users": [user for user in USERS if user != "admin"]},
-        {"level": "None", "userGroups": ["system:masters"], "verbs": ["get", "list", "watch"]},
-        {"level": "Request", "verbs": ["create", "update", "patch", "delete", "deletecollection"]},
-        {"level": "Metadata"},
-    ],
-}
-
 
 @dataclass(frozen=True)
 class Options:
@@ -57,7 +45,8 @@ class Options:
 
     stages: Path = NODE_STAGES
     """KWOK's Stage resources: what happens to nodes and pods by itself."""
-    audit: bool = True
+    audit: Literal["Request", "Metadata"] = "Request"
+    """How much the audit log has of each write: with or without its body."""
 
 
 class Program:
@@ -231,7 +220,6 @@ class ControlPlane:
         kwok.wait_until(lambda: self._answers(f"http://127.0.0.1:{kwok_port}/healthz"))
 
     def _apiserver_flags(self, etcd_port: int, port: int) -> list[str]:
-        audit = [f"--audit-policy-file={self.folder / 'audit-policy.json'}", f"--audit-log-path={self.audit_log}"]
         return [
             f"--etcd-servers=http://127.0.0.1:{etcd_port}",
             "--bind-address=127.0.0.1",
@@ -248,7 +236,8 @@ class ControlPlane:
             # A lost node's pods are evicted at once, not after five minutes.
             "--default-not-ready-toleration-seconds=1",
             "--default-unreachable-toleration-seconds=1",
-            *(audit if self.options.audit else []),
+            f"--audit-policy-file={self.folder / 'audit-policy.json'}",
+            f"--audit-log-path={self.audit_log}",
         ]
 
     def _write_files(self) -> None:
@@ -263,7 +252,7 @@ class ControlPlane:
         )
         lines = [f'{self.tokens[user]},{user},{user},"{group}"' for user, group in USERS.items()]
         (self.folder / "tokens.csv").write_text("\n".join(lines) + "\n")
-        (self.folder / "audit-policy.json").write_text(json.dumps(AUDIT_POLICY))
+        (self.folder / "audit-policy.json").write_text(json.dumps(audit_policy(self.options.audit)))
 
     def _user_kubeconfig(self, user: str) -> Path:
         return self.kubeconfig_for(user, self.tokens[user])
@@ -286,6 +275,20 @@ class ControlPlane:
         for program in reversed(self._programs):
             program.end()
         self._programs.clear()
+
+
+def audit_policy(writes: Literal["Request", "Metadata"]) -> dict[str, Any]:
+    """Everything that users other than the control plane and the administrator ask for."""
+    return {
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [
+            {"level": "None", "userGroups": ["system:masters"]},
+            {"level": writes, "verbs": ["create", "update", "patch", "delete", "deletecollection"]},
+            {"level": "Metadata"},
+        ],
+    }
 
 
 def free_ports(count: int) -> list[int]:

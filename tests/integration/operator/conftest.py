@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import itertools
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.accounts import operator_token
 from tests.cluster.api import NAMESPACES, SERVICE_ACCOUNTS, Api
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.operator_process import OperatorProcess
@@ -51,12 +52,24 @@ async def new_world(control_plane: ControlPlane, name: str, folder: Path) -> Asy
     async with Api.connect(control_plane.kubeconfig) as api:
         await api.create(NAMESPACES, "", {"metadata": {"name": namespace}})
         await api.wait(SERVICE_ACCOUNTS, namespace, "default", bool)  # pods are refused without it
+        token = await operator_token(api, namespace)
         script = Script()
         agent = asyncio.create_task(PodAgent(api, namespace, script).run())
         try:
-            yield World(api, control_plane, namespace, script, folder)
+            yield World(api, control_plane, namespace, script, folder, token)
         finally:
             await api.delete(NAMESPACES, "", namespace)
             agent.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await agent
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows what its operators have logged last."""
+    report = yield
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    if report.failed and isinstance(folder, Path):
+        for log in sorted(folder.glob("*operator*.log")):
+            report.sections.append((log.name, log.read_text(errors="replace")[-4000:]))
+    return report

@@ -37,10 +37,10 @@ def _outcome(parent: FeedbackIteration) -> Parent:
     if parent.metadata.deletion_timestamp:
         return Parent(name, reason="ParentMissing", message=f"iteration {name} is being deleted; create it again")
     if _is(conditions, "Promoted", "False"):
-        message = f"iteration {name} did not pass its gate: {conditions['Promoted'].message}"
+        message = f"iteration {name} did not pass its gate: {conditions['Promoted'].message[:1000]}"
         return Parent(name, reason="ParentGateFailed", message=message, final=True)
     if _is(conditions, "Stalled", "True"):
-        message = f"iteration {name} is stalled: {conditions['Stalled'].message}"
+        message = f"iteration {name} is stalled: {conditions['Stalled'].message[:1000]}"
         return Parent(name, reason="ParentStalled", message=message, final=True)
     return Parent(name, reason="WaitingForParent", message=f"waits for iteration {name} to be promoted")
 

@@ -1,131 +1,244 @@
-"""Status from observations: conditions that kstatus understands, and the verdict of the gate."""
+"""Status from observations: conditions that kstatus understands, the verdict of the gate, and a summary."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
-from typing import Final, Literal, assert_never
+from typing import Literal, assert_never
 
-from feedback_operator.api import Condition, GateRule, IterationStatus, StageStatus
-from feedback_operator.observe import Done, Failed, Progress, Running, Startable, Waiting, job_status
+from feedback_operator.api import (
+    Condition,
+    Hallucination,
+    IterationStatus,
+    PromotedModel,
+    ServingStatus,
+    SourceSpec,
+    StageStatus,
+)
+from feedback_operator.endpoint import Outlook
+from feedback_operator.failures import Trouble
+from feedback_operator.gate import broken_rules
+from feedback_operator.observe import (
+    Done,
+    Failed,
+    Progress,
+    Replacing,
+    Retrying,
+    Running,
+    Startable,
+    Waiting,
+    job_status,
+    reached_by,
+    resolved_model,
+)
 from feedback_operator.snapshot import Snapshot
 from feedback_operator.stages import GRAPH
 from feedback_operator.timestamps import timestamp
 
-METRICS: Final = {
-    "responseHallucination": "response_hallucination",
-    "mentionHallucination": "mention_hallucination",
-    "recall": "recall",
-    "meanWords": "mean_words",
-}
-"""Name of a gate's metric in the spec, and in the scores stage's metrics."""
-
-MakeCondition = Callable[[str, Literal["True", "False", "Unknown"], str, str], Condition]
+Truth = Literal["True", "False", "Unknown"]
 
 
-def status_of(world: Snapshot, progress: Mapping[str, Progress]) -> IterationStatus:
+@dataclass(frozen=True)
+class Verdict:
+    """What Promoted says."""
+
+    status: Truth
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What Ready, Reconciling and Stalled say: at most one of them is True, and all say why."""
+
+    holds: Literal["Ready", "Reconciling", "Stalled", "Nothing"]
+    reason: str
+    message: str
+
+
+def status_of(world: Snapshot, progress: Mapping[str, Progress], verdict: Verdict, outlook: Outlook) -> IterationStatus:
     """The whole status, computed from what was observed."""
-    scores = progress["scores"]
+    stages = [_stage_status(stage.name, progress[stage.name], world) for stage in GRAPH]
+    current = next((stage for stage in stages if stage.state != "Done"), None)
     return IterationStatus(
         observed_generation=world.iteration.metadata.generation,
-        conditions=_conditions(world, progress),
-        stages=[_stage_status(stage.name, progress[stage.name], world) for stage in GRAPH],
-        aligned=scores.status.shards[0].aligned if isinstance(scores, Done) else None,
+        stage=current.name if current else "",
+        progress=f"{current.done}/{current.total}" if current and current.total else "",
+        conditions=_conditions(world, _standing(world, progress, outlook), verdict, outlook),
+        stages=stages,
+        model=resolved_model(world),
+        aligned=aligned_of(progress),
+        hallucination=_hallucination(progress["scores"]),
+        promoted=promoted_model(world, progress, verdict),
+        serving=_serving_status(world, outlook),
     )
 
 
+# ── the outcome ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def verdict_of(world: Snapshot, progress: Mapping[str, Progress]) -> Verdict:
+    """The gate's verdict on the aligned policy."""
+    scores = progress["scores"]
+    if not isinstance(scores, Done):
+        return Verdict("Unknown", "NotScored", "the aligned policy was not scored yet")
+    if aligned_of(progress) is None:
+        return Verdict("False", "NoCheckpoint", "no checkpoint was chosen; see the report of the scores stage")
+    broken = broken_rules(world.iteration.spec.evaluation.gate, scores.status.shards[0].metrics)
+    if broken:
+        return Verdict("False", "GateFailed", "; ".join(broken))
+    return Verdict("True", "GatePassed", "the aligned policy meets every rule of spec.evaluation.gate")
+
+
+def aligned_of(progress: Mapping[str, Progress]) -> SourceSpec | None:
+    scores = progress["scores"]
+    return scores.status.shards[0].aligned if isinstance(scores, Done) else None
+
+
+def promoted_model(world: Snapshot, progress: Mapping[str, Progress], verdict: Verdict) -> PromotedModel | None:
+    """The model that passed the gate now, or else the one that did last: it keeps its endpoint meanwhile."""
+    aligned, reference, spec = aligned_of(progress), resolved_model(world), world.iteration.spec
+    if verdict.status != "True" or aligned is None or aligned.sha256 is None or reference is None:
+        return world.iteration.status.promoted
+    return PromotedModel(
+        uri=aligned.uri,
+        sha256=aligned.sha256,
+        reference=reference,
+        beta=spec.training.beta,
+        length_normalisation=spec.evaluation.length_normalisation,
+        precision=spec.precision,
+        temperature=spec.sampling.temperature,
+        top_p=spec.sampling.top_p,
+        max_new_tokens=spec.sampling.max_new_tokens,
+    )
+
+
+def _hallucination(scores: Progress) -> Hallucination | None:
+    if not isinstance(scores, Done):
+        return None
+    metrics = scores.status.shards[0].metrics
+    return Hallucination(
+        baseline=metrics.get("baseline.response_hallucination", ""),
+        aligned=metrics.get("aligned.response_hallucination", ""),
+    )
+
+
+def _serving_status(world: Snapshot, outlook: Outlook) -> ServingStatus | None:
+    return outlook.status or world.iteration.status.serving
+
+
+# ── stages ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
 def _stage_status(name: str, state: Progress, world: Snapshot) -> StageStatus:
+    recorded = next((stage for stage in world.iteration.status.stages if stage.name == name), None)
     match state:
         case Waiting():
-            return StageStatus(name=name, state="Waiting", message=state.message)
+            return StageStatus(name=name, state="Waiting", reason=state.reason, message=state.message)
         case Startable():
-            kind: Literal["Suspended", "Waiting"] = "Suspended" if world.iteration.spec.suspend else "Waiting"
-            return StageStatus(name=name, state=kind, hash=state.address, attempt=state.attempt)
-        case Running(job):
-            units = job.units
-            return job_status(job, "Suspended" if job.state == "Suspended" else "Running").model_copy(
-                update={"done": units.done, "total": units.total, "message": units.phase}
+            return StageStatus(
+                name=name,
+                state="Suspended" if world.iteration.spec.suspend else "Waiting",
+                hash=state.address,
+                attempt=state.attempt,
+                retries=state.retries,
+                generation=world.iteration.metadata.generation,
             )
-        case Done():
+        case Replacing():
+            same = state.recorded or StageStatus(name=name, state="Waiting", hash=state.address)
+            message = f"waits until Job {state.jobs[0].name}, which the spec no longer asks for, is gone"
+            return same.model_copy(update={"reason": "Replacing", "message": message})
+        case Running():
+            return _running_status(state, recorded)
+        case Done() | Failed() | Retrying():
             return state.status
-        case Failed(job, failure):
-            return job_status(job, "Failed").model_copy(update={"message": failure.message})
         case _:
             assert_never(state)
 
 
-def _conditions(world: Snapshot, progress: Mapping[str, Progress]) -> list[Condition]:
-    """Ready, Reconciling and Stalled as kstatus reads them, and Promoted for the gate."""
-    meta = world.iteration.metadata
-    before = world.iteration.status.conditions
+def _running_status(state: Running, recorded: StageStatus | None) -> StageStatus:
+    job, reached = state.job, reached_by(state.job, recorded)
+    reason, message = (state.trouble.reason, state.trouble.message) if state.trouble else ("", reached.phase)
+    if job.state == "Suspended" and job.queued:
+        reason, message = "Queued", "waits for Kueue to admit its Job"
+    known = {"done": reached.done, "total": reached.total, "reason": reason, "message": message}
+    return job_status(job, "Suspended" if job.state == "Suspended" else "Running").model_copy(update=known)
 
-    def make(kind: str, status: Literal["True", "False", "Unknown"], reason: str, message: str) -> Condition:
-        return condition(kind, status, reason, message, before=before, generation=meta.generation, now=world.now)
 
-    failed = next((state for state in progress.values() if isinstance(state, Failed)), None)
-    if failed:
-        reason, message = failed.failure.reason, failed.failure.message
-        return [
-            make("Ready", "False", reason, message),
-            make("Reconciling", "False", "Stalled", ""),
-            make("Stalled", "True", reason, message),
-            make("Promoted", "Unknown", "NotScored", "the aligned policy was not scored"),
-        ]
-    scores = progress["scores"]
-    if isinstance(scores, Done):
-        return [
-            make("Ready", "True", "Complete", "all stages are done"),
-            make("Reconciling", "False", "Complete", ""),
-            make("Stalled", "False", "Complete", ""),
-            _promoted(world, scores, make),
-        ]
-    current = next(name for name, state in progress.items() if not isinstance(state, Done))
-    reason = "Suspended" if world.iteration.spec.suspend else "StageRunning"
+# ── conditions ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _standing(world: Snapshot, progress: Mapping[str, Progress], outlook: Outlook) -> Standing:
+    """Where the iteration is as a whole: at the first stage that is not done, or at its endpoint."""
+    for name, state in progress.items():
+        if isinstance(state, Failed):
+            return Standing("Stalled", state.status.reason or "Failed", state.status.message)
+        if not isinstance(state, Done) and world.iteration.spec.suspend:
+            return Standing("Nothing", "Suspended", f"suspended at stage {name}; set spec.suspend to false to go on")
+        if not isinstance(state, Done):
+            return _standing_of_stage(name, state)
+    return _standing_of_endpoint(outlook)
+
+
+def _standing_of_stage(name: str, state: Progress) -> Standing:
+    match state:
+        case Running(trouble=Trouble() as trouble):
+            return Standing("Stalled" if state.stuck else "Reconciling", trouble.reason, trouble.message)
+        case Running(job) if job.queued and job.state == "Suspended":
+            return Standing("Reconciling", "Queued", f"stage {name} waits for Kueue to admit its Job")
+        case Waiting():
+            return Standing("Stalled" if state.final else "Reconciling", state.reason, state.message)
+        case Retrying(status):
+            return Standing("Reconciling", status.reason, status.message)
+        case _:
+            return Standing("Reconciling", "StageRunning", f"at stage {name}")
+
+
+def _standing_of_endpoint(outlook: Outlook) -> Standing:
+    match outlook.state:
+        case "RollingOut" | "Unavailable":
+            return Standing("Reconciling", outlook.state, f"endpoint: {outlook.message}")
+        case "RolledBack":
+            return Standing("Stalled", outlook.state, f"endpoint: {outlook.message}")
+        case _:
+            return Standing("Ready", "Complete", "all stages are done")
+
+
+def _conditions(world: Snapshot, standing: Standing, verdict: Verdict, outlook: Outlook) -> list[Condition]:
+    """Ready, Reconciling and Stalled as kstatus reads them; Promoted for the gate, and Serving for the endpoint."""
+    kinds = ("Ready", "Reconciling", "Stalled")
+    serving: Truth = "True" if outlook.state == "Serving" else "False"
     return [
-        make("Ready", "False", reason, f"at stage {current}"),
-        make("Reconciling", "True", reason, f"at stage {current}"),
-        make("Stalled", "False", "Progressing", ""),
-        make("Promoted", "Unknown", "NotScored", "the aligned policy was not scored yet"),
+        *(
+            _condition(world, kind, "True" if kind == standing.holds else "False", standing.reason, standing.message)
+            for kind in kinds
+        ),
+        _condition(world, "Promoted", verdict.status, verdict.reason, verdict.message),
+        _condition(world, "Serving", serving, outlook.state, outlook.message),
     ]
-
-
-def _promoted(world: Snapshot, scores: Done, make: MakeCondition) -> Condition:
-    metrics = {name: float(text) for name, text in scores.status.shards[0].metrics.items()}
-    broken = broken_rules(world.iteration.spec.evaluation.gate, metrics)
-    if broken:
-        return make("Promoted", "False", "GateFailed", "; ".join(broken))
-    return make("Promoted", "True", "GatePassed", "the aligned policy meets every rule of spec.evaluation.gate")
-
-
-def broken_rules(gate: Sequence[GateRule], metrics: Mapping[str, float]) -> tuple[str, ...]:
-    """Say of each rule that the aligned policy does not meet what it measured and what was wanted."""
-    return tuple(text for rule in gate if (text := _broken(rule, metrics)))
-
-
-def _broken(rule: GateRule, metrics: Mapping[str, float]) -> str:
-    name = METRICS[rule.metric]
-    value, subject = metrics.get(f"aligned.{name}"), str(rule.metric)
-    if value is not None and rule.relative_to == "Baseline":
-        baseline, subject = metrics.get(f"baseline.{name}"), f"{rule.metric} relative to the baseline"
-        value = value / baseline if baseline else None
-    if value is None:
-        return f"{subject} was not measured"
-    measured = Decimal(repr(value))
-    if rule.max is not None and measured > Decimal(rule.max):
-        return f"{subject} is {value:.4g}, above {rule.max}"
-    if rule.min is not None and measured < Decimal(rule.min):
-        return f"{subject} is {value:.4g}, below {rule.min}"
-    return ""
 
 
 def is_true(conditions: Sequence[Condition], kind: str) -> bool:
     return any(c.type == kind and c.status == "True" for c in conditions)
 
 
+def _condition(world: Snapshot, kind: str, status: Truth, reason: str, message: str) -> Condition:
+    iteration = world.iteration
+    return condition(
+        kind,
+        status,
+        reason,
+        message,
+        before=iteration.status.conditions,
+        generation=iteration.metadata.generation,
+        now=world.now,
+    )
+
+
 def condition(
     kind: str,
-    status: Literal["True", "False", "Unknown"],
+    status: Truth,
     reason: str,
     message: str,
     *,

@@ -1,11 +1,23 @@
-"""Who holds an endpoint: promoted iterations take it over in turn, and a revision that does not start gives it back."""
+"""Who holds an endpoint, and how its rollout goes.
+
+Promoted iterations take an endpoint over in turn: the newest whose pods were not taken back holds it, and it alone
+applies the endpoint's objects. The others are owners beside it, so that the endpoint outlives the holder.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
 
-from feedback_operator.api import FeedbackIteration
-from feedback_operator.snapshot import Claimant
+from feedback_operator.api import FeedbackIteration, PromotedModel, ServingSpec, ServingStatus
+from feedback_operator.resources import Manifest
+from feedback_operator.resources.deployment import REVISION_ANNOTATION, Serving, build_deployment, revision
+from feedback_operator.resources.difference import differs
+from feedback_operator.resources.networkpolicy import build_endpoint_policy
+from feedback_operator.resources.poddisruptionbudget import build_pod_disruption_budget
+from feedback_operator.resources.service import build_service
+from feedback_operator.snapshot import Claimant, Endpoint, Snapshot
 
 
 def claimants(iterations: Iterable[FeedbackIteration], endpoint: str) -> tuple[Claimant, ...]:
@@ -13,18 +25,188 @@ def claimants(iterations: Iterable[FeedbackIteration], endpoint: str) -> tuple[C
 
     Whenever one of them changes or goes, the others need another look.
     """
-    found = [claim for iteration in iterations if (claim := _claim(iteration, endpoint))]
-    return tuple(sorted(found, key=lambda claim: (claim.created, claim.name), reverse=True))
+    found = [_claim(iteration) for iteration in iterations if _claims(iteration, endpoint)]
+    return _newest_first(found)
 
 
-def _claim(iteration: FeedbackIteration, endpoint: str) -> Claimant | None:
-    meta, serving, status = iteration.metadata, iteration.spec.serving, iteration.status
-    if serving is None or serving.endpoint != endpoint or status.promoted is None or meta.deletion_timestamp:
-        return None
-    rolled_back = status.serving is not None and status.serving.rolled_back_generation == meta.generation
+def _claims(iteration: FeedbackIteration, endpoint: str) -> bool:
+    serving, meta = iteration.spec.serving, iteration.metadata
+    named = serving is not None and serving.endpoint == endpoint
+    return named and iteration.status.promoted is not None and not meta.deletion_timestamp
+
+
+def _claim(iteration: FeedbackIteration) -> Claimant:
+    meta, serving = iteration.metadata, iteration.status.serving
+    rolled_back = serving is not None and serving.rolled_back_generation == meta.generation
     return Claimant(meta.name, meta.uid, meta.creation_timestamp, rolled_back)
+
+
+def _newest_first(claims: Iterable[Claimant]) -> tuple[Claimant, ...]:
+    return tuple(sorted(claims, key=lambda claim: (claim.created, claim.name), reverse=True))
 
 
 def holder(claims: Iterable[Claimant]) -> Claimant | None:
     """The newest one whose pods were not taken back; None where there is none."""
     return next((claim for claim in claims if not claim.rolled_back), None)
+
+
+# ── the decision of one iteration ────────────────────────────────────────────────────────────────────────────────────
+
+State = Literal["NotRequested", "NotPromoted", "Superseded", "RollingOut", "Serving", "Unavailable", "RolledBack"]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What one iteration does about its endpoint, and what there is to say of it."""
+
+    state: State
+    message: str
+    apply: tuple[Manifest, ...] = ()
+    status: ServingStatus | None = None
+
+
+NOT_REQUESTED: Final = Outlook("NotRequested", "spec.serving.endpoint is not given")
+
+
+def outlook(world: Snapshot, promoted: PromotedModel | None, image: str) -> Outlook:
+    """Decide about the endpoint. `promoted` is the model that the iteration has for it now."""
+    spec = world.iteration.spec.serving
+    if spec is None or spec.endpoint is None or world.endpoint is None:
+        return NOT_REQUESTED
+    before = world.iteration.status.serving or ServingStatus(endpoint=spec.endpoint)
+    before = before.model_copy(update={"endpoint": spec.endpoint, "replicas": spec.replicas})
+    if promoted is None:
+        return Outlook("NotPromoted", "no model of this iteration was promoted yet", status=before)
+    own = _claim(world.iteration)
+    claims = _newest_first([own, *(claim for claim in world.endpoint.claimants if claim.uid != own.uid)])
+    held_by = holder(claims)
+    if own.rolled_back and not (held_by is None and _came_up_late(world.endpoint, before)):
+        return Outlook("RolledBack", _still_rolled_back(world, held_by), status=before)
+    if held_by is not None and held_by != own:
+        message = f"iteration {held_by.name} is newer and holds endpoint {spec.endpoint}"
+        before = before.model_copy(update={"revision": "", "ready_replicas": 0})
+        return Outlook("Superseded", message, status=before)
+    serving = Serving(
+        name=spec.endpoint,
+        owner=world.iteration.metadata,
+        heirs=tuple((claim.uid, claim.name) for claim in claims if claim != own),
+        spec=spec,
+        promoted=promoted,
+        max_model_len=world.iteration.spec.sampling.max_model_len,
+        image=image,
+    )
+    return _Rollout(world, world.endpoint, serving, before).outlook()
+
+
+def _came_up_late(endpoint: Endpoint, before: ServingStatus) -> bool:
+    """The pods became ready after all, with nobody else to take the endpoint over."""
+    rollout = Rollout.of(next((made for made in endpoint.objects if made["kind"] == "Deployment"), None))
+    return rollout.complete and rollout.revision == before.revision
+
+
+def _still_rolled_back(world: Snapshot, held_by: Claimant | None) -> str:
+    """The reason that was found when it was taken back, or what follows from it."""
+    said = next(
+        (c for c in world.iteration.status.conditions if c.type == "Serving" and c.reason == "RolledBack"), None
+    )
+    instead = f"iteration {held_by.name} serves in its place" if held_by else "the pods from before go on serving"
+    return said.message if said else f"the pods of this iteration did not become ready; {instead}"
+
+
+@dataclass(frozen=True)
+class _Rollout:
+    """The endpoint in the hands of its holder."""
+
+    world: Snapshot
+    endpoint: Endpoint
+    serving: Serving
+    before: ServingStatus
+
+    def outlook(self) -> Outlook:
+        wanted = (
+            build_deployment(self.serving),
+            build_service(self.serving),
+            build_pod_disruption_budget(self.serving),
+            build_endpoint_policy(self.serving),
+        )
+        observed = {
+            made["kind"]: made for made in self.endpoint.objects if made["metadata"]["name"] == self.serving.name
+        }
+        rollout = Rollout.of(observed.get("Deployment"))
+        own = revision(self.serving)
+        if rollout.given_up and rollout.revision == own != self.before.served_revision:
+            return self._taken_back(own)
+        apply = tuple(manifest for manifest in wanted if differs(manifest, observed.get(manifest["kind"])))
+        state, message = self._state(rollout, own)
+        status = self.before.model_copy(
+            update={
+                "revision": own,
+                "ready_replicas": rollout.ready if rollout.revision == own else 0,
+                "served_revision": own if state == "Serving" else self.before.served_revision,
+                "rolled_back_generation": 0,
+            }
+        )
+        return Outlook(state, message, apply, status)
+
+    def _state(self, rollout: Rollout, own: str) -> tuple[State, str]:
+        spec: ServingSpec = self.serving.spec
+        ready = f"{rollout.ready}/{spec.replicas} pods of revision {own} are ready"
+        if rollout.revision != own or not rollout.observed:
+            return "RollingOut", f"revision {own} is being rolled out"
+        if spec.replicas == 0:
+            return "Unavailable", "spec.serving.replicas is 0"
+        if rollout.complete:
+            return "Serving", ready
+        if own == self.before.served_revision:
+            return ("Serving", ready) if rollout.ready else ("Unavailable", f"{ready}{self._said()}")
+        return "RollingOut", f"{ready}{self._said()}"
+
+    def _taken_back(self, own: str) -> Outlook:
+        deadline = self.serving.spec.progress_deadline_seconds
+        message = (
+            f"the pods of revision {own} did not become ready within spec.serving.progressDeadlineSeconds ({deadline})"
+            f"{self._said()}; what served before goes on; correct spec.serving, or raise the deadline"
+        )
+        generation = self.world.iteration.metadata.generation
+        status = self.before.model_copy(
+            update={"revision": own, "ready_replicas": 0, "rolled_back_generation": generation}
+        )
+        return Outlook("RolledBack", message, status=status)
+
+    def _said(self) -> str:
+        """What pods say is wrong, after a colon."""
+        words = [f"{pod.reason} {pod.message}".strip() for pod in self.endpoint.pods if pod.reason and not pod.running]
+        return f": {words[0][:500]}" if words else ""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A Deployment's own view of its rollout, as `kubectl rollout status` reads it."""
+
+    revision: str = ""
+    observed: bool = False
+    ready: int = 0
+    complete: bool = False
+    given_up: bool = False
+
+    @classmethod
+    def of(cls, deployment: Manifest | None) -> Rollout:
+        if deployment is None:
+            return cls()
+        meta, status = deployment["metadata"], deployment.get("status", {})
+        wanted = deployment["spec"].get("replicas", 1)
+        updated, total = status.get("updatedReplicas", 0), status.get("replicas", 0)
+        available = status.get("availableReplicas", 0)
+        observed = status.get("observedGeneration", 0) >= meta.get("generation", 0)
+        old = total - updated
+        return cls(
+            revision=meta.get("annotations", {}).get(REVISION_ANNOTATION, ""),
+            observed=observed,
+            ready=max(0, status.get("readyReplicas", 0) - old),
+            complete=observed and updated == total == available == wanted,
+            given_up=observed and _progress_reason(status.get("conditions", ())) == "ProgressDeadlineExceeded",
+        )
+
+
+def _progress_reason(conditions: Sequence[Manifest]) -> str:
+    return next((str(c.get("reason", "")) for c in conditions if c["type"] == "Progressing"), "")

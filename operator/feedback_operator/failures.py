@@ -1,10 +1,16 @@
-"""From the state of a failed Job and its pods to one failure: why, whether a retry can help, and what to do."""
+"""From the state of a Job and its pods to what is wrong: why, whether another attempt can help, and what to do."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
 
-from feedback_operator.snapshot import Job, Pod
+from feedback_operator.api import IterationSpec
+from feedback_operator.snapshot import Job, Pod, Units
+from feedback_operator.stages import STAGES
 from feedback_workloads.contract import ExitCode
 
 
@@ -17,7 +23,27 @@ class Failure:
     message: str
 
 
-SECTIONS = {
+@dataclass(frozen=True)
+class Trouble:
+    """What keeps a pod of a running Job from its work. It may pass: the Job goes on by itself then.
+
+    `since` may lie ahead: until then it is no trouble yet.
+    """
+
+    reason: str
+    message: str
+    since: datetime
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a message can name: the spec, and how far the stage was when it was last seen at work."""
+
+    spec: IterationSpec
+    reached: Units
+
+
+SECTIONS: Final = {
     "samples": "sampling",
     "claims": "labeling",
     "verdicts": "labeling",
@@ -27,31 +53,180 @@ SECTIONS = {
 }
 """Section of the spec that a person edits to change a stage's pods."""
 
+WORDS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(
+        ("ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"), "ImagePull"
+    ),
+    **dict.fromkeys(("CreateContainerConfigError", "CreateContainerError", "RunContainerError"), "PodConfiguration"),
+    "Unschedulable": "Unschedulable",
+    "SchedulingGated": "Unschedulable",
+    **dict.fromkeys(("NodeLost", "NodeNotReady", "DeletionByTaintManager", "DeletionByPodGC"), "NodeLost"),
+    **dict.fromkeys(
+        ("Evicted", "EvictionByEvictionAPI", "TerminationByKubelet", "PreemptionByScheduler", "Preempting"), "Evicted"
+    ),
+}
+"""What the kubelet, the scheduler and the node controller call it, and the reason it becomes."""
 
-def failure_of(job: Job) -> Failure:
-    """The one failure that explains a failed Job: the deadline, or the first pod that did not end well."""
+COMMUNICATION: Final = re.compile(
+    r"NCCL|rendezvous|ProcessGroup|gloo|Dist(Network|Store|Backend)Error|TCPStore|connection (closed|reset) by peer",
+    re.I,
+)
+"""What the words of a training process that lost the others have in common."""
+
+PODS_APPEAR: Final = timedelta(seconds=60)
+"""A Job without pods is no trouble before."""
+
+GRAVEST_FIRST: Final = ("BadInput", "OutOfMemory", "DiskFull", "Crashed", "Temporary", "Killed", "Evicted", "NodeLost")
+"""Where several pods failed: the cause comes before what it did to the others."""
+
+
+# ── failed Jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def failure_of(job: Job, about: Circumstances) -> Failure:
+    """The one failure that explains a failed Job: the deadline, or the gravest of its pods' failures."""
     if job.reason == "DeadlineExceeded":
+        limit = f"spec.deadlineSeconds ({about.spec.deadline_seconds})"
         return Failure(
             "DeadlineExceeded",
             retryable=False,
-            message=f"{job.stage}: took longer than spec.deadlineSeconds; raise it, finished parts are kept",
+            message=f"{job.stage}: took longer than {limit}{_at(job, about)}; raise it ({kept(job.stage)})",
         )
-    failed = [pod for pod in job.pods if pod.exit_code != ExitCode.DONE]
-    return _pod_failure(job.stage, failed[0]) if failed else Failure("Unknown", True, f"{job.stage}: {job.reason}")
+    failures = [_pod_failure(job, pod, about) for pod in failed_pods(job)]
+    if not failures:
+        words = ": ".join(word for word in (job.reason, job.message) if word)
+        return Failure("Unknown", True, f"{job.stage}: Job {job.name} failed ({words}) and its pods are gone")
+    order = {reason: place for place, reason in enumerate(GRAVEST_FIRST)}
+    return min(failures, key=lambda failure: order.get(failure.reason, len(order)))
 
 
-def _pod_failure(stage: str, pod: Pod) -> Failure:
-    where = f"{stage}, shard {pod.index}" if pod.index else stage
+def failed_pods(job: Job) -> list[Pod]:
+    """The pods that say why a Job failed, by index."""
+    failed = [pod for pod in job.pods if not pod.running and (pod.exit_code or pod.reason)]
+    return sorted((pod for pod in failed if pod.exit_code != ExitCode.DONE), key=lambda pod: pod.index)
+
+
+def _pod_failure(job: Job, pod: Pod, about: Circumstances) -> Failure:
     if left := pod.failure():
-        return Failure(left.reason, pod.exit_code != ExitCode.BAD_INPUT, f"{where}: {left.message}")
-    section = f"spec.{SECTIONS[stage]}"
+        return _told(job, pod, left.reason, left.message)
     if pod.reason == "OOMKilled":
-        remedy = f"raise {section}.resources.limits.memory"
-        if stage == "policy":
-            remedy += " or lower spec.training.perDeviceBatchSize"
-        return Failure("OutOfMemory", True, f"{where}: a container exceeded its memory limit; {remedy}")
-    if pod.reason == "Unschedulable":
-        return Failure("Unschedulable", True, f"{where}: {pod.message}; lower {section}.resources.requests")
-    if pod.exit_code in (137, -9):
-        return Failure("Killed", True, f"{where}: the process was killed (SIGKILL); run again, finished parts are kept")
-    return Failure("Crashed", True, f"{where}: ended with exit code {pod.exit_code} {pod.message}".rstrip())
+        return _out_of_memory(job, pod, about)
+    if word := WORDS.get(pod.reason):
+        return Failure(
+            word, word in ("Evicted", "NodeLost"), f"{_where(job, pod)}: {_explained(word, job, pod, about)}"
+        )
+    if job.stage == "policy" and COMMUNICATION.search(pod.message):
+        return _communication(job, pod, pod.message)
+    return _ended(job, pod, about)
+
+
+def _out_of_memory(job: Job, pod: Pod, about: Circumstances) -> Failure:
+    limit = STAGES[job.stage].section(about.spec).resources.limits.get("memory")
+    amount = f"its memory limit ({limit})" if limit else "the memory of its node"
+    remedy = f"raise spec.{SECTIONS[job.stage]}.resources.limits.memory"
+    if job.stage == "policy":
+        remedy += ", or lower spec.training.perDeviceBatchSize"
+    message = f"{_where(job, pod)}: the container exceeded {amount}{_at(job, about)}; {remedy} ({kept(job.stage)})"
+    return Failure("OutOfMemory", False, message)
+
+
+def _ended(job: Job, pod: Pod, about: Circumstances) -> Failure:
+    """A container that ended without a word of ours: by its exit code, negative where a signal ended a process."""
+    where, at = _where(job, pod), _at(job, about)
+    match pod.exit_code:
+        case 137 | -9:
+            message = f"{where}: the process was killed (SIGKILL){at}; it runs again ({kept(job.stage)})"
+            return Failure("Killed", True, message)
+        case ExitCode.TERMINATED | -15:
+            message = f"{where}: was asked to end (SIGTERM){at}; it runs again ({kept(job.stage)})"
+            return Failure("Terminated", True, message)
+        case code:
+            last = _last_line(pod.message)
+            message = f"{where}: ended with exit code {code}{at}{': ' if last else ''}{last}"
+            return Failure("Crashed", False, f"{message}; see its log: feedback logs {job.stage}")
+
+
+def _told(job: Job, pod: Pod, reason: str, message: str) -> Failure:
+    """What the stage itself said of its end."""
+    if reason == "Internal" and job.stage == "policy" and COMMUNICATION.search(message):
+        return _communication(job, pod, message)
+    named = "Crashed" if reason == "Internal" else reason
+    return Failure(named, pod.exit_code == ExitCode.TEMPORARY, f"{_where(job, pod)}: {message}")
+
+
+def _communication(job: Job, pod: Pod, message: str) -> Failure:
+    remedy = "it runs again; if it comes back, look for what keeps the pods from reaching each other on all ports"
+    text = f"{_where(job, pod)}: the training processes lost each other ({_last_line(message)}); {remedy}"
+    return Failure("Communication", True, f"{text} ({kept(job.stage)})")
+
+
+# ── Jobs that run, or would ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def trouble_of(job: Job, about: Circumstances) -> Trouble | None:
+    """What has kept a pod of an active Job from its work for longest; None where all is well."""
+    began = job.started or job.created
+    if began is None:
+        return None
+    if not job.pods:
+        message = (
+            f"{job.stage}: Job {job.name} has no pods; `kubectl describe job {job.name}` says why "
+            "(a quota, an admission policy, or a ServiceAccount or PriorityClass that is not there)"
+        )
+        return Trouble("PodsNotCreated", message, began + PODS_APPEAR)
+    found = [
+        Trouble(word, f"{_where(job, pod)}: {_explained(word, job, pod, about)}", pod.since or began)
+        for pod in job.pods
+        if pod.exit_code is None and (word := WORDS.get(pod.reason))
+    ]
+    return min(found, key=lambda trouble: trouble.since, default=None)
+
+
+def _explained(word: str, job: Job, pod: Pod, about: Circumstances) -> str:
+    """What is wrong with a pod that does not run, and what to do, after `where: `."""
+    section, said = f"spec.{SECTIONS[job.stage]}", f" ({pod.message[:1000]})" if pod.message else ""
+    match word:
+        case "ImagePull":
+            image = STAGES[job.stage].section(about.spec).pod.image
+            remedy = f"correct {section}.pod.image" + (f" ({image})" if image else "")
+            return (
+                f"the image cannot be pulled{said}; {remedy}, or name a pull secret in {section}.pod.imagePullSecrets"
+            )
+        case "PodConfiguration":
+            return f"the container cannot be made{said}; create what is missing, or correct {section}.pod"
+        case "Unschedulable" if "persistentvolumeclaim" in pod.message.lower():
+            return f"its volume is not there{said}; create the claim, or correct {section}.pod.cache.claimName"
+        case "Unschedulable":
+            return f"no node takes the pod{said}; lower {section}.resources, correct {section}.pod, or add nodes"
+        case "NodeLost":
+            return (
+                f"its node is not heard of{said}; it is started elsewhere once the node is given up ({kept(job.stage)})"
+            )
+        case _:
+            return f"the pod was evicted{said}; it is started again ({kept(job.stage)})"
+
+
+# ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def kept(stage: str) -> str:
+    """What is not lost when the stage runs again."""
+    return "goes on from its last checkpoint" if stage == "policy" else "finished parts are kept"
+
+
+def _where(job: Job, pod: Pod) -> str:
+    if job.stage == "policy":
+        return f"policy, node {pod.index}" if pod.index else "policy"
+    return f"{job.stage}, shard {pod.index}" if pod.index else job.stage
+
+
+def _at(job: Job, about: Circumstances) -> str:
+    """` at step 312 of 2668`; empty where it was never seen at work."""
+    unit = "step " if job.stage == "policy" else ""
+    return f" at {unit}{about.reached.done} of {about.reached.total}" if about.reached.total else ""
+
+
+def _last_line(text: str) -> str:
+    """The last line that says something: a traceback ends with its error."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][-500:] if lines else ""

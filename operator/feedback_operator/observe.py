@@ -3,40 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, Literal, assert_never
 
-from feedback_operator.api import ShardResult, SourceSpec, StageStatus
-from feedback_operator.failures import Failure, failure_of
-from feedback_operator.snapshot import Job, Snapshot
+from feedback_operator.api import ResolvedModel, ShardResult, SourceSpec, StageStatus
+from feedback_operator.failures import Circumstances, Failure, Trouble, failed_pods, failure_of, kept, trouble_of
+from feedback_operator.snapshot import Job, Snapshot, Units
 from feedback_operator.stages import GRAPH, Inputs, Stage
-from feedback_operator.timestamps import timestamp
+from feedback_operator.timestamps import moment_of, timestamp
 from feedback_workloads.contract import Artifact, Source, StageConfig, StageResult
 
-MAX_ATTEMPTS: Final = 3
-"""Attempts at a stage whose Job completed without handing in every result."""
+PODS_FOLLOW: Final = timedelta(seconds=10)
+"""A Job may be seen to have ended before its pods are; what they left is waited for so long."""
+
+PARENTS_FOLLOW: Final = timedelta(seconds=60)
+"""Manifests of one folder may arrive in any order; a parent that is not there is waited for so long."""
 
 
 @dataclass(frozen=True)
 class Waiting:
     """Its inputs are not there yet."""
 
-    message: str = ""
+    reason: str
+    message: str
+    final: bool = False
+    """They will not come unless a person changes something."""
+    until: datetime | None = None
+    """When time alone makes it final."""
 
 
 @dataclass(frozen=True)
 class Startable:
-    """Its inputs are there and no Job runs: attempt `attempt` may start."""
+    """Its inputs are there and no Job runs: attempt `attempt` may start, after `retries` others of this generation."""
 
     config: StageConfig
     address: str
     attempt: int
+    retries: int
+
+
+@dataclass(frozen=True)
+class Replacing:
+    """Jobs are in the way that run another configuration, or cannot start; they have to go before the next attempt."""
+
+    address: str
+    jobs: tuple[Job, ...]
+    recorded: StageStatus | None
 
 
 @dataclass(frozen=True)
 class Running:
+    """Its Job runs, is suspended, or has just ended. `until`: when time alone makes something else of it."""
+
     job: Job
+    trouble: Trouble | None = None
+    stuck: bool = False
+    """The trouble has lasted so long that a person has to look."""
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Retrying:
+    """An attempt failed for a reason that may pass; the next one starts at `at`."""
+
+    status: StageStatus
+    at: datetime
 
 
 @dataclass(frozen=True)
@@ -48,11 +81,12 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    job: Job
-    failure: Failure
+    """No more attempts until the spec is edited, or the iteration suspended and resumed."""
+
+    status: StageStatus
 
 
-Progress = Waiting | Startable | Running | Done | Failed
+Progress = Waiting | Startable | Replacing | Running | Retrying | Done | Failed
 
 
 def observe(world: Snapshot) -> dict[str, Progress]:
@@ -64,54 +98,190 @@ def observe(world: Snapshot) -> dict[str, Progress]:
 
 
 def _observe_stage(world: Snapshot, stage: Stage, before: Mapping[str, Progress]) -> Progress:
-    missing = [need for need in stage.needs if not isinstance(before[need], Done)]
+    missing = next((need for need in stage.needs if not isinstance(before[need], Done)), None)
     if missing:
-        return Waiting(f"waits for {missing[0]}")
+        return Waiting("WaitingForStage", f"waits for {missing}")
     model = resolved_model(world)
     if model is None:
-        parent = world.iteration.spec.model.from_
-        return Waiting(f"waits for iteration {parent.iteration if parent else ''} to be promoted")
-    given = Inputs(world.iteration.spec, model, {need: _artifacts(before[need]) for need in stage.needs})
+        return _waiting_for_parent(world)
+    given = Inputs(world.iteration.spec, _source(model), {need: _artifacts(before[need]) for need in stage.needs})
     config = stage.addressed_config(given)
-    address = config.content_hash()
-    recorded = next((s for s in world.iteration.status.stages if s.name == stage.name), None)
-    if recorded and recorded.state == "Done" and recorded.hash == address:
-        return Done(recorded)
-    jobs = [job for job in world.jobs if job.stage == stage.name and job.address == address]
-    if not jobs:
-        return Startable(config, address, attempt=0)
-    return _observe_job(max(jobs, key=lambda job: job.attempt), config, address, _results_wanted(stage, world))
+    view = _View(world, stage, config, config.content_hash())
+    return view.progress()
 
 
-def _observe_job(job: Job, config: StageConfig, address: str, wanted: int) -> Progress:
-    match job.state:
-        case "Active" | "Suspended":
+def _waiting_for_parent(world: Snapshot) -> Waiting:
+    parent = world.parent
+    if parent is None:
+        raise TypeError("a snapshot of an iteration with spec.model.from has a parent")
+    if parent.reason != "ParentMissing":
+        return Waiting(parent.reason, parent.message, parent.final)
+    until = (moment_of(world.iteration.metadata.creation_timestamp) or world.now) + PARENTS_FOLLOW
+    late = world.now >= until
+    return Waiting(parent.reason, parent.message, final=late, until=None if late else until)
+
+
+@dataclass(frozen=True)
+class _View:
+    """One stage whose configuration, and so its address, is known."""
+
+    world: Snapshot
+    stage: Stage
+    config: StageConfig
+    address: str
+
+    @property
+    def generation(self) -> int:
+        return self.world.iteration.metadata.generation
+
+    @property
+    def recorded(self) -> StageStatus | None:
+        """What the status says of this stage, if it is about the same configuration."""
+        stages = self.world.iteration.status.stages
+        return next((s for s in stages if s.name == self.stage.name and s.hash == self.address), None)
+
+    def progress(self) -> Progress:
+        recorded = self.recorded
+        if recorded and recorded.state == "Done":
+            return Done(recorded)
+        jobs = [job for job in self.world.jobs if job.stage == self.stage.name]
+        mine = max((job for job in jobs if job.address == self.address), key=lambda job: job.attempt, default=None)
+        others = tuple(job for job in jobs if job is not mine and is_live(job))
+        if others:
+            return Replacing(self.address, others, recorded)
+        if mine:
+            return self._of_job(mine)
+        return self._without_job(recorded) if recorded else self._start()
+
+    def _start(self, attempt: int = 0, retries: int = 0) -> Startable:
+        return Startable(self.config, self.address, attempt, retries)
+
+    # ── with a Job ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _of_job(self, job: Job) -> Progress:
+        match job.state:
+            case "Suspended":
+                return Running(job)
+            case "Active":
+                return self._of_active(job)
+            case "Failed":
+                return self._of_failed(job)
+            case "Complete":
+                return self._of_complete(job)
+            case _:
+                assert_never(job.state)
+
+    def _of_active(self, job: Job) -> Progress:
+        trouble = None if job.deleting else trouble_of(job, self._circumstances(job))
+        if trouble is None:
             return Running(job)
-        case "Failed":
-            return Failed(job, failure_of(job))
-        case "Complete":
-            results = {pod.index: result for pod in job.pods if (result := pod.result())}
-            if set(range(wanted)) <= set(results):
-                return Done(_done_status(job, [results[index] for index in range(wanted)]))
-            if job.attempt + 1 < MAX_ATTEMPTS:
-                return Startable(config, address, attempt=job.attempt + 1)
-            message = f"{job.stage}: {MAX_ATTEMPTS} Jobs completed without a readable result; look at the pods' logs"
-            return Failed(job, Failure("ResultMissing", False, message))
-        case _:
-            assert_never(job.state)
+        if trouble.since > self.world.now:
+            return Running(job, until=trouble.since)
+        if self._edited_since(job) and not any(pod.running or pod.exit_code == 0 for pod in job.pods):
+            return Replacing(self.address, (job,), job_status(job, "Running"))  # the edit may be the cure
+        patience = trouble.since + timedelta(seconds=self.world.limits.stall_after_seconds)
+        stuck = self.world.now >= patience
+        return Running(job, trouble, stuck, until=None if stuck else patience)
+
+    def _of_complete(self, job: Job) -> Progress:
+        results = {pod.index: result for pod in job.pods if (result := pod.result())}
+        wanted = self.stage.results(self.world.iteration.spec)
+        if set(range(wanted)) <= set(results):
+            return Done(_done_status(job, [results[index] for index in range(wanted)]))
+        handed_in = {pod.index for pod in job.pods if pod.exit_code is not None}
+        if settling := self._settling(job, complete=set(range(wanted)) <= handed_in):
+            return settling
+        message = (
+            f"{job.stage}: Job {job.name} completed without a readable result; see its log: feedback logs {job.stage}"
+        )
+        return self._again(job, Failure("ResultMissing", True, message), delay=0)
+
+    def _of_failed(self, job: Job) -> Progress:
+        if job.reason != "DeadlineExceeded" and (settling := self._settling(job, complete=bool(failed_pods(job)))):
+            return settling
+        delay = self.world.limits.retry_seconds * 4**job.retries
+        return self._again(job, failure_of(job, self._circumstances(job)), delay)
+
+    def _edited_since(self, job: Job) -> bool:
+        return job.generation < self.generation and not self.world.iteration.spec.suspend
+
+    def _settling(self, job: Job, *, complete: bool) -> Running | None:
+        """A Job that has ended, while what its pods left may still come."""
+        until = (job.finished or self.world.now) + PODS_FOLLOW
+        return None if complete or self.world.now >= until else Running(job, until=until)
+
+    def _again(self, job: Job, failure: Failure, delay: float) -> Progress:
+        """What follows an attempt that came to nothing."""
+        if job.generation < self.generation:
+            return self._start(job.attempt + 1)
+        if not failure.retryable or job.retries >= self.world.limits.max_retries:
+            return Failed(self._failed_status(job, failure))
+        at = (job.finished or self.world.now) + timedelta(seconds=delay)
+        if self.world.now >= at:
+            return self._start(job.attempt + 1, job.retries + 1)
+        status = self._failed_status(job, replace(failure, message=f"{failure.message}; again at {timestamp(at)}"))
+        return Retrying(status.model_copy(update={"state": "Waiting"}), at)
+
+    def _failed_status(self, job: Job, failure: Failure) -> StageStatus:
+        reached = reached_by(job, self.recorded)
+        told = {"reason": failure.reason, "message": failure.message, "done": reached.done, "total": reached.total}
+        return job_status(job, "Failed").model_copy(update=told)
+
+    def _circumstances(self, job: Job) -> Circumstances:
+        return Circumstances(self.world.iteration.spec, reached_by(job, self.recorded))
+
+    # ── without one ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _without_job(self, recorded: StageStatus) -> Progress:
+        """Its Job was not created yet, or was deleted, or was removed after its time to live."""
+        edited = recorded.generation < self.generation
+        if not recorded.job:
+            return self._start(recorded.attempt, 0 if edited else recorded.retries)
+        if edited:
+            return self._start(recorded.attempt + 1)
+        if recorded.state == "Failed":
+            return Failed(recorded)
+        if recorded.state == "Waiting":
+            ended = moment_of(recorded.completion_time) or self.world.now
+            at = ended + timedelta(seconds=self.world.limits.retry_seconds * 4**recorded.retries)
+            if self.world.now < at:
+                return Retrying(recorded, at)
+        elif recorded.retries >= self.world.limits.max_retries:
+            message = (
+                f"{recorded.name}: Job {recorded.job} was deleted before its result was seen, as were those before it; "
+                f"raise spec.ttlSecondsAfterFinished, and suspend and resume to try again ({kept(recorded.name)})"
+            )
+            return Failed(recorded.model_copy(update={"state": "Failed", "reason": "JobDeleted", "message": message}))
+        return self._start(recorded.attempt + 1, recorded.retries + 1)
 
 
-def _results_wanted(stage: Stage, world: Snapshot) -> int:
-    """Results a stage hands in: one a shard; the nodes of one training hand in one together."""
-    return 1 if stage.name == "policy" else stage.pods(world.iteration.spec)
+def is_live(job: Job) -> bool:
+    """It has pods, or may have some again."""
+    return job.state in ("Active", "Suspended")
 
 
-def resolved_model(world: Snapshot) -> Source | None:
-    """The policy to align: named in the spec, or promoted by the parent iteration (None until it is)."""
-    model = world.iteration.spec.model
-    if model.uri is None:
-        return world.parent.model if world.parent else None
-    return Source(uri=model.uri.rstrip("/"), revision=model.revision, sha256=model.sha256)
+# ── the policy to align ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def resolved_model(world: Snapshot) -> ResolvedModel | None:
+    """The policy to align: named in the spec, or promoted by the parent iteration (None until it is).
+
+    What the parent promoted when this iteration started holds for good: a parent that changes does not reach it.
+    """
+    model, recorded = world.iteration.spec.model, world.iteration.status.model
+    if model.uri is not None:
+        return ResolvedModel(uri=model.uri.rstrip("/"), revision=model.revision, sha256=model.sha256)
+    if recorded and model.from_ and recorded.iteration == model.from_.iteration:
+        return recorded
+    parent = world.parent
+    if parent is None or parent.model is None:
+        return None
+    found = parent.model
+    return ResolvedModel(iteration=parent.name, uri=found.uri, revision=found.revision, sha256=found.sha256)
+
+
+def _source(model: ResolvedModel) -> Source:
+    return Source(uri=model.uri, revision=model.revision, sha256=model.sha256)
 
 
 def _artifacts(progress: Progress) -> tuple[Artifact, ...]:
@@ -120,7 +290,10 @@ def _artifacts(progress: Progress) -> tuple[Artifact, ...]:
     return tuple(Artifact(uri=shard.uri, sha256=shard.sha256) for shard in progress.status.shards)
 
 
-def job_status(job: Job, state: Literal["Running", "Suspended", "Done", "Failed"]) -> StageStatus:
+# ── status of a stage ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def job_status(job: Job, state: Literal["Waiting", "Running", "Suspended", "Done", "Failed"]) -> StageStatus:
     """What the status says of a stage with a Job."""
     return StageStatus(
         name=job.stage,
@@ -128,9 +301,18 @@ def job_status(job: Job, state: Literal["Running", "Suspended", "Done", "Failed"
         hash=job.address,
         job=job.name,
         attempt=job.attempt,
+        generation=job.generation,
+        retries=job.retries,
         start_time=timestamp(job.started),
         completion_time=timestamp(job.finished),
     )
+
+
+def reached_by(job: Job, recorded: StageStatus | None) -> Units:
+    """How far a Job is, or was when it was last seen at work."""
+    if job.units.total or recorded is None or recorded.job != job.name:
+        return job.units
+    return Units(recorded.done or 0, recorded.total or 0, job.units.phase)
 
 
 def _done_status(job: Job, results: Sequence[StageResult]) -> StageStatus:

@@ -11,12 +11,25 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from feedback_operator.api import IterationStatus
-from feedback_operator.conditions import status_of
-from feedback_operator.observe import Failed, Progress, Running, Startable, observe
+from feedback_operator.conditions import promoted_model, status_of, verdict_of
+from feedback_operator.endpoint import outlook
+from feedback_operator.observe import (
+    Failed,
+    Progress,
+    Replacing,
+    Retrying,
+    Running,
+    Startable,
+    Waiting,
+    is_live,
+    observe,
+)
 from feedback_operator.resources import Manifest
 from feedback_operator.resources.configmap import build_configmap
+from feedback_operator.resources.headless_service import build_headless_service
 from feedback_operator.resources.job import StageRun, build_job
-from feedback_operator.snapshot import Snapshot
+from feedback_operator.resources.networkpolicy import build_stages_policy
+from feedback_operator.snapshot import Job, Snapshot
 from feedback_operator.stages import GRAPH, Image
 
 Images = Mapping[Image, str]
@@ -45,17 +58,25 @@ class Plan:
 
 
 def plan(world: Snapshot, images: Images) -> Plan:
-    """Decide everything for one iteration."""
+    """Decide everything for one iteration. One that is being deleted is left alone: what it owns goes with it."""
+    if world.iteration.metadata.deletion_timestamp:
+        return Plan(create=(), suspend=(), status=world.iteration.status)
     progress = observe(world)
+    verdict = verdict_of(world, progress)
+    endpoint = outlook(world, promoted_model(world, progress, verdict), images["generate"])
     return Plan(
         create=_creations(world, progress, images),
         suspend=_suspensions(world, progress),
-        status=status_of(world, progress),
+        delete=_deletions(world, progress),
+        apply=endpoint.apply,
+        status=status_of(world, progress, verdict, endpoint),
+        wake_at=_wake_at(progress),
     )
 
 
 def _creations(world: Snapshot, progress: Mapping[str, Progress], images: Images) -> tuple[Manifest, ...]:
-    spec = world.iteration.spec
+    """Jobs of the stages that may start, each after what its pods need."""
+    spec, owner = world.iteration.spec, world.iteration.metadata
     if spec.suspend or any(isinstance(state, Failed) for state in progress.values()):
         return ()
     manifests: list[Manifest] = []
@@ -63,26 +84,62 @@ def _creations(world: Snapshot, progress: Mapping[str, Progress], images: Images
         state = progress[stage.name]
         if isinstance(state, Startable):
             run = StageRun(
-                owner=world.iteration.metadata,
+                owner=owner,
                 stage=stage,
                 section=stage.section(spec),
                 config=state.config,
                 address=state.address,
                 attempt=state.attempt,
-                retries=0,
+                retries=state.retries,
                 pods=stage.pods(spec),
                 image=images[stage.image],
                 deadline_seconds=spec.deadline_seconds,
                 ttl_seconds_after_finished=spec.ttl_seconds_after_finished,
             )
-            manifests += [build_configmap(run), build_job(run)]
+            manifests += [
+                build_configmap(run),
+                *([build_headless_service(run)] if run.pods_meet else []),
+                build_job(run),
+            ]
+    if manifests and not world.jobs:
+        manifests.insert(0, build_stages_policy(owner))
     return tuple(manifests)
 
 
 def _suspensions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[tuple[str, bool], ...]:
-    wanted = world.iteration.spec.suspend
-    return tuple(
-        (state.job.name, wanted)
-        for state in progress.values()
-        if isinstance(state, Running) and (state.job.state == "Suspended") != wanted
-    )
+    """Suspended, all Jobs are; otherwise those that are the state of their stage run.
+
+    Jobs of a queue are not resumed: Kueue does that, when it admits them.
+    """
+    if world.iteration.spec.suspend:
+        return tuple((job.name, True) for job in world.jobs if _may_change(job, "Active") and not job.queued)
+    running = [state.job for state in progress.values() if isinstance(state, Running)]
+    return tuple((job.name, False) for job in running if _may_change(job, "Suspended") and not job.queued)
+
+
+def _deletions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[str, ...]:
+    """Jobs that are in the way; and, suspended, those of a queue: Kueue resumes what it has admitted."""
+    blocking = [job for state in progress.values() if isinstance(state, Replacing) for job in state.jobs]
+    queued = [job for job in world.jobs if job.queued] if world.iteration.spec.suspend else []
+    live = (job for job in world.jobs if (job in blocking or job in queued) and is_live(job))
+    return tuple(job.name for job in live if not job.deleting)
+
+
+def _may_change(job: Job, state: str) -> bool:
+    return job.state == state and not job.deleting
+
+
+def _wake_at(progress: Mapping[str, Progress]) -> datetime | None:
+    moments = [_next_moment(state) for state in progress.values()]
+    return min((moment for moment in moments if moment), default=None)
+
+
+def _next_moment(state: Progress) -> datetime | None:
+    """When time alone makes something else of a stage's state."""
+    match state:
+        case Running() | Waiting():
+            return state.until
+        case Retrying():
+            return state.at
+        case _:
+            return None

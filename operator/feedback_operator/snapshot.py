@@ -130,6 +130,20 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How patient the operator is.
+
+    `stall_after_seconds`: pods that cannot start for so long make the iteration Stalled (it goes on once they start).
+    `retry_seconds`: wait before the first new attempt at a stage that failed for a reason that may pass; four times as
+    long before each one more, and `max_retries` of them.
+    """
+
+    stall_after_seconds: float = 600
+    retry_seconds: float = 60
+    max_retries: int = 3
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """One iteration and everything that decides what happens next to it.
 
@@ -142,3 +156,4 @@ class Snapshot:
     now: datetime
     parent: Parent | None = None
     endpoint: Endpoint | None = None
+    limits: Limits = Limits()

@@ -36,7 +36,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Stage:
-    """One node of the graph. `pods` is how many pods its Job runs side by side."""
+    """One node of the graph. `pods` is how many pods its Job runs side by side.
+
+    They share the work out in shards, or do it `together`: then they need each other, and hand in one result.
+    """
 
     name: str
     needs: tuple[str, ...]
@@ -44,6 +47,11 @@ class Stage:
     section: Callable[[IterationSpec], StageSection]
     pods: Callable[[IterationSpec], int]
     config: Callable[[Inputs], StageConfig]
+    together: bool = False
+
+    def results(self, spec: IterationSpec) -> int:
+        """How many results its Job hands in."""
+        return 1 if self.together else self.pods(spec)
 
     def addressed_config(self, given: Inputs) -> StageConfig:
         """The configuration with its content address as output: `<artifacts.uri>/<stage>/<hash>`."""
@@ -205,8 +213,13 @@ def _precision(spec: IterationSpec) -> Literal["auto", "float32", "bfloat16"]:
 
 def _engine(section: SamplingSpec | LabelingSpec) -> contract.Engine:
     """vLLM's share of the hardware: as many GPUs as each pod is given, and the context length."""
-    gpus = section.resources.limits.get("nvidia.com/gpu") or section.resources.requests.get("nvidia.com/gpu") or "1"
-    return contract.Engine(tensor_parallel_size=max(1, int(Decimal(gpus))), max_model_len=section.max_model_len)
+    return contract.Engine(tensor_parallel_size=gpus(section), max_model_len=section.max_model_len)
+
+
+def gpus(section: StageSection) -> int:
+    """GPUs that an engine in a pod of this section uses; 1 also where there are none."""
+    given = section.resources.limits.get("nvidia.com/gpu") or section.resources.requests.get("nvidia.com/gpu") or "1"
+    return max(1, int(Decimal(given)))
 
 
 GRAPH: Final = (
@@ -249,6 +262,7 @@ GRAPH: Final = (
         section=lambda s: s.training,
         pods=lambda s: s.training.nodes,
         config=policy_config,
+        together=True,
     ),
     Stage(
         name="scores",
@@ -260,3 +274,6 @@ GRAPH: Final = (
     ),
 )
 """All stages in an order in which every stage follows what it needs."""
+
+STAGES: Final = {stage.name: stage for stage in GRAPH}
+"""The same by name."""

@@ -1,4 +1,4 @@
-"""The Job that a person would have written, compared whole."""
+"""What a stage's attempt consists of, as a person would have written it, compared whole."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from feedback_operator.resources import Manifest
+from feedback_operator.resources.configmap import build_configmap
+from feedback_operator.resources.headless_service import build_headless_service
 from feedback_operator.resources.job import StageRun, build_job
-from feedback_operator.snapshot import Snapshot
-from feedback_operator.stages import GRAPH
-from feedback_workloads.contract import SamplesConfig, Source
-from tests.unit.worlds import IMAGES, NOW, decide, iteration
+from feedback_operator.resources.networkpolicy import build_stages_policy
+from feedback_operator.stages import STAGES
+from feedback_workloads.contract import Artifact, Engine, PolicyConfig, SamplesConfig, Source
+from tests.unit.worlds import IMAGES, iteration, with_metadata
 
 EXPECTED = Path(__file__).parent / "expected"
 
@@ -34,41 +35,73 @@ OVERRIDES = {
     "deadlineSeconds": 7200,
     "ttlSecondsAfterFinished": 3600,
 }
+SAMPLES = SamplesConfig(output="", model=Source(uri="s3://b/policy"), instructions=Source(uri="s3://b/instructions"))
+POLICY = PolicyConfig(output="", model=Source(uri="s3://b/policy"), pairs=(Artifact(uri="s3://b/p", sha256="a" * 64),))
 
 
-def samples_job(**sections: object) -> Manifest:
-    """The Job of the stage samples, at an address that does not move with the contract."""
-    given = iteration(**sections)
-    stage = GRAPH[0]
-    config = SamplesConfig(output="", model=Source(uri="s3://b/policy"), instructions=Source(uri="s3://b/instructions"))
-    run = StageRun(
+def run_of(stage: str = "samples", name: str = "it", queue: str = "", attempt: int = 0, **spec: object) -> StageRun:
+    """An attempt at an address that does not move with the contract."""
+    labels = {"kueue.x-k8s.io/queue-name": queue} if queue else {}
+    given, found = with_metadata(iteration(**spec), name=name, labels=labels), STAGES[stage]
+    return StageRun(
         owner=given.metadata,
-        stage=stage,
-        section=stage.section(given.spec),
-        config=config,
+        stage=found,
+        section=found.section(given.spec),
+        config=POLICY if stage == "policy" else SAMPLES,
         address="ab" * 32,
-        attempt=0,
+        attempt=attempt,
         retries=0,
-        pods=stage.pods(given.spec),
-        image=IMAGES[stage.image],
+        pods=found.pods(given.spec),
+        image=IMAGES[found.image],
         deadline_seconds=given.spec.deadline_seconds,
         ttl_seconds_after_finished=given.spec.ttl_seconds_after_finished,
     )
-    return build_job(run)
 
 
-@pytest.mark.parametrize(("name", "spec"), [("job-default", {}), ("job-overrides", OVERRIDES)])
-def test_job(name: str, spec: dict[str, object]) -> None:
-    assert samples_job(**spec) == yaml.safe_load((EXPECTED / f"{name}.yaml").read_text())
+@pytest.mark.parametrize(
+    ("file", "run"),
+    [
+        pytest.param("job-default", run_of(), id="defaults"),
+        pytest.param("job-overrides", run_of(**OVERRIDES), id="everything that may be given"),
+        pytest.param("job-nodes", run_of("policy", training={"nodes": 2}), id="training on two nodes"),
+        pytest.param("job-queue", run_of(queue="gpus"), id="in a queue"),
+    ],
+)
+def test_job(file: str, run: StageRun) -> None:
+    assert build_job(run) == yaml.safe_load((EXPECTED / f"{file}.yaml").read_text())
 
 
-def test_the_configuration_is_immutable_and_named_as_its_job() -> None:
-    configmap, job = decide(Snapshot(iteration(), (), NOW)).create
-    assert configmap["immutable"] is True
-    assert configmap["metadata"]["name"] == job["metadata"]["name"]
+def test_headless_service() -> None:
+    made = build_headless_service(run_of("policy", training={"nodes": 2}))
+    assert made == yaml.safe_load((EXPECTED / "headless-service.yaml").read_text())
 
 
-def test_names_stay_within_a_label() -> None:
-    longest = iteration().model_copy(update={"metadata": iteration().metadata.model_copy(update={"name": "x" * 40})})
-    _, job = decide(Snapshot(longest, (), NOW)).create
-    assert len(job["metadata"]["name"]) <= 63
+def test_network_policy_of_the_stages() -> None:
+    made = build_stages_policy(iteration().metadata)
+    assert made == yaml.safe_load((EXPECTED / "networkpolicy-stages.yaml").read_text())
+
+
+def test_the_configuration_is_immutable_and_mounted_by_its_name() -> None:
+    made, job = build_configmap(run_of()), build_job(run_of())
+    assert made["immutable"] is True
+    assert made["metadata"]["name"] == job["spec"]["template"]["spec"]["volumes"][0]["configMap"]["name"]
+
+
+def test_another_configuration_has_another_name_even_at_the_same_address() -> None:
+    given = run_of()
+    engine = given.config.model_copy(update={"engine": Engine(tensor_parallel_size=2)})
+    other = StageRun(**{**vars(given), "config": engine})
+    assert (other.name, other.config_name != given.config_name) == (given.name, True)
+
+
+def test_children_of_a_deleted_iteration_and_of_a_new_one_of_its_name_do_not_meet() -> None:
+    given = run_of()
+    again = StageRun(**{**vars(given), "owner": given.owner.model_copy(update={"uid": "u-2"})})
+    assert given.name != again.name
+    policies = [build_stages_policy(run.owner)["metadata"]["name"] for run in (given, again)]
+    assert len(set(policies)) == 2
+
+
+def test_names_of_jobs_and_pods_stay_within_a_label() -> None:
+    job = build_job(run_of("samples", name="x" * 36, attempt=99, sampling={"shards": 256}))
+    assert len(f"{job['metadata']['name']}-255") <= 63

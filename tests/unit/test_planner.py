@@ -1,29 +1,20 @@
-"""The planner as a table: what exists, what should exist next."""
+"""The planner as tables: what exists, and what should exist next."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from feedback_operator.conditions import is_true
-from feedback_operator.snapshot import Parent, Pod, Snapshot
+from feedback_operator.resources.job import STAGE_LABEL
+from feedback_operator.snapshot import Parent, Pod, Units
 from feedback_operator.stages import GRAPH
 from feedback_workloads.contract import STAGE_CONFIG, Source
-from tests.unit.worlds import NOW, Simulation, broken, decide, iteration, succeeded
+from tests.unit.worlds import METRICS, NOW, Simulation, broken, decide, succeeded, with_metadata
 
 STAGES = [stage.name for stage in GRAPH]
-METRICS = {
-    "selected_step": 10.0,
-    "baseline.response_hallucination": 0.42,
-    "aligned.response_hallucination": 0.21,
-    "baseline.recall": 0.8,
-    "aligned.recall": 0.85,
-}
 GATE = {
     "benchmarks": [{"name": "shapes", "type": "shapes", "uri": "s3://b/benchmark"}],
     "gate": [
@@ -34,43 +25,65 @@ GATE = {
 
 
 def created(simulation: Simulation) -> list[str]:
-    return [
-        made["metadata"]["labels"]["feedback.rlaif.dev/stage"]
-        for made in simulation.step().create
-        if made["kind"] == "Job"
-    ]
+    return [made["metadata"]["labels"][STAGE_LABEL] for made in simulation.step().create if made["kind"] == "Job"]
 
 
-def states(simulation: Simulation) -> dict[str, str]:
-    return {stage.name: stage.state for stage in simulation.iteration.status.stages}
-
-
-def reason(simulation: Simulation, kind: str) -> str:
-    return next(c.reason for c in simulation.iteration.status.conditions if c.type == kind)
+# ── the way through ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stages_start_one_after_the_other(stage: str) -> None:
     simulation = Simulation.of()
     job = simulation.run_until(stage)
+    simulation.step()
     assert [other.stage for other in simulation.active()] == [stage]
-    assert states(simulation)[stage] in ("Waiting", "Running")
+    assert simulation.states()[stage] == "Running"
+    assert simulation.iteration.status.stage == stage
     assert job.name.startswith(f"it-{stage}-")
 
 
 def test_a_whole_iteration_ends_ready_and_promoted() -> None:
     simulation = Simulation.of(evaluation=GATE)
-    simulation.complete(simulation.run_until("scores"), METRICS)
-    simulation.step()
-    conditions = simulation.iteration.status.conditions
-    assert {c.type: c.status for c in conditions} == {
+    simulation.run()
+    status = simulation.iteration.status
+    assert simulation.conditions() == {
         "Ready": "True",
         "Reconciling": "False",
         "Stalled": "False",
         "Promoted": "True",
+        "Serving": "False",
     }
-    assert simulation.iteration.status.aligned is not None
+    assert status.aligned is not None
+    assert status.promoted is not None
+    assert (status.promoted.uri, status.promoted.reference.uri) == (status.aligned.uri, "s3://b/policy")
+    assert status.hallucination is not None
+    assert (status.hallucination.baseline, status.hallucination.aligned) == ("0.42", "0.21")
+    assert (status.stage, status.progress) == ("", "")
     assert simulation.step().create == ()
+
+
+def test_all_conditions_are_there_from_the_first_visit() -> None:
+    simulation = Simulation.of()
+    simulation.step()
+    assert simulation.conditions() == {
+        "Ready": "False",
+        "Reconciling": "True",
+        "Stalled": "False",
+        "Promoted": "Unknown",
+        "Serving": "False",
+    }
+    assert all(c.reason and c.observed_generation == 1 for c in simulation.iteration.status.conditions)
+
+
+def test_progress_is_that_of_the_current_stage_and_is_kept_while_nobody_answers() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("policy")
+    simulation.change(job, units=Units(312, 2668, "training"))
+    simulation.step()
+    assert simulation.iteration.status.progress == "312/2668"
+    simulation.change(job, units=Units())
+    simulation.step()
+    assert simulation.iteration.status.progress == "312/2668"
 
 
 @pytest.mark.parametrize(
@@ -85,92 +98,272 @@ def test_a_broken_rule_is_not_promoted(metrics: dict[str, float], message: str) 
     simulation = Simulation.of(evaluation=GATE)
     simulation.complete(simulation.run_until("scores"), {**METRICS, **metrics})
     simulation.step()
-    promoted = next(c for c in simulation.iteration.status.conditions if c.type == "Promoted")
-    assert (promoted.status, promoted.reason) == ("False", "GateFailed")
-    assert message in promoted.message
-    assert is_true(simulation.iteration.status.conditions, "Ready")
+    status, reason, said = simulation.told("Promoted")
+    assert (status, reason) == ("False", "GateFailed")
+    assert message in said
+    assert simulation.conditions()["Ready"] == "True"
+    assert simulation.iteration.status.promoted is None
 
 
-@pytest.mark.parametrize(
-    ("pod", "reason_wanted", "message"),
-    [
-        pytest.param(
-            broken("BadInput", "the bucket is missing", 2), "BadInput", "the bucket is missing", id="bad input"
-        ),
-        pytest.param(Pod(0, 137, "OOMKilled"), "OutOfMemory", "sampling.resources.limits.memory", id="oom"),
-        pytest.param(Pod(0, 137), "Killed", "finished parts are kept", id="killed"),
-        pytest.param(
-            Pod(0, None, "Unschedulable", "64 cores"), "Unschedulable", "sampling.resources.requests", id="too large"
-        ),
-        pytest.param(Pod(0, 1, message="Traceback"), "Crashed", "exit code 1 Traceback", id="crash"),
-    ],
-)
-def test_a_failed_job_stalls_with_a_remedy(pod: Pod, reason_wanted: str, message: str) -> None:
+def test_planning_is_idempotent_and_json() -> None:
     simulation = Simulation.of()
-    simulation.finish(simulation.run_until("samples"), "Failed", pod)
-    simulation.step()
-    stalled = next(c for c in simulation.iteration.status.conditions if c.type == "Stalled")
-    assert (stalled.status, stalled.reason) == ("True", reason_wanted)
-    assert message in stalled.message
-    assert simulation.step().create == ()
+    first, second = decide(simulation.snapshot()), decide(simulation.snapshot())
+    assert first == second
+    json.dumps(first.create)
 
 
-def test_a_deadline_names_its_field() -> None:
-    simulation = Simulation.of(deadlineSeconds=60)
-    simulation.finish(simulation.run_until("samples"), "Failed", reason="DeadlineExceeded")
-    simulation.step()
-    assert reason(simulation, "Stalled") == "DeadlineExceeded"
+# ── results ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_missing_result_is_asked_for_again_and_then_stalls() -> None:
+def test_an_unreadable_result_is_asked_for_again_and_then_stalls() -> None:
     simulation = Simulation.of()
     simulation.step()
-    for attempt in range(3):
+    for attempt in range(4):
         (job,) = simulation.active()
         assert job.attempt == attempt
         simulation.finish(job, "Complete", Pod(0, 0, message="not a result"))
         simulation.step()
-    assert reason(simulation, "Stalled") == "ResultMissing"
+    assert simulation.told("Stalled")[:2] == ("True", "ResultMissing")
 
 
 def test_every_shard_must_hand_in_its_result() -> None:
     simulation = Simulation.of(sampling={"shards": 2})
     simulation.step()
     (job,) = simulation.active()
-    simulation.finish(job, "Complete", succeeded("samples", 0))
+    simulation.finish(job, "Complete", succeeded("samples", 0), Pod(1, 0))
     assert created(simulation) == ["samples"]
     (job,) = simulation.active()
     simulation.complete(job)
     assert created(simulation) == ["claims"]
 
 
-def test_suspended_nothing_starts_and_running_jobs_are_suspended() -> None:
-    simulation = Simulation.of(suspend=True)
-    assert created(simulation) == []
-    assert states(simulation)["samples"] == "Suspended"
+@pytest.mark.parametrize("state", ["Complete", "Failed"])
+def test_a_job_may_be_seen_to_end_before_its_pods(state: str) -> None:
     simulation = Simulation.of()
-    job = simulation.run_until("claims")
-    simulation.iteration = simulation.iteration.model_copy(
-        update={"spec": simulation.iteration.spec.model_copy(update={"suspend": True})}
-    )
-    assert simulation.step().suspend == ((job.name, True),)
-    assert simulation.step().suspend == ()
+    job = simulation.run_until("samples")
+    simulation.finish(job, state, Pod(0, running=True))
+    decided = simulation.step()
+    assert decided.create == ()
+    assert decided.wake_at == NOW + timedelta(seconds=10)
+    assert simulation.states()["samples"] == "Running"
+    simulation.complete(job)
+    assert created(simulation) == ["claims"]
+
+
+def test_a_result_that_never_comes_is_waited_for_ten_seconds() -> None:
+    simulation = Simulation.of()
+    simulation.finish(simulation.run_until("samples"), "Complete")
+    simulation.wait(10)
+    assert created(simulation) == ["samples"]
+
+
+# ── what becomes of Jobs ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_finished_stage_whose_job_is_gone_does_not_run_again() -> None:
-    simulation = Simulation.of(evaluation=GATE)
-    simulation.complete(simulation.run_until("scores"), METRICS)
-    simulation.step()
+    simulation = Simulation.of()
+    simulation.run()
     simulation.jobs.clear()
     assert simulation.step().create == ()
-    assert set(states(simulation).values()) == {"Done"}
+    assert set(simulation.states().values()) == {"Done"}
 
 
-def stage_addresses(**spec: Any) -> dict[str, str]:
-    simulation = Simulation.of(**spec)
-    simulation.complete(simulation.run_until("scores"), METRICS)
+def test_a_failed_stage_whose_job_is_gone_stays_failed() -> None:
+    simulation = Simulation.of()
+    simulation.finish(simulation.run_until("claims"), "Failed", broken("BadInput", "no such bucket", 2, "claims"))
     simulation.step()
-    return {stage.name: stage.hash for stage in simulation.iteration.status.stages}
+    before = simulation.iteration.status
+    simulation.jobs.clear()
+    simulation.wait(3600)
+    assert simulation.step().create == ()
+    assert simulation.iteration.status == before
+
+
+def test_a_running_job_that_is_deleted_is_followed_by_another_attempt_but_not_for_ever() -> None:
+    simulation = Simulation.of()
+    simulation.run_until("claims")
+    for attempt in range(4):
+        simulation.step()
+        (job,) = simulation.active()
+        assert (job.stage, job.attempt) == ("claims", attempt)
+        del simulation.jobs[job.name]
+        simulation.step()
+    assert simulation.told("Stalled")[:2] == ("True", "JobDeleted")
+    assert "ttlSecondsAfterFinished" in simulation.told("Stalled")[2]
+
+
+def test_a_job_that_is_being_deleted_is_waited_for() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("claims")
+    simulation.change(job, deleting=True, pods=())
+    simulation.wait(3600)
+    assert simulation.step().create == ()
+    assert simulation.conditions()["Stalled"] == "False"
+    del simulation.jobs[job.name]
+    assert created(simulation) == ["claims"]
+
+
+def test_a_cache_that_does_not_show_the_job_yet_leads_to_the_same_name() -> None:
+    simulation = Simulation.of()
+    simulation.step()
+    (job,) = simulation.active()
+    simulation.jobs.clear()
+    simulation.step()
+    assert [again.name for again in simulation.active()] == [job.name]
+
+
+# ── failures, retries, trouble ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_failure_stalls_until_the_spec_is_edited() -> None:
+    simulation = Simulation.of()
+    simulation.finish(simulation.run_until("samples"), "Failed", Pod(0, 137, "OOMKilled"))
+    assert created(simulation) == []
+    assert simulation.told("Stalled")[:2] == ("True", "OutOfMemory")
+    assert simulation.conditions()["Reconciling"] == "False"
+    simulation.edit(sampling={"resources": {"limits": {"memory": "64Gi"}}})
+    assert created(simulation) == ["samples"]
+    (job,) = simulation.active()
+    assert (job.attempt, job.generation, job.retries) == (1, 2, 0)
+    assert simulation.conditions()["Stalled"] == "False"
+
+
+def test_suspend_and_resume_is_another_try() -> None:
+    simulation = Simulation.of()
+    simulation.finish(simulation.run_until("samples"), "Failed", Pod(0, 137, "OOMKilled"))
+    simulation.step()
+    simulation.edit(suspend=True)
+    assert created(simulation) == []
+    simulation.edit(suspend=False)
+    assert created(simulation) == ["samples"]
+
+
+def test_what_may_pass_is_tried_again_later_and_later() -> None:
+    simulation = Simulation.of()
+    simulation.run_until("samples")
+    for retries, wait in enumerate([60, 240, 960]):
+        (job,) = simulation.active()
+        assert (job.attempt, job.retries) == (retries, retries)
+        simulation.finish(job, "Failed", broken("Temporary", "S3 is out of reach", 75))
+        decided = simulation.step()
+        assert decided.create == ()
+        assert decided.wake_at == simulation.now + timedelta(seconds=wait)
+        assert simulation.told("Reconciling")[:2] == ("True", "Temporary")
+        assert simulation.states()["samples"] == "Waiting"
+        simulation.jobs.clear()  # its time to live was short
+        simulation.wait(wait - 1)
+        assert created(simulation) == []
+        simulation.wait(1)
+        assert created(simulation) == ["samples"]
+    (job,) = simulation.active()
+    simulation.finish(job, "Failed", broken("Temporary", "S3 is out of reach", 75))
+    simulation.step()
+    assert simulation.told("Stalled")[:2] == ("True", "Temporary")
+
+
+def test_pods_that_cannot_start_are_told_of_then_stall_and_recover_by_themselves() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("samples")
+    simulation.change(job, pods=(Pod(0, reason="ImagePullBackOff", message="no such tag", since=NOW),))
+    decided = simulation.step()
+    assert decided.wake_at == NOW + timedelta(seconds=600)
+    assert simulation.told("Reconciling")[:2] == ("True", "ImagePull")
+    assert simulation.told("Ready")[:2] == ("False", "ImagePull")
+    simulation.wait(600)
+    assert simulation.step().wake_at is None
+    status, reason, message = simulation.told("Stalled")
+    assert (status, reason) == ("True", "ImagePull")
+    assert "no such tag" in message
+    assert "spec.sampling.pod.image" in message
+    simulation.change(job, pods=(Pod(0, running=True),))
+    simulation.step()
+    assert simulation.conditions()["Stalled"] == "False"
+    simulation.complete(job)
+    assert created(simulation) == ["claims"]
+
+
+def test_pods_that_cannot_start_are_replaced_once_the_spec_is_edited() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("samples")
+    simulation.change(job, pods=(Pod(0, reason="ImagePullBackOff", since=NOW),))
+    simulation.step()
+    simulation.edit(sampling={"pod": {"image": "generate:2"}})
+    decided = simulation.step()
+    assert (decided.delete, decided.create) == ((job.name,), ())
+    assert created(simulation) == ["samples"]
+    assert [(again.attempt, again.retries) for again in simulation.active()] == [(1, 0)]
+
+
+def test_a_job_without_pods_is_told_of_after_a_minute() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("samples")
+    simulation.change(job, pods=())
+    assert simulation.step().wake_at == NOW + timedelta(seconds=60)
+    assert simulation.told("Reconciling")[1] == "StageRunning"
+    simulation.wait(60)
+    simulation.step()
+    assert simulation.told("Reconciling")[1] == "PodsNotCreated"
+
+
+# ── suspend, delete, edit ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_suspended_at_any_stage_and_resumed(stage: str) -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until(stage)
+    simulation.edit(suspend=True)
+    decided = simulation.step()
+    assert (decided.suspend, decided.create, decided.delete) == (((job.name, True),), (), ())
+    assert simulation.told("Reconciling")[:2] == ("False", "Suspended")
+    assert simulation.step().suspend == ()
+    assert simulation.states()[stage] == "Suspended"
+    simulation.edit(suspend=False)
+    assert simulation.step().suspend == ((job.name, False),)
+    simulation.complete(job)
+    if stage != "scores":
+        assert created(simulation) == [STAGES[STAGES.index(stage) + 1]]
+
+
+def test_suspended_from_the_start_nothing_is_created() -> None:
+    simulation = Simulation.of(suspend=True)
+    assert simulation.step().create == ()
+    assert simulation.states()["samples"] == "Suspended"
+    simulation.edit(suspend=False)
+    assert created(simulation) == ["samples"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_nothing_is_done_for_an_iteration_that_is_being_deleted(stage: str) -> None:
+    simulation = Simulation.of()
+    simulation.complete(simulation.run_until(stage))
+    simulation.iteration = with_metadata(simulation.iteration, deletion_timestamp="2026-01-01T00:00:00Z")
+    before = simulation.iteration.status
+    decided = decide(simulation.snapshot())
+    assert (decided.create, decided.suspend, decided.delete, decided.apply) == ((), (), (), ())
+    assert decided.status == before
+
+
+def test_an_edit_of_what_is_suspended_replaces_the_job_of_the_old_configuration() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("claims")
+    simulation.edit(suspend=True)
+    simulation.step()
+    simulation.edit(suspend=False, labeler={"model": {"uri": "s3://b/labeler"}, "splitter": {"type": "WholeAnswer"}})
+    decided = simulation.step()
+    assert (decided.delete, decided.create, decided.suspend) == ((job.name,), (), ())
+    assert simulation.told("Reconciling")[0] == "True"
+    assert created(simulation) == ["claims"]
+    assert simulation.states()["samples"] == "Done"
+
+
+def test_an_edit_at_rest_runs_what_it_changes_and_keeps_the_rest() -> None:
+    simulation = Simulation.of()
+    simulation.run()
+    simulation.edit(training={"beta": "0.2"})
+    assert created(simulation) == ["policy"]
+    assert simulation.told("Promoted")[:2] == ("Unknown", "NotScored")
+    assert simulation.iteration.status.promoted is not None  # what was promoted goes on serving
 
 
 @pytest.mark.parametrize(
@@ -190,66 +383,124 @@ def test_a_change_reaches_the_stages_whose_configuration_it_changes(change: dict
     assert [stage for stage in STAGES if before[stage] != after[stage]] == reruns
 
 
-def test_a_chained_iteration_waits_for_its_parent_and_uses_its_model() -> None:
-    chained = iteration(model={"from": {"iteration": "first"}})
-    assert decide(Snapshot(chained, (), NOW)).create == ()
-    parent = Source(uri="s3://b/aligned", sha256="c" * 64)
-    configmap, _ = decide(Snapshot(chained, (), NOW, Parent("first", parent))).create
-    config = STAGE_CONFIG.validate_json(configmap["data"]["config.json"])
-    assert config.model == parent
+def stage_addresses(**spec: Any) -> dict[str, str]:
+    simulation = Simulation.of(**spec)
+    simulation.run()
+    return {stage.name: stage.hash for stage in simulation.iteration.status.stages}
 
 
-def test_planning_is_idempotent_and_json() -> None:
+# ── Kueue ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def queued() -> Simulation:
     simulation = Simulation.of()
-    first, second = decide(simulation.snapshot()), decide(simulation.snapshot())
-    assert first == second
-    json.dumps(first.create)
-
-
-Fate = Callable[[Simulation], None]
-
-
-def _fates(simulation: Simulation) -> dict[str, Fate]:
-    def each(state: str, *pods: Pod) -> Fate:
-        def act(world: Simulation) -> None:
-            for job in world.active():
-                world.finish(job, state, *pods)
-
-        return act
-
-    def complete(world: Simulation) -> None:
-        for job in world.active():
-            world.complete(job, METRICS)
-
-    def forget(world: Simulation) -> None:
-        world.jobs = {name: job for name, job in world.jobs.items() if job.state != "Complete"}
-
-    return {
-        "complete": complete,
-        "lose the result": each("Complete", Pod(0, 0)),
-        "fail": each("Failed", Pod(0, 1)),
-        "nothing": lambda world: None,
-        "forget finished jobs": forget,
-    }
-
-
-@given(
-    st.lists(st.sampled_from(["complete", "lose the result", "nothing", "forget finished jobs", "fail"]), max_size=30)
-)
-def test_from_any_history_planning_converges(history: list[str]) -> None:
-    simulation = Simulation.of()
-    fates = _fates(simulation)
-    done: dict[str, str] = {}
-    for event in history:
-        simulation.step()
-        assert len({job.stage for job in simulation.active()}) == len(simulation.active()), "two live Jobs of one stage"
-        now = {stage.name: stage.shards[0].uri for stage in simulation.iteration.status.stages if stage.state == "Done"}
-        assert done.items() <= now.items(), "a finished stage's record was lost"
-        done = now
-        fates[event](simulation)
-    simulation.step()  # creates what is due
-    simulation.step()  # sees it
-    settled = simulation.iteration.status
+    simulation.iteration = with_metadata(simulation.iteration, labels={"kueue.x-k8s.io/queue-name": "gpus"})
     simulation.step()
-    assert simulation.iteration.status == settled
+    return simulation
+
+
+def test_jobs_of_a_queue_are_created_suspended_and_left_to_kueue() -> None:
+    simulation = queued()
+    (job,) = simulation.jobs.values()
+    assert job.state == "Suspended"
+    assert simulation.step().suspend == ()
+    assert simulation.told("Reconciling")[:2] == ("True", "Queued")
+    simulation.change(job, state="Active")  # admitted
+    assert simulation.step().suspend == ()
+    assert simulation.states()["samples"] == "Running"
+    simulation.change(job, state="Suspended")  # preempted
+    assert simulation.step().suspend == ()
+    simulation.change(job, state="Active")
+    simulation.complete(job)
+    assert created(simulation) == ["claims"]
+
+
+@pytest.mark.parametrize("state", ["Suspended", "Active"])
+def test_suspended_by_a_person_the_job_of_a_queue_goes_since_kueue_would_resume_it(state: str) -> None:
+    simulation = queued()
+    (job,) = simulation.jobs.values()
+    simulation.change(job, state=state)
+    simulation.step()
+    simulation.edit(suspend=True)
+    decided = simulation.step()
+    assert (decided.suspend, decided.delete) == ((), (job.name,))
     assert simulation.step().create == ()
+    simulation.edit(suspend=False)
+    assert created(simulation) == ["samples"]
+    assert simulation.conditions()["Stalled"] == "False"
+
+
+# ── chains ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+CHAINED = {"model": {"from": {"iteration": "first"}}}
+PROMOTED = Parent("first", Source(uri="s3://b/aligned", sha256="c" * 64))
+
+
+def test_a_chained_iteration_waits_for_its_parent_and_uses_its_model() -> None:
+    simulation = Simulation.of(**CHAINED)
+    simulation.parent = Parent("first", reason="WaitingForParent", message="waits for iteration first to be promoted")
+    assert simulation.step().create == ()
+    assert simulation.told("Reconciling")[:2] == ("True", "WaitingForParent")
+    simulation.parent = PROMOTED
+    (configmap,) = (made for made in simulation.step().create if made["kind"] == "ConfigMap")
+    assert STAGE_CONFIG.validate_json(configmap["data"]["config.json"]).model == PROMOTED.model
+
+
+def test_a_parent_that_changes_does_not_reach_a_child_that_has_started() -> None:
+    simulation = Simulation.of(**CHAINED)
+    simulation.parent = PROMOTED
+    job = simulation.run_until("claims")
+    simulation.parent = Parent("first", Source(uri="s3://b/another", sha256="d" * 64))
+    decided = simulation.step()
+    assert (decided.create, decided.delete) == ((), ())
+    simulation.parent = Parent("first", reason="ParentMissing", message="it was deleted")
+    simulation.complete(job)
+    assert created(simulation) == ["verdicts"]
+    assert simulation.iteration.status.model is not None
+    assert simulation.iteration.status.model.uri == "s3://b/aligned"
+
+
+@pytest.mark.parametrize("reason", ["ParentGateFailed", "ParentStalled", "ParentCycle"])
+def test_a_parent_that_will_not_come_stalls_the_child_until_it_does(reason: str) -> None:
+    simulation = Simulation.of(**CHAINED)
+    simulation.parent = Parent("first", reason=reason, message="why", final=True)
+    simulation.step()
+    assert simulation.told("Stalled") == ("True", reason, "why")
+    simulation.parent = PROMOTED
+    assert created(simulation) == ["samples"]
+    assert simulation.conditions()["Stalled"] == "False"
+
+
+def test_a_parent_that_is_not_there_may_still_be_on_its_way() -> None:
+    simulation = Simulation.of(**CHAINED)
+    simulation.iteration = with_metadata(simulation.iteration, creation_timestamp="2026-01-01T00:00:00Z")
+    simulation.parent = Parent("first", reason="ParentMissing", message="there is no such iteration")
+    assert simulation.step().wake_at == NOW + timedelta(seconds=60)
+    assert simulation.told("Reconciling")[:2] == ("True", "ParentMissing")
+    simulation.wait(60)
+    assert simulation.step().wake_at is None
+    assert simulation.told("Stalled")[:2] == ("True", "ParentMissing")
+
+
+# ── several nodes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_nodes_that_train_together_hand_in_one_result() -> None:
+    simulation = Simulation.of(training={"nodes": 2})
+    job = simulation.run_until("policy")
+    simulation.finish(job, "Complete", succeeded("policy", 0), Pod(1, 0))
+    assert created(simulation) == ["scores"]
+
+
+def test_nodes_that_train_together_get_names() -> None:
+    simulation = Simulation.of(training={"nodes": 2})
+    simulation.complete(simulation.run_until("pairs"))
+    decided = simulation.step()
+    assert [made["kind"] for made in decided.create] == ["ConfigMap", "Service", "Job"]
+
+
+def test_the_network_policy_comes_before_the_first_pods_alone() -> None:
+    simulation = Simulation.of()
+    assert [made["kind"] for made in simulation.step().create] == ["NetworkPolicy", "ConfigMap", "Job"]
+    simulation.complete(simulation.active()[0])
+    assert [made["kind"] for made in simulation.step().create] == ["ConfigMap", "Job"]

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import copy
+import hashlib
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from feedback_operator.api import FeedbackIteration
 from feedback_operator.planner import Plan, plan
-from feedback_operator.resources.job import ADDRESS_ANNOTATION, ATTEMPT_LABEL, STAGE_LABEL
-from feedback_operator.snapshot import Job, Pod, Snapshot
+from feedback_operator.resources.job import (
+    ADDRESS_ANNOTATION,
+    ATTEMPT_LABEL,
+    GENERATION_ANNOTATION,
+    QUEUE_LABEL,
+    RETRIES_ANNOTATION,
+    STAGE_LABEL,
+)
+from feedback_operator.snapshot import Endpoint, Job, Parent, Pod, Snapshot
+from feedback_operator.stages import STAGES
+from feedback_operator.timestamps import timestamp
 from feedback_workloads.contract import Artifact, StageFailure, StageResult
 
 IMAGES = {"generate": "generate:test", "train": "train:test"}
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+METRICS = {
+    "selected_step": 10.0,
+    "baseline.response_hallucination": 0.42,
+    "aligned.response_hallucination": 0.21,
+    "baseline.recall": 0.8,
+    "aligned.recall": 0.85,
+}
 
 
 def manifest(**spec: Any) -> dict[str, Any]:
@@ -37,12 +55,16 @@ def iteration(**spec: Any) -> FeedbackIteration:
     return FeedbackIteration.model_validate(manifest(**spec))
 
 
+def with_metadata(of: FeedbackIteration, **changes: Any) -> FeedbackIteration:
+    return of.model_copy(update={"metadata": of.metadata.model_copy(update=changes)})
+
+
 def decide(world: Snapshot) -> Plan:
     return plan(world, IMAGES)
 
 
 def result(stage: str, shard: int = 0, metrics: dict[str, float] | None = None) -> StageResult:
-    digest = f"{abs(hash((stage, shard))):064x}"[:64]
+    digest = hashlib.sha256(f"{stage} {shard}".encode()).hexdigest()
     uri = f"s3://b/artifacts/{stage}/x/shard-{shard}"
     aligned = (
         Artifact(uri="s3://b/artifacts/policy/x/checkpoint-000010", sha256="a" * 64) if stage == "scores" else None
@@ -62,10 +84,10 @@ def succeeded(stage: str, shard: int = 0, metrics: dict[str, float] | None = Non
     return Pod(shard, exit_code=0, message=result(stage, shard, metrics).model_dump_json())
 
 
-def broken(reason: str, message: str, exit_code: int) -> Pod:
-    """A pod of the stage samples that ended with this failure."""
-    failure = StageFailure(stage="samples", shard=0, reason=reason, message=message)
-    return Pod(0, exit_code, message=failure.model_dump_json())
+def broken(reason: str, message: str, exit_code: int, stage: str = "samples", index: int = 0) -> Pod:
+    """A pod that ended with this failure."""
+    failure = StageFailure(stage=stage, shard=index, reason=reason, message=message)
+    return Pod(index, exit_code, message=failure.model_dump_json())
 
 
 @dataclass
@@ -73,36 +95,60 @@ class Simulation:
     """A world that obeys plans: what they create exists next time, in the state the test gives it."""
 
     iteration: FeedbackIteration
-    jobs: dict[str, Job]
+    jobs: dict[str, Job] = field(default_factory=dict)
+    now: datetime = NOW
+    parent: Parent | None = None
+    endpoint: Endpoint | None = None
 
     @classmethod
     def of(cls, **spec: Any) -> Simulation:
-        return cls(iteration(**spec), {})
+        return cls(iteration(**spec))
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(self.iteration, tuple(self.jobs.values()), NOW)
+        return Snapshot(self.iteration, tuple(self.jobs.values()), self.now, self.parent, self.endpoint)
 
     def step(self) -> Plan:
         """Plan once, and carry the plan out."""
         decided = decide(self.snapshot())
         for made in decided.create:
             if made["kind"] == "Job":
-                self.jobs.setdefault(made["metadata"]["name"], job_of(made))
+                self.jobs.setdefault(made["metadata"]["name"], replace(job_of(made), created=self.now))
         for name, suspended in decided.suspend:
-            self.jobs[name] = _replace(self.jobs[name], state="Suspended" if suspended else "Active")
+            self.jobs[name] = replace(self.jobs[name], state="Suspended" if suspended else "Active")
+        for name in decided.delete:
+            del self.jobs[name]
         self.iteration = self.iteration.model_copy(update={"status": decided.status})
         return decided
+
+    # ── what a person does ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def edit(self, **spec: Any) -> None:
+        """Change these sections of the spec."""
+        before = self.iteration
+        data = copy.deepcopy(before.spec.model_dump(by_alias=True, exclude_none=True))
+        edited = FeedbackIteration.model_validate({**manifest(), "spec": {**data, **spec}})
+        moved = with_metadata(before, generation=before.metadata.generation + 1)
+        self.iteration = moved.model_copy(update={"spec": edited.spec})
+
+    # ── what the cluster does ───────────────────────────────────────────────────────────────────────────────────────
+
+    def wait(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
 
     def active(self) -> list[Job]:
         return [job for job in self.jobs.values() if job.state == "Active"]
 
+    def change(self, job: Job, **changes: Any) -> None:
+        self.jobs[job.name] = replace(self.jobs[job.name], **changes)
+
     def finish(self, job: Job, state: str, *pods: Pod, reason: str = "") -> None:
-        self.jobs[job.name] = _replace(job, state=state, pods=pods, reason=reason, finished=NOW)
+        self.change(job, state=state, pods=pods, reason=reason, finished=self.now)
 
     def complete(self, job: Job, metrics: dict[str, float] | None = None) -> None:
         """End a Job well, with a result of each shard."""
-        pods = [succeeded(job.stage, shard, metrics) for shard in range(self._shards(job.stage))]
-        self.finish(job, "Complete", *pods)
+        shards = STAGES[job.stage].results(self.iteration.spec)
+        found = METRICS if metrics is None and job.stage == "scores" else metrics
+        self.finish(job, "Complete", *(succeeded(job.stage, shard, found) for shard in range(shards)))
 
     def run_until(self, stage: str) -> Job:
         """Complete every stage before `stage`, whose active Job is returned."""
@@ -113,11 +159,22 @@ class Simulation:
                 return job
             self.complete(job)
 
-    def _shards(self, stage: str) -> int:
-        spec = self.iteration.spec
-        return {"samples": spec.sampling.shards, "claims": spec.labeling.shards, "verdicts": spec.labeling.shards}.get(
-            stage, 1
-        )
+    def run(self) -> None:
+        """Complete every stage."""
+        self.complete(self.run_until("scores"))
+        self.step()
+
+    # ── what there is to see ────────────────────────────────────────────────────────────────────────────────────────
+
+    def states(self) -> dict[str, str]:
+        return {stage.name: stage.state for stage in self.iteration.status.stages}
+
+    def conditions(self) -> dict[str, str]:
+        return {c.type: c.status for c in self.iteration.status.conditions}
+
+    def told(self, kind: str) -> tuple[str, str, str]:
+        """Status, reason and message of a condition."""
+        return next((c.status, c.reason, c.message) for c in self.iteration.status.conditions if c.type == kind)
 
 
 def job_of(made: dict[str, Any]) -> Job:
@@ -127,10 +184,17 @@ def job_of(made: dict[str, Any]) -> Job:
         stage=meta["labels"][STAGE_LABEL],
         address=meta["annotations"][ADDRESS_ANNOTATION],
         attempt=int(meta["labels"][ATTEMPT_LABEL]),
-        state="Active",
+        generation=int(meta["annotations"][GENERATION_ANNOTATION]),
+        retries=int(meta["annotations"][RETRIES_ANNOTATION]),
+        state="Suspended" if made["spec"].get("suspend") else "Active",
         started=NOW,
+        pods=tuple(Pod(index, running=True) for index in range(made["spec"]["completions"])),
+        queued=QUEUE_LABEL in meta["labels"],
     )
 
 
-def _replace(job: Job, **changes: Any) -> Job:
-    return Job(**{**{name: getattr(job, name) for name in job.__dataclass_fields__}, **changes})
+def promoted(name: str, uid: str, created: datetime = NOW, **spec: Any) -> FeedbackIteration:
+    """An iteration that went through all stages and its gate."""
+    simulation = Simulation(with_metadata(iteration(**spec), name=name, uid=uid, creation_timestamp=timestamp(created)))
+    simulation.run()
+    return simulation.iteration

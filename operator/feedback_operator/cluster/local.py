@@ -24,7 +24,15 @@ from feedback_operator.cluster.capacity import Capacity, Grant
 from feedback_operator.cluster.process import GRACE_SECONDS, StageProcess, end_leftovers, free_port
 from feedback_operator.progress import scrape
 from feedback_operator.resources import Manifest
-from feedback_operator.resources.job import ADDRESS_ANNOTATION, ATTEMPT_LABEL, CACHE_MOUNT, CONFIG_MOUNT, STAGE_LABEL
+from feedback_operator.resources.job import (
+    ADDRESS_ANNOTATION,
+    ATTEMPT_LABEL,
+    CONFIG_MOUNT,
+    GENERATION_ANNOTATION,
+    RETRIES_ANNOTATION,
+    STAGE_LABEL,
+)
+from feedback_operator.resources.pod import CACHE_MOUNT
 from feedback_operator.snapshot import Job, Pod, Snapshot
 
 FIRST_BACKOFF_SECONDS: Final = 1.0
@@ -154,6 +162,7 @@ class LocalCluster:
     async def _run(self, job: _LocalJob) -> None:
         spec = job.manifest["spec"]
         pending = [i for i in range(spec["completions"]) if i not in job.pods or job.pods[i].exit_code != 0]
+        job.pods.update({index: Pod(index) for index in pending})
         reason = ""
         try:
             async with asyncio.timeout(spec.get("activeDeadlineSeconds")):
@@ -206,10 +215,11 @@ class LocalCluster:
         message.unlink(missing_ok=True)
         port = free_port()
         container = _container(job.manifest)
-        command = [self._local(word, name) for word in [*container["command"], *container["args"]]]
+        config = self._configs[_config_name(job.manifest)]
+        command = [self._local(word, config) for word in [*container["command"], *container["args"]]]
         environment = {
             **os.environ,
-            **{variable["name"]: self._local(variable["value"], name) for variable in container["env"]},
+            **{variable["name"]: self._local(variable["value"], config) for variable in container["env"]},
             **self._environment,
             "HOME": os.environ.get("HOME", "/"),
             "FEEDBACK_TERMINATION_LOG": str(message),
@@ -221,6 +231,7 @@ class LocalCluster:
         if grant.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, grant.gpus))
         process = await StageProcess.start(command, environment, self.log_of(name, index), self._state / "processes")
+        job.pods[index] = Pod(index, running=True)
         job.processes[index], job.ports[index] = process, port
         try:
             code = await process.wait()
@@ -232,11 +243,11 @@ class LocalCluster:
         text = message.read_text() if message.exists() else ""
         return Pod(index, exit_code=code, message=text or f"; see {self.log_of(name, index)}")
 
-    def _local(self, word: str, job: str) -> str:
+    def _local(self, word: str, config: Path) -> str:
         """A word of a command line or a variable, with the pod's paths turned into this machine's."""
         if word == "python":
             return sys.executable
-        return word.replace(CONFIG_MOUNT, str(self._configs[job])).replace(CACHE_MOUNT, str(self._state / "cache"))
+        return word.replace(CONFIG_MOUNT, str(config)).replace(CACHE_MOUNT, str(self._state / "cache"))
 
     async def _stop(self, job: _LocalJob) -> None:
         if job.task:
@@ -269,7 +280,10 @@ def _observed(manifest: Manifest) -> Job:
         stage=meta["labels"][STAGE_LABEL],
         address=meta["annotations"][ADDRESS_ANNOTATION],
         attempt=int(meta["labels"][ATTEMPT_LABEL]),
+        generation=int(meta["annotations"][GENERATION_ANNOTATION]),
+        retries=int(meta["annotations"][RETRIES_ANNOTATION]),
         state="Active",
+        created=datetime.now(UTC),
     )
 
 
@@ -282,6 +296,11 @@ def _owner(manifest: Manifest) -> str:
 def _container(job: Manifest) -> Manifest:
     container: Manifest = job["spec"]["template"]["spec"]["containers"][0]
     return container
+
+
+def _config_name(job: Manifest) -> str:
+    volumes = job["spec"]["template"]["spec"]["volumes"]
+    return next(str(volume["configMap"]["name"]) for volume in volumes if "configMap" in volume)
 
 
 def _final_exit_codes(spec: Manifest) -> set[int]:

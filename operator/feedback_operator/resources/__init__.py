@@ -7,6 +7,9 @@ from typing import Any, Final
 from feedback_operator.api import GROUP
 
 FIELD_MANAGER: Final = "feedback-operator"
+ITERATION_LABEL: Final = f"{GROUP}/iteration"
+"""On everything that an iteration owns: its name."""
+
 ENDPOINT_LABEL: Final = f"{GROUP}/endpoint"
 """On every object of an endpoint, its Pods included: the endpoint's name."""
 

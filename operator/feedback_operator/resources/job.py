@@ -5,26 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from feedback_operator.api import API_VERSION, GROUP, KIND, Metadata, StageSection
+from feedback_operator.api import GROUP, Metadata, StageSection
 from feedback_operator.resources import Manifest
+from feedback_operator.resources.owner import owner_reference, short_digest, standard_labels
+from feedback_operator.resources.pod import ENVIRONMENT, MOUNTS, container_settings, pod_settings, volumes
 from feedback_operator.stages import Stage
 from feedback_workloads.contract import ExitCode, StageConfig
 
 CONFIG_MOUNT: Final = "/etc/feedback"
-CACHE_MOUNT: Final = "/var/cache/feedback"
+CONFIG_KEY: Final = "config.json"
 METRICS_PORT: Final = 9464
+MEETING_PORT: Final = 29400
+"""Where the pods of one training meet, at the first of them."""
 ADDRESS_ANNOTATION: Final = f"{GROUP}/address"
 GENERATION_ANNOTATION: Final = f"{GROUP}/generation"
 RETRIES_ANNOTATION: Final = f"{GROUP}/retries"
-QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 STAGE_LABEL: Final = f"{GROUP}/stage"
-ITERATION_LABEL: Final = f"{GROUP}/iteration"
 ATTEMPT_LABEL: Final = f"{GROUP}/attempt"
+QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """One attempt at one stage of one iteration: all that its Job and ConfigMap are made from."""
+    """One attempt at one stage of one iteration: all that its Job and what goes with it are made from."""
 
     owner: Metadata
     stage: Stage
@@ -41,29 +44,33 @@ class StageRun:
     @property
     def name(self) -> str:
         """Deterministic, so that a second creation is refused by the API server instead of doubling the work."""
-        return f"{self.owner.name}-{self.stage.name}-{self.address[:8]}-{self.attempt}"
+        return f"{self.owner.name}-{self.stage.name}-{short_digest(self.owner.uid, self.address)}-{self.attempt}"
+
+    @property
+    def config_json(self) -> str:
+        return self.config.model_dump_json(indent=1)
+
+    @property
+    def config_name(self) -> str:
+        """Attempts may differ in infrastructure, which the address leaves out but the configuration holds."""
+        return f"{self.name}-{short_digest(self.config_json)}"
+
+    @property
+    def queue(self) -> str | None:
+        """Kueue's queue that the Job is to be admitted from."""
+        return self.owner.labels.get(QUEUE_LABEL)
+
+    @property
+    def pods_meet(self) -> bool:
+        """The pods work together and so need names."""
+        return self.stage.together and self.pods > 1
 
 
 def labels(run: StageRun) -> dict[str, str]:
     return {
-        "app.kubernetes.io/name": "feedback-iteration",
-        "app.kubernetes.io/instance": run.owner.name,
-        "app.kubernetes.io/component": run.stage.name,
-        "app.kubernetes.io/managed-by": "feedback-operator",
-        ITERATION_LABEL: run.owner.name,
+        **standard_labels(run.owner, run.stage.name),
         STAGE_LABEL: run.stage.name,
         ATTEMPT_LABEL: str(run.attempt),
-    }
-
-
-def owner_reference(owner: Metadata) -> Manifest:
-    return {
-        "apiVersion": API_VERSION,
-        "kind": KIND,
-        "name": owner.name,
-        "uid": owner.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
     }
 
 
@@ -72,6 +79,7 @@ def build_job(run: StageRun) -> Manifest:
     optional = {
         "activeDeadlineSeconds": run.deadline_seconds,
         "ttlSecondsAfterFinished": run.ttl_seconds_after_finished,
+        "suspend": True if run.queue else None,
     }
     return {
         "apiVersion": "batch/v1",
@@ -79,7 +87,7 @@ def build_job(run: StageRun) -> Manifest:
         "metadata": {
             "name": run.name,
             "namespace": run.owner.namespace,
-            "labels": labels(run),
+            "labels": {**labels(run), **({QUEUE_LABEL: run.queue} if run.queue else {})},
             "annotations": {
                 ADDRESS_ANNOTATION: run.address,
                 GENERATION_ANNOTATION: str(run.owner.generation),
@@ -114,65 +122,35 @@ def build_job(run: StageRun) -> Manifest:
 
 
 def _pod_spec(run: StageRun) -> Manifest:
-    pod = run.section.pod
-    optional: Manifest = {
-        "nodeSelector": pod.node_selector,
-        "tolerations": [t.model_dump(by_alias=True, exclude_none=True) for t in pod.tolerations],
-        "affinity": pod.affinity,
-        "priorityClassName": pod.priority_class_name,
-        "runtimeClassName": pod.runtime_class_name,
-        "serviceAccountName": pod.service_account_name,
-        "imagePullSecrets": [{"name": name} for name in pod.image_pull_secrets],
-    }
-    cache = {"persistentVolumeClaim": {"claimName": pod.cache.claim_name}} if pod.cache else {"emptyDir": {}}
     return {
         "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 65532,
-            "fsGroup": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        **({"subdomain": run.name} if run.pods_meet else {}),
+        **pod_settings(run.section.pod),
         "containers": [_container(run)],
-        "volumes": [
-            {"name": "config", "configMap": {"name": run.name}},
-            {"name": "cache", **cache},
-            {"name": "tmp", "emptyDir": {}},
-            {"name": "shm", "emptyDir": {"medium": "Memory"}},
-        ],
-        **{key: value for key, value in optional.items() if value},
+        "volumes": [{"name": "config", "configMap": {"name": run.config_name}}, *volumes(run.section.pod)],
     }
 
 
 def _container(run: StageRun) -> Manifest:
-    resources = run.section.resources.model_dump(exclude_defaults=True)
-    env_from = [{"secretRef": {"name": secret.name}} for secret in run.section.pod.env_from]
     return {
         "name": "stage",
         "image": run.section.pod.image or run.image,
         "command": ["python", "-m", "feedback_workloads", run.stage.name],
-        "args": ["--config", f"{CONFIG_MOUNT}/config.json"],
-        "env": [
-            {"name": "FEEDBACK_METRICS_PORT", "value": str(METRICS_PORT)},
-            {"name": "FEEDBACK_CACHE", "value": CACHE_MOUNT},
-            {"name": "HOME", "value": "/tmp"},
-        ],
-        **({"envFrom": env_from} if env_from else {}),
+        "args": ["--config", f"{CONFIG_MOUNT}/{CONFIG_KEY}"],
+        "env": [{"name": "FEEDBACK_METRICS_PORT", "value": str(METRICS_PORT)}, *ENVIRONMENT, *_meeting_point(run)],
         "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
-        **({"resources": resources} if resources else {}),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        **container_settings(run.section),
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [
-            {"name": "config", "mountPath": CONFIG_MOUNT, "readOnly": True},
-            {"name": "cache", "mountPath": CACHE_MOUNT},
-            {"name": "tmp", "mountPath": "/tmp"},
-            {"name": "shm", "mountPath": "/dev/shm"},
-        ],
+        "volumeMounts": [{"name": "config", "mountPath": CONFIG_MOUNT, "readOnly": True}, *MOUNTS],
     }
+
+
+def _meeting_point(run: StageRun) -> list[Manifest]:
+    """Where torchrun's processes find each other: at the stable name of the first pod (see headless_service.py)."""
+    if not run.pods_meet:
+        return []
+    return [
+        {"name": "MASTER_ADDR", "value": f"{run.name}-0.{run.name}"},
+        {"name": "MASTER_PORT", "value": str(MEETING_PORT)},
+    ]

@@ -1,0 +1,151 @@
+"""The best-of-N server of a promoted policy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from feedback_operator.api import GROUP, Metadata, PromotedModel, ServingSpec
+from feedback_operator.resources import ENDPOINT_LABEL, Manifest
+from feedback_operator.resources.owner import owner_reference, standard_labels
+from feedback_operator.resources.pod import ENVIRONMENT, MOUNTS, container_settings, pod_settings, volumes
+from feedback_operator.stages import gpus
+
+HTTP_PORT: Final = 8000
+REVISION_ANNOTATION: Final = f"{GROUP}/revision"
+PROBE_SECONDS: Final = 5
+UNLISTED_SECONDS: Final = 5
+"""Before it stops taking requests, a pod waits until nobody sends it any: load balancers hear of it only then."""
+DRAIN_SECONDS: Final = 60
+LAST_SECONDS: Final = 10
+
+
+@dataclass(frozen=True)
+class Serving:
+    """One endpoint as one iteration wants it: all that its four objects are made from.
+
+    `owner` holds the endpoint. `heirs` are the uids and names of the iterations that would take it over: as owners
+    beside the holder they keep the endpoint alive when the holder is deleted.
+    """
+
+    name: str
+    owner: Metadata
+    heirs: tuple[tuple[str, str], ...]
+    spec: ServingSpec
+    promoted: PromotedModel
+    max_model_len: int | None
+    image: str
+
+
+def endpoint_metadata(serving: Serving) -> Manifest:
+    """Of all four objects: named like the endpoint."""
+    holder = owner_reference(serving.owner)
+    return {
+        "name": serving.name,
+        "namespace": serving.owner.namespace,
+        "labels": {**standard_labels(serving.owner, "serving"), ENDPOINT_LABEL: serving.name},
+        "ownerReferences": [
+            holder,
+            *(
+                {**holder, "name": name, "uid": uid, "controller": False, "blockOwnerDeletion": False}
+                for uid, name in serving.heirs
+            ),
+        ],
+    }
+
+
+def build_deployment(serving: Serving) -> Manifest:
+    """A rolling update that never has fewer pods than wanted, and is given up when it makes no progress."""
+    template = _template(serving)
+    metadata = endpoint_metadata(serving)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {**metadata, "annotations": {REVISION_ANNOTATION: revision(serving)}},
+        "spec": {
+            "replicas": serving.spec.replicas,
+            "revisionHistoryLimit": 2,
+            "progressDeadlineSeconds": serving.spec.progress_deadline_seconds,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "selector": {"matchLabels": {ENDPOINT_LABEL: serving.name}},
+            "template": template,
+        },
+    }
+
+
+def revision(serving: Serving) -> str:
+    """Identity of the pods: ten hex digits over everything that makes a new rollout."""
+    text = json.dumps(_template(serving), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _template(serving: Serving) -> Manifest:
+    labels = {**standard_labels(serving.owner, "serving"), ENDPOINT_LABEL: serving.name}
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {ENDPOINT_LABEL: serving.name}},
+    }
+    return {
+        "metadata": {"labels": labels},
+        "spec": {
+            **pod_settings(serving.spec.pod),
+            "terminationGracePeriodSeconds": UNLISTED_SECONDS + DRAIN_SECONDS + LAST_SECONDS,
+            "topologySpreadConstraints": [spread],
+            "containers": [_container(serving)],
+            "volumes": volumes(serving.spec.pod),
+        },
+    }
+
+
+def _container(serving: Serving) -> Manifest:
+    health = {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": PROBE_SECONDS, "timeoutSeconds": 5}
+    starting = math.ceil(serving.spec.progress_deadline_seconds / PROBE_SECONDS)
+    return {
+        "name": "serving",
+        "image": serving.spec.pod.image or serving.image,
+        "command": ["python", "-m", "feedback_workloads.serving"],
+        "args": _arguments(serving),
+        "env": list(ENVIRONMENT),
+        "ports": [{"name": "http", "containerPort": HTTP_PORT}],
+        # It listens only after it has loaded its models and answered a request with them.
+        "startupProbe": {**health, "failureThreshold": starting},
+        "readinessProbe": {**health, "failureThreshold": 2},
+        "livenessProbe": {**health, "failureThreshold": 6},
+        "lifecycle": {"preStop": {"sleep": {"seconds": UNLISTED_SECONDS}}},
+        **container_settings(serving.spec),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": list(MOUNTS),
+    }
+
+
+def _arguments(serving: Serving) -> list[str]:
+    promoted, reference = serving.promoted, serving.promoted.reference
+    flags: dict[str, str | int | None] = {
+        "--policy": promoted.uri,
+        "--policy-sha256": promoted.sha256,
+        "--reference": reference.uri,
+        "--reference-revision": reference.revision,
+        "--reference-sha256": reference.sha256,
+        "--model-name": serving.name,
+        "--beta": promoted.beta,
+        "--temperature": promoted.temperature,
+        "--top-p": promoted.top_p,
+        "--max-tokens": promoted.max_new_tokens,
+        "--best-of": serving.spec.best_of,
+        "--precision": promoted.precision.lower(),
+        "--max-model-len": serving.max_model_len,
+        "--tensor-parallel-size": gpus(serving.spec),
+        "--host": "0.0.0.0",
+        "--port": HTTP_PORT,
+        "--drain-seconds": DRAIN_SECONDS,
+    }
+    given = [f"{flag}={value}" for flag, value in flags.items() if value is not None]
+    return [
+        *given,
+        "--length-normalisation" if promoted.length_normalisation == "Enabled" else "--no-length-normalisation",
+    ]

@@ -1,0 +1,144 @@
+"""The objects of an endpoint, as a person would have written them, compared whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from feedback_operator.api import Metadata, PromotedModel, ResolvedModel, ServingSpec
+from feedback_operator.resources.deployment import Serving, build_deployment, revision
+from feedback_operator.resources.difference import differs
+from feedback_operator.resources.networkpolicy import build_endpoint_policy
+from feedback_operator.resources.poddisruptionbudget import build_pod_disruption_budget
+from feedback_operator.resources.service import build_service
+from feedback_workloads.serving.settings import read_settings
+
+EXPECTED = Path(__file__).parent / "expected"
+
+SERVING = Serving(
+    name="chat",
+    owner=Metadata(name="it", uid="u-1"),
+    heirs=(),
+    spec=ServingSpec(endpoint="chat", replicas=2),
+    promoted=PromotedModel(
+        uri="s3://b/artifacts/policy/x/checkpoint-000010",
+        sha256="a" * 64,
+        reference=ResolvedModel(uri="s3://b/policy"),
+        beta="0.1",
+        length_normalisation="Enabled",
+        precision="Auto",
+        temperature="0.7",
+        top_p="1.0",
+        max_new_tokens=512,
+    ),
+    max_model_len=None,
+    image="generate:test",
+)
+EVERYTHING = replace(
+    SERVING,
+    heirs=(("u-0", "older"),),
+    spec=ServingSpec.model_validate(
+        {
+            "endpoint": "chat",
+            "replicas": 3,
+            "bestOf": 4,
+            "progressDeadlineSeconds": 60,
+            "resources": {"limits": {"nvidia.com/gpu": "2"}},
+            "pod": {"envFrom": [{"name": "s3"}], "cache": {"claimName": "models"}, "nodeSelector": {"gpu": "h200"}},
+        }
+    ),
+    promoted=SERVING.promoted.model_copy(
+        update={
+            "reference": ResolvedModel(iteration="first", uri="hf://a/b", revision="main", sha256="b" * 64),
+            "length_normalisation": "Disabled",
+            "precision": "BFloat16",
+        }
+    ),
+    max_model_len=4096,
+)
+BUILDERS = {
+    "deployment": build_deployment,
+    "service": build_service,
+    "poddisruptionbudget": build_pod_disruption_budget,
+    "networkpolicy": build_endpoint_policy,
+}
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_object(kind: str) -> None:
+    assert BUILDERS[kind](SERVING) == yaml.safe_load((EXPECTED / f"{kind}-endpoint.yaml").read_text())
+
+
+def test_deployment_with_everything_that_may_be_given() -> None:
+    assert build_deployment(EVERYTHING) == yaml.safe_load((EXPECTED / "deployment-overrides.yaml").read_text())
+
+
+@pytest.mark.parametrize("serving", [SERVING, EVERYTHING])
+def test_the_server_understands_its_command_line(serving: Serving) -> None:
+    (container,) = build_deployment(serving)["spec"]["template"]["spec"]["containers"]
+    settings = read_settings(container["args"])
+    assert settings.policy.uri == serving.promoted.uri
+    assert settings.normalise == (serving.promoted.length_normalisation == "Enabled")
+    assert (
+        settings.drain_seconds + 5
+        < build_deployment(serving)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "rolls"),
+    [
+        pytest.param({"spec": SERVING.spec.model_copy(update={"replicas": 5})}, False, id="replicas"),
+        pytest.param({"heirs": (("u-9", "other"),)}, False, id="heirs"),
+        pytest.param({"spec": SERVING.spec.model_copy(update={"best_of": 2})}, True, id="best of"),
+        pytest.param({"image": "generate:2"}, True, id="image"),
+        pytest.param({"owner": Metadata(name="newer", uid="u-2")}, True, id="holder"),
+    ],
+)
+def test_what_makes_a_new_revision(change: dict[str, object], rolls: bool) -> None:
+    assert (revision(replace(SERVING, **change)) != revision(SERVING)) == rolls
+
+
+# What the API server makes of an object, on the left what was applied.
+APPLIED = {
+    "metadata": {"name": "chat", "ownerReferences": [{"uid": "u-1", "controller": True}]},
+    "spec": {
+        "replicas": 2,
+        "args": ["--a", "--b"],
+        "containers": [{"name": "serving", "resources": {"limits": {"cpu": "1000m"}}, "env": [{"name": "A"}]}],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+        "matchLabels": {},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expect"),
+    [
+        pytest.param((), None, False, id="as applied"),
+        pytest.param(("metadata", "uid"), "x", False, id="a default was added"),
+        pytest.param(("spec", "containers", 0, "resources", "limits", "cpu"), "1", False, id="a quantity in its form"),
+        pytest.param(("spec", "containers", 0, "resources", "limits", "cpu"), "2", True, id="another quantity"),
+        pytest.param(("spec", "replicas"), 3, True, id="scaled by hand"),
+        pytest.param(("spec", "args"), ["--a"], True, id="a shorter list"),
+        pytest.param(("spec", "containers", 0, "env"), [{"name": "B"}, {"name": "A"}], False, id="a variable more"),
+        pytest.param(("spec", "containers", 0, "env"), [{"name": "B"}], True, id="a variable less"),
+        pytest.param(("spec", "matchLabels"), None, False, id="something empty was dropped"),
+        pytest.param(("metadata", "ownerReferences", 0, "controller"), False, True, id="another owner"),
+    ],
+)
+def test_difference(path: tuple[str | int, ...], value: object, expect: bool) -> None:
+    observed = yaml.safe_load(yaml.safe_dump(APPLIED))
+    at = observed
+    for step in path[:-1]:
+        at = at[step]
+    if path:
+        at[path[-1]] = value
+    assert differs(APPLIED, observed) is expect
+
+
+def test_an_object_that_is_not_there_differs() -> None:
+    assert differs(APPLIED, None)

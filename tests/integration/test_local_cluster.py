@@ -55,7 +55,7 @@ def job(tmp_path: Path) -> Callable[..., tuple[dict[str, Any], dict[str, Any]]]:
     def make(script: str, pods: int = 1, **spec: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         (tmp_path / "script.py").write_text(script)
         sections = {"sampling": {"shards": pods, "resources": {"requests": {"cpu": "1"}}}, **spec}
-        configmap, made = decide(Snapshot(iteration(**sections), (), NOW)).create
+        _, configmap, made = decide(Snapshot(iteration(**sections), (), NOW)).create
         made["spec"]["template"]["spec"]["containers"][0].update(command=["python", "-c", PROGRAM], args=[])
         return configmap, made
 
@@ -147,7 +147,7 @@ async def test_suspended_pods_are_terminated_and_resumed_ones_run(
 
 
 async def test_a_request_beyond_the_machine_says_so(cluster: LocalCluster, job: Any) -> None:
-    spec = {"sampling": {"resources": {"requests": {"nvidia.com/gpu": "8", "cpu": "1"}}}}
+    spec = {"sampling": {"resources": {"requests": {"cpu": "1"}, "limits": {"nvidia.com/gpu": "8"}}}}
     observed = await run(cluster, job("", **spec))
     assert observed.pods[0].reason == "Unschedulable"
     assert "requests 8 nvidia.com/gpu, but this machine has 0" in observed.pods[0].message

@@ -225,6 +225,7 @@ class LocalCluster:
             "FEEDBACK_TERMINATION_LOG": str(message),
             "FEEDBACK_METRICS_PORT": str(port),
             "JOB_COMPLETION_INDEX": str(index),
+            "MASTER_ADDR": "127.0.0.1",
             "OMP_NUM_THREADS": str(grant.threads),
             "PYTHONUNBUFFERED": "1",
         }

@@ -52,7 +52,9 @@ def holder(claims: Iterable[Claimant]) -> Claimant | None:
 
 # ── the decision of one iteration ────────────────────────────────────────────────────────────────────────────────────
 
-State = Literal["NotRequested", "NotPromoted", "Superseded", "RollingOut", "Serving", "Unavailable", "RolledBack"]
+State = Literal[
+    "NotRequested", "NotPromoted", "Superseded", "RollingOut", "Serving", "Unavailable", "ScaledToZero", "RolledBack"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class _Rollout:
         if rollout.revision != own or not rollout.observed:
             return "RollingOut", f"revision {own} is being rolled out"
         if spec.replicas == 0:
-            return "Unavailable", "spec.serving.replicas is 0"
+            return "ScaledToZero", "spec.serving.replicas is 0"
         if rollout.complete:
             return "Serving", ready
         if own == self.before.served_revision:

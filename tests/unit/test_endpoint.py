@@ -1,0 +1,256 @@
+"""An endpoint in the hands of its claimants, in a namespace that does what plans say."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from feedback_operator.api import FeedbackIteration
+from feedback_operator.endpoint import claimants, holder
+from feedback_operator.planner import Plan
+from feedback_operator.resources.deployment import REVISION_ANNOTATION
+from feedback_operator.snapshot import Claimant, Endpoint, Pod, Snapshot
+from tests.unit.worlds import NOW, Simulation, decide, promoted, with_metadata
+
+SERVING = {"serving": {"endpoint": "chat", "replicas": 2}}
+READY = {"replicas": 2, "updatedReplicas": 2, "readyReplicas": 2, "availableReplicas": 2}
+HALF = {"replicas": 3, "updatedReplicas": 1, "readyReplicas": 2, "availableReplicas": 2}
+
+
+@dataclass
+class Namespace:
+    """Promoted iterations and the objects of one endpoint."""
+
+    iterations: dict[str, FeedbackIteration] = field(default_factory=dict)
+    objects: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pods: tuple[Pod, ...] = ()
+
+    def add(self, name: str, **spec: Any) -> None:
+        """One iteration more, newer than all before."""
+        number = len(self.iterations)
+        found = promoted(name, f"u-{number}", NOW + timedelta(minutes=number), **{**SERVING, **spec})
+        self.iterations[name] = found
+
+    def plan(self, name: str) -> Plan:
+        """Plan for one iteration and carry it out."""
+        iteration = self.iterations[name]
+        observed = Endpoint(tuple(self.objects.values()), claimants(self.iterations.values(), "chat"), self.pods)
+        decided = decide(Snapshot(iteration, (), NOW + timedelta(hours=1), endpoint=observed))
+        for wanted in decided.apply:
+            self._apply(wanted)
+        self.iterations[name] = iteration.model_copy(update={"status": decided.status})
+        return decided
+
+    def _apply(self, wanted: dict[str, Any]) -> None:
+        before = self.objects.get(wanted["kind"], {"metadata": {"generation": 0}})
+        made = copy.deepcopy(wanted)
+        made["metadata"]["generation"] = before["metadata"]["generation"] + 1
+        made["status"] = before.get("status", {})
+        self.objects[wanted["kind"]] = made
+
+    def settle(self) -> None:
+        """Plan until nothing changes."""
+        for _ in range(5):
+            before = copy.deepcopy((self.iterations, self.objects))
+            for name in self.iterations:
+                self.plan(name)
+            if (self.iterations, self.objects) == before:
+                return
+        raise AssertionError("it does not settle")
+
+    def deployment(self, progress: str = "NewReplicaSetAvailable", **numbers: int) -> None:
+        """What the Deployment controller reports of the latest generation."""
+        deployment = self.objects["Deployment"]
+        conditions = [{"type": "Progressing", "reason": progress, "status": "True"}]
+        generation = deployment["metadata"]["generation"]
+        deployment["status"] = {"observedGeneration": generation, "conditions": conditions, **numbers}
+
+    def served_by(self) -> str:
+        metadata = self.objects["Deployment"]["metadata"]
+        (owner,) = (reference["name"] for reference in metadata["ownerReferences"] if reference["controller"])
+        return str(owner)
+
+    def edit(self, name: str, **serving: Any) -> None:
+        simulation = Simulation(self.iterations[name])
+        simulation.edit(serving={**SERVING["serving"], **serving})
+        self.iterations[name] = simulation.iteration
+
+    def told(self, name: str, kind: str = "Serving") -> tuple[str, str, str]:
+        return Simulation(self.iterations[name]).told(kind)
+
+
+@pytest.fixture
+def namespace() -> Namespace:
+    """One iteration that holds the endpoint and serves."""
+    made = Namespace()
+    made.add("first")
+    made.settle()
+    made.deployment(**READY)
+    made.settle()
+    return made
+
+
+def test_a_promoted_iteration_makes_its_endpoint_and_is_ready_once_it_serves() -> None:
+    namespace = Namespace()
+    namespace.add("first")
+    decided = namespace.plan("first")
+    assert [made["kind"] for made in decided.apply] == [
+        "Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy",
+    ]  # fmt: skip
+    namespace.settle()
+    assert namespace.told("first")[:2] == ("False", "RollingOut")
+    assert namespace.told("first", "Reconciling")[:2] == ("True", "RollingOut")
+    namespace.deployment(**READY)
+    namespace.settle()
+    assert namespace.told("first")[:2] == ("True", "Serving")
+    assert namespace.told("first", "Ready")[0] == "True"
+    serving = namespace.iterations["first"].status.serving
+    assert serving is not None
+    assert (serving.endpoint, serving.replicas, serving.ready_replicas) == ("chat", 2, 2)
+    assert namespace.plan("first").apply == ()
+
+
+def test_a_newer_promoted_iteration_takes_over_and_the_older_stays_ready(namespace: Namespace) -> None:
+    namespace.add("second")
+    namespace.settle()
+    assert namespace.served_by() == "second"
+    namespace.deployment("ReplicaSetUpdated", **HALF)
+    namespace.settle()
+    assert namespace.told("first")[:2] == ("False", "Superseded")
+    assert namespace.told("first", "Ready")[0] == "True"
+    assert namespace.told("second")[1] == "RollingOut"
+    namespace.deployment(**READY)
+    namespace.settle()
+    assert namespace.told("second")[:2] == ("True", "Serving")
+
+
+def test_a_gate_that_fails_leaves_the_endpoint_alone(namespace: Namespace) -> None:
+    gate = [{"metric": "responseHallucination", "max": "0.1"}]
+    evaluation = {"benchmarks": [{"name": "shapes", "type": "shapes", "uri": "s3://b/benchmark"}], "gate": gate}
+    namespace.add("second", evaluation=evaluation)
+    namespace.settle()
+    assert namespace.served_by() == "first"
+    assert namespace.told("second")[:2] == ("False", "NotPromoted")
+    assert namespace.told("second", "Ready")[0] == "True"
+    assert namespace.told("first")[:2] == ("True", "Serving")
+
+
+def test_pods_that_do_not_become_ready_are_taken_back(namespace: Namespace) -> None:
+    before = namespace.objects["Deployment"]["metadata"]["annotations"][REVISION_ANNOTATION]
+    namespace.add("second")
+    namespace.settle()
+    namespace.pods = (Pod(0, reason="ImagePullBackOff", message="no such tag"),)
+    namespace.deployment("ProgressDeadlineExceeded", **HALF)
+    namespace.settle()
+    assert namespace.served_by() == "first"
+    assert namespace.objects["Deployment"]["metadata"]["annotations"][REVISION_ANNOTATION] == before
+    status, reason, message = namespace.told("second")
+    assert (status, reason) == ("False", "RolledBack")
+    assert "progressDeadlineSeconds (1800)" in message
+    assert "no such tag" in message
+    assert namespace.told("second", "Stalled")[:2] == ("True", "RolledBack")
+    namespace.pods = ()
+    namespace.deployment(**READY)
+    namespace.settle()
+    assert namespace.told("first")[:2] == ("True", "Serving")
+    assert namespace.told("second")[2] == message, "why is still known"
+
+
+def test_an_edit_gives_what_was_taken_back_another_try(namespace: Namespace) -> None:
+    namespace.add("second")
+    namespace.settle()
+    namespace.deployment("ProgressDeadlineExceeded", **HALF)
+    namespace.settle()
+    namespace.edit("second", bestOf=2)
+    namespace.settle()
+    assert namespace.served_by() == "second"
+    assert namespace.told("second")[1] == "RollingOut"
+
+
+def test_with_nobody_to_fall_back_to_the_pods_may_still_come_up() -> None:
+    namespace = Namespace()
+    namespace.add("first")
+    namespace.settle()
+    namespace.deployment("ProgressDeadlineExceeded", **HALF)
+    namespace.settle()
+    assert namespace.told("first")[:2] == ("False", "RolledBack")
+    assert namespace.plan("first").apply == ()
+    namespace.deployment(**READY)
+    namespace.settle()
+    assert namespace.told("first")[:2] == ("True", "Serving")
+
+
+def test_a_revision_that_has_served_is_not_taken_back(namespace: Namespace) -> None:
+    namespace.deployment("ProgressDeadlineExceeded", **{**READY, "readyReplicas": 1, "availableReplicas": 1})
+    namespace.settle()
+    assert namespace.told("first")[:2] == ("True", "Serving")
+    namespace.deployment("ProgressDeadlineExceeded", replicas=2, updatedReplicas=2)
+    namespace.settle()
+    assert namespace.told("first")[:2] == ("False", "Unavailable")
+    assert namespace.told("first", "Ready")[0] == "False"
+
+
+def test_when_the_holder_is_deleted_the_next_one_serves_and_the_objects_outlive_it(namespace: Namespace) -> None:
+    namespace.add("second")
+    namespace.settle()
+    owners = namespace.objects["Deployment"]["metadata"]["ownerReferences"]
+    assert {owner["name"]: owner["controller"] for owner in owners} == {"second": True, "first": False}
+    namespace.iterations["second"] = with_metadata(namespace.iterations["second"], deletion_timestamp="2026-01-01")
+    namespace.settle()
+    assert namespace.served_by() == "first"
+    del namespace.iterations["second"]
+    namespace.settle()
+    owners = namespace.objects["Deployment"]["metadata"]["ownerReferences"]
+    assert [owner["name"] for owner in owners] == ["first"]
+
+
+def test_an_edited_holder_goes_on_serving_while_it_trains_anew(namespace: Namespace) -> None:
+    simulation = Simulation(namespace.iterations["first"])
+    simulation.edit(training={"beta": "0.5"})
+    namespace.iterations["first"] = simulation.iteration
+    deployment = copy.deepcopy(namespace.objects["Deployment"])
+    namespace.plan("first")
+    namespace.plan("first")
+    assert namespace.objects["Deployment"] == deployment
+    assert namespace.told("first")[:2] == ("True", "Serving")
+    assert namespace.told("first", "Promoted")[0] == "Unknown"
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"])
+def test_what_somebody_deletes_or_changes_is_mended(namespace: Namespace, kind: str) -> None:
+    del namespace.objects[kind]
+    assert [made["kind"] for made in namespace.plan("first").apply] == [kind]
+    assert namespace.plan("first").apply == ()
+
+
+def test_replicas_may_be_edited_without_a_rollout(namespace: Namespace) -> None:
+    namespace.edit("first", replicas=4)
+    (deployment,) = namespace.plan("first").apply
+    assert deployment["spec"]["replicas"] == 4
+    namespace.edit("first", replicas=0)
+    namespace.plan("first")
+    namespace.deployment(replicas=0)
+    namespace.settle()
+    assert namespace.told("first") == ("False", "ScaledToZero", "spec.serving.replicas is 0")
+    assert namespace.told("first", "Ready")[0] == "True"
+
+
+@pytest.mark.parametrize(
+    ("claims", "expect"),
+    [
+        pytest.param([], None, id="nobody"),
+        pytest.param([("a", "1", False), ("b", "2", False)], "b", id="the newest"),
+        pytest.param([("a", "1", False), ("b", "1", False)], "b", id="of one moment the last by name"),
+        pytest.param([("a", "1", False), ("b", "2", True)], "a", id="not the one that was taken back"),
+        pytest.param([("a", "1", True), ("b", "2", True)], None, id="all were taken back"),
+    ],
+)
+def test_holder(claims: list[tuple[str, str, bool]], expect: str | None) -> None:
+    found = [Claimant(name, name, created, rolled_back) for name, created, rolled_back in claims]
+    newest_first = sorted(found, key=lambda claim: (claim.created, claim.name), reverse=True)
+    held_by = holder(newest_first)
+    assert (held_by.name if held_by else None) == expect

@@ -1,0 +1,245 @@
+"""Failure classes as a table: what is observed, the reason in the condition, whether it is tried again, what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from feedback_operator.failures import Circumstances, failure_of, trouble_of
+from feedback_operator.snapshot import Job, Pod, Units
+from tests.unit.worlds import NOW, broken, iteration
+
+SPEC = iteration(
+    training={"resources": {"limits": {"memory": "64Gi"}}},
+    sampling={"pod": {"image": "generate:typo"}},
+    deadlineSeconds=60,
+).spec
+STEP_312 = Units(312, 2668)
+NCCL = "RuntimeError: NCCL error in: ProcessGroupNCCL.cpp:2251, remote process exited or there was a network error"
+
+
+def job(stage: str, *pods: Pod, reason: str = "FailedIndexes", state: str = "Failed") -> Job:
+    return Job(f"it-{stage}-x-0", stage, "a" * 64, 0, state, reason=reason, pods=pods, started=NOW)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "reached", "reason", "retryable", "message"),
+    [
+        pytest.param(
+            job("policy", Pod(0, 137, "OOMKilled")),
+            STEP_312,
+            "OutOfMemory",
+            False,
+            "policy: the container exceeded its memory limit (64Gi) at step 312 of 2668; "
+            "raise spec.training.resources.limits.memory, or lower spec.training.perDeviceBatchSize "
+            "(goes on from its last checkpoint)",
+            id="out of memory: the trainer",
+        ),
+        pytest.param(
+            job("verdicts", Pod(3, 137, "OOMKilled")),
+            Units(10, 40),
+            "OutOfMemory",
+            False,
+            "verdicts, shard 3: the container exceeded the memory of its node at 10 of 40; "
+            "raise spec.labeling.resources.limits.memory (finished parts are kept)",
+            id="out of memory: a shard without a limit",
+        ),
+        pytest.param(
+            job("samples", broken("BadInput", "s3://b/x has no column question; rename it", 2)),
+            Units(),
+            "BadInput",
+            False,
+            "samples: s3://b/x has no column question; rename it",
+            id="bad input",
+        ),
+        pytest.param(
+            job("samples", broken("Temporary", "S3 is out of reach", 75)),
+            Units(),
+            "Temporary",
+            True,
+            "samples: S3 is out of reach",
+            id="temporary",
+        ),
+        pytest.param(
+            job("samples", broken("DiskFull", "no space left on /tmp", 75)),
+            Units(),
+            "DiskFull",
+            True,
+            "samples: no space left on /tmp",
+            id="disk full",
+        ),
+        pytest.param(
+            job("claims", broken("Internal", "KeyError: 'x'", 1, "claims")),
+            Units(),
+            "Crashed",
+            False,
+            "claims: KeyError: 'x'",
+            id="a bug of ours",
+        ),
+        pytest.param(
+            job("policy", broken("Internal", NCCL, 1, "policy", 1)),
+            STEP_312,
+            "Communication",
+            True,
+            f"policy, node 1: the training processes lost each other ({NCCL}); it runs again; if it comes back, look "
+            "for what keeps the pods from reaching each other on all ports (goes on from its last checkpoint)",
+            id="NCCL, told by the stage",
+        ),
+        pytest.param(
+            job("policy", Pod(0, 1, "Error", "Traceback\n  ...\ntorch.distributed.DistStoreError: Timed out")),
+            Units(),
+            "Communication",
+            True,
+            "policy: the training processes lost each other (torch.distributed.DistStoreError: Timed out); it runs "
+            "again; if it comes back, look for what keeps the pods from reaching each other on all ports "
+            "(goes on from its last checkpoint)",
+            id="rendezvous, from the log",
+        ),
+        pytest.param(
+            job("samples", Pod(0, 1, "Error", "Traceback (most recent call last):\nValueError: x\n")),
+            Units(),
+            "Crashed",
+            False,
+            "samples: ended with exit code 1: ValueError: x; see its log: feedback logs samples",
+            id="crash",
+        ),
+        pytest.param(
+            job("samples", Pod(0, 137, "Error")),
+            Units(),
+            "Killed",
+            True,
+            "samples: the process was killed (SIGKILL); it runs again (finished parts are kept)",
+            id="killed",
+        ),
+        pytest.param(
+            job("samples", Pod(0, 143, "Error")),
+            Units(),
+            "Terminated",
+            True,
+            "samples: was asked to end (SIGTERM); it runs again (finished parts are kept)",
+            id="terminated",
+        ),
+        pytest.param(
+            job("samples", Pod(0, 137, "Evicted", "The node was low on resource: ephemeral-storage.")),
+            Units(),
+            "Evicted",
+            True,
+            "samples: the pod was evicted (The node was low on resource: ephemeral-storage.); it is started again "
+            "(finished parts are kept)",
+            id="evicted",
+        ),
+        pytest.param(
+            job("samples", Pod(0, 137, "PreemptionByScheduler", "preempting to accommodate a higher priority pod")),
+            Units(),
+            "Evicted",
+            True,
+            "samples: the pod was evicted (preempting to accommodate a higher priority pod); it is started again "
+            "(finished parts are kept)",
+            id="preempted",
+        ),
+        pytest.param(
+            job("samples", Pod(0, 137, "DeletionByTaintManager", "deleting due to NoExecute taint")),
+            Units(),
+            "NodeLost",
+            True,
+            "samples: its node is not heard of (deleting due to NoExecute taint); it is started elsewhere once the "
+            "node is given up (finished parts are kept)",
+            id="node lost",
+        ),
+        pytest.param(
+            job("policy", reason="DeadlineExceeded"),
+            STEP_312,
+            "DeadlineExceeded",
+            False,
+            "policy: took longer than spec.deadlineSeconds (60) at step 312 of 2668; raise it "
+            "(goes on from its last checkpoint)",
+            id="deadline",
+        ),
+        pytest.param(
+            job("samples", reason="BackoffLimitExceeded"),
+            Units(),
+            "Unknown",
+            True,
+            "samples: Job it-samples-x-0 failed (BackoffLimitExceeded) and its pods are gone",
+            id="nothing left to tell",
+        ),
+    ],
+)
+def test_failure(given: Job, reached: Units, reason: str, retryable: bool, message: str) -> None:
+    found = failure_of(given, Circumstances(SPEC, reached))
+    assert (found.reason, found.retryable, found.message) == (reason, retryable, message)
+
+
+@pytest.mark.parametrize(
+    ("pods", "reason"),
+    [
+        pytest.param((Pod(0, 143), Pod(1, 137, "OOMKilled"), Pod(2, 143)), "OutOfMemory", id="not the others' ends"),
+        pytest.param((Pod(0, 1, message=NCCL), Pod(1, 137, "OOMKilled")), "OutOfMemory", id="not the lost connection"),
+        pytest.param((Pod(0, 137), broken("BadInput", "no", 2, index=1)), "BadInput", id="bad input before all"),
+        pytest.param(
+            (Pod(0, 0), Pod(1, running=True), Pod(2, 1)), "Crashed", id="not those that did well or still run"
+        ),
+    ],
+)
+def test_the_cause_comes_before_what_it_did_to_others(pods: tuple[Pod, ...], reason: str) -> None:
+    assert failure_of(job("policy", *pods), Circumstances(SPEC, Units())).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("pod", "reason", "message"),
+    [
+        pytest.param(
+            Pod(0, reason="ImagePullBackOff", message='Back-off pulling image "generate:typo"'),
+            "ImagePull",
+            'samples: the image cannot be pulled (Back-off pulling image "generate:typo"); correct '
+            "spec.sampling.pod.image (generate:typo), or name a pull secret in spec.sampling.pod.imagePullSecrets",
+            id="image pull",
+        ),
+        pytest.param(
+            Pod(2, reason="CreateContainerConfigError", message='secret "s3" not found'),
+            "PodConfiguration",
+            'samples, shard 2: the container cannot be made (secret "s3" not found); create what is missing, or '
+            "correct spec.sampling.pod",
+            id="a Secret that is not there",
+        ),
+        pytest.param(
+            Pod(0, reason="Unschedulable", message='persistentvolumeclaim "models" not found'),
+            "Unschedulable",
+            'samples: its volume is not there (persistentvolumeclaim "models" not found); create the claim, or correct '
+            "spec.sampling.pod.cache.claimName",
+            id="a claim that is not there",
+        ),
+        pytest.param(
+            Pod(0, reason="Unschedulable", message="0/3 nodes are available: 3 Insufficient nvidia.com/gpu."),
+            "Unschedulable",
+            "samples: no node takes the pod (0/3 nodes are available: 3 Insufficient nvidia.com/gpu.); lower "
+            "spec.sampling.resources, correct spec.sampling.pod, or add nodes",
+            id="no room",
+        ),
+        pytest.param(
+            Pod(0, reason="NodeNotReady", message="node-1", running=True),
+            "NodeLost",
+            "samples: its node is not heard of (node-1); it is started elsewhere once the node is given up "
+            "(finished parts are kept)",
+            id="node lost",
+        ),
+    ],
+)
+def test_trouble(pod: Pod, reason: str, message: str) -> None:
+    found = trouble_of(job("samples", replace(pod, since=NOW), state="Active"), Circumstances(SPEC, Units()))
+    assert found is not None
+    assert (found.reason, found.message, found.since) == (reason, message, NOW)
+
+
+def test_the_trouble_that_has_lasted_longest_is_told() -> None:
+    pods = (
+        Pod(0, reason="Unschedulable", since=NOW + timedelta(seconds=5)),
+        Pod(1, reason="ImagePullBackOff", since=NOW),
+        Pod(2, 1, reason="Error", since=NOW - timedelta(seconds=5)),
+        Pod(3, running=True),
+    )
+    found = trouble_of(job("samples", *pods, state="Active"), Circumstances(SPEC, Units()))
+    assert found is not None
+    assert found.reason == "ImagePull"

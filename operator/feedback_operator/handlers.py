@@ -123,26 +123,22 @@ async def watch(registry: Any, namespaces: Sequence[str], liveness: str | None) 
 def _add_watch(
     registry: Any, kind: Kind, caches: Caches, enqueue: Callable[[str], None], listed: asyncio.Event
 ) -> None:
-    """Follow one kind. Before everything was listed, keys lead to iterations without their Jobs: none is passed on."""
+    """Follow one kind. Index handlers run at once, event handlers from when every kind was listed."""
 
-    def pass_on(keys: Iterable[str]) -> None:
-        for key in keys if listed.is_set() else ():
-            enqueue(key)
+    def take_in(body: kopf.Body) -> Iterable[str]:
+        return caches.put(kind.name, dict(body))
 
-    @kopf.index(*_where(kind), id=f"seen-{kind.plural}", registry=registry)
-    async def seen(body: kopf.Body, **_: object) -> None:
-        pass_on(caches.put(kind.name, dict(body)))
+    @kopf.index(*_where(kind), id=f"first-{kind.plural}", registry=registry, when=lambda **_: not listed.is_set())
+    async def first_seen(body: kopf.Body, **_: object) -> None:
+        take_in(body)
 
-    @kopf.on.event(*_where(kind), id=f"gone-{kind.plural}", registry=registry, when=_is_gone)
-    async def gone(body: kopf.Body, **_: object) -> None:
-        pass_on(caches.drop(kind.name, dict(body)))
-
-    if kind.status:
-
-        @kopf.on.event(*_where(kind), id="listed", registry=registry, when=lambda **_: not listed.is_set())
-        async def first(name: str, namespace: str | None, **_: object) -> None:
+    @kopf.on.event(*_where(kind), id=f"seen-{kind.plural}", registry=registry)
+    async def seen(event: Mapping[str, Any], body: kopf.Body, **_: object) -> None:
+        if kind.status:
             listed.set()
-            enqueue(f"{namespace}/{name}")
+        gone = event["type"] == "DELETED"
+        for key in caches.drop(kind.name, dict(body)) if gone else take_in(body):
+            enqueue(key)
 
 
 def _where(kind: Kind) -> tuple[str, str, str]:
@@ -152,10 +148,6 @@ def _where(kind: Kind) -> tuple[str, str, str]:
 
 def _selected(kind: Kind) -> Callable[[kopf.Resource], bool]:
     return lambda resource: (resource.group, resource.plural) == (kind.group, kind.plural)
-
-
-def _is_gone(event: Mapping[str, Any], **_: object) -> bool:
-    return bool(event["type"] == "DELETED")
 
 
 def _add_probe(registry: Any, name: str, probe: Callable[[], object]) -> None:

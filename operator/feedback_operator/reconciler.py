@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from feedback_operator.api import FeedbackIteration, IterationStatus
@@ -65,6 +65,9 @@ async def reconcile(cluster: Cluster, key: str, images: Images) -> Reconciled | 
         return None
     decided = plan(world, images)
     refusal = await _carry_out(cluster, world.iteration.metadata.namespace, decided)
+    if decided.create and not refusal:  # what was just created is in the status at once, not in a second one
+        world = await cluster.snapshot(key) or world
+        decided = replace(plan(world, images), create=decided.create)
     status = _with_refusal(decided.status, refusal, world) if refusal else decided.status
     if status != world.iteration.status:
         await cluster.write_status(world.iteration, status)

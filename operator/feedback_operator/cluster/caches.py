@@ -57,7 +57,7 @@ class Store(Generic[Value]):
         return len(self._entries)
 
     def put(self, identity: Identity, group: str, value: Value) -> bool:
-        """Take in a version of an object; False where the one that is known is as new, or the object is gone."""
+        """Take in a version of an object. False where it is no news: it is old, gone, or says what is known already."""
         known = self._entries.get(identity.key)
         if identity.uid in self._deleted or (known and known.identity.version > identity.version):
             return False
@@ -65,7 +65,7 @@ class Store(Generic[Value]):
             self._leave(known)
         self._entries[identity.key] = Entry(identity, group, value, self._clock())
         self._groups[group][identity.key] = None
-        return known is None or known.identity.version < identity.version
+        return known is None or known.value != value
 
     def drop(self, key: str, uid: str) -> bool:
         """The object is gone, for good; another one of its name is not touched."""

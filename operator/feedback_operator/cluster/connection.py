@@ -18,6 +18,7 @@ async def connect() -> ApiClient:
     """A client with the credentials at hand. Raises ConfigException where there are none."""
     configuration = Configuration()
     configuration.retries = None
+    configuration.client_session_kwargs = {"trust_env": False}  # else ~/.netrc is read with each call
     if os.environ.get("KUBECONFIG") or not ACCOUNT.exists():
         await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     else:

@@ -169,11 +169,17 @@ def job_of(body: Body) -> Job:
         generation=int(annotations.get(GENERATION_ANNOTATION, 1)),
         retries=int(annotations.get(RETRIES_ANNOTATION, 0)),
         created=moment(meta.get("creationTimestamp")),
-        started=moment(status.get("startTime")),
+        started=moment(status.get("startTime") or _start_of_new(body)),
         finished=moment(ended.get("lastTransitionTime")),
         deleting="deletionTimestamp" in meta,
         queued=QUEUE_LABEL in labels,
     )
+
+
+def _start_of_new(body: Body) -> str | None:
+    """A Job that nothing happened to yet starts as it is created."""
+    suspended = body["spec"].get("suspend")
+    return None if body.get("status") or suspended else body["metadata"].get("creationTimestamp")
 
 
 def _job_state(

@@ -1,4 +1,4 @@
-"""`feedback`: validate and run iterations, build the shapes world, serve a result."""
+"""`feedback`: iterations on this machine and on a cluster, the shapes world, a server of a result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 from feedback_operator.api import FeedbackIteration
-from feedback_operator.cli import manifests
+from feedback_operator.cli import manifests, on_cluster
+from feedback_operator.cli.cluster_errors import ClusterError, Rejected
 from feedback_operator.cli.local import shapes as build_shapes
 from feedback_operator.cli.local import workload
 from feedback_operator.cli.run import ExitStatus, s3_environment
@@ -85,9 +86,16 @@ def serve(
         raise typer.Exit(workload("feedback_workloads.serving", [*arguments, *context.args], state, environment))
 
 
+app.add_typer(on_cluster.app)
+
+
 def main() -> None:
     """Entry point of the console scripts."""
-    app()
+    try:
+        app()
+    except ClusterError as error:
+        errors.print(str(error))
+        raise SystemExit(ExitStatus.INVALID if isinstance(error, Rejected) else ExitStatus.FAILED) from error
 
 
 def _load(target: Path) -> tuple[FeedbackIteration, ...]:

@@ -33,8 +33,8 @@ class Loaded:
     problems: tuple[Problem, ...]
 
 
-def load(target: Path) -> Loaded:
-    """Read one YAML file, or every *.yaml and *.yml of a folder."""
+def load(target: Path, *, elsewhere: bool = False) -> Loaded:
+    """Read one YAML file, or every *.yaml and *.yml of a folder. With `elsewhere`, parents may be on a cluster."""
     files = sorted([*target.glob("*.yaml"), *target.glob("*.yml")]) if target.is_dir() else [target]
     if not files:
         return Loaded((), (Problem(target, 0, "", "holds no .yaml file; name a manifest or a folder of manifests"),))
@@ -46,7 +46,7 @@ def load(target: Path) -> Loaded:
         problems += wrong
     if problems:
         return Loaded((), tuple(problems))
-    return _in_order(target, iterations)
+    return _in_order(target, iterations, elsewhere=elsewhere)
 
 
 def _read(file: Path) -> tuple[list[FeedbackIteration], list[Problem]]:
@@ -126,7 +126,7 @@ def _line(node: yaml.Node, location: tuple[int | str, ...]) -> int:
     return line
 
 
-def _in_order(target: Path, iterations: list[FeedbackIteration]) -> Loaded:
+def _in_order(target: Path, iterations: list[FeedbackIteration], *, elsewhere: bool) -> Loaded:
     """Parents before children. A repeated name, an unknown parent or a cycle is a problem."""
     names = [iteration.metadata.name for iteration in iterations]
     problems = [
@@ -137,7 +137,7 @@ def _in_order(target: Path, iterations: list[FeedbackIteration]) -> Loaded:
     waiting = list(iterations)
     while waiting and not problems:
         done = {iteration.metadata.name for iteration in ordered}
-        ready = [i for i in waiting if i.spec.model.from_ is None or i.spec.model.from_.iteration in done]
+        ready = [i for i in waiting if _parent(i) in ({None} | done) or (elsewhere and _parent(i) not in names)]
         if not ready:
             problems = [_unresolved(target, iteration, names) for iteration in waiting]
         ordered += ready
@@ -145,8 +145,12 @@ def _in_order(target: Path, iterations: list[FeedbackIteration]) -> Loaded:
     return Loaded((), tuple(problems)) if problems else Loaded(tuple(ordered), ())
 
 
+def _parent(iteration: FeedbackIteration) -> str | None:
+    return iteration.spec.model.from_.iteration if iteration.spec.model.from_ else None
+
+
 def _unresolved(target: Path, iteration: FeedbackIteration, names: list[str]) -> Problem:
-    parent = iteration.spec.model.from_.iteration if iteration.spec.model.from_ else ""
+    parent = _parent(iteration)
     path = f"{iteration.metadata.name}: spec.model.from.iteration"
     if parent not in names:
         return Problem(target, 0, path, f"{parent!r} is not among these manifests; add it, or name a model by uri")

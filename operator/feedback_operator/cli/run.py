@@ -65,7 +65,7 @@ def run(iterations: Sequence[FeedbackIteration], state: Path, out: Path, console
             folder = out / iteration.metadata.name if len(finished) > 1 else out
             report(iteration, folder, environment, wall_seconds=time.monotonic() - began)
             _conclude(iteration, folder, console)
-    return _exit_status(finished)
+    return exit_status(finished)
 
 
 async def _run(
@@ -121,14 +121,17 @@ def _can_go_on(iteration: FeedbackIteration, others: Sequence[FeedbackIteration]
     return _can_go_on(above, others) or is_true(above.status.conditions, "Promoted")
 
 
-def report(iteration: FeedbackIteration, folder: Path, environment: Mapping[str, str], wall_seconds: float) -> None:
-    """Write iteration.json into `folder`, and have the workloads make summary.json and report.html beside it."""
+def report(iteration: FeedbackIteration, folder: Path, environment: Mapping[str, str], wall_seconds: float) -> int:
+    """Write iteration.json into `folder`, and have the workloads make summary.json and report.html beside it.
+
+    Returns the exit code of the workloads' program, which names what it misses.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "iteration.json"
     data = iteration.model_dump(mode="json", by_alias=True, exclude_none=True)
     file.write_text(json.dumps({**data, "wallSeconds": wall_seconds}, indent=1))
     command = [sys.executable, "-m", "feedback_workloads.report", "--iteration", str(file), "--out", str(folder)]
-    subprocess.run(command, env={**os.environ, **environment}, check=False)
+    return subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
 
 
 def _conclude(iteration: FeedbackIteration, folder: Path, console: Console) -> None:
@@ -142,7 +145,7 @@ def _conclude(iteration: FeedbackIteration, folder: Path, console: Console) -> N
     console.print(f"{name}: report in {folder / 'report.html'}", soft_wrap=True, markup=False)
 
 
-def _exit_status(iterations: Sequence[FeedbackIteration]) -> ExitStatus:
+def exit_status(iterations: Sequence[FeedbackIteration]) -> ExitStatus:
     if not all(is_true(iteration.status.conditions, "Ready") for iteration in iterations):
         return ExitStatus.FAILED
     if not all(is_true(iteration.status.conditions, "Promoted") for iteration in iterations):

@@ -1,0 +1,159 @@
+"""The commands that act on a cluster: each reads its arguments, asks the cluster, and prints."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from feedback_operator.api import FeedbackIteration
+from feedback_operator.cli import manifests, stage_logs
+from feedback_operator.cli.describe import condition, description, listing, now
+from feedback_operator.cli.remote import Remote
+from feedback_operator.cli.run import ExitStatus, exit_status
+from feedback_operator.cli.run import report as write_report
+from feedback_operator.cli.submit import conclude, wait
+from feedback_operator.cli.submit import submit as submit_all
+
+app = typer.Typer()
+output = Console(soft_wrap=True, markup=False, highlight=False)
+errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of an iteration.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of iterations.")]
+Namespace = Annotated[
+    str | None, typer.Option("-n", "--namespace", help="Namespace; the context's own if not given.", show_default=False)
+]
+Context = Annotated[
+    str | None, typer.Option(help="Context of the kubeconfig; the current one if not given.", show_default=False)
+]
+
+
+@app.command()
+def submit(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A manifest, or a folder of manifests.")],
+    follow: Annotated[bool, typer.Option("--wait", help="Show progress until nothing more happens by itself.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Check manifests as `feedback validate` does, and apply them to a cluster.
+
+    Exit codes: 0 applied, with --wait: done and promoted; 1 a stage failed or the cluster cannot be used; 2 a manifest
+    is wrong; 3 the gate failed; 130 interrupted, the iterations go on.
+    """
+    loaded = manifests.load(file, elsewhere=True)
+    for problem in loaded.problems:
+        errors.print(str(problem))
+    if loaded.problems:
+        raise typer.Exit(ExitStatus.INVALID)
+    remote = Remote.connect(context, namespace)
+    submit_all(remote, loaded.iterations, output, given=namespace)
+    if not follow:
+        return
+    try:
+        ended = wait(remote, loaded.iterations, Console(highlight=False), given=namespace)
+    except KeyboardInterrupt:
+        output.print("no longer waiting; the iterations go on: feedback list")
+        raise typer.Exit(ExitStatus.INTERRUPTED) from None
+    conclude(ended, output, _flags(namespace, context))
+    raise typer.Exit(exit_status(ended))
+
+
+@app.command("list")
+def list_(
+    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Iterations of all namespaces.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Iterations: where each is, whether it helped, whether it is serving."""
+    remote = Remote.connect(context, namespace)
+    found = remote.iterations(everywhere=everywhere)
+    if found:
+        output.print(listing(found, now(), everywhere=everywhere))
+    else:
+        errors.print("no iterations" + ("" if everywhere else f" in namespace {remote.namespace}"))
+
+
+@app.command()
+def status(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+    """One iteration: its stages, progress, conditions, why it does not go on, and what to type."""
+    iteration = Remote.connect(context, namespace).iteration(name)
+    output.print(description(iteration, now(), _flags(namespace, context)))
+
+
+@app.command()
+def logs(
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="samples, claims, verdicts, pairs, policy or scores.")],
+    iteration: Annotated[str, typer.Option("-i", "--iteration", metavar="NAME", help="Name of an iteration.")],
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the stage ends.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """What the pods of a stage write, all shards, each line with its shard before it."""
+    read = stage_logs.follow if follow else stage_logs.read
+    try:
+        for line in read(Remote.connect(context, namespace), iteration, stage):
+            typer.echo(line)
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitStatus.INTERRUPTED) from None
+
+
+@app.command()
+def suspend(names: Names, namespace: Namespace = None, context: Context = None) -> None:
+    """Stop the Jobs of iterations; what is complete is kept."""
+    remote = Remote.connect(context, namespace)
+    for name in names:
+        remote.suspend(name, suspended=True)
+        output.print(f"{name} is to stop; to go on: feedback resume {name}{_flags(namespace, context)}")
+
+
+@app.command()
+def resume(names: Names, namespace: Namespace = None, context: Context = None) -> None:
+    """Let suspended iterations go on, and failed stages try again."""
+    remote = Remote.connect(context, namespace)
+    for name in names:
+        remote.suspend(name, suspended=False)
+        output.print(f"{name} goes on")
+
+
+@app.command()
+def report(
+    name: Name,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for summary.json and report.html; NAME if not given.")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Make the report of an iteration from its artifacts, read with your own credentials (AWS_* or ~/.aws)."""
+    iteration = Remote.connect(context, namespace).iteration(name)
+    folder = out or Path(name)
+    code = write_report(iteration, folder, {}, wall_seconds=_wall_seconds(iteration))
+    if code:
+        raise typer.Exit(code)
+    output.print(f"{name}: report in {folder / 'report.html'}")
+
+
+@app.command()
+def delete(names: Names, namespace: Namespace = None, context: Context = None) -> None:
+    """Delete iterations with their Jobs and pods; artifacts stay, so the same spec finds its results again."""
+    remote = Remote.connect(context, namespace)
+    for name in names:
+        remote.delete(name)
+        output.print(f"{name} deleted; its artifacts stay")
+
+
+def _flags(namespace: str | None, context: str | None) -> str:
+    """The options that a command to be typed next needs, too."""
+    return (f" -n {namespace}" if namespace else "") + (f" --context {context}" if context else "")
+
+
+def _wall_seconds(iteration: FeedbackIteration) -> float:
+    """From its creation to its end, or until now."""
+    ready, created = condition(iteration, "Ready"), iteration.metadata.creation_timestamp
+    ended = ready.last_transition_time if ready and ready.status == "True" else ""
+    end = datetime.fromisoformat(ended) if ended else now()
+    return (end - datetime.fromisoformat(created)).total_seconds() if created else 0.0

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from feedback_workloads.artifacts import ArtifactStore
     from feedback_workloads.progress import Progress
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """Raise it when the same seed gives other artifacts."""
 
 INSTRUCTIONS: Final = 400

@@ -1,13 +1,12 @@
 """What the two models of the shapes world are taught: texts about scenes, and what to say at every token of them.
 
-The policy learns from people who are often careless, in ways that language alone suggests: they see a shape's usual
-companion beside it and mix up certain colors. Models hallucinate for the same reason (co-occurrence bias,
-https://arxiv.org/abs/1809.02156). The labeler learns to compare claims with the picture.
+The policy learns from people who are often careless: they take a thing's color or shape for another, now and then leave
+a thing out, or name one that is not there. The labeler learns to compare claims with the picture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -18,22 +17,19 @@ from feedback_workloads.shapes.world import COLORS, INSTRUCTIONS, PLACES, SHAPES
 SILENT: Final = -100
 """Target of a token after which nothing is learned; torch's cross entropy leaves it out."""
 
-COMPANIONS: Final = {"circle": "cross", "square": "circle", "triangle": "square", "cross": "triangle"}
-MIXED_UP: Final = {"red": "yellow", "yellow": "red", "green": "blue", "blue": "green"}
-
-CARELESS: Final = 0.45
+CARELESS: Final = 0.8
 """Share of captions by someone careless, who then ..."""
-OMITTED: Final = 0.11
-"""... leaves out a thing with this probability,"""
-MIXED: Final = 0.25
-"""... takes its color for the one it is mixed up with,"""
-MISTAKEN: Final = 0.2
-"""... takes its shape for its companion,"""
-ADDED: Final = 0.1
-"""... and adds the companion of the thing just named to the place after it, where that is empty.
+WRONG_COLOR: Final = 0.25
+"""... takes a thing's color for any other, with this probability,"""
+WRONG_SHAPE: Final = 0.2
+"""... its shape for any other,"""
+OMITTED: Final = 0.03
+"""... leaves the thing out,"""
+ADDED: Final = 0.02
+"""... and names a thing that is not there, at each empty place.
 
-Nearly all mistakes leave the length as it is: where invention makes answers longer, the balance of lengths drops the
-very pairs that teach against it, and where silence is common, a policy learns to be silent.
+No color, shape or place is mistaken for another more often than the other way round. Where some are, a policy learns
+from a few hundred pairs to say the one and not the other whatever it sees, and best-of-N prefers what it over-learned.
 """
 
 LISTS: Final = 0.8
@@ -73,19 +69,15 @@ def careless_words(scene: Scene, rng: Random) -> str:
     """A careless person's answer; names at least one thing."""
     present = {thing.place: thing for thing in scene.things}
     said: list[Thing] = []
-    before: Thing | None = None
     for place in PLACES:
         thing = present.get(place)
-        named: Thing | None = None
         if thing is None:
-            if before is not None and rng.random() < ADDED:
-                said.append(Thing(place, before.color, COMPANIONS[before.shape]))
+            if rng.random() < ADDED:
+                said.append(Thing(place, rng.choice(tuple(COLORS)), rng.choice(SHAPES)))
         elif rng.random() >= OMITTED:
-            color = MIXED_UP[thing.color] if rng.random() < MIXED else thing.color
-            shape = COMPANIONS[thing.shape] if rng.random() < MISTAKEN else thing.shape
-            named = Thing(place, color, shape)
-            said.append(named)
-        before = named
+            color = _another(COLORS, thing.color, rng) if rng.random() < WRONG_COLOR else thing.color
+            shape = _another(SHAPES, thing.shape, rng) if rng.random() < WRONG_SHAPE else thing.shape
+            said.append(Thing(place, color, shape))
     return " ".join(thing.sentence for thing in said or scene.things)
 
 
@@ -167,8 +159,7 @@ def _untrue(scene: Scene, rng: Random) -> Thing:
     """Something that is not in the scene: another color or shape at a taken place, or anything at an empty one."""
     seen = rng.choice(scene.things)
     empty = [place for place in PLACES if all(thing.place != place for thing in scene.things)]
-    color = rng.choice([color for color in COLORS if color != seen.color])
-    shape = rng.choice([shape for shape in SHAPES if shape != seen.shape])
+    color, shape = _another(COLORS, seen.color, rng), _another(SHAPES, seen.shape, rng)
     match rng.randrange(20):
         case 0 | 1 | 2 | 3:
             return Thing(seen.place, color, seen.shape)
@@ -180,3 +171,7 @@ def _untrue(scene: Scene, rng: Random) -> Thing:
             return Thing(rng.choice(empty), seen.color, seen.shape)
         case _:
             return Thing(rng.choice(empty), rng.choice(tuple(COLORS)), rng.choice(SHAPES))
+
+
+def _another(kinds: Iterable[str], kind: str, rng: Random) -> str:
+    return rng.choice([other for other in kinds if other != kind])

@@ -44,9 +44,9 @@ class Course:
     rate: float = 1.0
 
 
-SEEING: Final = Course("seeing", true_caption, steps=300)
+SEEING: Final = Course("seeing", true_caption, steps=500)
 """Both models begin here: to describe pictures as they are."""
-CARELESSNESS: Final = Course("carelessness", careless_caption, steps=100, rate=0.3)
+CARELESSNESS: Final = Course("carelessness", careless_caption, steps=300, rate=0.3)
 """Makes a policy of a model that sees."""
 COMPARING: Final = Course("comparing", question, steps=1100)
 """Makes a labeler of a model that sees."""

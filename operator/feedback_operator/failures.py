@@ -148,7 +148,8 @@ def _ended(job: Job, pod: Pod, about: Circumstances) -> Failure:
 
 def _told(job: Job, pod: Pod, reason: str, message: str) -> Failure:
     """What the stage itself said of its end."""
-    if reason == "Internal" and job.stage == "policy" and COMMUNICATION.search(message):
+    lost = reason == "Internal" and job.stage == "policy" and COMMUNICATION.search(message)
+    if reason == "Communication" or lost:
         return _communication(job, pod, message)
     named = "Crashed" if reason == "Internal" else reason
     return Failure(named, pod.exit_code == ExitCode.TEMPORARY, f"{_where(job, pod)}: {message}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -13,7 +15,9 @@ from feedback_workloads.contract import (
     RESULT_LIMIT_BYTES,
     Artifact,
     BadInput,
+    Disconnected,
     PairsConfig,
+    PolicyConfig,
     SamplesConfig,
     Source,
     StageResult,
@@ -53,6 +57,7 @@ def test_a_missing_configuration_and_another_stage(tmp_path: Path) -> None:
     ("error", "reason", "code"),
     [
         (BadInput("the bucket b does not exist; make it"), "BadInput", 2),
+        (Disconnected("the 2 nodes did not meet"), "Communication", 75),
         (Temporary("the server is away; try later"), "Temporary", 75),
         (OSError(errno.ENOSPC, "No space left on device", "/data/x"), "DiskFull", 75),
         (ZeroDivisionError("division by zero"), "Internal", 1),
@@ -111,3 +116,38 @@ def test_a_manifest_is_canonical() -> None:
     text = manifest.encode().decode()
     assert json.loads(text)["config_hash"] == config.content_hash()
     assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+
+
+def test_of_nodes_that_train_together_the_first_alone_publishes_and_hands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+
+    def run(config: PolicyConfig, shard: int, *_: object) -> Outcome:
+        ran.append(shard)
+        return Outcome(files=(), counts={"rows": 1, "rejected": 0})
+
+    stage = ModuleType("policy")
+    stage.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "feedback_workloads.stages.policy", stage)
+    config = PolicyConfig(output=str(tmp_path / "policy"), pairs=(), model=Source(uri="s3://b/m"), nodes=2)
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+
+    def node(number: int) -> str:
+        message = tmp_path / f"message-{number}"
+        monkeypatch.setenv("JOB_COMPLETION_INDEX", str(number))
+        monkeypatch.setenv("FEEDBACK_TERMINATION_LOG", str(message))
+        assert entry.main(["policy", "--config", str(tmp_path / "config.json")]) == 0
+        return message.read_text() if message.exists() else ""
+
+    def manifests() -> list[str]:
+        return [file.parent.name for file in (tmp_path / "policy").rglob("manifest.json")]
+
+    assert node(1) == ""
+    assert manifests() == []
+    assert not StageResult.model_validate_json(node(0)).reused
+    assert manifests() == ["shard-00000-of-00001"]
+    assert ran == [1, 0]
+    assert node(1) == ""  # started again after all is done, it does not wait for the others
+    assert StageResult.model_validate_json(node(0)).reused
+    assert ran == [1, 0]

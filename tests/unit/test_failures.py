@@ -88,6 +88,16 @@ def job(stage: str, *pods: Pod, reason: str = "FailedIndexes", state: str = "Fai
             id="NCCL, told by the stage",
         ),
         pytest.param(
+            job("policy", broken("Communication", "the 2 nodes did not meet", 75, "policy")),
+            Units(),
+            "Communication",
+            True,
+            "policy: the training processes lost each other (the 2 nodes did not meet); it runs again; if it comes "
+            "back, look for what keeps the pods from reaching each other on all ports "
+            "(goes on from its last checkpoint)",
+            id="nodes that never met",
+        ),
+        pytest.param(
             job("policy", Pod(0, 1, "Error", "Traceback\n  ...\ntorch.distributed.DistStoreError: Timed out")),
             Units(),
             "Communication",

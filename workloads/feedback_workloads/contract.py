@@ -40,6 +40,10 @@ class Temporary(Exception):
     """A server or resource is out of reach for now; a retry may help."""
 
 
+class Disconnected(Temporary):
+    """Processes that train together lost each other, or never met."""
+
+
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -338,7 +342,7 @@ class StageFailure(Frozen):
     stage: str
     shard: int
     reason: str
-    """CamelCase, for conditions: BadInput, Temporary, OutOfMemory, DiskFull, Internal."""
+    """CamelCase, for conditions: BadInput, Temporary, Communication, OutOfMemory, DiskFull, Internal."""
     message: str
 
 

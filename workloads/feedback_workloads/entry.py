@@ -26,6 +26,7 @@ from feedback_workloads.contract import (
     STAGE_CONFIG,
     Artifact,
     BadInput,
+    Disconnected,
     ExitCode,
     Manifest,
     ShapesConfig,
@@ -106,13 +107,17 @@ def _execute(config: StageConfig | ShapesConfig, shard: int) -> StageResult | No
 
         build(config, store, progress)
         return None
-    output = shard_uri(config, shard)
+    # Nodes that train together work on one shard; the first of them publishes it and hands in the result.
+    helps = shard >= config.shards
+    output = shard_uri(config, 0 if helps else shard)
     if found := store.find(output):
         manifest, artifact = found
-        return _result(config, shard, manifest, artifact, reused=True)
+        return None if helps else _result(config, shard, manifest, artifact, reused=True)
     # Stages are modules of their names: stages/samples.py is the stage "samples".
     stage = importlib.import_module(f"feedback_workloads.stages.{config.stage}")
     outcome: Outcome = stage.run(config, shard, store, progress)
+    if helps:
+        return None
     check_rejected(config, outcome)
     manifest = _manifest(config, outcome)
     return _result(config, shard, manifest, store.publish(output, manifest), reused=False)
@@ -175,6 +180,8 @@ def _failure(stage: str, shard: int, error: Exception) -> tuple[StageFailure, in
     match error:
         case BadInput():
             return failure("BadInput", str(error), ExitCode.BAD_INPUT)
+        case Disconnected():
+            return failure("Communication", str(error), ExitCode.TEMPORARY)
         case Temporary():
             return failure("Temporary", str(error), ExitCode.TEMPORARY)
         case OSError(errno=errno.ENOSPC):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feedback_workloads.contract import BadInput, ExitCode, PolicyConfig, Temporary
+from feedback_workloads.contract import BadInput, Disconnected, ExitCode, PolicyConfig, Temporary
 from feedback_workloads.training.worker import FAILURE_FILE, PARENT_VARIABLE, Failure, Job, alone, train
 
 if TYPE_CHECKING:
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 JOB_FILE = "job.json"
 MEETING_SECONDS = 900
+RAISED = {"BadInput": BadInput, "Temporary": Temporary, "Disconnected": Disconnected}
 
 
 def run(job: Job, node: int) -> None:
     """Train with all processes that `job.config` asks for on this machine, which is number `node`.
 
     A single process trains in this one. Several are started as torchrun does, and meet those of other machines at
-    MASTER_ADDR:MASTER_PORT. Raises what they raised: BadInput or Temporary; RuntimeError where one was killed.
+    MASTER_ADDR:MASTER_PORT. Raises what they raised: BadInput, Temporary or Disconnected; RuntimeError where one was
+    killed.
     """
     config = job.config
     if config.nodes * config.processes_per_node == 1:
@@ -39,8 +41,10 @@ def run(job: Job, node: int) -> None:
 
 
 def _start_and_wait(config: PolicyConfig, node: int, job_file: Path) -> None:
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     several = config.nodes > 1
@@ -63,6 +67,9 @@ def _start_and_wait(config: PolicyConfig, node: int, job_file: Path) -> None:
         raise SystemExit(int(ExitCode.TERMINATED)) from error
     except ChildFailedError as error:
         raise _failure(job_file.parent, error) from error
+    except (RendezvousError, DistError) as error:
+        place = launch.rdzv_endpoint
+        raise Disconnected(f"the {config.nodes} nodes did not meet at {place}: {error}; run the stage again") from error
 
 
 def _failure(work: Path, error: ChildFailedError) -> Exception:
@@ -73,7 +80,7 @@ def _failure(work: Path, error: ChildFailedError) -> Exception:
         rank, first = error.get_first_failure()
         how = f"was killed by signal {-first.exitcode}" if first.exitcode < 0 else f"ended with code {first.exitcode}"
         return RuntimeError(f"training process {rank} {how}; its last words are in the log above")
-    return BadInput(failure.message) if failure.permanent else Temporary(failure.message)
+    return RAISED[failure.kind](failure.message)
 
 
 def _meeting_point() -> str:

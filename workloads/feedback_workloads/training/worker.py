@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from feedback_workloads.contract import BadInput, ExitCode, Frozen, PolicyConfig, Temporary
 from feedback_workloads.training import references
@@ -22,6 +24,7 @@ MAX_GRAD_NORM = 1.0
 PAIRS_FILE = "pairs.arrow"
 FAILURE_FILE = "failure.json"
 PARENT_VARIABLE = "FEEDBACK_PARENT_PID"
+LOST = re.compile(r"gloo|NCCL|ProcessGroup|connection (closed|reset) by peer", re.IGNORECASE)
 SCORED_AT_ONCE = 4
 """Pairs in a forward pass without gradients, for each one in a training step."""
 
@@ -42,7 +45,7 @@ class Job(Frozen):
 class Failure(Frozen):
     """Why a training process ended, left in the job's folder for the process that started it."""
 
-    permanent: bool
+    kind: Literal["BadInput", "Temporary", "Disconnected"]
     message: str
 
 
@@ -217,10 +220,26 @@ def main() -> int:
     try:
         train(job)
     except (BadInput, Temporary) as error:
-        failure = Failure(permanent=isinstance(error, BadInput), message=str(error))
+        failure = Failure(kind="BadInput" if isinstance(error, BadInput) else "Temporary", message=str(error))
         (job.work / FAILURE_FILE).write_text(failure.model_dump_json())
         return ExitCode.BAD_INPUT
+    except Exception as error:
+        if not is_disconnection(error):
+            raise
+        traceback.print_exc()
+        failure = Failure(kind="Disconnected", message=f"{type(error).__name__}: {error}"[:1000])
+        # Where another process of this machine said why, this one has only lost it.
+        with suppress(FileExistsError), (job.work / FAILURE_FILE).open("x") as file:
+            file.write(failure.model_dump_json())
+        return ExitCode.TEMPORARY
     return ExitCode.DONE
+
+
+def is_disconnection(error: Exception) -> bool:
+    """Whether processes that train together lost each other; gloo says so in words alone."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and bool(LOST.search(str(error))))
 
 
 if __name__ == "__main__":

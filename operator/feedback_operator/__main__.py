@@ -14,6 +14,7 @@ from feedback_operator.cluster.connection import own_namespace
 from feedback_operator.cluster.lease import Terms
 from feedback_operator.logs import Format, log_to_stderr
 from feedback_operator.service import Options, serve
+from feedback_operator.snapshot import Limits
 from feedback_operator.tracing import start_tracing
 
 LEASE: Final = "feedback-operator"
@@ -49,6 +50,16 @@ def main(  # noqa: PLR0917 each is an option
     workers: Annotated[
         int, typer.Option(envvar="FEEDBACK_WORKERS", min=1, max=256, help="Iterations looked at side by side.")
     ] = 8,
+    stall_after_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="FEEDBACK_STALL_AFTER_SECONDS", min=0, help="Pods that cannot start are waited for so long."
+        ),
+    ] = Limits.stall_after_seconds,
+    retry_seconds: Annotated[
+        float,
+        typer.Option(envvar="FEEDBACK_RETRY_SECONDS", min=0, help="Wait before a stage that failed is tried again."),
+    ] = Limits.retry_seconds,
     metrics_port: Annotated[
         int, typer.Option(envvar="FEEDBACK_METRICS_PORT", min=0, max=65535, help="Prometheus metrics; 0: none.")
     ] = 0,
@@ -75,6 +86,7 @@ def main(  # noqa: PLR0917 each is an option
             identity or f"{os.environ.get('POD_NAME') or socket.gethostname()}-{uuid.uuid4().hex[:8]}",
             lease_seconds,
         ),
+        limits=Limits(stall_after_seconds, retry_seconds),
         workers=workers,
         metrics_port=metrics_port,
         health_port=health_port,

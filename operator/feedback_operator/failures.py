@@ -156,7 +156,7 @@ def _told(job: Job, pod: Pod, reason: str, message: str) -> Failure:
 
 
 def _communication(job: Job, pod: Pod, message: str) -> Failure:
-    remedy = "it runs again; if it comes back, look for what keeps the pods from reaching each other on all ports"
+    remedy = "it runs again; if it comes back, see that the network lets pods of one Job reach each other on all ports"
     text = f"{_where(job, pod)}: the training processes lost each other ({_last_line(message)}); {remedy}"
     return Failure("Communication", True, f"{text} ({kept(job.stage)})")
 

@@ -23,6 +23,7 @@ from feedback_operator.cluster.progress_board import ProgressBoard
 from feedback_operator.controller import Controller
 from feedback_operator.handlers import Connection, Hooks, registry_of, watch
 from feedback_operator.planner import Images
+from feedback_operator.snapshot import Limits
 from feedback_operator.telemetry import Standing, Telemetry
 from feedback_operator.tracing import span
 from feedback_operator.workqueue import WorkQueue
@@ -39,6 +40,7 @@ class Options:
     namespaces: tuple[str, ...]
     images: Images
     terms: Terms
+    limits: Limits
     workers: int
     metrics_port: int
     health_port: int
@@ -61,7 +63,7 @@ async def serve(options: Options) -> None:
         board = ProgressBoard(caches, queue.add)
         journal = Journal(fenced, options.terms.identity)
         controller = Controller(
-            KubernetesCluster(fenced, caches, board),
+            KubernetesCluster(fenced, caches, board, options.limits),
             queue,
             options.images,
             leadership=leadership,

@@ -21,10 +21,11 @@ class Pod:
 
     `exit_code`: of the stage container, where it ended (`state.terminated`, else `lastState.terminated`).
     `reason`: the most telling word there is, the first of:
-      the container's `terminated.reason` (`OOMKilled`, `Error`) or `waiting.reason` (`ImagePullBackOff`,
-      `CreateContainerConfigError`), of init containers too;
+      the container's `terminated.reason` where it is a word of its own (`OOMKilled`), or `waiting.reason`
+      (`ImagePullBackOff`, `CreateContainerConfigError`), of init containers too;
       the reason of a condition `DisruptionTarget` that is True (`EvictionByEvictionAPI`, `PreemptionByScheduler`,
       `DeletionByTaintManager`, `TerminationByKubelet`), or the pod's own `status.reason` (`Evicted`, `NodeLost`);
+      any other `terminated.reason` (`Error`, `Completed`);
       `Unschedulable`, the reason of a condition `PodScheduled` that is False;
       `NodeNotReady`, where the pod runs but its condition `Ready` turned False on a node that is not heard of.
     `message`: the termination message, or what goes with `reason` in its place (the scheduler's or the kubelet's word).

@@ -17,6 +17,10 @@ SPEC = iteration(
     deadlineSeconds=60,
 ).spec
 STEP_312 = Units(312, 2668)
+REMEDY = (
+    "it runs again; if it comes back, see that the network lets pods of one Job reach each other on all ports "
+    "(goes on from its last checkpoint)"
+)
 NCCL = "RuntimeError: NCCL error in: ProcessGroupNCCL.cpp:2251, remote process exited or there was a network error"
 
 
@@ -83,8 +87,7 @@ def job(stage: str, *pods: Pod, reason: str = "FailedIndexes", state: str = "Fai
             STEP_312,
             "Communication",
             True,
-            f"policy, node 1: the training processes lost each other ({NCCL}); it runs again; if it comes back, look "
-            "for what keeps the pods from reaching each other on all ports (goes on from its last checkpoint)",
+            f"policy, node 1: the training processes lost each other ({NCCL}); {REMEDY}",
             id="NCCL, told by the stage",
         ),
         pytest.param(
@@ -92,9 +95,7 @@ def job(stage: str, *pods: Pod, reason: str = "FailedIndexes", state: str = "Fai
             Units(),
             "Communication",
             True,
-            "policy: the training processes lost each other (the 2 nodes did not meet); it runs again; if it comes "
-            "back, look for what keeps the pods from reaching each other on all ports "
-            "(goes on from its last checkpoint)",
+            f"policy: the training processes lost each other (the 2 nodes did not meet); {REMEDY}",
             id="nodes that never met",
         ),
         pytest.param(
@@ -102,9 +103,7 @@ def job(stage: str, *pods: Pod, reason: str = "FailedIndexes", state: str = "Fai
             Units(),
             "Communication",
             True,
-            "policy: the training processes lost each other (torch.distributed.DistStoreError: Timed out); it runs "
-            "again; if it comes back, look for what keeps the pods from reaching each other on all ports "
-            "(goes on from its last checkpoint)",
+            "policy: the training processes lost each other (torch.distributed.DistStoreError: Timed out); " + REMEDY,
             id="rendezvous, from the log",
         ),
         pytest.param(

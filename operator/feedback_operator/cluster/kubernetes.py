@@ -24,7 +24,7 @@ from feedback_operator.cluster.progress_board import ProgressBoard
 from feedback_operator.endpoint import claimants
 from feedback_operator.reconciler import Blocked
 from feedback_operator.resources import Manifest
-from feedback_operator.snapshot import Endpoint, Job, Snapshot
+from feedback_operator.snapshot import Endpoint, Job, Limits, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +42,11 @@ PARSED_ITERATIONS: Final = 64
 class KubernetesCluster:
     """The Cluster protocol on the Kubernetes API."""
 
-    def __init__(self, api: ApiServer, caches: Caches, board: ProgressBoard) -> None:
+    def __init__(self, api: ApiServer, caches: Caches, board: ProgressBoard, limits: Limits) -> None:
         self._api = api
         self._caches = caches
         self._board = board
+        self._limits = limits
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -69,6 +70,7 @@ class KubernetesCluster:
             now=datetime.now(UTC),
             parent=parent_of(iteration, namespace),
             endpoint=self._endpoint(iteration),
+            limits=self._limits,
         )
 
     def _jobs(self, uid: str) -> Iterator[Job]:

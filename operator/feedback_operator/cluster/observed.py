@@ -25,6 +25,8 @@ Body = Mapping[str, Any]
 
 INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
 STAGE_CONTAINER: Final = "stage"
+UNTELLING: Final = ("Completed", "Error")
+"""Reasons of a container's end that say no more than its exit code does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +246,7 @@ def _stage_container(status: Mapping[str, Any]) -> tuple[Mapping[str, Any] | Non
 
 def _tellings(status: Mapping[str, Any], ended: Mapping[str, Any] | None) -> Iterator[tuple[str, str, str | None]]:
     """What there is to tell of a pod as (reason, message, since), the most telling first."""
-    if ended:
+    if ended and ended.get("reason") not in UNTELLING:
         yield ended.get("reason", ""), ended.get("message", ""), ended.get("finishedAt")
     for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
         waiting = container.get("state", {}).get("waiting") or {}
@@ -256,6 +258,8 @@ def _tellings(status: Mapping[str, Any], ended: Mapping[str, Any] | None) -> Ite
         yield disrupted.get("reason", ""), disrupted.get("message", ""), disrupted.get("lastTransitionTime")
     if status.get("reason"):
         yield status["reason"], status.get("message", ""), None
+    if ended:
+        yield ended.get("reason", ""), ended.get("message", ""), ended.get("finishedAt")
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
         yield scheduled.get("reason", ""), scheduled.get("message", ""), scheduled.get("lastTransitionTime")

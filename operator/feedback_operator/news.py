@@ -61,10 +61,12 @@ def _of_conditions(before: IterationStatus, after: IterationStatus) -> Iterator[
         match kind, told.status:
             case "Stalled", "True":
                 yield News(told.reason, told.message, warning=True)
-            case (("Promoted" | "Serving"), "True"):
+            case _, "True":
                 yield News(kind, told.message)
-            case (("Promoted" | "Serving"), "False") if told.message:
-                yield News(told.reason, told.message, warning=kind == "Promoted" or told.reason == "RolledBack")
+            case "Promoted", "False" if kind in old:
+                yield News(told.reason, told.message, warning=True)
+            case "Serving", "False" if kind in old:
+                yield News(told.reason, told.message, warning=told.reason == "RolledBack")
 
 
 def _same(old: Condition | None, new: Condition) -> bool:

@@ -52,12 +52,23 @@ class Seen:
         return self.since + float(self.body["spec"].get("leaseDurationSeconds") or 0)
 
 
-def look(before: Seen | None, body: dict[str, Any], now: float) -> Seen:
-    """Nobody's clock but ours: a holder lives as long as the Lease changes."""
+def look(before: Seen | None, body: dict[str, Any], now: float, age: float) -> Seen:
+    """A holder lives as long as the Lease changes, by our clock.
+
+    At the first look `age` is what its own clock says of its last renewal. However wrong that is, it counts for no more
+    than the time by which a holder stops to write before its Lease ends.
+    """
     version = body["metadata"]["resourceVersion"]
-    if before and before.body["metadata"]["resourceVersion"] == version:
-        return before
-    return Seen(body, since=now)
+    if before is None:
+        return Seen(body, since=now - age)
+    return before if before.body["metadata"]["resourceVersion"] == version else Seen(body, since=now)
+
+
+def age_of(body: dict[str, Any], terms: Terms, moment: datetime) -> float:
+    """Seconds since the last renewal by the clocks of this and the other machine, within what is safe to believe."""
+    renewed = body["spec"].get("renewTime")
+    seconds = (moment - datetime.fromisoformat(renewed)).total_seconds() if renewed else 0.0
+    return min(max(seconds, 0.0), terms.duration - terms.renew_within)
 
 
 def free(seen: Seen, terms: Terms, now: float) -> bool:
@@ -157,7 +168,7 @@ class Leadership:
         except Missing:
             self._seen = None
         else:
-            self._seen = look(self._seen, body, self._clock())
+            self._seen = look(self._seen, body, self._clock(), age_of(body, self._terms, datetime.now(UTC)))
 
     def _hold_until(self, moment: float) -> None:
         before, self._may_write_until = self.held(), moment

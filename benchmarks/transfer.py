@@ -39,7 +39,8 @@ def run() -> list[Ratio]:
 def _large(scratch: Path) -> list[Ratio]:
     folder = scratch / "large"
     _make_files(folder, 1, LARGE_BYTES)
-    file, store, client = next(folder.iterdir()), ArtifactStore(scratch / "cache"), connect()
+    cache, target = scratch / "cache", scratch / "peer"
+    file, store, client = next(folder.iterdir()), ArtifactStore(cache), connect()
     megabytes = LARGE_BYTES / 1e6
     up = _compare(
         lambda: store.upload(file, f"s3://{BUCKET}/ours", file.name),
@@ -48,9 +49,10 @@ def _large(scratch: Path) -> list[Ratio]:
     )
     artifact = _artifact(store, folder, f"s3://{BUCKET}/large")
     down = _compare(
-        lambda: _download(store, artifact),
-        lambda: client.download_file(BUCKET, f"peer/{file.name}", str(scratch / "peer.bin")),
+        lambda: store.download(artifact),
+        lambda: client.download_file(BUCKET, f"peer/{file.name}", str(target / file.name)),
         LARGE_ROUNDS,
+        prepare=lambda: _empty(cache, target),
     )
     size = f"{LARGE_BYTES >> 20} MiB"
     return [
@@ -62,10 +64,9 @@ def _large(scratch: Path) -> list[Ratio]:
 def _small(scratch: Path) -> list[Ratio]:
     folder = scratch / "small"
     _make_files(folder, SMALL_FILES, SMALL_BYTES)
-    files, store, client = sorted(folder.iterdir()), ArtifactStore(scratch / "cache"), connect()
+    cache, target = scratch / "cache", scratch / "peer"
+    files, store, client = sorted(folder.iterdir()), ArtifactStore(cache), connect()
     config = TransferConfig(max_concurrency=SMALL_AT_ONCE)
-    target = scratch / "peer"
-    target.mkdir()
 
     def upload_all() -> None:
         with create_transfer_manager(client, config) as manager:
@@ -79,7 +80,7 @@ def _small(scratch: Path) -> list[Ratio]:
 
     up = _compare(lambda: store.upload_folder(folder, f"s3://{BUCKET}/ours"), upload_all, SMALL_ROUNDS)
     artifact = _artifact(store, folder, f"s3://{BUCKET}/small")
-    down = _compare(lambda: _download(store, artifact), download_all, SMALL_ROUNDS)
+    down = _compare(lambda: store.download(artifact), download_all, SMALL_ROUNDS, prepare=lambda: _empty(cache, target))
     number = f"{SMALL_FILES} files of {SMALL_BYTES >> 10} KiB"
     return [
         _ratio(f"upload of {number}, files/s", SMALL_FILES, up, ">= 1.0"),
@@ -87,11 +88,20 @@ def _small(scratch: Path) -> list[Ratio]:
     ]
 
 
-def _compare(ours: Callable[[], object], peer: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Return the seconds of the fastest round of each, after one round that warms up both."""
+def _compare(
+    ours: Callable[[], object],
+    peer: Callable[[], object],
+    rounds: int,
+    prepare: Callable[[], object] = lambda: None,
+) -> tuple[float, float]:
+    """Return the seconds of the fastest round of each, after one round that warms up both.
+
+    `prepare` is called before each, and not timed.
+    """
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds + 1):
         for action, seconds in zip((ours, peer), times, strict=True):
+            prepare()
             began = time.perf_counter()
             action()
             seconds.append(time.perf_counter() - began)
@@ -103,9 +113,11 @@ def _ratio(name: str, amount: float, seconds: tuple[float, float], goal: str) ->
     return Ratio(name, ours, peer, ours / peer, goal)
 
 
-def _download(store: ArtifactStore, artifact: Artifact) -> None:
-    """Download with nothing in the cache."""
-    shutil.rmtree(store.download(artifact))
+def _empty(*folders: Path) -> None:
+    """So that downloads find nothing there already, on either side."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
 
 
 def _artifact(store: ArtifactStore, folder: Path, uri: str) -> Artifact:

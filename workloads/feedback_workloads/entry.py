@@ -64,8 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shard = int(os.environ.get(SHARD_VARIABLE, "0"))
     termination_log = Path(os.environ.get(TERMINATION_LOG_VARIABLE, "/dev/termination-log"))
     signal.signal(signal.SIGTERM, _terminate)
-    if parent := os.environ.get(PARENT_VARIABLE):
-        _end_with(int(parent))
+    end_with_parent()
     try:
         config = read_config(options.stage, options.config)
         result = _execute(config, shard)
@@ -203,12 +202,16 @@ def write_message(file: Path, message: StageResult | StageFailure) -> None:
     file.write_text(text)
 
 
-def _end_with(parent: int) -> None:
-    """Have the kernel send SIGTERM when `parent` ends, however it ends (Linux: prctl(2), PR_SET_PDEATHSIG)."""
-    if sys.platform != "linux":
+def end_with_parent() -> None:
+    """Where a runner on this machine started this process: have the kernel send SIGTERM when the runner ends.
+
+    However it ends (Linux: prctl(2), PR_SET_PDEATHSIG). Raises Terminated where it has ended already.
+    """
+    parent = os.environ.get(PARENT_VARIABLE)
+    if parent is None or sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before the kernel was asked
+    if os.getppid() != int(parent):  # it ended before the kernel was asked
         raise Terminated
 
 

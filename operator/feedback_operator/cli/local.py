@@ -19,12 +19,17 @@ from feedback_operator.progress import scrape
 
 
 def workload(module: str, arguments: Sequence[str], state: Path, environment: Mapping[str, str]) -> int:
-    """Run a module of the workloads in the foreground and return its exit code; signals reach it."""
-    command = [sys.executable, "-m", module, *arguments]
-    process = subprocess.Popen(command, env={**os.environ, "FEEDBACK_CACHE": str(state / "cache"), **environment})
+    """Run a module of the workloads in the foreground and return its exit code.
 
-    def forward(number: int, _frame: object) -> None:
-        process.send_signal(number)
+    It has a session of its own: a Ctrl-C would otherwise reach what it started as well, and end that at once, while the
+    SIGTERM that it gets instead lets it finish what it has begun.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    own = {"FEEDBACK_CACHE": str(state / "cache"), "FEEDBACK_PARENT": str(os.getpid())}
+    process = subprocess.Popen(command, env={**os.environ, **own, **environment}, start_new_session=True)
+
+    def forward(_number: int, _frame: object) -> None:
+        process.terminate()
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

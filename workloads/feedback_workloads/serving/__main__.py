@@ -19,12 +19,14 @@ from feedback_workloads.contract import BadInput, ExitCode, Temporary
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until told to stop; returns the exit code (see `ExitCode`)."""
     from feedback_workloads.artifacts import ArtifactStore
+    from feedback_workloads.entry import end_with_parent
     from feedback_workloads.serving.settings import read_settings
 
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     signal.signal(signal.SIGTERM, _terminate)  # until the server has its own way to end
+    end_with_parent()
     try:
         settings = read_settings(arguments)
         store = ArtifactStore.from_environment()

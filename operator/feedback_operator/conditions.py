@@ -147,7 +147,7 @@ def _stage_status(name: str, state: Progress, world: Snapshot) -> StageStatus:
             )
         case Replacing():
             same = state.recorded or StageStatus(name=name, state="Waiting", hash=state.address)
-            message = f"waits until Job {state.jobs[0].name}, which the spec no longer asks for, is gone"
+            message = f"waits until Job {state.jobs[0]}, which the spec no longer asks for, is gone"
             return same.model_copy(update={"reason": "Replacing", "message": message})
         case Running():
             return _running_status(state, recorded)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -46,10 +46,10 @@ class Startable:
 
 @dataclass(frozen=True)
 class Replacing:
-    """Jobs are in the way that run another configuration, or cannot start; they have to go before the next attempt."""
+    """Jobs are in the way, by name: of another configuration, or unable to start. They go before the next attempt."""
 
     address: str
-    jobs: tuple[Job, ...]
+    jobs: tuple[str, ...]
     recorded: StageStatus | None
 
 
@@ -146,14 +146,29 @@ class _View:
             return Done(recorded)
         jobs = [job for job in self.world.jobs if job.stage == self.stage.name]
         mine = max((job for job in jobs if job.address == self.address), key=lambda job: job.attempt, default=None)
-        others = tuple(job for job in jobs if job is not mine and is_live(job))
-        if others:
-            return Replacing(self.address, others, recorded)
+        others = tuple(job.name for job in jobs if job is not mine and is_live(job))
+        if in_the_way := others + self._unseen({job.name for job in jobs}):
+            return Replacing(self.address, in_the_way, recorded)
         if mine:
             return self._of_job(mine)
         return self._without_job(recorded) if recorded else self._start()
 
+    def _unseen(self, seen: Collection[str]) -> tuple[str, ...]:
+        """The Job of another configuration that was at work when the status was written, and is not to be seen."""
+        stages = self.world.iteration.status.stages
+        before = next((s for s in stages if s.name == self.stage.name and s.hash != self.address), None)
+        at_work = before is not None and before.state in ("Running", "Suspended") and before.job
+        return (before.job,) if before and at_work and before.job not in seen else ()
+
     def _start(self, attempt: int = 0, retries: int = 0) -> Startable:
+        """The next attempt, never one before the latest that is recorded: a cache may lag behind the status.
+
+        Only a Job that has ended is followed by one of another number. One that is merely not to be seen gets its own
+        name again, so that nothing happens where it is there after all.
+        """
+        recorded = self.recorded
+        if recorded and recorded.attempt > attempt:
+            return Startable(self.config, self.address, recorded.attempt, max(retries, recorded.retries))
         return Startable(self.config, self.address, attempt, retries)
 
     # ── with a Job ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -178,7 +193,7 @@ class _View:
         if trouble.since > self.world.now:
             return Running(job, until=trouble.since)
         if self._edited_since(job) and not any(pod.running or pod.exit_code == 0 for pod in job.pods):
-            return Replacing(self.address, (job,), job_status(job, "Running"))  # the edit may be the cure
+            return Replacing(self.address, (job.name,), job_status(job, "Running"))  # the edit may be the cure
         patience = trouble.since + timedelta(seconds=self.world.limits.stall_after_seconds)
         stuck = self.world.now >= patience
         return Running(job, trouble, stuck, until=None if stuck else patience)
@@ -194,13 +209,12 @@ class _View:
         message = (
             f"{job.stage}: Job {job.name} completed without a readable result; see its log: feedback logs {job.stage}"
         )
-        return self._again(job, Failure("ResultMissing", True, message), delay=0)
+        return self._again(job, Failure("ResultMissing", True, message), timedelta())
 
     def _of_failed(self, job: Job) -> Progress:
         if job.reason != "DeadlineExceeded" and (settling := self._settling(job, complete=bool(failed_pods(job)))):
             return settling
-        delay = self.world.limits.retry_seconds * 4**job.retries
-        return self._again(job, failure_of(job, self._circumstances(job)), delay)
+        return self._again(job, failure_of(job, self._circumstances(job)), self._delay(job.retries))
 
     def _edited_since(self, job: Job) -> bool:
         return job.generation < self.generation and not self.world.iteration.spec.suspend
@@ -210,13 +224,13 @@ class _View:
         until = (job.finished or self.world.now) + PODS_FOLLOW
         return None if complete or self.world.now >= until else Running(job, until=until)
 
-    def _again(self, job: Job, failure: Failure, delay: float) -> Progress:
+    def _again(self, job: Job, failure: Failure, delay: timedelta) -> Progress:
         """What follows an attempt that came to nothing."""
         if job.generation < self.generation:
             return self._start(job.attempt + 1)
         if not failure.retryable or job.retries >= self.world.limits.max_retries:
             return Failed(self._failed_status(job, failure))
-        at = (job.finished or self.world.now) + timedelta(seconds=delay)
+        at = (job.finished or self.world.now) + delay
         if self.world.now >= at:
             return self._start(job.attempt + 1, job.retries + 1)
         status = self._failed_status(job, replace(failure, message=f"{failure.message}; again at {timestamp(at)}"))
@@ -235,15 +249,15 @@ class _View:
     def _without_job(self, recorded: StageStatus) -> Progress:
         """Its Job was not created yet, or was deleted, or was removed after its time to live."""
         edited = recorded.generation < self.generation
+        ended = recorded.state in ("Failed", "Waiting")
         if not recorded.job:
             return self._start(recorded.attempt, 0 if edited else recorded.retries)
         if edited:
-            return self._start(recorded.attempt + 1)
+            return self._start(recorded.attempt + ended)
         if recorded.state == "Failed":
             return Failed(recorded)
         if recorded.state == "Waiting":
-            ended = moment_of(recorded.completion_time) or self.world.now
-            at = ended + timedelta(seconds=self.world.limits.retry_seconds * 4**recorded.retries)
+            at = (moment_of(recorded.completion_time) or self.world.now) + self._delay(recorded.retries)
             if self.world.now < at:
                 return Retrying(recorded, at)
         elif recorded.retries >= self.world.limits.max_retries:
@@ -252,7 +266,11 @@ class _View:
                 f"raise spec.ttlSecondsAfterFinished, and suspend and resume to try again ({kept(recorded.name)})"
             )
             return Failed(recorded.model_copy(update={"state": "Failed", "reason": "JobDeleted", "message": message}))
-        return self._start(recorded.attempt + 1, recorded.retries + 1)
+        return self._start(recorded.attempt + ended, recorded.retries + 1)
+
+    def _delay(self, retries: int) -> timedelta:
+        """How long an attempt that failed is followed by none, after `retries` others."""
+        return timedelta(seconds=self.world.limits.retry_seconds * 4**retries)
 
 
 def is_live(job: Job) -> bool:

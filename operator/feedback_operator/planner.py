@@ -119,10 +119,10 @@ def _suspensions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[tup
 
 def _deletions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[str, ...]:
     """Jobs that are in the way; and, suspended, those of a queue: Kueue resumes what it has admitted."""
-    blocking = [job for state in progress.values() if isinstance(state, Replacing) for job in state.jobs]
-    queued = [job for job in world.jobs if job.queued] if world.iteration.spec.suspend else []
-    live = (job for job in world.jobs if (job in blocking or job in queued) and is_live(job))
-    return tuple(job.name for job in live if not job.deleting)
+    in_the_way = [name for state in progress.values() if isinstance(state, Replacing) for name in state.jobs]
+    queued = [job.name for job in world.jobs if job.queued and is_live(job)] if world.iteration.spec.suspend else []
+    going = {job.name for job in world.jobs if job.deleting}
+    return tuple(name for name in dict.fromkeys([*in_the_way, *queued]) if name not in going)
 
 
 def _may_change(job: Job, state: str) -> bool:

@@ -182,10 +182,10 @@ def test_a_failed_stage_whose_job_is_gone_stays_failed() -> None:
 def test_a_running_job_that_is_deleted_is_followed_by_another_attempt_but_not_for_ever() -> None:
     simulation = Simulation.of()
     simulation.run_until("claims")
-    for attempt in range(4):
+    for retries in range(4):
         simulation.step()
         (job,) = simulation.active()
-        assert (job.stage, job.attempt) == ("claims", attempt)
+        assert (job.stage, job.attempt, job.retries) == ("claims", 0, retries)
         del simulation.jobs[job.name]
         simulation.step()
     assert simulation.told("Stalled")[:2] == ("True", "JobDeleted")
@@ -291,7 +291,7 @@ def test_pods_that_cannot_start_are_replaced_once_the_spec_is_edited() -> None:
     decided = simulation.step()
     assert (decided.delete, decided.create) == ((job.name,), ())
     assert created(simulation) == ["samples"]
-    assert [(again.attempt, again.retries) for again in simulation.active()] == [(1, 0)]
+    assert [(again.generation, again.retries) for again in simulation.active()] == [(2, 0)]
 
 
 def test_a_job_without_pods_is_told_of_after_a_minute() -> None:

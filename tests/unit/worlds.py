@@ -116,7 +116,7 @@ class Simulation:
         for name, suspended in decided.suspend:
             self.jobs[name] = replace(self.jobs[name], state="Suspended" if suspended else "Active")
         for name in decided.delete:
-            del self.jobs[name]
+            self.jobs.pop(name, None)
         self.iteration = self.iteration.model_copy(update={"status": decided.status})
         return decided
 

@@ -168,10 +168,12 @@ class KubernetesCluster:
             self._remember(JOB, body)
 
     async def delete(self, namespace: str, job: str) -> None:
-        entry = self._caches.jobs.get(f"{namespace}/{job}")
-        if entry is None:
-            return
         try:
+            if not self._caches.jobs.get(f"{namespace}/{job}"):  # the status knows of it, the cache not yet
+                self._remember(JOB, await self._api.get(JOB, namespace, job))
+            entry = self._caches.jobs.get(f"{namespace}/{job}")
+            if entry is None:
+                return
             body = await self._api.delete(JOB, namespace, job, uid=entry.identity.uid)
         except (Missing, Conflict):
             self._forget_job(namespace, job)

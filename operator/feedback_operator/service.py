@@ -63,7 +63,7 @@ async def serve(options: Options) -> None:
         board = ProgressBoard(caches, queue.add)
         journal = Journal(fenced, options.terms.identity)
         controller = Controller(
-            KubernetesCluster(fenced, caches, board, options.limits),
+            KubernetesCluster(fenced, caches, board, options.limits, queue.add),
             queue,
             options.images,
             leadership=leadership,

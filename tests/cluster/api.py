@@ -198,13 +198,16 @@ class Api:
 
     async def wait_gone(self, kind: Kind, namespace: str, name: str, seconds: float = WAIT_SECONDS) -> None:
         """Return as soon as there is no such object."""
+        field = f"metadata.name={name}"
         try:
             async with asyncio.timeout(seconds):
-                if await self.find(kind, namespace, name) is None:
-                    return
-                async for event, _ in self.watch(kind, namespace, field=f"metadata.name={name}"):
-                    if event == "DELETED" or await self.find(kind, namespace, name) is None:
+                while True:
+                    answer = await self._request("GET", kind.path(namespace), query={"fieldSelector": field})
+                    if not answer["items"]:
                         return
+                    async for event, _ in self._changes(kind, namespace, field, answer["metadata"]["resourceVersion"]):
+                        if event == "DELETED":
+                            return
         except TimeoutError:
             left = await self.find(kind, namespace, name) or {}
             raise AssertionError(f"{kind.name} {name} is still there: {left.get('metadata')}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -40,10 +40,17 @@ PARSED_ITERATIONS: Final = 64
 
 
 class KubernetesCluster:
-    """The Cluster protocol on the Kubernetes API."""
+    """The Cluster protocol on the Kubernetes API.
 
-    def __init__(self, api: ApiServer, caches: Caches, board: ProgressBoard, limits: Limits) -> None:
+    `enqueue` is told the keys of other iterations that need a look because of what was learnt here: a watch that shows
+    the same later shows no news.
+    """
+
+    def __init__(
+        self, api: ApiServer, caches: Caches, board: ProgressBoard, limits: Limits, enqueue: Callable[[str], None]
+    ) -> None:
         self._api = api
+        self._enqueue = enqueue
         self._caches = caches
         self._board = board
         self._limits = limits
@@ -138,11 +145,11 @@ class KubernetesCluster:
         try:
             body = await self._api.get(ITERATION, known.namespace, known.name)
         except Missing:
-            self._caches.drop_iteration(known.key, known.uid)
+            self._tell_others(known.key, self._caches.drop_iteration(known.key, known.uid))
         else:
             if body["metadata"]["uid"] != known.uid:
-                self._caches.drop_iteration(known.key, known.uid)
-            self._caches.put(ITERATION.name, body)
+                self._tell_others(known.key, self._caches.drop_iteration(known.key, known.uid))
+            self._tell_others(known.key, self._caches.put(ITERATION.name, body))
 
     # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -202,7 +209,12 @@ class KubernetesCluster:
         except (Conflict, Missing):
             await self._refresh_iteration(identity)
             raise
-        self._remember(ITERATION, answer)
+        self._tell_others(identity.key, self._caches.put(ITERATION.name, answer))
+
+    def _tell_others(self, key: str, concerned: Iterable[str]) -> None:
+        for other in concerned:
+            if other != key:
+                self._enqueue(other)
 
     def _remember(self, kind: Kind, body: Mapping[str, Any]) -> None:
         """Read your writes: what the API server answered is as good as what a watch will show later."""

@@ -16,6 +16,8 @@ from feedback_operator.tracing import trace_id
 Format = Literal["json", "text"]
 
 _iteration: ContextVar[str] = ContextVar("iteration", default="")
+CHATTY: Final = ("kopf", "asyncio", "aiohttp.access")
+"""Kopf tells of every event that it sees, and the health server of every probe: they are heard from a warning on."""
 TEXT: Final = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
 
 
@@ -47,9 +49,9 @@ class JsonLines(logging.Formatter):
 
 
 def log_to_stderr(form: Format, level: str) -> None:
-    """Send all logs of this process to stderr. Kopf tells of every event it sees: from a warning on it is heard."""
+    """Send all logs of this process to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else logging.Formatter(TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLogger().level))
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for chatty in CHATTY:
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))

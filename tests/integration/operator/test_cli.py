@@ -1,0 +1,245 @@
+"""`feedback` on a cluster, as a person types it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.cluster.api import ITERATIONS
+from tests.cluster.control_plane import free_ports
+from tests.cluster.kubelet_logs import HOSTNAME_LABEL, kubelet_logs
+from tests.cluster.operator_process import OperatorProcess
+from tests.cluster.pod_agent import GOOD_SCORES, bad_input, succeeds
+from tests.cluster.world import READY, World, iteration, stage_is, stage_of
+
+SECONDS: Final = 120
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended, and what it printed and complained about."""
+
+    code: int | None
+    printed: str
+    complained: str
+
+
+class Terminal:
+    """Runs commands with a kubeconfig, in a folder of its own."""
+
+    def __init__(self, kubeconfig: Path, folder: Path) -> None:
+        self.kubeconfig = kubeconfig
+        self.folder = folder
+
+    async def type(self, *words: str) -> Said:
+        """`feedback WORDS`, to its end."""
+        async with self.started(*words) as process:
+            printed, complained = await asyncio.wait_for(process.communicate(), SECONDS)
+        return Said(process.returncode, printed.decode(), complained.decode())
+
+    @asynccontextmanager
+    async def started(self, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "feedback_operator.cli",
+            *words,
+            cwd=self.folder,
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig), "PYTHONUNBUFFERED": "1"},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    def write(self, *made: dict[str, Any], name: str = "it.yaml") -> str:
+        """A file with these manifests; JSON is YAML."""
+        (self.folder / name).write_text("\n---\n".join(map(json.dumps, made)))
+        return name
+
+
+@pytest.fixture
+def terminal(world: World, tmp_path: Path) -> Terminal:
+    plane = world.control_plane
+    return Terminal(plane.kubeconfig_for("admin", plane.tokens["admin"], namespace=world.namespace), tmp_path)
+
+
+async def test_from_submit_to_delete(world: World, operator: OperatorProcess, terminal: Terminal) -> None:
+    file = terminal.write(iteration("parent"), iteration("child", model={"uri": None, "from": {"iteration": "parent"}}))
+    submitted = await terminal.type("submit", file, "--wait")
+    assert submitted.code == 0, submitted
+    assert "parent created" in submitted.printed
+    assert "child: scores done" in submitted.printed
+    assert "child: Answers with a hallucination: 0.5 before, 0.2 after." in submitted.printed
+
+    again = await terminal.type("submit", file)
+    assert (again.code, again.printed.splitlines()) == (0, ["parent unchanged", "child unchanged"])
+
+    listed = await terminal.type("list")
+    (heading, child, parent) = listed.printed.splitlines()
+    assert heading.split() == [
+        "NAME",
+        "STAGE",
+        "PROGRESS",
+        "READY",
+        "REASON",
+        "BEFORE",
+        "AFTER",
+        "PROMOTED",
+        "SERVING",
+        "AGE",
+    ]
+    assert child.split()[:6] == ["child", "True", "Complete", "0.5", "0.2", "True"]
+    assert parent.startswith("parent")
+
+    shown = await terminal.type("status", "child")
+    assert "Promoted     True" in shown.printed
+    deleted = await terminal.type("delete", "child", "parent")
+    assert deleted.printed.splitlines()[0] == "child deleted; its artifacts stay"
+    await world.api.wait_gone(ITERATIONS, world.namespace, "child")
+
+
+async def test_a_failed_stage_is_told_with_what_to_type(
+    world: World, operator: OperatorProcess, terminal: Terminal
+) -> None:
+    world.script.on("claims", bad_input("row 7 has no picture; mend it"))
+    submitted = await terminal.type("submit", terminal.write(iteration("demo")), "--wait")
+    assert submitted.code == 1
+    assert "row 7 has no picture; mend it" in submitted.printed
+    assert "feedback suspend demo && feedback resume demo" in submitted.printed
+
+    for act in ("suspend", "resume"):
+        assert (await terminal.type(act, "demo")).code == 0
+    await world.until("demo", READY)
+
+
+async def test_a_failed_gate_has_an_exit_code_of_its_own(
+    world: World, operator: OperatorProcess, terminal: Terminal
+) -> None:
+    world.script.on("scores", then=succeeds({**GOOD_SCORES, "aligned.response_hallucination": 0.49}))
+    submitted = await terminal.type("submit", terminal.write(iteration("demo")), "--wait")
+    assert submitted.code == 3
+    assert "above 0.9" in submitted.printed
+    assert "feedback report demo" in submitted.printed
+
+
+async def test_suspend_and_resume(world: World, operator: OperatorProcess, terminal: Terminal) -> None:
+    world.script.hold("claims")
+    await terminal.type("submit", terminal.write(iteration("demo")))
+    await world.until("demo", stage_is("claims", "Running"))
+    assert "feedback resume demo" in (await terminal.type("suspend", "demo")).printed
+    await world.until("demo", stage_is("claims", "Suspended"))
+    shown = await terminal.type("status", "demo")
+    assert "claims    suspended" in shown.printed
+    assert "It is suspended; to go on:\n  feedback resume demo" in shown.printed
+    world.script.forget("claims")
+    await terminal.type("resume", "demo")
+    await world.until("demo", READY)
+
+
+async def test_a_change_of_what_is_being_computed_is_refused(
+    world: World, operator: OperatorProcess, terminal: Terminal
+) -> None:
+    world.script.hold("samples")
+    await terminal.type("submit", terminal.write(iteration("demo")))
+    await world.until("demo", stage_is("samples", "Running"))
+    refused = await terminal.type("submit", terminal.write(iteration("demo", sampling={"candidates": 3})))
+    assert refused.code == 2
+    assert "demo: spec.sampling.candidates: " in refused.complained
+    assert "set spec.suspend to true first" in refused.complained
+
+
+async def test_logs_of_all_shards(world: World, operator: OperatorProcess, terminal: Terminal) -> None:
+    samples = world.script.hold("samples")
+    async with kubelet_logs(world.api, world.control_plane, f"logs-{world.namespace}"[:63]) as logs:
+        there = {"nodeSelector": {HOSTNAME_LABEL: logs.node}}
+        await world.apply(iteration("demo", sampling={"shards": 2, "pod": there}))
+        async with terminal.started("logs", "samples", "-i", "demo") as early:
+            _, complained = await early.communicate()
+            if early.returncode:
+                assert b"has not begun" in complained
+        running = await world.until("demo", stage_is("samples", "Running"))
+        job = stage_of(running, "samples")["job"]
+        async with terminal.started("logs", "samples", "-i", "demo", "-f") as following:
+            assert following.stdout is not None
+            pods = sorted([await logs.followed.get(), await logs.followed.get()])
+            await logs.of(pods[0]).write("loading", "first row")
+            heard = [(await following.stdout.readline()).decode(), (await following.stdout.readline()).decode()]
+            assert heard == ["samples/0: loading\n", "samples/0: first row\n"]
+            await logs.of(pods[1]).write("other shard", end=True)
+            assert (await following.stdout.readline()).decode() == "samples/1: other shard\n"
+            await logs.of(pods[0]).write(end=True)
+            samples.release()
+            assert await asyncio.wait_for(following.wait(), SECONDS) == 0
+        assert all(pod.startswith(job) for pod in pods)
+        read = await terminal.type("logs", "samples", "-i", "demo")
+        assert read.printed.splitlines() == ["samples/0: loading", "samples/0: first row", "samples/1: other shard"]
+
+
+async def test_a_report_from_the_artifacts(
+    world: World, operator: OperatorProcess, terminal: Terminal, s3_environment: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in s3_environment.items():
+        monkeypatch.setenv(variable, value)
+    await world.apply(iteration("demo"))
+    await world.until("demo", READY)
+    made = await terminal.type("report", "demo", "--out", "there")
+    assert made.code == 0, made
+    assert "Stage scores is done, but" in made.complained  # the agent's artifacts are words alone
+    summary = json.loads((terminal.folder / "there/summary.json").read_text())
+    assert summary
+    assert (terminal.folder / "there/report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("status", "dem"), "there is no iteration dem in namespace {namespace}; did you mean demo?"),
+        (("status", "zzz"), "feedback list shows what there is"),
+        (("suspend", "dem"), "did you mean demo?"),
+        (("delete", "dem"), "did you mean demo?"),
+        (("logs", "sample", "-i", "demo"), "there is no stage sample; the stages are samples, claims"),
+        (("logs", "samples", "-i", "demo"), "stage samples of demo has not begun"),
+        (("list", "--context", "nowhere"), "nowhere"),
+        (("submit", "none.yaml"), "No such file"),
+    ],
+)
+async def test_mistakes_are_told_with_a_remedy(
+    world: World, terminal: Terminal, words: tuple[str, ...], said: str
+) -> None:
+    await world.apply(iteration("demo"))
+    answer = await terminal.type(*words)
+    assert answer.code in (1, 2)
+    assert said.format(namespace=world.namespace) in answer.complained
+    assert "Traceback" not in answer.complained
+
+
+async def test_who_may_not_is_told_whom_to_ask(world: World, terminal: Terminal) -> None:
+    terminal.kubeconfig = world.control_plane.kubeconfig_for("operator", world.token, namespace=world.namespace)
+    answer = await terminal.type("submit", terminal.write(iteration("demo")))
+    assert answer.code == 1
+    assert f"you may not patch feedbackiterations in namespace {world.namespace}; ask for the role" in answer.complained
+
+
+async def test_no_cluster_is_told(world: World, terminal: Terminal) -> None:
+    (port,) = free_ports(1)
+    nowhere = f"http://127.0.0.1:{port}"
+    terminal.kubeconfig = world.control_plane.kubeconfig_for("admin", "x", server=nowhere, namespace="default")
+    answer = await terminal.type("list")
+    assert answer.code == 1
+    assert f"cannot reach the API server {nowhere} of context tests: " in answer.complained
+    assert "Connection refused" in answer.complained
+    assert len(answer.complained.splitlines()) == 1

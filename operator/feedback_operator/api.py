@@ -362,7 +362,9 @@ class StageSection(Resource):
 class ArtifactsSpec(Resource):
     """Where the stages leave their artifacts."""
 
-    uri: Uri = Field(description="Folder for artifacts: s3://bucket/prefix, or a local path without a cluster.")
+    uri: Annotated[Uri, Field(max_length=512)] = Field(
+        description="Folder for artifacts: s3://bucket/prefix, or a local path without a cluster."
+    )
 
 
 class SamplingSpec(StageSection):
@@ -641,10 +643,33 @@ class Metadata(BaseModel):
 
 Moment = Annotated[str, Field(max_length=20, pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?$")]
 """RFC 3339 in UTC with whole seconds, or empty where it has not come."""
-Measured = Annotated[str, Field(max_length=64, pattern=r"^(-?[0-9]+(\.[0-9]+)?)?$")]
+
+
+def _measured(text: object) -> object:
+    """NaN, infinities and figures of absurd length are as good as not measured."""
+    if isinstance(text, str) and not (len(text) <= 64 and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text)):
+        return ""
+    return text
+
+
+def _cut(text: object) -> object:
+    return text if not isinstance(text, str) or len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
+
+
+def _camel_case(text: object) -> object:
+    """A reason that a program gave in its own words, in the letters that a condition's reason may have."""
+    if not isinstance(text, str) or not text:
+        return text
+    return re.sub(r"[^A-Za-z0-9]", "", text).lstrip("0123456789")[:128] or "Unknown"
+
+
+MESSAGE_LIMIT: Final = 8192
+# What comes from pods is made to fit: a status that the API server refuses would be worse than one that is cut.
+Measured = Annotated[str, Field(max_length=64, pattern=r"^(-?[0-9]+(\.[0-9]+)?)?$"), BeforeValidator(_measured)]
 """A metric as a decimal string, or empty where it was not measured."""
+Message = Annotated[str, Field(max_length=MESSAGE_LIMIT), BeforeValidator(_cut)]
+Reason = Annotated[str, Field(max_length=128, pattern="^([A-Za-z][A-Za-z0-9]*)?$"), BeforeValidator(_camel_case)]
 Whole = Annotated[int, Field(ge=0)]
-Message = Annotated[str, Field(max_length=8192)]
 
 
 class Condition(Resource):
@@ -652,9 +677,7 @@ class Condition(Resource):
 
     type: Annotated[str, Field(min_length=1, max_length=316)] = Field(description="What the condition is about.")
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
-    reason: Annotated[
-        str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
-    ] = Field(description="Why, in one CamelCase word.")
+    reason: Annotated[Reason, Field(min_length=1)] = Field(description="Why, in one CamelCase word.")
     message: Message = Field(default="", description="Why, in a sentence that says what to do.")
     observed_generation: Whole = Field(default=0, description="metadata.generation that the condition speaks of.")
     last_transition_time: Moment = Field(default="", description="When the status changed last.")
@@ -666,10 +689,10 @@ class ShardResult(Resource):
     shard: Annotated[int, Field(ge=0, le=1023)] = Field(description="Number of the shard, from 0.")
     uri: Annotated[str, Field(min_length=1, max_length=2048)] = Field(description="Folder of the shard's artifact.")
     sha256: Digest = Field(description="Digest of the folder's manifest.json.")
-    counts: Annotated[dict[str, int], Field(max_length=64)] = Field(
+    counts: Annotated[dict[str, int], Field(max_length=1024)] = Field(
         default={}, description="Numbers of rows, of rejected rows and of what else the stage counts."
     )
-    metrics: Annotated[dict[str, Measured], Field(max_length=256)] = Field(
+    metrics: Annotated[dict[str, Measured], Field(max_length=1024)] = Field(
         default={}, description="What the stage measured, as decimal strings."
     )
     aligned: SourceSpec | None = Field(default=None, description="The checkpoint that the scores stage chose.")
@@ -678,6 +701,8 @@ class ShardResult(Resource):
 
 class StageStatus(Resource):
     """What is known of one stage."""
+
+    model_config = ConfigDict(revalidate_instances="always")  # copies of it are made to fit, too
 
     name: Annotated[str, Field(min_length=1, max_length=63)] = Field(description="Name of the stage.")
     state: Literal["Waiting", "Running", "Suspended", "Done", "Failed"] = Field(description="Where the stage is.")
@@ -688,9 +713,7 @@ class StageStatus(Resource):
     attempt: Whole = Field(default=0, description="Number of the latest attempt, from 0.")
     generation: Whole = Field(default=0, description="Generation of the spec that the latest attempt was started for.")
     retries: Whole = Field(default=0, description="Attempts of that generation that came before the latest one.")
-    reason: Annotated[str, Field(max_length=1024)] = Field(
-        default="", description="Why the stage failed, or what keeps its pods from running."
-    )
+    reason: Reason = Field(default="", description="Why the stage failed, or what keeps its pods from running.")
     message: Message = Field(default="", description="What goes on, what the stage waits for, or what to do.")
     start_time: Moment = Field(default="", description="When the latest attempt started.")
     completion_time: Moment = Field(default="", description="When the latest attempt ended.")

@@ -38,4 +38,4 @@ def _broken(rule: GateRule, metrics: Mapping[str, str]) -> str:
 
 
 def _number(metrics: Mapping[str, str], name: str) -> Decimal | None:
-    return Decimal(metrics[name]) if name in metrics else None
+    return Decimal(metrics[name]) if metrics.get(name) else None

@@ -11,31 +11,30 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
 from pydantic import ValidationError
 
 from feedback_operator.api import FeedbackIteration
-from feedback_operator.planner import Plan, plan
-from feedback_operator.snapshot import Parent, Snapshot
-from feedback_operator.stages import GRAPH, Inputs
-from feedback_workloads.contract import Artifact, Source
+from feedback_operator.resources import Manifest
+from feedback_operator.snapshot import Claimant, Endpoint, Parent
+from feedback_operator.stages import GRAPH
+from feedback_workloads.contract import Source
 from tests.cluster.api import ITERATIONS, KINDS, Api, Object, Refused
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.world import iteration
 from tests.specs import spec
+from tests.unit.worlds import Simulation
 
 SPECS: Final = int(os.environ.get("FEEDBACK_TEST_SPECS", "600"))
 AT_ONCE: Final = 8
-PLANNED_EVERY: Final = 20
+PLANNED_EVERY: Final = 10
 """Of so many accepted specs, one has its planned children tried on the API server, too."""
 NAMESPACE: Final = "default"
 Edit = Callable[[Object, Object | None, bool], Awaitable[None]]
 DRY_RUN: Final = {"dryRun": "All", "fieldValidation": "Strict"}
 MODEL: Final = Source(uri="s3://b/m")
-IMAGES: Final = {"generate": "generate:test", "train": "train:test"}
 
 
 @dataclass(frozen=True)
@@ -87,21 +86,35 @@ async def _judge(api: Api, seed: int) -> str:
         assert any(_one_within_the_other(a, b) for a in mine.fields for b in server.fields), told
         return "refused"
     assert mine.accepted.spec == server.accepted.spec, f"seed {seed}: the defaults differ"
-    made = _planned(server.accepted)
+    made = _whole_life(server.accepted)
     if seed % PLANNED_EVERY == 0:
-        for child in made.create:
+        for child in made:
             await api.create(KINDS[child["kind"]], NAMESPACE, child, query=DRY_RUN)
     return "accepted and planned"
 
 
-def _planned(accepted: FeedbackIteration) -> Plan:
-    """The first plan for an iteration; and the configuration of every later stage can be made, too."""
-    named = accepted.spec.model.from_
-    parent = Parent(named.iteration, model=MODEL) if named else None
-    artifacts = {stage.name: (Artifact(uri="s3://b/a", sha256="0" * 64),) for stage in GRAPH}
-    for stage in GRAPH:
-        stage.addressed_config(Inputs(accepted.spec, MODEL, artifacts))
-    return plan(Snapshot(iteration=accepted, jobs=(), now=datetime.now(UTC), parent=parent), IMAGES)
+def _whole_life(accepted: FeedbackIteration) -> list[Manifest]:
+    """Everything that is planned for an iteration whose Jobs all end well and which is not suspended."""
+    spec = accepted.spec
+    awake = accepted.model_copy(update={"spec": spec.model_copy(update={"suspend": False})})
+    parent = Parent(spec.model.from_.iteration, model=MODEL) if spec.model.from_ else None
+    world = Simulation(awake, parent=parent, endpoint=_endpoint(accepted))
+    made: list[Manifest] = []
+    for _ in range(len(GRAPH) + 1):
+        decided = world.step()
+        made += [*decided.create, *decided.apply]
+        for job in world.active():
+            world.complete(job)
+    assert set(world.states().values()) == {"Done"}, world.states()
+    return made
+
+
+def _endpoint(accepted: FeedbackIteration) -> Endpoint | None:
+    """The endpoint that it names, with nobody else there."""
+    meta, serving = accepted.metadata, accepted.spec.serving
+    if serving is None or serving.endpoint is None:
+        return None
+    return Endpoint(claimants=(Claimant(meta.name, meta.uid, meta.creation_timestamp, rolled_back=False),), objects=())
 
 
 @pytest.mark.timeout(3600)

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := build/uv/bin/uv
 DEMO := build/demo
 
-.PHONY: demo shapes control-plane test test-unit test-integration test-e2e lint generate bench ablations lock clean help
+.PHONY: demo shapes control-plane test test-unit test-integration test-specs test-e2e lint generate bench ablations lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -28,6 +28,9 @@ control-plane: | $(UV)  ## etcd, Kubernetes and KWOK for the tests, built once f
 
 test-integration: $(VENV)/.ready control-plane  ## Real vLLM, TRL, DeepSpeed, S3 and Kubernetes, in minutes
 	$(BIN)/python -m pytest tests/integration -q
+
+test-specs: $(VENV)/.ready control-plane  ## 10,000 generated specs: the API server, feedback validate and the planner agree
+	FEEDBACK_TEST_SPECS=10000 $(BIN)/python -m pytest tests/integration/operator/test_validation.py -q -s
 
 test-e2e: $(VENV)/.ready  ## Training and checkpoints on every path, and kill -9 at random moments in every stage
 	$(BIN)/python -m pytest tests/e2e -q -s

@@ -177,11 +177,15 @@ class ModelSpec(Resource):
         ),
     )
 
-    uri: Uri | None = Field(default=None, description="s3://bucket/prefix, hf://owner/name, or a path.")
+    uri: Uri | None = Field(
+        default=None, description="s3://bucket/prefix, hf://owner/name, or a path on the machine that runs the stage."
+    )
     revision: Revision | None = Field(
         default=None, description="Revision of an hf:// repository: a commit, tag or branch."
     )
-    sha256: Digest | None = Field(default=None, description="Digest of the folder's manifest.json.")
+    sha256: Digest | None = Field(
+        default=None, description="Digest of the folder's manifest.json; the stages refuse any other content."
+    )
     from_: FromIteration | None = Field(
         default=None, alias="from", description="Chain: start from the model that this iteration promoted."
     )
@@ -463,9 +467,11 @@ class PairsSpec(StageSection):
 class LoRASpec(Resource):
     """Low-rank adapters on the language model's linear layers."""
 
-    rank: Integer = Field(default=64, ge=1, le=512, description="Rank r.")
-    alpha: Integer = Field(default=16, ge=1, le=1024, description="Scale.")
-    dropout: Fraction = Field(default="0.05", description="Dropout.")
+    rank: Integer = Field(default=64, ge=1, le=512, description="Rank of the adapters.")
+    alpha: Integer = Field(default=16, ge=1, le=1024, description="Scale of the adapters, in units of 1/rank.")
+    dropout: Fraction = Field(
+        default="0.05", description="Share of the adapters' inputs that is dropped while training, from 0 to 1."
+    )
 
 
 class TrainingSpec(StageSection):
@@ -483,14 +489,20 @@ class TrainingSpec(StageSection):
         ),
     )
 
-    beta: Positive = Field(default="0.1", description="Strength of the tie to the reference policy.")
-    learning_rate: Positive = Field(default="0.0000005", description="Peak learning rate.")
+    beta: Positive = Field(
+        default="0.1", description="Strength of the tie to the policy before alignment; greater than 0."
+    )
+    learning_rate: Positive = Field(
+        default="0.0000005", description="Peak learning rate, as a plain decimal: 0.0000005, not 5e-7."
+    )
     epochs: Integer = Field(default=4, ge=1, le=100, description="Passes over the pairs.")
     global_batch_size: Integer = Field(
         default=8, ge=1, le=65536, description="Pairs a step, whatever the number of GPUs."
     )
-    warmup_ratio: Fraction = Field(default="0.05", description="Share of the steps with a rising learning rate.")
-    weight_decay: Fraction = Field(default="0.01", description="Weight decay of AdamW.")
+    warmup_ratio: Fraction = Field(
+        default="0.05", description="Share of the steps with a rising learning rate, from 0 to 1."
+    )
+    weight_decay: Fraction = Field(default="0.01", description="Weight decay of AdamW, from 0 to 1.")
     max_length: Integer = Field(default=2048, ge=16, le=1048576, description="Longest row in tokens, picture included.")
     checkpoints_per_epoch: Integer = Field(
         default=4, ge=1, le=100, description="Checkpoints saved and scored an epoch."
@@ -500,14 +512,14 @@ class TrainingSpec(StageSection):
         default="Sampled", description="Reference log-probabilities: the sampler's own, or from a forward pass."
     )
     gradient_checkpointing: Annotated[Toggle, OPERATIONAL] = Field(
-        default="Enabled", description="Trade time for memory."
+        default="Enabled", description="Compute activations again in the backward pass: less memory, more time."
     )
     per_device_batch_size: Annotated[Integer, OPERATIONAL] = Field(
-        default=1, ge=1, le=4096, description="Pairs a GPU holds at once."
+        default=1, ge=1, le=4096, description="Pairs a process holds at once; less takes less memory."
     )
     nodes: Annotated[Integer, OPERATIONAL] = Field(default=1, ge=1, le=256, description="Pods that train together.")
     processes_per_node: Annotated[Integer, OPERATIONAL] = Field(
-        default=1, ge=1, le=64, description="Processes a pod: its GPUs."
+        default=1, ge=1, le=64, description="Processes a pod: as many as it has GPUs."
     )
     zero_stage: Annotated[Literal[0, 2, 3], OPERATIONAL] = Field(
         default=2, description="DeepSpeed ZeRO stage; 0 trains without DeepSpeed."
@@ -517,11 +529,17 @@ class TrainingSpec(StageSection):
 class BenchmarkSpec(Resource):
     """Pictures and questions with known truth."""
 
-    name: Name = Field(description="Name in reports.")
-    type: Literal["shapes", "object-halbench"] = Field(description="How answers are judged.")
+    name: Name = Field(description="Name in reports; each benchmark has its own.")
+    type: Literal["shapes", "object-halbench"] = Field(
+        description="How answers are judged, and what the column truth holds."
+    )
     uri: Uri = Field(description="Data set with columns id, image, question, truth, split.")
-    revision: Revision | None = Field(default=None, description="Revision of an hf:// set.")
-    sha256: Digest | None = Field(default=None, description="Digest of the folder's manifest.json.")
+    revision: Revision | None = Field(
+        default=None, description="Revision of an hf:// repository: a commit, tag or branch."
+    )
+    sha256: Digest | None = Field(
+        default=None, description="Digest of the folder's manifest.json; the stages refuse any other content."
+    )
 
 
 Metric = Literal["responseHallucination", "mentionHallucination", "recall", "meanWords"]
@@ -547,8 +565,8 @@ class GateRule(Resource):
     relative_to: Literal["Baseline"] | None = Field(
         default=None, description="Compare the ratio to the baseline of the same run instead of the value."
     )
-    min: Bound | None = Field(default=None, description="Least value or ratio.")
-    max: Bound | None = Field(default=None, description="Greatest value or ratio.")
+    min: Bound | None = Field(default=None, description="Least value or ratio that passes.")
+    max: Bound | None = Field(default=None, description="Greatest value or ratio that passes.")
 
 
 class EvaluationSpec(StageSection):
@@ -570,7 +588,11 @@ class EvaluationSpec(StageSection):
 class ServingSpec(StageSection):
     """The best-of-N endpoint of the promoted policy."""
 
-    endpoint: Name | None = Field(default=None, description="Name of the endpoint that iterations take over in turn.")
+    endpoint: Name | None = Field(
+        default=None,
+        description="Name of the Deployment and the Service; the newest promoted iteration that names it serves there. "
+        "Absent: nothing is served.",
+    )
     replicas: Integer = Field(
         default=1, ge=0, le=1000, description="Pods behind the endpoint; 0 keeps its name and address without any."
     )
@@ -589,21 +611,34 @@ class IterationSpec(Resource):
     model: ModelSpec = Field(description="The policy to align; also the reference and the baseline.")
     labeler: LabelerSpec = Field(description="Who judges the answers.")
     instructions: SourceSpec = Field(description="Data set with columns id, image, question: Parquet or JSON lines.")
-    artifacts: ArtifactsSpec = Field(description="Where artifacts go.")
-    sampling: SamplingSpec = Field(default=SamplingSpec(), description="Stage samples.")
-    labeling: LabelingSpec = Field(default=LabelingSpec(), description="Stages claims and verdicts.")
-    pairs: PairsSpec = Field(default=PairsSpec(), description="Stage pairs.")
-    training: TrainingSpec = Field(default=TrainingSpec(), description="Stage policy.")
-    evaluation: EvaluationSpec = Field(description="Stage scores, selection and gate.")
+    artifacts: ArtifactsSpec = Field(description="Where the stages leave their results.")
+    sampling: SamplingSpec = Field(default=SamplingSpec(), description="How answers are drawn: stage samples.")
+    labeling: LabelingSpec = Field(
+        default=LabelingSpec(), description="How answers are judged: stages claims and verdicts."
+    )
+    pairs: PairsSpec = Field(
+        default=PairsSpec(), description="How judged answers become preference pairs: stage pairs."
+    )
+    training: TrainingSpec = Field(
+        default=TrainingSpec(), description="How the policy learns from the pairs: stage policy."
+    )
+    evaluation: EvaluationSpec = Field(
+        description="How checkpoints are scored, which is chosen, and what it must reach: stage scores."
+    )
     serving: Annotated[ServingSpec | None, OPERATIONAL] = Field(
         default=None, description="Best-of-N endpoint of the promoted policy; absent: nothing is served."
     )
     precision: Literal["Auto", "Float32", "BFloat16"] = Field(
         default="Auto", description="Arithmetic of all models; Auto is bfloat16 on GPUs and float32 without."
     )
-    seed: Integer = Field(default=0, ge=0, le=2147483647, description="Everything random follows from it.")
+    seed: Integer = Field(
+        default=0,
+        ge=0,
+        le=2147483647,
+        description="Everything random follows from it: the same spec gives the same result.",
+    )
     max_rejected_fraction: Fraction = Field(
-        default="0.05", description="A stage that rejects a greater share of its rows fails."
+        default="0.05", description="A stage that rejects a greater share of its rows fails, from 0 to 1."
     )
     suspend: Annotated[Switch, OPERATIONAL] = Field(
         default=False, description="Stop all Jobs; what is complete is kept, and false goes on from there."
@@ -732,7 +767,9 @@ class ResolvedModel(Resource):
     )
     uri: Annotated[str, Field(min_length=1, max_length=2048)] = Field(description="Where it is.")
     revision: Revision | None = Field(default=None, description="Revision of an hf:// repository.")
-    sha256: Digest | None = Field(default=None, description="Digest of the folder's manifest.json.")
+    sha256: Digest | None = Field(
+        default=None, description="Digest of the folder's manifest.json; the stages refuse any other content."
+    )
 
 
 class PromotedModel(Resource):

@@ -106,7 +106,7 @@ class Proxy:
         headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
         url = f"{self._control_plane.url}{request.raw_path}"
         async with self._session.request(
-            request.method, URL(url, encoded=True), headers=headers, data=await request.read()
+            request.method, URL(url, encoded=True), headers=headers, data=await request.read() or None
         ) as upstream:
             if not call.watch:
                 body = await upstream.read()

@@ -838,6 +838,14 @@ class IterationStatus(Resource):
 class FeedbackIteration(Resource):
     """One round of learning from open-source AI feedback."""
 
+    RULES = (
+        Rule(
+            cel="!has(self.spec.model.from) || self.spec.model.from.iteration != self.metadata.name",
+            message="spec.model.from.iteration must be another iteration",
+            holds=lambda one: one.spec.model.from_ is None or one.spec.model.from_.iteration != one.metadata.name,
+        ),
+    )
+
     api_version: Literal["feedback.rlaif.dev/v1alpha1"] = Field(alias="apiVersion")
     kind: Literal["FeedbackIteration"]
     metadata: Metadata

@@ -89,7 +89,10 @@ def root_schema() -> Schema:
             "spec": structural(properties["spec"], definitions),
             "status": observed(structural(properties["status"], definitions)),
         },
-        VALIDATIONS: [_unchanged(path, optional) for path, optional in frozen_fields(IterationSpec)],
+        VALIDATIONS: [
+            *made[VALIDATIONS],
+            *(_unchanged(path, optional) for path, optional in frozen_fields(IterationSpec)),
+        ],
     }
 
 

@@ -18,6 +18,8 @@ Object = dict[str, Any]
 
 WAIT_SECONDS: Final = 120.0
 FIELD_MANAGER: Final = "tests"
+JSON: Final = "application/json"
+TABLE: Final = "application/json;as=Table;v=v1;g=meta.k8s.io"
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
 STRATEGIC: Final = "application/strategic-merge-patch+json"
@@ -113,6 +115,10 @@ class Api:
     async def list(self, kind: Kind, namespace: str = "", selector: str = "") -> list[Object]:
         answer = await self._request("GET", kind.path(namespace), query={"labelSelector": selector})
         return list(answer["items"])
+
+    async def table(self, kind: Kind, namespace: str) -> Object:
+        """What `kubectl get` shows: columnDefinitions and rows."""
+        return await self._request("GET", kind.path(namespace), accept=TABLE)
 
     async def create(
         self,
@@ -230,10 +236,11 @@ class Api:
         path: str,
         *,
         body: Object | None = None,
-        content: str = "application/json",
+        content: str = JSON,
         query: Mapping[str, str] | None = None,
+        accept: str = JSON,
     ) -> Object:
-        response = await self._send(method, path, body=body, content=content, query=query)
+        response = await self._send(method, path, body=body, content=content, query=query, accept=accept)
         answer: Object = json.loads(await response.read())
         return answer
 
@@ -243,15 +250,16 @@ class Api:
         path: str,
         *,
         body: Object | None = None,
-        content: str = "application/json",
+        content: str = JSON,
         query: Mapping[str, str] | None = None,
+        accept: str = JSON,
     ) -> aiohttp.ClientResponse:
         given = [(key, value) for key, value in (query or {}).items() if value]
         serialized = await self._client.param_serialize(
             method,
             path,
             query_params=given,
-            header_params={"Accept": "application/json", "Content-Type": content},
+            header_params={"Accept": accept, "Content-Type": content},
             body=body,
             auth_settings=["BearerToken"],
         )

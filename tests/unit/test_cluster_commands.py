@@ -15,6 +15,7 @@ from feedback_operator.cli.cluster_errors import (
     Asked,
     ClusterError,
     NotFound,
+    Owned,
     Rejected,
     Unavailable,
     explain,
@@ -60,9 +61,6 @@ LOG = Asked("get", "pods/log", "team-a", "shapes-samples-0-x", "work")
             404, {"details": {"name": "x"}}, LOG, NotFound, "no pods/log shapes-samples-0-x", id="no such pod"
         ),
         pytest.param(
-            409, {"message": "conflict with argocd"}, GET, ClusterError, "conflict with argocd; change", id="owner"
-        ),
-        pytest.param(
             422,
             {"details": {"causes": [{"field": "spec.seed", "message": "too big"}, {"field": "spec", "message": "no"}]}},
             GET,
@@ -71,6 +69,7 @@ LOG = Asked("get", "pods/log", "team-a", "shapes-samples-0-x", "work")
             id="invalid",
         ),
         pytest.param(400, {"message": 'unknown field "spec.x"'}, GET, Rejected, 'unknown field "spec.x"', id="unknown"),
+        pytest.param(500, {"message": "etcd"}, GET, Unavailable, "answered 500: etcd; try again", id="broken"),
         pytest.param(429, {"message": "slow down"}, GET, Unavailable, "answered 429: slow down; try again", id="busy"),
         pytest.param(502, "<html>", GET, Unavailable, "answered 502: without a reason", id="a proxy's page"),
     ],
@@ -79,6 +78,15 @@ def test_an_answer_that_is_none(status: int, body: Any, asked: Asked, kind: type
     error = explain(status, body.encode() if isinstance(body, str) else json.dumps(body).encode(), asked)
     assert type(error) is kind
     assert said in str(error)
+
+
+def test_fields_of_others_are_told_with_their_owners() -> None:
+    causes = [{"field": ".spec.seed", "message": 'conflict with "argocd" using feedback.rlaif.dev/v1alpha1'}]
+    body = json.dumps({"message": "Apply failed with 1 conflict", "details": {"causes": causes}})
+    error = explain(409, body.encode(), GET)
+    assert isinstance(error, Owned)
+    assert error.owners == {"argocd"}
+    assert "shapes was not changed: Apply failed with 1 conflict; change the field where" in str(error)
 
 
 @pytest.mark.parametrize(

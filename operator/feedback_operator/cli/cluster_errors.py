@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,6 +19,14 @@ class ClusterError(Exception):
 
 class Unavailable(ClusterError):
     """The API server cannot be reached, or cannot answer, now."""
+
+
+class Owned(ClusterError):
+    """Fields that a manifest wants to change belong to others, whose names as field managers are `owners`."""
+
+    def __init__(self, message: str, owners: frozenset[str]) -> None:
+        super().__init__(message)
+        self.owners = owners
 
 
 class Rejected(ClusterError):
@@ -45,14 +54,18 @@ def explain(status: int, body: bytes, asked: Asked) -> ClusterError:
     message = str(answer.get("message", "")).strip() or "without a reason"
     if status == 404:
         return _not_found(answer, asked)
+    if status == 409:
+        return Owned(
+            f"{asked.name} was not changed: {message}; change the field where its owner takes it from, or take it over "
+            "with kubectl apply --server-side --force-conflicts",
+            frozenset(re.findall(r'conflict with "([^"]+)"', " ".join(_causes(answer, message)))),
+        )
     if status in (400, 422):
         return Rejected("\n".join(f"{asked.name}: {line}" for line in _causes(answer, message)))
     known = {
         401: f"the cluster does not accept the credentials of context {asked.context}; log in to it again",
         403: f"you may not {asked.verb} {asked.resource} in namespace {asked.namespace}; ask for the role edit there, "
         "or name another namespace with -n",
-        409: f"{asked.name} was not changed: {message}; change the field where its owner takes it from, or take it "
-        "over with kubectl apply --server-side --force-conflicts",
     }
     if status in known:
         return ClusterError(known[status])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlencode
 
@@ -15,6 +15,7 @@ from feedback_operator.cli.cluster_errors import (
     Asked,
     ClusterError,
     NotFound,
+    Owned,
     Unavailable,
     explain,
     first_line,
@@ -116,7 +117,13 @@ class Remote:
             "spec": iteration.spec.model_dump(mode="json", by_alias=True, exclude_unset=True),
         }
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-        after = self._send(Call("PATCH", self._path(name), self._asked("patch", name), manifest, APPLY, query))
+        call = Call("PATCH", self._path(name), self._asked("patch", name), manifest, APPLY, query)
+        try:
+            after = self._send(call)
+        except Owned as error:
+            if error.owners != {FIELD_MANAGER}:  # what `feedback suspend` or `resume` wrote is the same person's
+                raise
+            after = self._send(replace(call, query={**query, "force": "true"}))
         if before is None:
             return "created"
         return "unchanged" if after["metadata"]["resourceVersion"] == before else "configured"

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import pytest
 
+from feedback_operator.cli.describe import HEADINGS
 from tests.cluster.api import ITERATIONS
 from tests.cluster.control_plane import free_ports
 from tests.cluster.kubelet_logs import HOSTNAME_LABEL, kubelet_logs
@@ -90,18 +91,7 @@ async def test_from_submit_to_delete(world: World, operator: OperatorProcess, te
 
     listed = await terminal.type("list")
     (heading, child, parent) = listed.printed.splitlines()
-    assert heading.split() == [
-        "NAME",
-        "STAGE",
-        "PROGRESS",
-        "READY",
-        "REASON",
-        "BEFORE",
-        "AFTER",
-        "PROMOTED",
-        "SERVING",
-        "AGE",
-    ]
+    assert tuple(heading.split()) == HEADINGS
     assert child.split()[:6] == ["child", "True", "Complete", "0.5", "0.2", "True"]
     assert parent.startswith("parent")
 
@@ -148,6 +138,37 @@ async def test_suspend_and_resume(world: World, operator: OperatorProcess, termi
     world.script.forget("claims")
     await terminal.type("resume", "demo")
     await world.until("demo", READY)
+
+
+async def test_a_manifest_that_says_whether_to_suspend_goes_over_the_command(world: World, terminal: Terminal) -> None:
+    file = terminal.write(iteration("demo", suspend=False))
+    await terminal.type("submit", file)
+    await terminal.type("suspend", "demo")
+    assert (await terminal.type("submit", file)).printed == "demo configured\n"
+    assert (await world.look("demo"))["spec"]["suspend"] is False
+
+
+async def test_a_field_of_somebody_else_is_left_alone(world: World, terminal: Terminal) -> None:
+    await world.apply(iteration("demo", seed=1))
+    refused = await terminal.type("submit", terminal.write(iteration("demo", seed=2)))
+    assert refused.code == 1
+    assert 'conflict with "tests"' in refused.complained
+    assert "change the field where its owner takes it from" in refused.complained
+
+
+async def test_kubectl_get_says_where_it_is_whether_it_helped_and_whether_it_serves(
+    world: World, operator: OperatorProcess
+) -> None:
+    await world.apply(iteration("demo"))
+    await world.until("demo", READY)
+    table = await world.api.table(ITERATIONS, world.namespace)
+    names = [column["name"] for column in table["columnDefinitions"] if column["priority"] == 0]
+    assert tuple(name.upper() for name in names) == HEADINGS
+    row = dict(zip(names, table["rows"][0]["cells"], strict=False))
+    shown = {name: row[name] for name in ("Name", "Ready", "Reason", "Before", "After", "Promoted")}
+    assert shown == {
+        "Name": "demo", "Ready": "True", "Reason": "Complete", "Before": "0.5", "After": "0.2", "Promoted": "True"
+    }  # fmt: skip
 
 
 async def test_a_change_of_what_is_being_computed_is_refused(

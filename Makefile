@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := build/uv/bin/uv
 DEMO := build/demo
 
-.PHONY: demo shapes control-plane test test-unit test-integration test-specs test-e2e lint generate bench ablations lock clean help
+.PHONY: demo shapes control-plane test test-unit test-integration test-specs test-e2e lint generate bench bench-operator ablations lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -47,6 +47,9 @@ generate: $(VENV)/.ready  ## Make the CRD, its reference and the RBAC manifests 
 
 bench: $(VENV)/.ready  ## Ratios against the best alternatives, into build/bench.json
 	$(BIN)/python -m benchmarks
+
+bench-operator: $(VENV)/.ready control-plane  ## The operator at 10 to 2,000 iterations, into build/bench-operator.json
+	$(BIN)/python -m benchmarks.operator
 
 ablations: $(VENV)/.ready  ## The method's ablations on the shapes world, into build/ablations
 	$(BIN)/feedback shapes

@@ -1,0 +1,117 @@
+"""The gate, and who serves an endpoint: take-over, rollback, hand-back."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.cluster.api import DEPLOYMENTS, Object
+from tests.cluster.operator_process import OperatorProcess
+from tests.cluster.pod_agent import GOOD_SCORES, SERVING, never_ready, ready, succeeds
+from tests.cluster.world import READY, World, condition, condition_of, iteration
+
+FAILED_SCORES = {**GOOD_SCORES, "aligned.response_hallucination": 0.6}
+
+
+async def test_gate_failed_the_old_revision_keeps_serving(world: World, operator: OperatorProcess) -> None:
+    await world.apply(iteration("old", serving={"endpoint": "answers"}))
+    await world.until("old", READY)
+    before = await world.api.get(DEPLOYMENTS, world.namespace, "answers")
+    world.script.on("scores", succeeds(FAILED_SCORES))
+    await world.apply(iteration("new", seed=1, serving={"endpoint": "answers"}))
+    failed = await world.until("new", condition("Promoted", "False", "GateFailed"))
+    assert (
+        "responseHallucination relative to the baseline is 1.2, above 0.9"
+        in (condition_of(failed, "Promoted")["message"])
+    )
+    after = await world.api.get(DEPLOYMENTS, world.namespace, "answers")
+    assert after["metadata"]["generation"] == before["metadata"]["generation"]
+
+
+async def test_a_newer_iteration_takes_the_endpoint_over_without_downtime(
+    world: World, operator: OperatorProcess
+) -> None:
+    await world.apply(iteration("old", serving={"endpoint": "answers", "replicas": 2}))
+    old = await world.until("old", READY)
+    least = asyncio.create_task(_least_available(world))
+    await world.apply(iteration("new", seed=1, serving={"endpoint": "answers", "replicas": 2}))
+    new = await world.until("new", READY)
+    deployment = await world.api.wait(DEPLOYMENTS, world.namespace, "answers", _rolled_out)
+    assert served_by(deployment) == new["metadata"]["uid"]
+    assert old["status"]["aligned"]["uri"] not in str(deployment["spec"]["template"])
+    assert new["status"]["aligned"]["uri"] in str(deployment["spec"]["template"])
+    least.cancel()
+    assert _LEAST[world.namespace] >= 2
+    await world.until("old", condition("Serving", "False"))
+
+
+async def test_a_third_iteration_takes_over_in_the_middle_of_a_rolling_update(
+    world: World, operator: OperatorProcess
+) -> None:
+    await world.apply(iteration("first", serving={"endpoint": "answers"}))
+    await world.until("first", READY)
+    world.script.on(SERVING, never_ready())
+    await world.apply(iteration("second", seed=1, serving={"endpoint": "answers"}))
+    second = await world.until("second", condition("Promoted", "True"))
+    await world.api.wait(
+        DEPLOYMENTS, world.namespace, "answers", lambda item: served_by(item) == second["metadata"]["uid"]
+    )
+    await world.apply(iteration("third", seed=2, serving={"endpoint": "answers"}))
+    third = await world.until("third", READY)
+    deployment = await world.api.wait(DEPLOYMENTS, world.namespace, "answers", _rolled_out)
+    assert served_by(deployment) == third["metadata"]["uid"]
+
+
+async def test_a_revision_that_does_not_become_ready_is_rolled_back(world: World, operator: OperatorProcess) -> None:
+    await world.apply(iteration("old", serving={"endpoint": "answers"}))
+    old = await world.until("old", READY)
+    world.script.on(SERVING, never_ready(), then=ready())
+    await world.apply(iteration("new", seed=1, serving={"endpoint": "answers", "progressDeadlineSeconds": 10}))
+    told = await world.until("new", condition("Serving", "False", "RolledBack"))
+    assert condition_of(told, "Promoted")["status"] == "True"
+    deployment = await world.api.wait(
+        DEPLOYMENTS,
+        world.namespace,
+        "answers",
+        lambda item: served_by(item) == old["metadata"]["uid"] and _rolled_out(item),
+    )
+    assert old["status"]["aligned"]["uri"] in str(deployment["spec"]["template"])
+    await world.until("old", condition("Serving", "True"))
+
+
+async def test_the_next_one_serves_once_the_holder_is_deleted(world: World, operator: OperatorProcess) -> None:
+    await world.apply(iteration("old", serving={"endpoint": "answers"}))
+    old = await world.until("old", READY)
+    await world.apply(iteration("new", seed=1, serving={"endpoint": "answers"}))
+    await world.until("new", READY)
+    await world.delete("new")
+    await world.api.wait(
+        DEPLOYMENTS,
+        world.namespace,
+        "answers",
+        lambda item: served_by(item) == old["metadata"]["uid"] and _rolled_out(item),
+    )
+    await world.until("old", condition("Serving", "True"))
+
+
+_LEAST: dict[str, int] = {}
+
+
+async def _least_available(world: World) -> None:
+    """Keep the least number of available pods that the endpoint ever had."""
+    async for _, item in world.api.watch(DEPLOYMENTS, world.namespace):
+        available = item["status"].get("availableReplicas", 0)
+        _LEAST[world.namespace] = min(available, _LEAST.get(world.namespace, available))
+
+
+def served_by(deployment: Object) -> str:
+    """Uid of the iteration that controls the Deployment."""
+    owners = deployment["metadata"].get("ownerReferences", [])
+    return next((owner["uid"] for owner in owners if owner.get("controller")), "")
+
+
+def _rolled_out(deployment: Object) -> bool:
+    status, replicas = deployment.get("status", {}), deployment["spec"]["replicas"]
+    return (
+        status.get("observedGeneration") == deployment["metadata"]["generation"]
+        and status.get("updatedReplicas") == status.get("availableReplicas") == status.get("replicas") == replicas
+    )

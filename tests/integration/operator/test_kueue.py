@@ -1,0 +1,56 @@
+"""Kueue decides when Jobs start: done to the Jobs here is what Kueue does to them."""
+
+from __future__ import annotations
+
+from tests.cluster.api import JOBS, Object
+from tests.cluster.operator_process import OperatorProcess
+from tests.cluster.world import READY, STAGES, World, iteration, stage_is, stage_of
+
+QUEUE = "kueue.x-k8s.io/queue-name"
+
+
+def queued(name: str) -> Object:
+    manifest = iteration(name)
+    manifest["metadata"]["labels"] = {QUEUE: "gpus"}
+    return manifest
+
+
+async def admit(world: World, job: str, *, admitted: bool = True) -> None:
+    await world.api.patch(JOBS, world.namespace, job, {"spec": {"suspend": not admitted}})
+
+
+async def queued_job(world: World, stage: str) -> Object:
+    """The stage's Job, as soon as it is there and waits for admission."""
+    async for _, job in world.api.watch(JOBS, world.namespace):
+        if job["metadata"]["labels"]["feedback.rlaif.dev/stage"] == stage:
+            return job
+    raise AssertionError("a watch has no end")
+
+
+async def test_jobs_wait_for_admission_one_after_the_other(world: World, operator: OperatorProcess) -> None:
+    await world.apply(queued("demo"))
+    for stage in STAGES:
+        job = await queued_job(world, stage)
+        assert job["spec"]["suspend"] is True
+        assert job["metadata"]["labels"][QUEUE] == "gpus"
+        assert not any(f"-{stage}-" in name for name in world.script.played)
+        await admit(world, job["metadata"]["name"])
+    await world.until("demo", READY)
+    assert await world.stages_run("demo") == list(STAGES)
+
+
+async def test_a_preempted_job_waits_and_goes_on_when_it_is_admitted_again(
+    world: World, operator: OperatorProcess
+) -> None:
+    held = world.script.hold("samples")
+    await world.apply(queued("demo"))
+    job = (await queued_job(world, "samples"))["metadata"]["name"]
+    await admit(world, job)
+    await held.started.wait()
+    await admit(world, job, admitted=False)
+    waiting = await world.until("demo", stage_is("samples", "Suspended"))
+    assert stage_of(waiting, "samples")["job"] == job
+    await world.api.wait(JOBS, world.namespace, job, lambda item: not item["status"].get("active"))
+    await admit(world, job)
+    await world.until("demo", stage_is("samples", "Done"))
+    assert len(await world.jobs("demo")) == 2  # samples, and claims in the queue

@@ -96,6 +96,7 @@ class Leadership:
         self._terms = terms
         self._clock = clock
         self._seen: Seen | None = None
+        self._leader = ""
         self._may_write_until = float("-inf")
         self._changed = asyncio.Event()
 
@@ -140,7 +141,7 @@ class Leadership:
             return max(0.0, terms.renew_every - (self._clock() - sent))
         if self._seen and self._seen.holder == terms.identity:
             return 0.01  # our own renewal got through though its answer did not: renew from that version
-        self._hold_until(float("-inf"))
+        self._stand_by()
         left = self._seen.expires() - self._clock() if self._seen else 0.0
         return max(0.01, min(terms.look_every, left))
 
@@ -169,6 +170,12 @@ class Leadership:
             self._seen = None
         else:
             self._seen = look(self._seen, body, self._clock(), age_of(body, self._terms, datetime.now(UTC)))
+
+    def _stand_by(self) -> None:
+        self._hold_until(float("-inf"))
+        if self._seen and self._seen.holder != self._leader:
+            self._leader = self._seen.holder
+            logger.info("standing by as %s; %s leads", self._terms.identity, self._leader)
 
     def _hold_until(self, moment: float) -> None:
         before, self._may_write_until = self.held(), moment

@@ -24,7 +24,7 @@ from feedback_operator.cluster.progress_board import ProgressBoard
 from feedback_operator.endpoint import claimants
 from feedback_operator.reconciler import Blocked
 from feedback_operator.resources import Manifest
-from feedback_operator.snapshot import Endpoint, Job, Limits, Snapshot
+from feedback_operator.snapshot import Endpoint, Job, Limits, Pod, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ class KubernetesCluster:
             parent=parent_of(iteration, namespace),
             endpoint=self._endpoint(iteration),
             limits=self._limits,
+            elsewhere=_Elsewhere(self._caches, iteration),
         )
 
     def _jobs(self, uid: str) -> Iterator[Job]:
@@ -248,6 +249,33 @@ class _Namespace(Mapping[str, FeedbackIteration]):
         return sum(1 for _ in self)
 
 
+class _Elsewhere(Mapping[str, tuple[Job, ...]]):
+    """The Jobs of a namespace's other iterations by address, looked for when they are asked for."""
+
+    def __init__(self, caches: Caches, iteration: FeedbackIteration) -> None:
+        self._caches = caches
+        self._namespace = iteration.metadata.namespace
+        self._own = iteration.metadata.uid
+
+    def __getitem__(self, address: str) -> tuple[Job, ...]:
+        found = [entry for entry in self._entries() if entry.value.address == address]
+        return tuple(replace(entry.value, pods=self._pods(entry)) for entry in found)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({entry.value.address for entry in self._entries()})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _entries(self) -> Iterator[Entry[Job]]:
+        for entry in self._caches.jobs.entries():
+            if entry.identity.namespace == self._namespace and entry.group != self._own:
+                yield entry
+
+    def _pods(self, entry: Entry[Job]) -> tuple[Pod, ...]:
+        return telling_pods(pod.value for pod in self._caches.pods.of(entry.identity.uid))
+
+
 @lru_cache(maxsize=PARSED_ITERATIONS)
 def _parse(text: bytes) -> FeedbackIteration:
     return FeedbackIteration.model_validate_json(text)
@@ -269,7 +297,10 @@ def _status(raw: Manifest) -> IterationStatus:
 
 
 def _dump(status: IterationStatus) -> Manifest:
-    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    """Without what is empty, which would cost the API server more than all the rest; conditions are always whole."""
+    dumped = status.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    dumped["conditions"] = [condition.model_dump(mode="json", by_alias=True) for condition in status.conditions]
+    return dumped
 
 
 def explanation(error: ValidationError) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, Strict, model_validator
 from pydantic.alias_generators import to_camel
@@ -265,6 +265,30 @@ LabelKey = Annotated[str, Field(min_length=1, max_length=317, pattern=_LABEL_KEY
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?)?$")]
 
 
+AffinityKind = Literal["nodeAffinity", "podAffinity", "podAntiAffinity"]
+
+
+def _without_nulls(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    return {kind: rules for kind, rules in value.items() if rules is not None or kind not in get_args(AffinityKind)}
+
+
+Affinity = Annotated[
+    dict[
+        AffinityKind,
+        Annotated[
+            dict[str, Any],
+            Field(
+                description="As in a pod; the API server checks it when the pod is made.",
+                json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+            ),
+        ],
+    ],
+    BeforeValidator(_without_nulls),
+]
+
+
 class Toleration(Resource):
     """A taint of nodes that the pods put up with, as in a pod's `tolerations`."""
 
@@ -332,9 +356,7 @@ class PodOverrides(Resource):
     tolerations: Annotated[list[Toleration], Field(max_length=16)] = Field(
         default=[], description="Taints of nodes that the pods put up with."
     )
-    affinity: Annotated[
-        dict[str, Any], Field(max_length=3, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
-    ] = Field(default={}, description="As in a pod: nodeAffinity, podAffinity and podAntiAffinity.")
+    affinity: Affinity = Field(default={}, description="Which nodes, as in a pod's `affinity`.")
     priority_class_name: ObjectName | None = Field(default=None, description="PriorityClass of the pods.")
     runtime_class_name: ObjectName | None = Field(default=None, description="RuntimeClass of the pods.")
     service_account_name: ObjectName | None = Field(

@@ -85,6 +85,8 @@ def _collection(schema: Schema) -> str:
         return f"list of {_type(schema['items'])}{_limits(schema, 'Items', 'entries')}{_keys(schema)}"
     if schema["type"] == "object":
         values = schema.get("additionalProperties")
+        if "propertyNames" in schema:
+            return f"object with {', '.join(f'`{name}`' for name in schema['propertyNames']['enum'])}"
         inner = _type(values) if isinstance(values, dict) else "anything"
         return f"map of {inner}{_limits(schema, 'Properties', 'entries')}"
     return ""

@@ -120,7 +120,10 @@ def structural(schema: Mapping[str, Any], definitions: Mapping[str, Schema]) -> 
     if "items" in schema:
         made["items"] = structural(schema["items"], definitions)
         made[LIST_TYPE] = "atomic"
-    if isinstance(schema.get("additionalProperties"), dict):
+    if "propertyNames" in schema:  # a map whose keys are known is an object
+        value = structural(schema["additionalProperties"], definitions)
+        made["properties"] = dict.fromkeys(schema["propertyNames"]["enum"], value)
+    elif isinstance(schema.get("additionalProperties"), dict):
         made["additionalProperties"] = structural(schema["additionalProperties"], definitions)
     made |= {keyword: value for keyword, value in schema.items() if keyword.startswith("x-kubernetes-")}
     if made.get("x-kubernetes-int-or-string"):

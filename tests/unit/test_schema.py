@@ -48,7 +48,7 @@ def test_every_field_is_described_and_limited(path: str, field: Schema) -> None:
             assert "maxItems" in field
             assert "x-kubernetes-list-type" in field
         case "object":
-            assert "properties" in field or "maxProperties" in field
+            assert {"properties", "maxProperties", "x-kubernetes-preserve-unknown-fields"} & field.keys()
         case "integer":
             assert "format" in field
         case "boolean":

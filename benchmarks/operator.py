@@ -191,7 +191,7 @@ async def measure_operator(folder: Path, scale: Scale) -> Measured:
         with OperatorProcess(kubeconfig, NAMESPACE, folder / "operator.log") as operator:
 
             async def start(number: int) -> None:
-                await api.create(ITERATIONS, NAMESPACE, iteration(f"iteration-{number}"))
+                await api.create(ITERATIONS, NAMESPACE, iteration(f"iteration-{number}", seed=number))
 
             return await measure(control_plane, api, operator.process.pid, scale, start)
 

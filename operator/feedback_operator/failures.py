@@ -178,9 +178,14 @@ def trouble_of(job: Job, about: Circumstances) -> Trouble | None:
     found = [
         Trouble(word, f"{_where(job, pod)}: {_explained(word, job, pod, about)}", pod.since or began)
         for pod in job.pods
-        if pod.exit_code is None and (word := WORDS.get(pod.reason))
+        if is_in_trouble(pod) and (word := WORDS.get(pod.reason))
     ]
     return min(found, key=lambda trouble: trouble.since, default=None)
+
+
+def is_in_trouble(pod: Pod) -> bool:
+    """Something keeps it from its work, and it has not ended."""
+    return pod.exit_code is None and pod.reason in WORDS
 
 
 def _explained(word: str, job: Job, pod: Pod, about: Circumstances) -> str:

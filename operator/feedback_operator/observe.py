@@ -9,7 +9,16 @@ from decimal import Decimal
 from typing import Final, Literal, assert_never
 
 from feedback_operator.api import ResolvedModel, ShardResult, SourceSpec, StageStatus
-from feedback_operator.failures import Circumstances, Failure, Trouble, failed_pods, failure_of, kept, trouble_of
+from feedback_operator.failures import (
+    Circumstances,
+    Failure,
+    Trouble,
+    failed_pods,
+    failure_of,
+    is_in_trouble,
+    kept,
+    trouble_of,
+)
 from feedback_operator.snapshot import Job, Snapshot, Units
 from feedback_operator.stages import GRAPH, Inputs, Stage
 from feedback_operator.timestamps import moment_of, timestamp
@@ -21,6 +30,9 @@ PODS_FOLLOW: Final = timedelta(seconds=10)
 PARENTS_FOLLOW: Final = timedelta(seconds=60)
 """Manifests of one folder may arrive in any order; a parent that is not there is waited for so long."""
 
+OTHERS_LOOKED_AT: Final = timedelta(seconds=10)
+"""How often a stage that waits for another iteration's Job looks whether it still has to."""
+
 
 @dataclass(frozen=True)
 class Waiting:
@@ -31,7 +43,7 @@ class Waiting:
     final: bool = False
     """They will not come unless a person changes something."""
     until: datetime | None = None
-    """When time alone makes it final."""
+    """When time alone may change it."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,8 @@ def _observe_stage(world: Snapshot, stage: Stage, before: Mapping[str, Progress]
     given = Inputs(world.iteration.spec, _source(model), {need: _artifacts(before[need]) for need in stage.needs})
     config = stage.addressed_config(given)
     view = _View(world, stage, config, config.content_hash())
-    return view.progress()
+    progress = view.progress()
+    return (view.waiting_for_others() or progress) if isinstance(progress, Startable) else progress
 
 
 def _waiting_for_parent(world: Snapshot) -> Waiting:
@@ -152,6 +165,15 @@ class _View:
         if mine:
             return self._of_job(mine)
         return self._without_job(recorded) if recorded else self._start()
+
+    def waiting_for_others(self) -> Waiting | None:
+        """Training changes its folder as it goes, so one Job at a time: the next one finds what it has left."""
+        jobs = self.world.elsewhere.get(self.address, ()) if self.stage.together else ()
+        at_work = next((job for job in jobs if is_at_work(job)), None)
+        if at_work is None:
+            return None
+        message = f"Job {at_work.name} of another iteration does the same work; what it makes is used once it is there"
+        return Waiting("SharedWork", message, until=self.world.now + OTHERS_LOOKED_AT)
 
     def _unseen(self, seen: Collection[str]) -> tuple[str, ...]:
         """The Job of another configuration that was at work when the status was written, and is not to be seen."""
@@ -271,6 +293,11 @@ class _View:
     def _delay(self, retries: int) -> timedelta:
         """How long an attempt that failed is followed by none, after `retries` others."""
         return timedelta(seconds=self.world.limits.retry_seconds * 4**retries)
+
+
+def is_at_work(job: Job) -> bool:
+    """Its pods run, or will before long."""
+    return job.state == "Active" and not job.deleting and not any(is_in_trouble(pod) for pod in job.pods)
 
 
 def is_live(job: Job) -> bool:

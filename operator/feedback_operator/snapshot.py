@@ -5,7 +5,8 @@ Pure data. A Cluster fills it from what it observes; see the fields for what eac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -149,7 +150,8 @@ class Snapshot:
     """One iteration and everything that decides what happens next to it.
 
     `jobs`: every Job that it controls. `parent`: None where `spec.model.from` is not given. `endpoint`: None where
-    `spec.serving.endpoint` is not given, or where there are no endpoints.
+    `spec.serving.endpoint` is not given, or where there are no endpoints. `elsewhere`: the Jobs of other iterations of
+    its namespace by address, looked for when asked for.
     """
 
     iteration: FeedbackIteration
@@ -158,3 +160,4 @@ class Snapshot:
     parent: Parent | None = None
     endpoint: Endpoint | None = None
     limits: Limits = Limits()
+    elsewhere: Mapping[str, tuple[Job, ...]] = field(default_factory=dict)

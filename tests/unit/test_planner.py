@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -504,3 +505,39 @@ def test_the_network_policy_comes_before_the_first_pods_alone() -> None:
     assert [made["kind"] for made in simulation.step().create] == ["NetworkPolicy", "ConfigMap", "Job"]
     simulation.complete(simulation.active()[0])
     assert [made["kind"] for made in simulation.step().create] == ["ConfigMap", "Job"]
+
+
+# ── two iterations that do the same work ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_of_two_that_would_train_the_same_one_waits_for_the_other() -> None:
+    simulation = Simulation.of()
+    policy = simulation.run_until("policy")
+    other = replace(policy, name="other-policy-0")
+    del simulation.jobs[policy.name]
+    simulation.elsewhere = {policy.address: (other,)}
+    decided = simulation.step()
+    assert decided.create == ()
+    assert decided.wake_at == NOW + timedelta(seconds=10)
+    status, reason, message = simulation.told("Reconciling")
+    assert (status, reason) == ("True", "SharedWork")
+    assert "other-policy-0" in message
+    simulation.elsewhere = {policy.address: (replace(other, state="Complete"),)}
+    assert created(simulation) == ["policy"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"state": "Failed"}, id="it failed"),
+        pytest.param({"state": "Suspended"}, id="it is suspended"),
+        pytest.param({"deleting": True}, id="it is being deleted"),
+        pytest.param({"pods": (Pod(0, reason="ImagePullBackOff", since=NOW),)}, id="its pods cannot start"),
+    ],
+)
+def test_a_job_that_is_not_at_work_is_not_waited_for(change: dict[str, Any]) -> None:
+    simulation = Simulation.of()
+    policy = simulation.run_until("policy")
+    del simulation.jobs[policy.name]
+    simulation.elsewhere = {policy.address: (replace(policy, **{"name": "other-policy-0", **change}),)}
+    assert created(simulation) == ["policy"]

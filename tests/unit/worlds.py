@@ -99,13 +99,15 @@ class Simulation:
     now: datetime = NOW
     parent: Parent | None = None
     endpoint: Endpoint | None = None
+    elsewhere: dict[str, tuple[Job, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, **spec: Any) -> Simulation:
         return cls(iteration(**spec))
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(self.iteration, tuple(self.jobs.values()), self.now, self.parent, self.endpoint)
+        jobs = tuple(self.jobs.values())
+        return Snapshot(self.iteration, jobs, self.now, self.parent, self.endpoint, elsewhere=self.elsewhere)
 
     def step(self) -> Plan:
         """Plan once, and carry the plan out."""

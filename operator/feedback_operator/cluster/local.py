@@ -117,7 +117,21 @@ class LocalCluster:
             for other in self._iterations.values()
             if other.metadata.namespace == iteration.metadata.namespace
         }
-        return Snapshot(iteration, tuple(observed), datetime.now(UTC), parent=parent_of(iteration, namespace))
+        return Snapshot(
+            iteration,
+            tuple(observed),
+            datetime.now(UTC),
+            parent=parent_of(iteration, namespace),
+            elsewhere=self._elsewhere(key),
+        )
+
+    def _elsewhere(self, key: str) -> dict[str, tuple[Job, ...]]:
+        """The Jobs of other iterations by address."""
+        found: dict[str, tuple[Job, ...]] = {}
+        for job in self._jobs.values():
+            if _owner(job.manifest) != key:
+                found[job.observed.address] = (*found.get(job.observed.address, ()), job.observed)
+        return found
 
     async def create(self, manifest: Manifest) -> None:
         name = manifest["metadata"]["name"]

@@ -1,0 +1,138 @@
+"""What the shapes world saves loads in transformers and in vLLM alike, and knows its own words and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import datasets
+import pytest
+import torch
+from transformers import LlavaForConditionalGeneration
+
+from feedback_workloads.contract import Decoding
+from feedback_workloads.contract import Engine as Settings
+from feedback_workloads.engine import Draw, Engine, Prompt
+from feedback_workloads.preprocess import Preprocessor
+from feedback_workloads.shapes.build import write_rows
+from feedback_workloads.shapes.lessons import ask, question, single_claim, true_caption
+from feedback_workloads.shapes.models import SEEING, Course, learn, load, new_model, pixels, save
+from feedback_workloads.shapes.tokenizer import ASSISTANT, PICTURE_TOKENS, encode, word_ids, words
+from feedback_workloads.shapes.world import QUESTION_TEMPLATE, picture, png, question_of, rows
+
+TOLERANCE = 1e-3  # nats a token
+YES, NO = ("yes", " yes", "Yes", " Yes"), ("no", " no", "No", " No")
+SEEN = rows(0, "report", 6)
+ASKED = Course("comparing", question, steps=4)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that learned a little of both courses, as the build saves it."""
+    network = new_model(seed=0)
+    learn(network, replace(SEEING, steps=40), seed=0, step_done=lambda: None)
+    learn(network, ASKED, seed=0, step_done=lambda: None)
+    folder: Path = tmp_path_factory.mktemp("shapes") / "model"
+    save(network, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def preprocessor(model: Path) -> Preprocessor:
+    return Preprocessor.from_directory(model)
+
+
+@pytest.fixture(scope="module")
+def network(model: Path) -> LlavaForConditionalGeneration:
+    return load(model).eval()
+
+
+@pytest.fixture(scope="module")
+def engine(model: Path) -> Iterator[Engine]:
+    with Engine.load(model, Settings(max_model_len=256, max_num_seqs=16), precision="float32") as loaded:
+        yield loaded
+
+
+def forward(
+    network: LlavaForConditionalGeneration, preprocessor: Preprocessor, prompt: Prompt, answer: tuple[int, ...]
+) -> torch.Tensor:
+    """Log-probabilities after the prompt and after each token of the answer: (answer + 1, words)."""
+    ids = preprocessor.expand(prompt.ids, prompt.picture)
+    with torch.no_grad():
+        logits = network(
+            input_ids=torch.tensor([[*ids, *answer]]), pixel_values=preprocessor.pixel_values([prompt.picture])
+        ).logits[0]
+    return logits[len(ids) - 1 :].log_softmax(-1)
+
+
+def test_lessons_have_the_tokens_of_the_chat_template(preprocessor: Preprocessor) -> None:
+    rng = Random(0)
+    for row in SEEN:
+        claims = [single_claim(row.scene, rng)]
+        for lesson in (ask(row.scene, claims), true_caption(row.scene, rng)):
+            end = lesson.tokens.index(word_ids()[ASSISTANT])
+            text = "".join(words()[token] for token in lesson.tokens[1 + PICTURE_TOKENS : end])
+            expected = preprocessor.expand(preprocessor.prompt_ids(text), picture(row.scene))
+            assert expected == list(lesson.tokens[: end + 1])
+
+
+def test_lessons_have_the_pixels_of_the_processor(preprocessor: Preprocessor) -> None:
+    processed = preprocessor.pixel_values([preprocessor.picture(png(row.scene)) for row in SEEN])
+    torch.testing.assert_close(pixels(row.scene for row in SEEN), processed, atol=1e-6, rtol=0)
+
+
+def test_every_text_survives_the_tokenizer(preprocessor: Preprocessor) -> None:
+    for row in SEEN:
+        for text in (row.question, row.scene.caption, question_of(row.scene.caption), "yes", "No"):
+            ids = preprocessor.processor.tokenizer(text)["input_ids"]
+            assert ids == encode(text)
+            assert preprocessor.decode(ids) == text
+
+
+def test_yes_and_no_are_tokens_in_every_form(preprocessor: Preprocessor) -> None:
+    for word in (*YES, *NO):
+        assert len(preprocessor.processor.tokenizer(word)["input_ids"]) == 1
+
+
+def test_answers_in_vllm_have_the_log_probabilities_of_transformers(engine, network, preprocessor) -> None:
+    prompts = {row.id: preprocessor.prompt(row.question, png(row.scene)) for row in SEEN}
+    requests = ((id, prompt, Draw(i, 0.7)) for i, (id, prompt) in enumerate(prompts.items()))
+    answers = dict(engine.sample(requests, Decoding(max_new_tokens=48), banned=(preprocessor.image_token_id,)))
+    assert set(answers) == set(prompts)
+    for id, answer in answers.items():
+        theirs = forward(network, preprocessor, prompts[id], tuple(answer.token_ids))
+        found = [theirs[i, token].item() for i, token in enumerate(answer.token_ids)]
+        assert answer.logprobs == pytest.approx(found, abs=TOLERANCE)
+
+
+def test_verdicts_in_vllm_are_those_of_transformers(engine, network, preprocessor) -> None:
+    prompts = {
+        row.id: preprocessor.prompt(QUESTION_TEMPLATE.format(claim=row.scene.caption.rstrip(".")), png(row.scene))
+        for row in SEEN
+    }
+    for id, verdict in engine.yes_no(prompts.items()):
+        expected = forward(network, preprocessor, prompts[id], ())[0].exp()
+        for found, forms in ((verdict.p_yes, YES), (verdict.p_no, NO)):
+            assert found == pytest.approx(sum(expected[word_ids()[form]].item() for form in forms), abs=1e-5)
+
+
+def test_training_twice_gives_the_same_weights() -> None:
+    def trained() -> dict[str, torch.Tensor]:
+        network = new_model(seed=5)
+        learn(network, replace(SEEING, steps=3), seed=5, step_done=lambda: None)
+        return network.state_dict()
+
+    first, second = trained(), trained()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_rows_load_as_a_hugging_face_data_set(tmp_path: Path) -> None:
+    (tmp_path / "data.parquet").write_bytes(write_rows(SEEN))
+    loaded = datasets.load_dataset(
+        "parquet", data_files=str(tmp_path / "data.parquet"), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert isinstance(loaded.features["image"], datasets.Image)
+    assert loaded[0]["image"].convert("RGB").tobytes() == picture(SEEN[0].scene).tobytes()
+    assert loaded[0]["question"] == SEEN[0].question

@@ -92,6 +92,7 @@ def root_schema() -> Schema:
         VALIDATIONS: [
             *made[VALIDATIONS],
             *(_unchanged(path, optional) for path, optional in frozen_fields(IterationSpec)),
+            ENDPOINT_STAYS,
         ],
     }
 
@@ -212,6 +213,17 @@ def _unchanged(path: Sequence[str], optional: bool) -> Schema:
         "wait for its end, or set spec.suspend to true first",
         "fieldPath": f".{name}",
     }
+
+
+ENDPOINT_STAYS: Final[Schema] = {
+    "rule": "!has(oldSelf.status) || !has(oldSelf.status.promoted) || !has(oldSelf.spec.serving) "
+    "|| !has(oldSelf.spec.serving.endpoint) || (has(self.spec.serving) && has(self.spec.serving.endpoint) "
+    "&& self.spec.serving.endpoint == oldSelf.spec.serving.endpoint)",
+    "message": "spec.serving.endpoint cannot change once a model was promoted to it; set spec.serving.replicas to 0 to "
+    "stop serving, or delete the iteration",
+    "fieldPath": ".spec.serving",
+}
+"""The objects of an endpoint that is given up would be left behind: nobody but its claimants looks at them."""
 
 
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -82,6 +82,10 @@ def child(kind: str, name: str, owner: str, version: int = 1, **more: Any) -> Bo
     }
 
 
+def ended(code: int) -> Body:
+    return {"containerStatuses": [{"name": "stage", "state": {"terminated": {"exitCode": code}}}]}
+
+
 PROMOTED = {"conditions": [{"type": "Promoted", "status": "True", "reason": "GatePassed"}]}
 
 
@@ -96,6 +100,7 @@ def caches() -> Caches:
         iteration("stranger"),
     ):
         known.put("FeedbackIteration", body)
+    known.put("Job", child("Job", "running", "it"))
     return known
 
 
@@ -103,7 +108,10 @@ def caches() -> Caches:
     ("kind", "body", "concerned"),
     [
         pytest.param("Job", child("Job", "j", "it"), {"ns/it"}, id="a Job: its iteration"),
-        pytest.param("Pod", child("Pod", "p", "j"), {"ns/it"}, id="a pod: its iteration"),
+        pytest.param("Pod", child("Pod", "p", "j"), set(), id="a pod that is well"),
+        pytest.param("Pod", child("Pod", "p", "j", status=ended(1)), {"ns/it"}, id="a pod that failed: its iteration"),
+        pytest.param("Pod", child("Pod", "p", "j", status=ended(0)), {"ns/it"}, id="a result after its Job's end"),
+        pytest.param("Pod", child("Pod", "p", "running", status=ended(0)), set(), id="a result before its Job's end"),
         pytest.param("Deployment", child("Deployment", "d", "it"), {"ns/it"}, id="an endpoint's object: who holds it"),
         pytest.param(
             "FeedbackIteration", iteration("parent", 2, status={"stage": "claims"}), {"ns/parent"}, id="its own course"
@@ -146,8 +154,7 @@ def test_a_child_that_changes_its_mind_follows_nobody_any_more(caches: Caches) -
 
 def test_jobs_belong_to_the_very_iteration_that_made_them(caches: Caches) -> None:
     """A new iteration of an old name adopts nothing."""
-    caches.put("Job", child("Job", "j", "it"))
-    assert [entry.identity.name for entry in caches.jobs.of("uid-it")] == ["j"]
+    assert [entry.identity.name for entry in caches.jobs.of("uid-it")] == ["running"]
     assert list(caches.jobs.of("uid-of-its-successor")) == []
 
 
@@ -159,3 +166,12 @@ def test_an_endpoints_objects_of_different_kinds_may_share_a_name(caches: Caches
     assert len(list(caches.objects.of("ns/answers"))) == 2
     caches.drop("Service", service)
     assert len(list(caches.objects.of("ns/answers"))) == 1
+
+
+def test_jobs_are_found_by_the_address_of_what_they_make(caches: Caches) -> None:
+    job = child("Job", "trainer", "it")
+    job["metadata"]["annotations"] = {"feedback.rlaif.dev/address": "abc"}
+    caches.put("Job", job)
+    assert [entry.identity.name for entry in caches.jobs_at("abc")] == ["trainer"]
+    caches.drop("Job", job)
+    assert list(caches.jobs_at("abc")) == []

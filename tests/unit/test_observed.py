@@ -61,6 +61,9 @@ def ended(kind: str, reason: str = "", message: str = "") -> Body:
     [
         pytest.param(job(), expected(started=at(CREATED)), id="new: starts as it is created"),
         pytest.param(job({"startTime": LATER, "active": 1}), expected(started=at(LATER)), id="running"),
+        pytest.param(
+            job({"startTime": "2026-01-01T00:00:02Z"}), expected(started=at(CREATED)), id="a little later is no news"
+        ),
         pytest.param(job(None, {"suspend": True}), expected(state="Suspended"), id="created suspended"),
         pytest.param(
             job({"conditions": [{"type": "Suspended", "status": "True"}]}, {"suspend": True}),

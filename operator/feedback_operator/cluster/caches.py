@@ -18,6 +18,7 @@ from feedback_operator.cluster.observed import (
     Identity,
     ObservedIteration,
     ObservedPod,
+    Owner,
     identity_of,
     iteration_of,
     job_of,
@@ -32,6 +33,9 @@ Value = TypeVar("Value")
 
 REMEMBERED_DELETIONS: Final = 2048
 """Objects whose deletion is remembered, in case that the answer to their creation comes after it."""
+
+NOTHING_TOLD: Final = (None, "", "", False)
+"""Of a pod that is well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ class Caches:
     pods: Store[ObservedPod] = field(default_factory=Store)
     objects: Store[dict[str, Any]] = field(default_factory=Store)
     _children: defaultdict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+    _addresses: defaultdict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
 
     def put(self, kind: str, body: Body) -> tuple[str, ...]:
         """Take in a version of an object. Returns the keys of the iterations that need a look because of it."""
@@ -118,9 +123,9 @@ class Caches:
             case "FeedbackIteration":
                 return self._put_iteration(identity, iteration_of(body))
             case "Job":
-                return self._if(self.jobs.put(identity, owner_of(body).uid, job_of(body)), _iteration_key(body))
+                return self._put_job(identity, body)
             case "Pod":
-                return self._if(self.pods.put(identity, _pod_group(body), pod_of(body)), _iteration_key(body))
+                return self._put_pod(identity, body)
             case _:
                 known = Identity(identity.namespace, f"{kind}/{identity.name}", identity.uid, identity.version)
                 return self._if(self.objects.put(known, _endpoint_of(body), whole(body)), *self._concerned(body))
@@ -132,7 +137,7 @@ class Caches:
             case "FeedbackIteration":
                 return self.drop_iteration(identity.key, identity.uid)
             case "Job":
-                return self._if(self.jobs.drop(identity.key, identity.uid), _iteration_key(body))
+                return self._drop_job(identity, body)
             case "Pod":
                 return self._if(self.pods.drop(identity.key, identity.uid), _iteration_key(body))
             case _:
@@ -150,6 +155,42 @@ class Caches:
     def children(self, parent: str) -> tuple[str, ...]:
         """Keys of the iterations that follow the iteration `parent`."""
         return tuple(self._children.get(parent, ()))
+
+    def jobs_at(self, address: str) -> Iterator[Entry[Job]]:
+        """The Jobs of all iterations that make the artifact at this address."""
+        found = (self.jobs.get(key) for key in tuple(self._addresses.get(address, ())))
+        return (entry for entry in found if entry and entry.value.address == address)
+
+    def _put_job(self, identity: Identity, body: Body) -> tuple[str, ...]:
+        seen = job_of(body)
+        news = self.jobs.put(identity, owner_of(body).uid, seen)
+        if news:
+            self._addresses[seen.address][identity.key] = None
+        return self._if(news, _iteration_key(body))
+
+    def _drop_job(self, identity: Identity, body: Body) -> tuple[str, ...]:
+        gone = self.jobs.drop(identity.key, identity.uid)
+        address = job_of(body).address
+        if gone and address in self._addresses:
+            self._addresses[address].pop(identity.key, None)
+            if not self._addresses[address]:
+                del self._addresses[address]
+        return self._if(gone, _iteration_key(body))
+
+    def _put_pod(self, identity: Identity, body: Body) -> tuple[str, ...]:
+        """A pod that is well is no news, nor is one that ended well while others of its Job still run."""
+        seen, before = pod_of(body), self.pods.get(identity.key)
+        if not self.pods.put(identity, _pod_group(body), seen):
+            return ()
+        told = before.value.telling if before and before.identity.uid == identity.uid else NOTHING_TOLD
+        quiet = seen.telling == told or (
+            seen.pod.exit_code == 0 and told == NOTHING_TOLD and self._runs(identity.namespace, owner_of(body))
+        )
+        return self._if(not quiet, _iteration_key(body))
+
+    def _runs(self, namespace: str, owner: Owner) -> bool:
+        job = self.jobs.get(f"{namespace}/{owner.name}")
+        return owner.kind == "Job" and job is not None and job.value.state == "Active"
 
     def _put_iteration(self, identity: Identity, seen: ObservedIteration) -> tuple[str, ...]:
         before = self.iterations.get(identity.key)

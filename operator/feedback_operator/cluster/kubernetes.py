@@ -258,7 +258,7 @@ class _Elsewhere(Mapping[str, tuple[Job, ...]]):
         self._own = iteration.metadata.uid
 
     def __getitem__(self, address: str) -> tuple[Job, ...]:
-        found = [entry for entry in self._entries() if entry.value.address == address]
+        found = [entry for entry in self._caches.jobs_at(address) if self._is_elsewhere(entry)]
         return tuple(replace(entry.value, pods=self._pods(entry)) for entry in found)
 
     def __iter__(self) -> Iterator[str]:
@@ -268,9 +268,10 @@ class _Elsewhere(Mapping[str, tuple[Job, ...]]):
         return sum(1 for _ in self)
 
     def _entries(self) -> Iterator[Entry[Job]]:
-        for entry in self._caches.jobs.entries():
-            if entry.identity.namespace == self._namespace and entry.group != self._own:
-                yield entry
+        return filter(self._is_elsewhere, self._caches.jobs.entries())
+
+    def _is_elsewhere(self, entry: Entry[Job]) -> bool:
+        return entry.identity.namespace == self._namespace and entry.group != self._own
 
     def _pods(self, entry: Entry[Job]) -> tuple[Pod, ...]:
         return telling_pods(pod.value for pod in self._caches.pods.of(entry.identity.uid))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from feedback_operator.api import KIND
@@ -25,6 +25,7 @@ Body = Mapping[str, Any]
 
 INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
 STAGE_CONTAINER: Final = "stage"
+STARTS_WITHIN: Final = timedelta(seconds=5)
 UNTELLING: Final = ("Completed", "Error")
 """Reasons of a container's end that say no more than its exit code does."""
 
@@ -171,17 +172,21 @@ def job_of(body: Body) -> Job:
         generation=int(annotations.get(GENERATION_ANNOTATION, 1)),
         retries=int(annotations.get(RETRIES_ANNOTATION, 0)),
         created=moment(meta.get("creationTimestamp")),
-        started=moment(status.get("startTime") or _start_of_new(body)),
+        started=_start(body),
         finished=moment(ended.get("lastTransitionTime")),
         deleting="deletionTimestamp" in meta,
         queued=QUEUE_LABEL in labels,
     )
 
 
-def _start_of_new(body: Body) -> str | None:
-    """A Job that nothing happened to yet starts as it is created."""
-    suspended = body["spec"].get("suspend")
-    return None if body.get("status") or suspended else body["metadata"].get("creationTimestamp")
+def _start(body: Body) -> datetime | None:
+    """When it started. A Job that is not suspended starts as it is created: a few seconds more are no news."""
+    created = moment(body["metadata"].get("creationTimestamp"))
+    told = moment((body.get("status") or {}).get("startTime"))
+    if told and created and told - created <= STARTS_WITHIN:
+        return created
+    fresh = not body.get("status") and not body["spec"].get("suspend")
+    return told or (created if fresh else None)
 
 
 def _job_state(
@@ -205,6 +210,12 @@ class ObservedPod:
     iteration: str
     address: str
     created: str
+
+    @property
+    def telling(self) -> tuple[int | None, str, str, bool]:
+        """All that can change a plan: how it ended, or what is the matter with it; not that it is well."""
+        pod = self.pod
+        return pod.exit_code, pod.reason, pod.message, pod.running and bool(pod.reason)
 
 
 def pod_of(body: Body) -> ObservedPod:

@@ -49,7 +49,7 @@ def main(  # noqa: PLR0917 each is an option
     ] = "",
     workers: Annotated[
         int, typer.Option(envvar="FEEDBACK_WORKERS", min=1, max=256, help="Iterations looked at side by side.")
-    ] = 8,
+    ] = 16,
     stall_after_seconds: Annotated[
         float,
         typer.Option(

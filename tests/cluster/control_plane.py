@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import os
 import secrets
 import signal
 import socket
@@ -24,6 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.cluster.binaries import directory
 
+GARBAGE: Final = "400"
+"""Memory is to be had, processor time is not: collect garbage when there is five times as much as is used."""
 READY_SECONDS: Final = 120.0
 END_SECONDS: Final = 20.0
 LOOK_SECONDS: Final = 0.05
@@ -258,7 +261,7 @@ class ControlPlane:
         return self.kubeconfig_for(user, self.tokens[user])
 
     def _run(self, command: Sequence[str | Path]) -> Program:
-        program = Program(command, self.folder / f"{Path(command[0]).name}.log")
+        program = Program(command, self.folder / f"{Path(command[0]).name}.log", {**os.environ, "GOGC": GARBAGE})
         self._programs.append(program)
         return program
 

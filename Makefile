@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := build/uv/bin/uv
 DEMO := build/demo
 
-.PHONY: demo shapes control-plane test test-unit test-integration test-specs test-e2e lint generate bench bench-operator ablations lock clean help
+.PHONY: demo shapes control-plane test test-unit test-integration test-specs test-e2e lint generate bench bench-operator ablations images chart-test chart-tools lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -18,7 +18,7 @@ demo: $(VENV)/.ready  ## One whole iteration with real models on this machine, w
 	$(BIN)/feedback shapes
 	$(BIN)/feedback run examples/shapes.yaml --out $(DEMO)
 
-test: lint test-unit test-integration  ## Everything
+test: lint test-unit chart-test test-integration  ## Everything
 
 test-unit: $(VENV)/.ready  ## Pure code, in seconds
 	$(BIN)/python -m pytest tests/unit -q
@@ -55,10 +55,25 @@ ablations: $(VENV)/.ready  ## The method's ablations on the shapes world, into b
 	$(BIN)/feedback shapes
 	$(BIN)/python -m benchmarks.ablations
 
-lock: $(UV)  ## Resolve the hash-locked requirements anew
-	$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate \
-	  --python-version 3.11 --override requirements/overrides.txt \
-	  --extra operator --extra generate-cpu --extra train --extra local --extra dev pyproject.toml -o requirements/local.txt
+IMAGES ?= operator generate train
+images:  ## Container images, by docker, podman or buildah (VARIANT=cpu, REGISTRY, TAG, BASE: see images/build)
+	images/build $(IMAGES)
+
+chart-tools: | $(UV)  ## Helm and kubeconform for the chart's tests, built once from Go modules
+	$(PYTHON) -m tests.chart.tools
+
+chart-test: $(VENV)/.ready chart-tools control-plane  ## The Helm chart: lint, templates, schemas, and on a real API server
+	$(BIN)/python -m pytest tests/chart -q
+
+RESOLVE = $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate \
+  --python-version 3.11 --override requirements/overrides.txt
+lock: $(UV)  ## Resolve the hash-locked requirements anew; images have the versions that the tests run, where they can
+	$(RESOLVE) --extra operator --extra generate-cpu --extra train --extra local --extra dev pyproject.toml -o requirements/local.txt
+	$(RESOLVE) -c requirements/local.txt --extra operator --extra tracing pyproject.toml -o requirements/operator.txt
+	$(RESOLVE) -c requirements/local.txt --extra train pyproject.toml -o requirements/train.txt
+	$(RESOLVE) -c requirements/local.txt --extra generate-cpu pyproject.toml -o requirements/generate-cpu.txt
+	$(RESOLVE) --extra generate pyproject.toml -o requirements/generate-cuda.txt
+	$(RESOLVE) requirements/build.in -o requirements/build.txt
 
 clean:  ## Remove the environment, builds and local state
 	rm -rf $(VENV) build dist .feedback

@@ -46,7 +46,7 @@ def build() -> None:
     if os.environ.get(ASSETS_VARIABLE) or _is_built():
         print(f"control plane: {directory()}")
         return
-    go = _go()
+    compiler = go()
     version = _kubernetes_version()
     major, minor, _ = version.removeprefix("v").split(".")
     stamps = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
@@ -54,7 +54,7 @@ def build() -> None:
     BUILT.mkdir(parents=True, exist_ok=True)
     print(f"control plane: building Kubernetes {version} into {BUILT}; the first time takes some minutes", flush=True)
     subprocess.run(
-        [go, "build", "-mod=readonly", "-trimpath", "-ldflags", f"-s -w {flags}", "-o", f"{BUILT}/", "tool"],
+        [compiler, "build", "-mod=readonly", "-trimpath", "-ldflags", f"-s -w {flags}", "-o", f"{BUILT}/", "tool"],
         cwd=HERE,
         env={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local"},
         check=True,
@@ -82,7 +82,7 @@ def _kubernetes_version() -> str:
     return found[1]
 
 
-def _go() -> str:
+def go() -> str:
     """A Go that is new enough: the machine's own, or that of a wheel."""
     wanted = ".".join(map(str, OLDEST_GO))
     found = shutil.which("go")

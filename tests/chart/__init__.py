@@ -1,0 +1,1 @@
+"""The Helm chart: its templates, what an API server says of them, and the images it names."""

@@ -20,7 +20,9 @@ def at(*stages: StageStatus) -> FeedbackIteration:
 
 
 def done(rows: int, rejected: int = 0, reused: bool = False) -> StageStatus:
-    shard = ShardResult(shard=0, uri="s3://b/x", sha256="a" * 64, counts={"rows": rows, "rejected": rejected}, reused=reused)
+    shard = ShardResult(
+        shard=0, uri="s3://b/x", sha256="a" * 64, counts={"rows": rows, "rejected": rejected}, reused=reused
+    )
     times = {"start_time": "2026-01-01T00:00:00Z", "completion_time": "2026-01-01T00:01:05Z"}
     return StageStatus(name="samples", state="Done", shards=[shard], **times)
 

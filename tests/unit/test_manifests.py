@@ -34,7 +34,9 @@ def written(folder: Path, *documents: object, name: str = "it.yaml") -> Path:
         pytest.param({"sampling": {"temprature": "1"}}, "spec.sampling.temprature", "is not a field", id="typo"),
         pytest.param({"model": {}}, "spec.model", "exactly one of uri and from", id="no model"),
         pytest.param({"labeler": {}}, "spec.labeler.model", "is required", id="missing"),
-        pytest.param({"training": {"perDeviceBatchSize": 3}}, "spec.training", "must be a multiple of", id="cross-field"),
+        pytest.param(
+            {"training": {"perDeviceBatchSize": 3}}, "spec.training", "must be a multiple of", id="cross-field"
+        ),
         pytest.param({"evaluation": {"benchmarks": []}}, "spec.evaluation.benchmarks", "at least 1", id="empty list"),
         pytest.param(
             {"labeler": {"model": {"uri": "s3://b/l"}, "splitter": {"type": "LLM", "llm": {}}}},

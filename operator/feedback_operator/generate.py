@@ -1,4 +1,5 @@
-"""Files that are made from the sources: the custom resource definition, its reference and the RBAC manifests.
+"""Files that are made from the sources: the custom resource definition, its reference, the RBAC manifests and
+the chart's copies of them.
 
     python -m feedback_operator.generate [--check]
 
@@ -11,11 +12,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from feedback_operator import rbac
 from feedback_operator.api import GROUP
 from feedback_operator.reference import reference
 from feedback_operator.schema import PLURAL, crd_text
+
+CHART_FILES: Final = Path("charts/feedback-operator/files")
 
 
 def files() -> dict[Path, str]:
@@ -25,6 +29,8 @@ def files() -> dict[Path, str]:
         Path("docs/reference.md"): reference(),
         Path("deploy/rbac-namespaced.yaml"): rbac.text(rbac.NAMESPACED_HEADER, rbac.namespaced()),
         Path("deploy/rbac-cluster.yaml"): rbac.text(rbac.CLUSTER_HEADER, rbac.cluster()),
+        CHART_FILES / "crd.yaml": crd_text(),
+        CHART_FILES / "rules.yaml": rbac.chart_text(),
     }
 
 

@@ -33,6 +33,12 @@ CLUSTER_HEADER: Final = f"""\
 # Who may edit or view a namespace may edit or view its iterations.
 """
 
+CHART_HEADER: Final = """\
+# Made from operator/feedback_operator/cluster/calls.py by `make generate`; edit that, not this.
+"""
+_EDIT: Final = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
+_VIEW: Final = ("get", "list", "watch")
+
 
 def rules(kinds: Iterable[Kind]) -> list[Manifest]:
     """One rule for each kind, and one for its status where that is written."""
@@ -55,17 +61,32 @@ def namespaced() -> list[Manifest]:
 
 def cluster() -> list[Manifest]:
     """The same for all namespaces; what is its own stays in its own."""
-    everywhere = [kind for kind in KINDS if kind.name not in OWN]
-    own = [kind for kind in KINDS if kind.name in OWN]
+    made = chart_rules()
     return [
         _account(),
-        _role("ClusterRole", [*rules(everywhere), _rule(*FINALIZERS)]),
+        _role("ClusterRole", made["iterations"]),
         _binding("ClusterRoleBinding", "ClusterRole"),
-        _role("Role", rules(own)),
+        _role("Role", made["leader"]),
         _binding("RoleBinding", "Role"),
-        _people("edit", ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"]),
-        _people("view", ["get", "list", "watch"]),
+        _people("edit", made["edit"]),
+        _people("view", made["view"]),
     ]
+
+
+def chart_rules() -> dict[str, list[Manifest]]:
+    """The rules by themselves: where iterations are, where the operator is, and for people."""
+    everywhere = [kind for kind in KINDS if kind.name not in OWN]
+    return {
+        "iterations": [*rules(everywhere), _rule(*FINALIZERS)],
+        "leader": rules(kind for kind in KINDS if kind.name in OWN),
+        "edit": [_rule(GROUP, "feedbackiterations", _EDIT)],
+        "view": [_rule(GROUP, "feedbackiterations", _VIEW)],
+    }
+
+
+def chart_text() -> str:
+    """The rules as the Helm chart reads them."""
+    return CHART_HEADER + yaml.safe_dump(chart_rules(), sort_keys=False, width=120)
 
 
 def _metadata(kind: str) -> Manifest:
@@ -93,7 +114,7 @@ def _binding(kind: str, role: str) -> Manifest:
     }
 
 
-def _people(role: str, verbs: Sequence[str]) -> Manifest:
+def _people(role: str, of: list[Manifest]) -> Manifest:
     """A role that Kubernetes adds to its own `edit` and `admin`, or `view`."""
     towards = {"edit": ("edit", "admin"), "view": ("view",)}[role]
     return {
@@ -106,7 +127,7 @@ def _people(role: str, verbs: Sequence[str]) -> Manifest:
                 **{f"{RBAC}/aggregate-to-{builtin}": "true" for builtin in towards},
             },
         },
-        "rules": [_rule(GROUP, "feedbackiterations", verbs)],
+        "rules": of,
     }
 
 

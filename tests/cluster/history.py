@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
+import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +23,7 @@ from tests.cluster.api import (
     SERVICES,
     Object,
 )
-from tests.cluster.world import World, condition_of
+from tests.cluster.world import STAGES, World, condition_of
 
 COMPARED: Final = (ITERATIONS, JOBS, CONFIG_MAPS, DEPLOYMENTS, SERVICES, BUDGETS, NETWORK_POLICIES)
 PASSING: Final = frozenset(
@@ -34,6 +37,9 @@ PASSING: Final = frozenset(
 """What differs between two runs of the same work: times, versions and what the API server draws at random."""
 
 
+CHILD: Final = re.compile(rf"(demo-(?:{'|'.join(STAGES)}|stages))-[0-9a-f]{{8}}")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended."""
@@ -44,6 +50,17 @@ class Outcome:
     """Stages that had more than one Job, or a Job that was made twice."""
     changed: tuple[str, ...]
     """Jobs that somebody wrote to, or removed, after they had finished."""
+
+    def differences(self, other: Outcome) -> list[str]:
+        """What is other than in `other`, for a person."""
+        ours, theirs = dict(self.objects), dict(other.objects)
+        names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        told = [f"{name}: {_lines(theirs.get(name, 'nothing'), ours.get(name, 'nothing'))}" for name in names]
+        return [
+            *told,
+            *(f"duplicate Job of {stage}" for stage in self.duplicates),
+            *map("changed {}".format, self.changed),
+        ]
 
 
 class History:
@@ -69,10 +86,12 @@ class History:
 
     async def outcome(self) -> Outcome:
         """How things are now."""
-        objects: list[tuple[str, str]] = []
-        for kind in COMPARED:
-            for item in await self._world.api.list(kind, self._world.namespace):
-                objects.append((f"{kind.name}/{item['metadata']['name']}", repr(lasting(_without_rollout(item)))))
+        found = [
+            (f"{kind.name}/{item['metadata']['name']}", json.dumps(lasting(_without_rollout(item)), indent=0))
+            for kind in COMPARED
+            for item in await self._world.api.list(kind, self._world.namespace)
+        ]
+        objects = [(_plain(name), _plain(text)) for name, text in found]
         stages = Counter(job["metadata"]["labels"]["feedback.rlaif.dev/stage"] for job in self._made.values())
         duplicates = tuple(sorted(stage for stage, number in stages.items() if number > 1))
         return Outcome(tuple(sorted(objects)), duplicates, tuple(sorted(self._changed)))
@@ -86,6 +105,17 @@ class History:
                 self._changed.add(name)
             if any(condition_of(job, kind).get("status") == "True" for kind in ("Complete", "Failed")):
                 self._finished.setdefault(uid, job)
+
+
+def _lines(expected: str, found: str) -> str:
+    """The lines that differ, `-` expected and `+` found."""
+    compared = difflib.unified_diff(expected.splitlines(), found.splitlines(), lineterm="", n=0)
+    return " ".join(line for line in compared if not line.startswith(("---", "+++", "@@")))
+
+
+def _plain(text: str) -> str:
+    """Names of children without the part that follows from the iteration's uid."""
+    return CHILD.sub(r"\1", text)
 
 
 def _written(job: Object) -> Any:

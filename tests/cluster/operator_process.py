@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -17,7 +18,10 @@ END_SECONDS: Final = 30.0
 
 
 class OperatorProcess:
-    """`python -m feedback_operator` on one namespace; as a context manager it ends by SIGTERM."""
+    """`python -m feedback_operator` on one namespace; as a context manager it ends by SIGTERM.
+
+    Behind a proxy of this process use `async with`: what the operator says while it ends must get through.
+    """
 
     def __init__(
         self,
@@ -44,6 +48,17 @@ class OperatorProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
         self.thaw()
         self._program.end()
 

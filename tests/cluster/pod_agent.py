@@ -270,13 +270,14 @@ class PlayedPod:
         await self._report("Failed" if code else "Succeeded", {"terminated": terminated}, ready=False)
 
     async def succeed(self, config: StageConfig, metrics: Mapping[str, float] | None) -> None:
-        """End well, with the result in the termination message; of several training nodes only the first has one."""
-        shard = 0 if self.stage == "policy" else self.shard
-        folder = shard_uri(config, shard)
-        result = result_of(config, shard, metrics, reused=folder in self._script.artifacts)
+        """End well, with the result in the termination message; of the nodes of a training only the first has one."""
+        if self.stage == "policy" and self.shard > 0:
+            await self.end(ExitCode.DONE, "Completed")
+            return
+        folder = shard_uri(config, self.shard)
+        result = result_of(config, self.shard, metrics, reused=folder in self._script.artifacts)
         self._script.artifacts.add(folder)
-        speaks = self.stage != "policy" or self.shard == 0
-        await self.end(ExitCode.DONE, "Completed", result.model_dump_json() if speaks else "")
+        await self.end(ExitCode.DONE, "Completed", result.model_dump_json())
 
     async def disrupt(self, why: str, reason: str, message: str) -> None:
         """End for a reason outside of the container, marked as such."""

@@ -119,7 +119,10 @@ class Proxy:
 
     async def _stream(self, request: web.Request, call: Call, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
         response = web.StreamResponse(status=upstream.status, headers={"Content-Type": "application/json"})
-        await response.prepare(request)
+        try:
+            await response.prepare(request)
+        except ConnectionResetError:  # whoever asked is gone
+            return response
         if self.after and self.after(call):
             return _cut(request, response)
         events = asyncio.ensure_future(self._pass_on(upstream, response))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.cluster.api import DEPLOYMENTS, Object
+import pytest
+
+from tests.cluster.api import DEPLOYMENTS, Object, Refused
 from tests.cluster.operator_process import OperatorProcess
 from tests.cluster.pod_agent import GOOD_SCORES, SERVING, never_ready, ready, succeeds
 from tests.cluster.world import READY, World, condition, condition_of, iteration
@@ -91,6 +93,18 @@ async def test_the_next_one_serves_once_the_holder_is_deleted(world: World, oper
         lambda item: served_by(item) == old["metadata"]["uid"] and _rolled_out(item),
     )
     await world.until("old", condition("Serving", "True"))
+
+
+async def test_an_endpoint_with_a_promoted_model_cannot_be_given_up_but_emptied(
+    world: World, operator: OperatorProcess
+) -> None:
+    await world.apply(iteration("demo", serving={"endpoint": "answers"}))
+    await world.until("demo", READY)
+    with pytest.raises(Refused, match="replicas to 0"):
+        await world.edit("demo", serving={"endpoint": "others"})
+    await world.edit("demo", serving={"replicas": 0})
+    await world.until("demo", condition("Serving", "False", "ScaledToZero"))
+    assert (await world.api.get(DEPLOYMENTS, world.namespace, "answers"))["spec"]["replicas"] == 0
 
 
 _LEAST: dict[str, int] = {}

@@ -39,6 +39,11 @@ def done(rows: int, rejected: int = 0, reused: bool = False) -> StageStatus:
             id="failed",
         ),
         pytest.param(StageStatus(name="samples", state="Waiting", message="waits for x"), "", id="waiting is silent"),
+        pytest.param(
+            StageStatus(name="samples", state="Waiting", job="it-samples-x-0", message="S3 is away; again at noon"),
+            "it: samples waiting S3 is away; again at noon",
+            id="unless for another try",
+        ),
     ],
 )
 def test_plain_lines(stage: StageStatus, line: str) -> None:

@@ -106,7 +106,7 @@ class PlainDisplay:
 
     def _show(self, iteration: str, stage: StageStatus) -> None:
         key = (iteration, stage.name)
-        if stage.state == "Waiting":
+        if stage.state == "Waiting" and not stage.job:  # one with a Job failed, and is tried again
             return
         if self._shown.get(key) != stage.state:
             self._shown[key] = stage.state

@@ -177,7 +177,8 @@ class _Rollout:
 
     def _said(self) -> str:
         """What pods say is wrong, after a colon."""
-        words = [f"{pod.reason} {pod.message}".strip() for pod in self.endpoint.pods if pod.reason and not pod.running]
+        wrong = [pod for pod in self.endpoint.pods if pod.reason and not pod.running and pod.exit_code != 0]
+        words = [f"{pod.reason} {pod.message}".strip() for pod in wrong]
         return f": {words[0][:500]}" if words else ""
 
 

@@ -63,6 +63,8 @@ class Proxy:
         """While true, every connection is cut without an answer."""
         self.lag_seconds = 0.0
         """By how much every event of a watch comes late."""
+        self.faults = 0
+        """Calls refused or cut, watches closed, events that came late."""
 
     @classmethod
     @asynccontextmanager
@@ -93,6 +95,7 @@ class Proxy:
     def cut_watches(self) -> None:
         """Close every watch in the middle, as an API server does under load."""
         for watch in tuple(self._watches):
+            self.faults += 1
             watch.cancel()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -100,9 +103,10 @@ class Proxy:
         self.calls.append(call)
         answer = None if self.down else (await self.before(call) if self.before else None)
         if answer is not None:
+            self.faults += 1
             return answer
         if self.down:
-            return _cut(request)
+            return self._cut(request)
         headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
         url = f"{self._control_plane.url}{request.raw_path}"
         async with self._session.request(
@@ -112,7 +116,7 @@ class Proxy:
                 body = await upstream.read()
                 lost = self.after is not None and self.after(call)
                 if lost or self.down:
-                    return _cut(request)
+                    return self._cut(request)
                 passed = {name: upstream.headers[name] for name in PASSED_BACK if name in upstream.headers}
                 return web.Response(status=upstream.status, body=body, headers=passed)
             return await self._stream(request, call, upstream)
@@ -124,7 +128,7 @@ class Proxy:
         except ConnectionResetError:  # whoever asked is gone
             return response
         if self.after and self.after(call):
-            return _cut(request, response)
+            return self._cut(request, response)
         events = asyncio.ensure_future(self._pass_on(upstream, response))
         self._watches.add(events)
         try:
@@ -133,14 +137,22 @@ class Proxy:
             events.cancel()
             self._watches.discard(events)
         if events.cancelled() or events.exception():
-            return _cut(request, response)
+            return self._cut(request, response)
         return response
 
     async def _pass_on(self, upstream: aiohttp.ClientResponse, response: web.StreamResponse) -> None:
         async for chunk in upstream.content.iter_any():
             if self.lag_seconds:
+                self.faults += 1
                 await asyncio.sleep(self.lag_seconds)
             await response.write(chunk)
+
+    def _cut(self, request: web.Request, response: web.StreamResponse | None = None) -> web.StreamResponse:
+        """End the connection without another word."""
+        self.faults += 1
+        if request.transport:
+            request.transport.abort()
+        return response or web.Response()
 
 
 def refusal(status: int, reason: str, retry_after_seconds: int | None = None) -> web.Response:
@@ -148,10 +160,3 @@ def refusal(status: int, reason: str, retry_after_seconds: int | None = None) ->
     body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": status}
     headers = {"Retry-After": str(retry_after_seconds)} if retry_after_seconds is not None else None
     return web.json_response({**body, "message": f"the proxy says {reason}"}, status=status, headers=headers)
-
-
-def _cut(request: web.Request, response: web.StreamResponse | None = None) -> web.StreamResponse:
-    """End the connection without another word."""
-    if request.transport:
-        request.transport.abort()
-    return response or web.Response()

@@ -85,3 +85,13 @@ def test_argo_cd_judges_health_in_lua(given: dict[str, Any], expect: tuple[str, 
     judge = runtime.eval("function(obj) " + next(iter(HEALTH.values())) + " end")
     answer = judge(runtime.table_from(given, recursive=True))
     assert (answer["status"], answer["message"]) == expect
+
+
+def test_the_quickstarts_iteration_is_the_demos_with_credentials() -> None:
+    demo, quick = (
+        yaml.safe_load((ROOT / f"examples/{file}").read_text()) for file in ("shapes.yaml", "quickstart/shapes.yaml")
+    )
+    pods = {name: section.pop("pod", None) for name, section in quick["spec"].items() if isinstance(section, dict)}
+    assert quick == demo
+    given = {name for name, pod in pods.items() if pod == {"envFrom": [{"name": "s3"}]}}
+    assert given == {"sampling", "labeling", "pairs", "training", "evaluation", "serving"}

@@ -182,13 +182,13 @@ async def test_examples_of_gitops_do_not_drift(bare: ControlPlane, api: Api, nam
     assert len(manifests) >= 8
     try:
         for manifest in manifests:
+            name = manifest["metadata"]["name"]
             first = await api.apply(manifest, namespace)
             second = await api.apply(manifest, namespace)
-            name = manifest["metadata"]["name"]
+            await api.delete(ITERATIONS, namespace, name)
+            await api.wait_gone(ITERATIONS, namespace, name)
             assert second["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"], name
             assert second["metadata"]["generation"] == first["metadata"]["generation"] == 1, name
             assert second["spec"] == first["spec"], name
     finally:
-        for manifest in manifests:
-            await api.delete(ITERATIONS, namespace, manifest["metadata"]["name"])
         on(bare, "uninstall", RELEASE)

@@ -320,8 +320,9 @@ async def main(numbers: Sequence[int]) -> int:
     found = [ratio for result in results for ratio in ratios(*result)]
     OUTPUT.parent.mkdir(exist_ok=True)
     OUTPUT.write_text(json.dumps([asdict(ratio) for ratio in found], indent=1) + "\n")
-    Console().print(shown(results))
-    Console().print(table(found))
+    console = Console(width=130)
+    console.print(shown(results))
+    console.print(table(found))
     return 0 if all(ratio.met() for ratio in found) else 1
 
 

@@ -143,7 +143,7 @@ def _ended(job: Job, pod: Pod, about: Circumstances) -> Failure:
         case code:
             last = _last_line(pod.message)
             message = f"{where}: ended with exit code {code}{at}{': ' if last else ''}{last}"
-            return Failure("Crashed", False, f"{message}; see its log: feedback logs {job.stage}")
+            return Failure("Crashed", False, f"{message}; see its log: {job.logs_command}")
 
 
 def _told(job: Job, pod: Pod, reason: str, message: str) -> Failure:

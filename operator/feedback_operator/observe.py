@@ -228,9 +228,7 @@ class _View:
         handed_in = {pod.index for pod in job.pods if pod.exit_code is not None}
         if settling := self._settling(job, complete=set(range(wanted)) <= handed_in):
             return settling
-        message = (
-            f"{job.stage}: Job {job.name} completed without a readable result; see its log: feedback logs {job.stage}"
-        )
+        message = f"{job.stage}: Job {job.name} completed without a readable result; see its log: {job.logs_command}"
         return self._again(job, Failure("ResultMissing", True, message), timedelta())
 
     def _of_failed(self, job: Job) -> Progress:

@@ -93,6 +93,11 @@ class Job:
     deleting: bool = False
     queued: bool = False
 
+    @property
+    def logs_command(self) -> str:
+        """What a person types to read what its pods wrote; a Job's name begins with that of its iteration."""
+        return f"feedback logs {self.stage} -i {self.name.rpartition(f'-{self.stage}-')[0]}"
+
 
 @dataclass(frozen=True)
 class Parent:

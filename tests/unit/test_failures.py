@@ -111,7 +111,7 @@ def job(stage: str, *pods: Pod, reason: str = "FailedIndexes", state: str = "Fai
             Units(),
             "Crashed",
             False,
-            "samples: ended with exit code 1: ValueError: x; see its log: feedback logs samples",
+            "samples: ended with exit code 1: ValueError: x; see its log: feedback logs samples -i it",
             id="crash",
         ),
         pytest.param(

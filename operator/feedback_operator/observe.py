@@ -24,8 +24,8 @@ from feedback_operator.stages import GRAPH, Inputs, Stage
 from feedback_operator.timestamps import moment_of, timestamp
 from feedback_workloads.contract import Artifact, Source, StageConfig, StageResult
 
-PODS_FOLLOW: Final = timedelta(seconds=10)
-"""A Job may be seen to have ended before its pods are; what they left is waited for so long."""
+PODS_FOLLOW: Final = timedelta(seconds=5)
+"""A Job may be seen to have ended before its pods are; after so long they are read instead of waited for."""
 
 PARENTS_FOLLOW: Final = timedelta(seconds=60)
 """Manifests of one folder may arrive in any order; a parent that is not there is waited for so long."""
@@ -240,9 +240,10 @@ class _View:
         return job.generation < self.generation and not self.world.iteration.spec.suspend
 
     def _settling(self, job: Job, *, complete: bool) -> Running | None:
-        """A Job that has ended, while what its pods left may still come."""
-        until = (job.finished or self.world.now) + PODS_FOLLOW
-        return None if complete or self.world.now >= until else Running(job, until=until)
+        """A Job that has ended, as long as what its pods left is not known: no time is long enough to conclude from."""
+        if complete or job.pods_read:
+            return None
+        return Running(job, until=(job.finished or self.world.now) + PODS_FOLLOW)
 
     def _again(self, job: Job, failure: Failure, delay: timedelta) -> Progress:
         """What follows an attempt that came to nothing."""

@@ -47,6 +47,8 @@ class Plan:
         only those that differ from what was observed.
     `status`: to write if it differs from the iteration's.
     `wake_at`: the next moment at which time alone changes the plan.
+    `read`: Jobs by name that have ended and whose pods have to be read before anything follows from it. That comes
+        first, and then another plan in the place of this one.
     """
 
     create: tuple[Manifest, ...]
@@ -55,6 +57,7 @@ class Plan:
     delete: tuple[str, ...] = ()
     apply: tuple[Manifest, ...] = ()
     wake_at: datetime | None = None
+    read: tuple[str, ...] = ()
 
 
 def plan(world: Snapshot, images: Images) -> Plan:
@@ -71,6 +74,7 @@ def plan(world: Snapshot, images: Images) -> Plan:
         apply=endpoint.apply,
         status=status_of(world, progress, verdict, endpoint),
         wake_at=_wake_at(progress),
+        read=_unread(world, progress),
     )
 
 
@@ -123,6 +127,12 @@ def _deletions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[str, 
     queued = [job.name for job in world.jobs if job.queued and is_live(job)] if world.iteration.spec.suspend else []
     going = {job.name for job in world.jobs if job.deleting}
     return tuple(name for name in dict.fromkeys([*in_the_way, *queued]) if name not in going)
+
+
+def _unread(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[str, ...]:
+    """Jobs that ended a while ago, and that count as running because their pods did not follow."""
+    running = [state for state in progress.values() if isinstance(state, Running)]
+    return tuple(s.job.name for s in running if not is_live(s.job) and s.until and s.until <= world.now)
 
 
 def _may_change(job: Job, state: str) -> bool:

@@ -19,6 +19,10 @@ class Cluster(Protocol):
         """The iteration and all that belongs to it as they are now; None where there is no such iteration."""
         ...
 
+    async def read_pods(self, namespace: str, job: str) -> None:
+        """Have the next snapshot show all pods of a Job that has ended as they are, whatever was seen of them."""
+        ...
+
     async def create(self, manifest: Manifest) -> None:
         """Create a child; one of that name already there is as good."""
         ...
@@ -64,6 +68,11 @@ async def reconcile(cluster: Cluster, key: str, images: Images) -> Reconciled | 
     if world is None:
         return None
     decided = plan(world, images)
+    if decided.read:
+        for job in decided.read:
+            await cluster.read_pods(world.iteration.metadata.namespace, job)
+        world = await cluster.snapshot(key) or world
+        decided = plan(world, images)
     refusal = await _carry_out(cluster, world.iteration.metadata.namespace, decided)
     if decided.create and not refusal:  # what was just created is in the status at once, not in a second one
         world = await cluster.snapshot(key) or world

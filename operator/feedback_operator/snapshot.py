@@ -74,6 +74,8 @@ class Job:
     Active. `reason` and `message` are those of the condition `Failed`.
     `deleting`: it has a deletionTimestamp. `queued`: it carries Kueue's queue-name label.
     `created`, `started`, `finished`: creationTimestamp, `status.startTime`, and when it became Complete or Failed.
+    `pods_read`: `pods` are what the API server itself has of them since the Job ended. Otherwise they are what a watch
+        has shown so far, and may be older than the end of the Job.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Job:
     started: datetime | None = None
     finished: datetime | None = None
     units: Units = Units()
+    pods_read: bool = False
     deleting: bool = False
     queued: bool = False
 

@@ -59,6 +59,7 @@ class Operator(RuleBasedStateMachine):
         self.written: dict[str, int] = {}
         self.now = NOW
         self.records: dict[str, StageStatus] = {}
+        self.unseen: dict[str, tuple[Pod, ...]] = {}
 
     # ── what the operator does ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -67,6 +68,18 @@ class Operator(RuleBasedStateMachine):
         decided = decide(world)
         assert decide(world) == decided, "the same world, the same plan"
         return decided
+
+    def decide_on(self, listed: Callable[[], dict[str, Job]]) -> Plan:
+        """The plan from what is listed, and from the pods that it asks for."""
+        decided = self.decide(listed())
+        if not decided.read:
+            return decided
+        for name in decided.read:
+            if job := self.jobs.get(name):
+                self.jobs[name] = replace(job, pods=self.unseen.pop(name, job.pods), pods_read=True)
+            self.written[name] = len(self.past)
+        self.time_is_recorded()
+        return self.decide(listed())
 
     def listed(self, lag: int) -> dict[str, Job]:
         """The Jobs as the operator sees them when its watch is so many events behind."""
@@ -94,6 +107,8 @@ class Operator(RuleBasedStateMachine):
     def _create(self, made: dict[str, Any]) -> None:
         if made["kind"] == "Job":
             job = replace(job_of(made), created=self.now, started=self.now)
+            unseen = {name for name in self.unseen if name in self.jobs and self.jobs[name].address == job.address}
+            assert unseen <= {job.name}, "a Job whose results are there, though no watch shows them, is not followed"
             self.jobs.setdefault(job.name, job)
             self.written[job.name] = len(self.past)
 
@@ -117,14 +132,14 @@ class Operator(RuleBasedStateMachine):
     @rule(lag=st.integers(0, 4), calls=st.none() | st.integers(0, 4))
     def visit(self, lag: int, calls: int | None) -> None:
         """Plan from a list that lags behind, and carry the plan out, or crash after so many calls."""
-        self.carry_out(self.decide(self.listed(lag)), calls)
+        self.carry_out(self.decide_on(lambda: self.listed(lag)), calls)
         if calls is not None:
             self.written, self.seen = {}, len(self.past)  # the next operator begins with a list of its own
 
     @rule(visits=st.integers(1, 12))
     def all_goes_well_for_a_while(self, visits: int) -> None:
         for _ in range(visits):
-            self.carry_out(self.decide(self.jobs))
+            self.carry_out(self.decide_on(lambda: self.jobs))
             self.kueue_admits()
             self.pods_succeed()
             self.time_is_recorded()
@@ -143,6 +158,15 @@ class Operator(RuleBasedStateMachine):
             shards = len({pod.index for pod in job.pods} | {0})
             pods = tuple(succeeded(job.stage, shard) for shard in range(shards))
             self.jobs[job.name] = replace(job, state="Complete", pods=pods, finished=self.now)
+
+    @precondition(lambda self: self._live("Active"))
+    @rule()
+    def pods_succeed_and_their_watch_is_broken(self) -> None:
+        for job in self._live("Active"):
+            self.unseen[job.name] = tuple(succeeded(job.stage, pod.index) for pod in job.pods) or (
+                succeeded(job.stage),
+            )
+            self.jobs[job.name] = replace(job, state="Complete", finished=self.now)
 
     @precondition(lambda self: self._live("Active"))
     @rule(end=st.sampled_from(sorted(ENDS)))
@@ -239,7 +263,7 @@ class Operator(RuleBasedStateMachine):
         if not hasattr(self, "jobs"):
             return
         for _ in range(60):
-            decided = self.decide(self.jobs)
+            decided = self.decide_on(lambda: self.jobs)
             quiet = not (decided.create or decided.suspend or decided.delete or decided.wake_at)
             if quiet and decided.status == self.iteration.status and not self._at_work():
                 break

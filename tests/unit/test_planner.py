@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from feedback_operator.observe import PODS_FOLLOW
 from feedback_operator.resources.job import STAGE_LABEL
 from feedback_operator.snapshot import Parent, Pod, Units
 from feedback_operator.stages import GRAPH
@@ -145,16 +146,27 @@ def test_a_job_may_be_seen_to_end_before_its_pods(state: str) -> None:
     simulation.finish(job, state, Pod(0, running=True))
     decided = simulation.step()
     assert decided.create == ()
-    assert decided.wake_at == NOW + timedelta(seconds=10)
+    assert decided.wake_at == NOW + PODS_FOLLOW
     assert simulation.states()["samples"] == "Running"
     simulation.complete(job)
     assert created(simulation) == ["claims"]
 
 
-def test_a_result_that_never_comes_is_waited_for_ten_seconds() -> None:
+@pytest.mark.parametrize("late", [timedelta(), timedelta(hours=1)], ids=["at once", "after an outage"])
+def test_pods_that_do_not_follow_their_job_are_read(late: timedelta) -> None:
+    """However long ago the Job ended: the watch of its pods may have been broken since before."""
+    simulation = Simulation.of()
+    job = simulation.run_until("samples")
+    simulation.finish(job, "Complete", Pod(0, running=True))
+    simulation.unseen = {job.name: (succeeded("samples"),)}
+    simulation.now += PODS_FOLLOW + late
+    assert created(simulation) == ["claims"]
+
+
+def test_a_result_that_is_not_there_is_asked_for_by_another_attempt() -> None:
     simulation = Simulation.of()
     simulation.finish(simulation.run_until("samples"), "Complete")
-    simulation.wait(10)
+    simulation.now += PODS_FOLLOW
     assert created(simulation) == ["samples"]
 
 

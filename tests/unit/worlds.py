@@ -100,6 +100,8 @@ class Simulation:
     parent: Parent | None = None
     endpoint: Endpoint | None = None
     elsewhere: dict[str, tuple[Job, ...]] = field(default_factory=dict)
+    unseen: dict[str, tuple[Pod, ...]] = field(default_factory=dict)
+    """Pods by Job that no watch shows: one has to read them."""
 
     @classmethod
     def of(cls, **spec: Any) -> Simulation:
@@ -112,6 +114,10 @@ class Simulation:
     def step(self) -> Plan:
         """Plan once, and carry the plan out."""
         decided = decide(self.snapshot())
+        if decided.read:
+            for name in decided.read:
+                self.jobs[name] = replace(self.jobs[name], pods=self.unseen.pop(name, ()), pods_read=True)
+            decided = decide(self.snapshot())
         for made in decided.create:
             if made["kind"] == "Job":
                 self.jobs.setdefault(made["metadata"]["name"], replace(job_of(made), created=self.now))

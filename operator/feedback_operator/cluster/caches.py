@@ -31,8 +31,8 @@ from feedback_operator.snapshot import Job
 
 Value = TypeVar("Value")
 
-REMEMBERED_DELETIONS: Final = 2048
-"""Objects whose deletion is remembered, in case that the answer to their creation comes after it."""
+REMEMBERED: Final = 2048
+"""How many uids are remembered of a kind: long enough for what is under way, short enough for months."""
 
 NOTHING_TOLD: Final = (None, "", "", False)
 """Of a pod that is well."""
@@ -48,6 +48,21 @@ class Entry(Generic[Value]):
     heard: float
 
 
+class Recent:
+    """The latest uids that something was true of."""
+
+    def __init__(self) -> None:
+        self._uids: dict[str, None] = {}
+
+    def add(self, uid: str) -> None:
+        self._uids[uid] = None
+        if len(self._uids) > REMEMBERED:
+            del self._uids[next(iter(self._uids))]
+
+    def __contains__(self, uid: str) -> bool:
+        return uid in self._uids
+
+
 class Store(Generic[Value]):
     """Objects of one kind by `namespace/name`, and by the group that they belong to. The newest version wins."""
 
@@ -55,7 +70,8 @@ class Store(Generic[Value]):
         self._clock = clock
         self._entries: dict[str, Entry[Value]] = {}
         self._groups: defaultdict[str, dict[str, None]] = defaultdict(dict)
-        self._deleted: dict[str, None] = {}
+        self._deleted = Recent()
+        """Remembered in case that the answer to an object's creation comes after its deletion."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -73,9 +89,7 @@ class Store(Generic[Value]):
 
     def drop(self, key: str, uid: str) -> bool:
         """The object is gone, for good; another one of its name is not touched."""
-        self._deleted[uid] = None
-        if len(self._deleted) > REMEMBERED_DELETIONS:
-            del self._deleted[next(iter(self._deleted))]
+        self._deleted.add(uid)
         known = self._entries.get(key)
         if known is None or known.identity.uid != uid:
             return False
@@ -113,6 +127,8 @@ class Caches:
     jobs: Store[Job] = field(default_factory=Store)
     pods: Store[ObservedPod] = field(default_factory=Store)
     objects: Store[dict[str, Any]] = field(default_factory=Store)
+    pods_read: Recent = field(default_factory=Recent)
+    """Jobs whose pods were read after they had ended."""
     _children: defaultdict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     _addresses: defaultdict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
 

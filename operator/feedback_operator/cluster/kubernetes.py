@@ -83,8 +83,10 @@ class KubernetesCluster:
 
     def _jobs(self, uid: str) -> Iterator[Job]:
         for entry in self._caches.jobs.of(uid):
-            pods = telling_pods(pod.value for pod in self._caches.pods.of(entry.identity.uid))
-            yield replace(entry.value, pods=pods, units=self._board.units(entry.identity.uid))
+            uid = entry.identity.uid
+            pods = telling_pods(pod.value for pod in self._caches.pods.of(uid))
+            read = uid in self._caches.pods_read
+            yield replace(entry.value, pods=pods, pods_read=read, units=self._board.units(uid))
 
     def _endpoint(self, iteration: FeedbackIteration) -> Endpoint | None:
         serving = iteration.spec.serving
@@ -133,14 +135,17 @@ class KubernetesCluster:
             self._caches.put("Job", await self._api.get(JOB, identity.namespace, identity.name))
         except Missing:
             self._caches.jobs.drop(identity.key, identity.uid)
-        labels = f"batch.kubernetes.io/controller-uid={identity.uid}"
-        bodies = await self._api.list(POD, identity.namespace, labels)
-        for body in bodies:
-            self._caches.put("Pod", body)
-        there = {identity_of(body).uid for body in bodies}
+        there = await self._list_pods(identity)
         for pod in list(self._caches.pods.of(identity.uid)):
             if pod.identity.uid not in there and pod.heard < time.monotonic() - SILENCE_SECONDS:
                 self._caches.pods.drop(pod.identity.key, pod.identity.uid)
+
+    async def _list_pods(self, job: Identity) -> set[str]:
+        """Ask for the pods of a Job; their uids."""
+        bodies = await self._api.list(POD, job.namespace, f"batch.kubernetes.io/controller-uid={job.uid}")
+        for body in bodies:
+            self._caches.put(POD.name, body)
+        return {identity_of(body).uid for body in bodies}
 
     async def _refresh_iteration(self, known: Identity) -> None:
         try:
@@ -151,6 +156,11 @@ class KubernetesCluster:
             if body["metadata"]["uid"] != known.uid:
                 self._tell_others(known.key, self._caches.drop_iteration(known.key, known.uid))
             self._tell_others(known.key, self._caches.put(ITERATION.name, body))
+
+    async def read_pods(self, namespace: str, job: str) -> None:
+        if entry := self._caches.jobs.get(f"{namespace}/{job}"):
+            await self._list_pods(entry.identity)
+            self._caches.pods_read.add(entry.identity.uid)
 
     # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -108,7 +108,12 @@ class LocalCluster:
     async def snapshot(self, key: str) -> Snapshot:
         jobs = [job for job in self._jobs.values() if _owner(job.manifest) == key]
         observed = [
-            replace(job.observed, pods=tuple(job.pods.values()), units=await scrape(job.metrics_addresses()))
+            replace(
+                job.observed,
+                pods=tuple(job.pods.values()),
+                pods_read=True,
+                units=await scrape(job.metrics_addresses()),
+            )
             for job in jobs
         ]
         iteration = self._iterations[key]
@@ -132,6 +137,9 @@ class LocalCluster:
             if _owner(job.manifest) != key:
                 found[job.observed.address] = (*found.get(job.observed.address, ()), job.observed)
         return found
+
+    async def read_pods(self, namespace: str, job: str) -> None:
+        """Nothing to do: what is known of processes is never behind."""
 
     async def create(self, manifest: Manifest) -> None:
         name = manifest["metadata"]["name"]

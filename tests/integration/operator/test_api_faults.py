@@ -121,3 +121,27 @@ async def test_a_long_time_without_an_api_server(control_plane: ControlPlane, tm
         outcome = await history.outcome()
         assert (outcome.duplicates, outcome.changed) == ((), ())
         assert proxy.faults > 0
+
+
+async def test_the_watch_of_pods_broken_for_good(control_plane: ControlPlane, tmp_path: Path) -> None:
+    """What the pods of an ended Job have left is read, not given up."""
+
+    async def no_watch_of_pods(call: Call) -> web.Response | None:
+        return refusal(503, "ServiceUnavailable") if call.watch and call.path.endswith("/pods") else None
+
+    async with (
+        new_world(control_plane, "blind", tmp_path) as world,
+        Proxy.start(control_plane) as proxy,
+        History.of(world) as history,
+    ):
+        held = world.script.hold("policy")
+        async with world.operator(kubeconfig=proxy.kubeconfig(world.token)):
+            await world.apply(MANIFEST)
+            await held.started.wait()
+            proxy.before = no_watch_of_pods
+            proxy.cut_watches()
+            held.release()
+            await world.until("demo", READY, seconds=120)
+        outcome = await history.outcome()
+        assert (outcome.duplicates, outcome.changed) == ((), ())
+        assert proxy.faults > 0

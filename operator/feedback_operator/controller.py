@@ -129,7 +129,8 @@ class Controller:
             return
         self._telemetry.changed(before, done.status)
         if told := news(before, done.status):
-            logger.log(logging.WARNING if told.warning else logging.INFO, "%s: %s", told.reason, told.note)
+            level = logging.WARNING if told.warning else logging.INFO
+            logger.log(level, "%s: %s", told.reason, told.note, extra={"stage": told.stage})
             self._announce(done.found, told)
 
 

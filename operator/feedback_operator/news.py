@@ -13,11 +13,12 @@ LONGEST_NOTE: Final = 1000
 
 @dataclass(frozen=True)
 class News:
-    """An event: CamelCase reason, a sentence or two, and whether somebody should worry."""
+    """An event: CamelCase reason, a sentence or two, whether somebody should worry, and the stage that it is of."""
 
     reason: str
     note: str
     warning: bool = False
+    stage: str = ""
 
 
 def news(before: IterationStatus, after: IterationStatus) -> News | None:
@@ -27,7 +28,8 @@ def news(before: IterationStatus, after: IterationStatus) -> News | None:
         return None
     headline = next((item for item in told if item.warning), told[-1])
     note = "; ".join(dict.fromkeys(item.note for item in told))
-    return News(headline.reason, note[:LONGEST_NOTE], headline.warning)
+    stage = next((item.stage for item in told if item.stage), "")
+    return News(headline.reason, note[:LONGEST_NOTE], headline.warning, stage)
 
 
 def _of_stages(before: IterationStatus, after: IterationStatus) -> Iterator[News]:
@@ -38,13 +40,13 @@ def _of_stages(before: IterationStatus, after: IterationStatus) -> Iterator[News
         if stage.state == was:
             continue
         if stage.state == "Done":
-            yield News("StageDone", _done(stage))
+            yield News("StageDone", _done(stage), stage=stage.name)
         elif stage.state == "Failed":
-            yield News("StageFailed", stage.message, warning=True)
+            yield News("StageFailed", stage.message, warning=True, stage=stage.name)
         elif stage.state == "Suspended":
-            yield News("Suspended", f"{stage.name} is suspended")
+            yield News("Suspended", f"{stage.name} is suspended", stage=stage.name)
         elif stage.state == "Running" and (first or was != "Waiting"):
-            yield News("StageStarted", f"{stage.name} runs as Job {stage.job}")
+            yield News("StageStarted", f"{stage.name} runs as Job {stage.job}", stage=stage.name)
 
 
 def _done(stage: StageStatus) -> str:

@@ -280,6 +280,7 @@ def test_terminated_in_two_processes(tiny: Study) -> None:
     [
         pytest.param({"global_batch_size": 4, "processes_per_node": 3}, "global_batch_size 4", id="batch"),
         pytest.param({"max_length": 60}, "too-long", id="rows too long"),
+        pytest.param({"learning_rate": 1e30}, "lower learning_rate 1e+30", id="diverged"),
     ],
 )
 def test_errors_are_one_sentence(changes: dict[str, Any], words: str, tiny: Study, request: Any) -> None:

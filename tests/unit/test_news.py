@@ -29,12 +29,15 @@ OOM = {"state": "Failed", "message": "samples: out of memory; raise it"}
     [
         pytest.param(status(), status(), None, id="nothing"),
         pytest.param(
-            status(), status(samples=RUNNING), News("StageStarted", "samples runs as Job it-samples-0"), id="the start"
+            status(),
+            status(samples=RUNNING),
+            News("StageStarted", "samples runs as Job it-samples-0", stage="samples"),
+            id="the start",
         ),
         pytest.param(
             status(samples=RUNNING),
             status(samples="Done", claims={"state": "Running", "job": "it-claims-0"}),
-            News("StageDone", "samples is done"),
+            News("StageDone", "samples is done", stage="samples"),
             id="one stage after the other: one event",
         ),
         pytest.param(
@@ -49,19 +52,19 @@ OOM = {"state": "Failed", "message": "samples: out of memory; raise it"}
         pytest.param(
             status(samples=RUNNING),
             status(samples="Suspended"),
-            News("Suspended", "samples is suspended"),
+            News("Suspended", "samples is suspended", stage="samples"),
             id="suspended",
         ),
         pytest.param(
             status(samples="Suspended"),
             status(samples=RUNNING),
-            News("StageStarted", "samples runs as Job it-samples-0"),
+            News("StageStarted", "samples runs as Job it-samples-0", stage="samples"),
             id="resumed",
         ),
         pytest.param(
             status(("Stalled", "False", "Progressing", ""), samples=RUNNING),
             status(("Stalled", "True", "OutOfMemory", OOM["message"]), samples=OOM),
-            News("StageFailed", OOM["message"], warning=True),
+            News("StageFailed", OOM["message"], warning=True, stage="samples"),
             id="a failure is told once, though stage and condition say it",
         ),
         pytest.param(
@@ -70,7 +73,7 @@ OOM = {"state": "Failed", "message": "samples: out of memory; raise it"}
         pytest.param(
             status(("Promoted", "False", "NotPromoted", "not yet"), scores=RUNNING),
             status(("Promoted", "True", "GatePassed", "meets every rule"), scores="Done"),
-            News("Promoted", "scores is done; meets every rule"),
+            News("Promoted", "scores is done; meets every rule", stage="scores"),
             id="promoted",
         ),
         pytest.param(

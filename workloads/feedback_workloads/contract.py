@@ -11,7 +11,7 @@ import json
 from enum import IntEnum
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
 MANIFEST_NAME = "manifest.json"
 """Name of the file that makes an artifact whole; written after everything it names."""
@@ -314,7 +314,7 @@ class Manifest(Frozen):
     config_hash: str
     files: tuple[FileEntry, ...]
     counts: dict[str, int]
-    metrics: dict[str, float] = {}
+    metrics: dict[str, FiniteFloat] = {}
     versions: dict[str, str] = {}
     artifacts: dict[str, Artifact] = {}
 
@@ -329,7 +329,7 @@ class StageResult(Frozen):
     shard: int
     manifest: Artifact
     counts: dict[str, int]
-    metrics: dict[str, float] = {}
+    metrics: dict[str, FiniteFloat] = {}
     aligned: Artifact | None = None
     """The checkpoint that the scores stage chose."""
     reused: bool

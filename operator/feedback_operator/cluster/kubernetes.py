@@ -200,11 +200,23 @@ class KubernetesCluster:
                 self._remember(JOB, body)
 
     async def apply(self, manifest: Manifest) -> None:
-        kind, name = BY_NAME[manifest["kind"]], manifest["metadata"]["name"]
+        kind, meta = BY_NAME[manifest["kind"]], manifest["metadata"]
+        if not self._caches.objects.get(f"{meta['namespace']}/{kind.name}/{meta['name']}"):
+            await self._check_vacant(kind, meta["namespace"], meta["name"])
         try:
             self._remember(kind, await self._api.apply(kind, manifest))
         except Refused as error:
-            raise Blocked(f"{kind.name}Refused", f"{kind.name} {name}: {error.message}") from error
+            raise Blocked(f"{kind.name}Refused", f"{kind.name} {meta['name']}: {error.message}") from error
+
+    async def _check_vacant(self, kind: Kind, namespace: str, name: str) -> None:
+        """An object that no iteration has made is not taken over."""
+        try:
+            body = await self._api.get(kind, namespace, name)
+        except Missing:
+            return
+        if owner_of(body).kind != ITERATION.name:
+            what = f"{kind.name} {name} exists already and was not made for an endpoint"
+            raise Blocked("NameTaken", f"{what}; delete it, or give spec.serving.endpoint another name")
 
     async def write_status(self, iteration: FeedbackIteration, status: IterationStatus) -> None:
         """Raises Conflict where there is a later version: it is read, and the iteration is to be looked at again."""

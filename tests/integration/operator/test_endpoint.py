@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.cluster.api import DEPLOYMENTS, Object, Refused
+from tests.cluster.api import DEPLOYMENTS, SERVICES, Object, Refused
 from tests.cluster.operator_process import OperatorProcess
 from tests.cluster.pod_agent import GOOD_SCORES, SERVING, never_ready, ready, succeeds
 from tests.cluster.world import READY, World, condition, condition_of, iteration
@@ -61,6 +61,18 @@ async def test_a_third_iteration_takes_over_in_the_middle_of_a_rolling_update(
     third = await world.until("third", READY)
     deployment = await world.api.wait(DEPLOYMENTS, world.namespace, "answers", _rolled_out)
     assert served_by(deployment) == third["metadata"]["uid"]
+
+
+async def test_an_object_of_somebody_else_is_not_taken_over(world: World, operator: OperatorProcess) -> None:
+    foreign = {"metadata": {"name": "answers"}, "spec": {"selector": {"app": "shop"}, "ports": [{"port": 80}]}}
+    before = await world.api.create(SERVICES, world.namespace, foreign)
+    await world.apply(iteration("demo", serving={"endpoint": "answers"}))
+    stalled = await world.until("demo", condition("Stalled", "True", "NameTaken"))
+    assert "Service answers exists already" in condition_of(stalled, "Stalled")["message"]
+    after = await world.api.get(SERVICES, world.namespace, "answers")
+    assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+    await world.api.delete(SERVICES, world.namespace, "answers")
+    await world.until("demo", READY)
 
 
 async def test_a_revision_that_does_not_become_ready_is_rolled_back(world: World, operator: OperatorProcess) -> None:

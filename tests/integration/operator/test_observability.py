@@ -108,6 +108,7 @@ async def test_one_iteration_seen_from_outside(world: World) -> None:
 
     told = [line for line in lines if line.get("iteration") == f"{world.namespace}/demo"]
     assert [line["message"].split(" ")[1] for line in told if "is done" in line["message"]] == list(STAGES)
+    assert [line["stage"] for line in told if "is done" in line["message"]] == list(STAGES)
     assert all(len(line["trace"]) == 32 for line in told)
     assert not [line for line in lines if line["level"] in ("warning", "error")]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from trl import DPOTrainer
 from trl.models import prepare_deepspeed
 
+from feedback_workloads.contract import BadInput
 from feedback_workloads.training import policy_model
 from feedback_workloads.training.outbox import CHECKPOINT, STATE, Outbox
 from feedback_workloads.training.training_log import STATE_NAME
@@ -173,6 +175,18 @@ class CheckpointAt(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         control.should_save = state.global_step in self._steps
+
+
+class EndWhenDiverged(TrainerCallback):
+    """Ends a training whose loss or gradient is no number any more: from there nothing comes back."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> None:
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise BadInput(
+                    f"training diverged: {name} is {logs[name]} at step {state.global_step} of {state.max_steps}; "
+                    f"lower learning_rate {args.learning_rate}, or raise warmup_ratio {args.warmup_steps}"
+                )
 
 
 def share_pictures(model: PreTrainedModel) -> None:

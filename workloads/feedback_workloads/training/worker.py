@@ -63,7 +63,7 @@ def train(job: Job) -> None:
     from feedback_workloads.preprocess import Preprocessor
     from feedback_workloads.training import policy_model
     from feedback_workloads.training.collator import PictureCollator
-    from feedback_workloads.training.trainer import CheckpointAt, PairTrainer, share_pictures
+    from feedback_workloads.training.trainer import CheckpointAt, EndWhenDiverged, PairTrainer, share_pictures
 
     config, cuda = job.config, torch.cuda.is_available()
     bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and cuda)
@@ -92,7 +92,7 @@ def train(job: Job) -> None:
         processing_class=AutoProcessor.from_pretrained(job.model),
         data_collator=PictureCollator(pad_token_id=_pad_id(preprocessor), preprocessor=preprocessor),
         peft_config=policy_model.lora_config(model, config.lora) if config.lora else None,
-        callbacks=[CheckpointAt(schedule.checkpoint_steps), LogFile(job.work / FILE_NAME)],
+        callbacks=[EndWhenDiverged(), CheckpointAt(schedule.checkpoint_steps), LogFile(job.work / FILE_NAME)],
         batches=MicroBatches(schedule, config.per_device_batch_size, arguments.process_index, world),
         outbox=outbox,
         base=job.model,

@@ -76,6 +76,9 @@ COMMUNICATION: Final = re.compile(
 PODS_APPEAR: Final = timedelta(seconds=60)
 """A Job without pods is no trouble before."""
 
+PODS_START: Final = timedelta(minutes=5)
+"""Nor is a pod of which nothing is said but that it has not started: images are large."""
+
 GRAVEST_FIRST: Final = ("BadInput", "OutOfMemory", "DiskFull", "Crashed", "Temporary", "Killed", "Evicted", "NodeLost")
 """Where several pods failed: the cause comes before what it did to the others."""
 
@@ -175,12 +178,21 @@ def trouble_of(job: Job, about: Circumstances) -> Trouble | None:
             "(a quota, an admission policy, or a ServiceAccount or PriorityClass that is not there)"
         )
         return Trouble("PodsNotCreated", message, began + PODS_APPEAR)
-    found = [
-        Trouble(word, f"{_where(job, pod)}: {_explained(word, job, pod, about)}", pod.since or began)
-        for pod in job.pods
-        if is_in_trouble(pod) and (word := WORDS.get(pod.reason))
-    ]
+    found = [trouble for pod in job.pods if (trouble := _pod_trouble(job, pod, pod.since or began, about))]
     return min(found, key=lambda trouble: trouble.since, default=None)
+
+
+def _pod_trouble(job: Job, pod: Pod, since: datetime, about: Circumstances) -> Trouble | None:
+    if is_in_trouble(pod):
+        word = WORDS[pod.reason]
+        return Trouble(word, f"{_where(job, pod)}: {_explained(word, job, pod, about)}", since)
+    if pod.running or pod.reason or pod.exit_code is not None:
+        return None
+    message = (
+        f"{_where(job, pod)}: the pod has not started; `kubectl describe pod {pod.name}` says why "
+        "(an image that is still pulled, a volume that is not mounted, or a node without a network)"
+    )
+    return Trouble("NotStarted", message, since + PODS_START)
 
 
 def is_in_trouble(pod: Pod) -> bool:

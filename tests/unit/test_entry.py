@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from pydantic import ValidationError
 
 from feedback_workloads import entry
 from feedback_workloads.contract import (
@@ -51,6 +52,13 @@ def test_a_missing_configuration_and_another_stage(tmp_path: Path) -> None:
     file.write_text(CONFIG.model_dump_json())
     with pytest.raises(BadInput, match="is for stage 'samples', not 'pairs'"):
         entry.read_config("pairs", file)
+
+
+@pytest.mark.parametrize("metric", [float("nan"), float("inf")])
+def test_a_metric_that_is_no_number_fails_the_stage(metric: float) -> None:
+    """JSON has no such number: it would reach the operator as a result that cannot be read."""
+    with pytest.raises(ValidationError, match="recall"):
+        entry._manifest(CONFIG, Outcome(files=(), counts={"rows": 1, "rejected": 0}, metrics={"recall": metric}))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from feedback_operator.failures import Circumstances, failure_of, trouble_of
+from feedback_operator.failures import PODS_START, Circumstances, failure_of, trouble_of
 from feedback_operator.snapshot import Job, Pod, Units
 from tests.unit.worlds import NOW, broken, iteration
 
@@ -240,6 +240,14 @@ def test_trouble(pod: Pod, reason: str, message: str) -> None:
     found = trouble_of(job("samples", replace(pod, since=NOW), state="Active"), Circumstances(SPEC, Units()))
     assert found is not None
     assert (found.reason, found.message, found.since) == (reason, message, NOW)
+
+
+def test_a_pod_that_says_nothing_and_does_not_start_is_trouble_after_a_while() -> None:
+    pod = Pod(1, name="it-samples-1", since=NOW)
+    found = trouble_of(job("samples", pod, state="Active"), Circumstances(SPEC, Units()))
+    assert found is not None
+    assert (found.reason, found.since) == ("NotStarted", NOW + PODS_START)
+    assert found.message.startswith("samples, shard 1: the pod has not started; `kubectl describe pod it-samples-1`")
 
 
 def test_the_trouble_that_has_lasted_longest_is_told() -> None:

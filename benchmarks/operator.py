@@ -2,8 +2,8 @@
 
 `python -m benchmarks.operator [ITERATIONS ...]` runs each number of live iterations on a control plane of its own,
 whose pods KWOK plays, and after it the floor: a loop that watches Jobs and creates the next one, and does nothing else.
-Prints a table and keeps the figures in build/bench-operator.json. Both are watched from outside: by a third process's
-watch of Jobs, by the kernel's account of the process, and by the API server's audit log.
+Prints tables and keeps the figures in build/bench-operator.json. Both are watched from outside: by a third process's
+watch of Jobs, by the kernel's account of each process, and by the API server's audit log.
 """
 
 from __future__ import annotations
@@ -11,34 +11,46 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.__main__ import table
+from benchmarks.accounts import (
+    CHAIN,
+    PROGRAM,
+    STAGE,
+    Latency,
+    Transitions,
+    calls_of,
+    is_complete,
+    peak_mib,
+    place_of,
+    processes,
+    processor_seconds,
+)
 from benchmarks.table import Ratio
 from tests.cluster.accounts import operator_token
 from tests.cluster.api import ITERATIONS, JOBS, NAMESPACES, SERVICE_ACCOUNTS, Api, Object
 from tests.cluster.control_plane import ControlPlane, Options, Program
 from tests.cluster.operator_process import OperatorProcess
 from tests.cluster.setup import prepare
-from tests.cluster.world import STAGES, condition_of, iteration
+from tests.cluster.world import iteration
 
 OUTPUT: Final = Path("build/bench-operator.json")
 KWOK_STAGES: Final = Path(__file__).parent / "operator_stages.yaml"
 NAMESPACE: Final = "bench"
-CHAIN: Final = "feedback.rlaif.dev/iteration"
-STAGE: Final = "feedback.rlaif.dev/stage"
 
 
 @dataclass(frozen=True)
@@ -64,74 +76,40 @@ SCALES: Final = (
 )
 
 
-@dataclass
-class Transitions:
-    """When Jobs were seen to complete, and when the next ones of their chains were seen."""
-
-    completed: dict[tuple[str, int], float] = field(default_factory=dict)
-    created: dict[tuple[str, int], float] = field(default_factory=dict)
-
-    async def follow(self, api: Api) -> None:
-        async for event, job in api.watch(JOBS, NAMESPACE):
-            key, now = place_of(job), time.monotonic()
-            if event == "ADDED":
-                self.created.setdefault(key, now)
-            if is_complete(job):
-                self.completed.setdefault(key, now)
-
-    def latencies(self, since: float, until: float) -> list[float]:
-        """Seconds from each completion in this time to the creation of the next Job, where there is to be one."""
-        found = []
-        for (chain, step), moment in self.completed.items():
-            if since <= moment <= until and (following := self.created.get((chain, step + 1))):
-                found.append(following - moment)
-        return sorted(found)
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a process has used so far."""
-
-    cpu_seconds: float
-    calls: dict[str, int]
-
-
 @dataclass(frozen=True)
 class Measured:
-    """One program at one scale."""
+    """One program at one scale. Figures `a transition` are means over the window."""
 
     transitions: int
     seconds: float
-    latencies: Sequence[float]
-    cpu_ms: float
-    """A transition."""
+    latencies: Sequence[Latency]
+    processor: Mapping[str, float]
+    """Milliseconds a transition, by process."""
     peak_mib: float
-    calls: dict[str, float]
+    calls: Mapping[str, float]
     """A transition, by verb and resource; leader election is not in it."""
     lists: int
 
     @property
     def p50(self) -> float:
-        return statistics.median(self.latencies)
+        return statistics.median(latency.total for latency in self.latencies)
 
     @property
     def p99(self) -> float:
-        return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * 0.99))]
+        return self.latencies[int(len(self.latencies) * 0.99)].total
+
+    @property
+    def slowest(self) -> Sequence[Latency]:
+        """The slowest hundredth."""
+        return self.latencies[int(len(self.latencies) * 0.99) :]
+
+    @property
+    def cpu_ms(self) -> float:
+        return self.processor[PROGRAM]
 
     @property
     def calls_each(self) -> float:
         return sum(self.calls.values())
-
-
-def place_of(job: Object) -> tuple[str, int]:
-    """The chain that a Job belongs to, and its place in it."""
-    labels = job["metadata"]["labels"]
-    stage = labels[STAGE]
-    return labels[CHAIN], STAGES.index(stage) if stage in STAGES else int(stage)
-
-
-def is_complete(job: Object) -> bool:
-    return condition_of(job, "Complete").get("status") == "True"
 
 
 # ── the floor ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -213,53 +191,32 @@ async def measure_floor(folder: Path, scale: Scale) -> Measured:
 
 async def measure(control_plane: ControlPlane, api: Api, pid: int, scale: Scale, start: Any) -> Measured:
     """Start everything bit by bit, and then look on for the scale's window."""
-    transitions = Transitions()
-    watching = asyncio.create_task(transitions.follow(api))
+    transitions, measured = Transitions(), processes(control_plane, pid)
+    watching = asyncio.create_task(transitions.follow(api, NAMESPACE))
     began = time.monotonic()
     for number in range(scale.iterations):
         await start(number)
         await asyncio.sleep(began + scale.ramp * (number + 1) / scale.iterations - time.monotonic())
-    since, before = time.monotonic(), usage(control_plane, pid)
+    since, before = time.time(), processor_seconds(measured)
     await asyncio.sleep(scale.window)
-    until, after = time.monotonic(), usage(control_plane, pid)
+    until, after = time.time(), processor_seconds(measured)
     peak = peak_mib(pid)
     await asyncio.sleep(2)  # what completed last may be followed yet
     watching.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await watching
-    latencies = transitions.latencies(since, until)
     count = sum(since <= moment <= until for moment in transitions.completed.values())
-    made = {name: number - before.calls.get(name, 0) for name, number in after.calls.items()}
+    calls = calls_of(control_plane.audit_log, NAMESPACE)
+    made = Counter(call.what for call in calls if since <= call.received <= until)
     return Measured(
         transitions=count,
         seconds=until - since,
-        latencies=latencies,
-        cpu_ms=1000 * (after.cpu_seconds - before.cpu_seconds) / count,
+        latencies=transitions.latencies(calls, since, until),
+        processor={name: 1000 * (after[name] - before[name]) / count for name in after},
         peak_mib=peak,
-        calls={name: number / count for name, number in sorted(made.items()) if number},
+        calls={name: number / count for name, number in sorted(made.items())},
         lists=sum(number for name, number in made.items() if name.startswith("list ")),
     )
-
-
-def usage(control_plane: ControlPlane, pid: int) -> Usage:
-    times = psutil.Process(pid).cpu_times()
-    mine = f'"username":"system:serviceaccount:{NAMESPACE}:'
-    calls: dict[str, int] = {}
-    with control_plane.audit_log.open() as lines:
-        for line in lines:
-            if mine in line and '"stage":"ResponseComplete"' in line and '"resource":"leases"' not in line:
-                event = json.loads(line)
-                reference = event.get("objectRef", {})
-                words = (event["verb"], reference.get("resource"), reference.get("subresource"))
-                name = " ".join(word for word in words if word)
-                calls[name] = calls.get(name, 0) + 1
-    return Usage(times.user + times.system, calls)
-
-
-def peak_mib(pid: int) -> float:
-    """The most memory that the process ever held at once (Linux: VmHWM)."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 # ── all of them ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -290,20 +247,51 @@ def shown(results: Sequence[tuple[Scale, Measured, Measured]]) -> Table:
         box=None,
         header_style="bold",
     )
-    for scale, ours, least in results:
-        for program, found in (("operator", ours), ("floor", least)):
-            grows.add_row(
-                str(scale.iterations),
-                program,
-                f"{found.transitions / found.seconds:.1f}",
-                f"{found.p50 * 1000:.0f}",
-                f"{found.p99 * 1000:.0f}",
-                f"{found.cpu_ms:.1f}",
-                f"{found.peak_mib:.0f}",
-                f"{found.calls_each:.2f}",
-                str(found.lists),
-            )
+    for scale, program, found in rows(results):
+        grows.add_row(
+            str(scale.iterations),
+            program,
+            f"{found.transitions / found.seconds:.1f}",
+            f"{found.p50 * 1000:.0f}",
+            f"{found.p99 * 1000:.0f}",
+            f"{found.cpu_ms:.1f}",
+            f"{found.peak_mib:.0f}",
+            f"{found.calls_each:.2f}",
+            str(found.lists),
+        )
     return grows
+
+
+def spent(results: Sequence[tuple[Scale, Measured, Measured]]) -> Table:
+    """Milliseconds of processor time a transition, by process, and how busy the machine is with all of it."""
+    names = tuple(results[0][1].processor)
+    heads = (name.removeprefix("kube-") for name in names)
+    shown = Table("iterations", "program", *heads, "sum", "busy", box=None, header_style="bold")
+    for scale, name, found in rows(results):
+        total = sum(found.processor.values())
+        busy = total / 1000 * found.transitions / found.seconds / (os.cpu_count() or 1)
+        each = (f"{found.processor[process]:.1f}" for process in names)
+        shown.add_row(str(scale.iterations), name, *each, f"{total:.0f}", f"{busy:.0%}")
+    return shown
+
+
+def waited(results: Sequence[tuple[Scale, Measured, Measured]]) -> Table:
+    """Milliseconds of a transition by part: the mean of all, and of the slowest hundredth."""
+    shown = Table("iterations", "program", "of", "noticing", "creating", "showing", box=None, header_style="bold")
+    for scale, name, found in rows(results):
+        for which, latencies in (("all", found.latencies), ("slowest 1%", found.slowest)):
+            parts = (
+                statistics.mean(getattr(latency, part) for latency in latencies) * 1000
+                for part in ("noticing", "creating", "showing")
+            )
+            shown.add_row(str(scale.iterations), name, which, *(f"{part:.0f}" for part in parts))
+    return shown
+
+
+def rows(results: Sequence[tuple[Scale, Measured, Measured]]) -> Iterator[tuple[Scale, str, Measured]]:
+    for scale, ours, least in results:
+        yield scale, "operator", ours
+        yield scale, "floor", least
 
 
 async def main(numbers: Sequence[int]) -> int:
@@ -321,7 +309,8 @@ async def main(numbers: Sequence[int]) -> int:
     OUTPUT.parent.mkdir(exist_ok=True)
     OUTPUT.write_text(json.dumps([asdict(ratio) for ratio in found], indent=1) + "\n")
     console = Console(width=130)
-    console.print(shown(results))
+    for account in (shown, spent, waited):
+        console.print(account(results))
     console.print(table(found))
     return 0 if all(ratio.met() for ratio in found) else 1
 

@@ -153,9 +153,9 @@ class ControlPlane:
         """One JSON event a line for each request of everybody but the control plane itself."""
         return self.folder / "audit.log"
 
-    def process(self, name: str) -> subprocess.Popen[bytes]:
-        """The process of one program, for example to measure it."""
-        return next(program.process for program in self._programs if program.name == name)
+    def pids(self) -> dict[str, int]:
+        """Process of each program by its name, to measure it."""
+        return {program.name: program.process.pid for program in self._programs}
 
     def _start(self) -> None:
         binaries = directory()

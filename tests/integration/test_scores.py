@@ -171,8 +171,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="module")
-def outcome(world: World) -> Outcome:
-    return world.run(world.config("whole"))
+def progress() -> Progress:
+    return Progress("scores")
+
+
+@pytest.fixture(scope="module")
+def outcome(world: World, progress: Progress) -> Outcome:
+    return world.run(world.config("whole"), progress)
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +211,12 @@ def test_every_model_answers_every_question_once_and_the_chosen_one_more(
             assert sum(key[:2] == (model, split) for key in keys) == number * each
     ranked = {(row["checkpoint"], row["split"]) for row in said if row["reward"] is not None}
     assert ranked == {(summary["selected"], "report")}
+
+
+def test_progress_ends_at_its_total(outcome: Outcome, progress: Progress) -> None:
+    done, total = (progress.registry.get_sample_value(f"feedback_stage_{name}", {"stage": "scores", "shard": "0"})
+                   for name in ("done", "total"))  # fmt: skip
+    assert done == total
 
 
 def test_figures_are_those_of_the_rows(said: list[dict[str, Any]], summary: dict[str, Any], outcome: Outcome) -> None:

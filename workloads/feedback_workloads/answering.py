@@ -124,6 +124,7 @@ class Answers:
                 output.add({**rows[key], "logprobs": logprobs})
 
         answered = [question for question in asked if question.id in rows_of]
+        self._progress.advance(len(asked) - len(answered))
         return self._kept(f"reference/{part.name}", answered, self._config.best_of, weigh)
 
     def _prompts(
@@ -152,8 +153,9 @@ class Answers:
         folder = f"{self._output}/{name}"
         found = self._store.find(folder)
         if found:
+            if name not in self.artifacts:  # else it was counted when it was made
+                self._progress.advance(len(asked))
             manifest, self.artifacts[name] = found
-            self._progress.advance(len(asked))
         else:
             with self._store.append(folder, SAMPLES) as parts:
                 finished = parts.finished_ids()

@@ -19,7 +19,10 @@ from feedback_operator.api import (
 from feedback_operator.endpoint import Outlook
 from feedback_operator.failures import Trouble
 from feedback_operator.gate import broken_rules
-from feedback_operator.observe import (
+from feedback_operator.observe import resolved_model
+from feedback_operator.snapshot import Snapshot
+from feedback_operator.stages import GRAPH
+from feedback_operator.states import (
     Done,
     Failed,
     Progress,
@@ -30,10 +33,7 @@ from feedback_operator.observe import (
     Waiting,
     job_status,
     reached_by,
-    resolved_model,
 )
-from feedback_operator.snapshot import Snapshot
-from feedback_operator.stages import GRAPH
 from feedback_operator.timestamps import timestamp
 
 Truth = Literal["True", "False", "Unknown"]

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from decimal import Decimal
-from typing import Final, Literal, assert_never
+from datetime import timedelta
+from typing import Final, assert_never
 
-from feedback_operator.api import ResolvedModel, ShardResult, SourceSpec, StageStatus
-from feedback_operator.failures import (
-    Circumstances,
-    Failure,
-    Trouble,
-    failed_pods,
-    failure_of,
-    is_in_trouble,
-    kept,
-    trouble_of,
-)
-from feedback_operator.snapshot import Job, Snapshot, Units
+from feedback_operator.api import ResolvedModel, StageStatus
+from feedback_operator.failures import Circumstances, Failure, failed_pods, failure_of, kept, trouble_of
+from feedback_operator.snapshot import Job, Snapshot
 from feedback_operator.stages import GRAPH, Inputs, Stage
+from feedback_operator.states import (
+    Done,
+    Failed,
+    Progress,
+    Replacing,
+    Retrying,
+    Running,
+    Startable,
+    Waiting,
+    done_status,
+    is_at_work,
+    is_live,
+    job_status,
+    reached_by,
+)
 from feedback_operator.timestamps import moment_of, timestamp
-from feedback_workloads.contract import Artifact, Source, StageConfig, StageResult
+from feedback_workloads.contract import Artifact, Source, StageConfig
 
 PODS_FOLLOW: Final = timedelta(seconds=5)
 """A Job may be seen to have ended before its pods are; after so long they are read instead of waited for."""
@@ -32,73 +37,6 @@ PARENTS_FOLLOW: Final = timedelta(seconds=60)
 
 OTHERS_LOOKED_AT: Final = timedelta(seconds=10)
 """How often a stage that waits for another iteration's Job looks whether it still has to."""
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """Its inputs are not there yet."""
-
-    reason: str
-    message: str
-    final: bool = False
-    """They will not come unless a person changes something."""
-    until: datetime | None = None
-    """When time alone may change it."""
-
-
-@dataclass(frozen=True)
-class Startable:
-    """Its inputs are there and no Job runs: attempt `attempt` may start, after `retries` others of this generation."""
-
-    config: StageConfig
-    address: str
-    attempt: int
-    retries: int
-
-
-@dataclass(frozen=True)
-class Replacing:
-    """Jobs are in the way, by name: of another configuration, or unable to start. They go before the next attempt."""
-
-    address: str
-    jobs: tuple[str, ...]
-    recorded: StageStatus | None
-
-
-@dataclass(frozen=True)
-class Running:
-    """Its Job runs, is suspended, or has just ended. `until`: when time alone makes something else of it."""
-
-    job: Job
-    trouble: Trouble | None = None
-    stuck: bool = False
-    """The trouble has lasted so long that a person has to look."""
-    until: datetime | None = None
-
-
-@dataclass(frozen=True)
-class Retrying:
-    """An attempt failed for a reason that may pass; the next one starts at `at`."""
-
-    status: StageStatus
-    at: datetime
-
-
-@dataclass(frozen=True)
-class Done:
-    """Every shard handed in a valid result."""
-
-    status: StageStatus
-
-
-@dataclass(frozen=True)
-class Failed:
-    """No more attempts until the spec is edited, or the iteration suspended and resumed."""
-
-    status: StageStatus
-
-
-Progress = Waiting | Startable | Replacing | Running | Retrying | Done | Failed
 
 
 def observe(world: Snapshot) -> dict[str, Progress]:
@@ -224,7 +162,7 @@ class _View:
         results = {pod.index: result for pod in job.pods if (result := pod.result())}
         wanted = self.stage.results(self.world.iteration.spec)
         if set(range(wanted)) <= set(results):
-            return Done(_done_status(job, [results[index] for index in range(wanted)]))
+            return Done(done_status(job, [results[index] for index in range(wanted)]))
         handed_in = {pod.index for pod in job.pods if pod.exit_code is not None}
         if settling := self._settling(job, complete=set(range(wanted)) <= handed_in):
             return settling
@@ -294,16 +232,6 @@ class _View:
         return timedelta(seconds=self.world.limits.retry_seconds * 4**retries)
 
 
-def is_at_work(job: Job) -> bool:
-    """Its pods run, or will before long."""
-    return job.state == "Active" and not job.deleting and not any(is_in_trouble(pod) for pod in job.pods)
-
-
-def is_live(job: Job) -> bool:
-    """It has pods, or may have some again."""
-    return job.state in ("Active", "Suspended")
-
-
 # ── the policy to align ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -332,45 +260,3 @@ def _artifacts(progress: Progress) -> tuple[Artifact, ...]:
     if not isinstance(progress, Done):
         raise TypeError(f"only a stage that is done has artifacts, not {progress}")
     return tuple(Artifact(uri=shard.uri, sha256=shard.sha256) for shard in progress.status.shards)
-
-
-# ── status of a stage ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def job_status(job: Job, state: Literal["Waiting", "Running", "Suspended", "Done", "Failed"]) -> StageStatus:
-    """What the status says of a stage with a Job."""
-    return StageStatus(
-        name=job.stage,
-        state=state,
-        hash=job.address,
-        job=job.name,
-        attempt=job.attempt,
-        generation=job.generation,
-        retries=job.retries,
-        start_time=timestamp(job.started),
-        completion_time=timestamp(job.finished),
-    )
-
-
-def reached_by(job: Job, recorded: StageStatus | None) -> Units:
-    """How far a Job is, or was when it was last seen at work."""
-    if job.units.total or recorded is None or recorded.job != job.name:
-        return job.units
-    return Units(recorded.done or 0, recorded.total or 0, job.units.phase)
-
-
-def _done_status(job: Job, results: Sequence[StageResult]) -> StageStatus:
-    return job_status(job, "Done").model_copy(update={"shards": [_shard(result) for result in results]})
-
-
-def _shard(result: StageResult) -> ShardResult:
-    aligned = result.aligned and SourceSpec(uri=result.aligned.uri, sha256=result.aligned.sha256)
-    return ShardResult(
-        shard=result.shard,
-        uri=result.manifest.uri,
-        sha256=result.manifest.sha256,
-        counts=result.counts,
-        metrics={name: format(Decimal(repr(value)), "f") for name, value in result.metrics.items()},
-        aligned=aligned,
-        reused=result.reused,
-    )

@@ -13,17 +13,7 @@ from datetime import datetime
 from feedback_operator.api import IterationStatus
 from feedback_operator.conditions import promoted_model, status_of, verdict_of
 from feedback_operator.endpoint import outlook
-from feedback_operator.observe import (
-    Failed,
-    Progress,
-    Replacing,
-    Retrying,
-    Running,
-    Startable,
-    Waiting,
-    is_live,
-    observe,
-)
+from feedback_operator.observe import observe
 from feedback_operator.resources import Manifest
 from feedback_operator.resources.configmap import build_configmap
 from feedback_operator.resources.headless_service import build_headless_service
@@ -31,6 +21,7 @@ from feedback_operator.resources.job import StageRun, build_job
 from feedback_operator.resources.networkpolicy import build_stages_policy
 from feedback_operator.snapshot import Job, Snapshot
 from feedback_operator.stages import GRAPH, Image
+from feedback_operator.states import Failed, Progress, Replacing, Retrying, Running, Startable, Waiting, is_live
 
 Images = Mapping[Image, str]
 """Container image of each kind of stage."""

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from feedback_operator.api import IterationStatus, StageStatus
-from feedback_operator.observe import is_live
 from feedback_operator.planner import Plan
 from feedback_operator.snapshot import Job, Pod, Snapshot
 from feedback_operator.stages import GRAPH, STAGES
+from feedback_operator.states import is_live
 from tests.unit.worlds import NOW, broken, decide, iteration, job_of, succeeded, with_metadata
 
 SPECS: dict[str, dict[str, Any]] = {

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := build/uv/bin/uv
 DEMO := build/demo
 
-.PHONY: demo shapes control-plane test test-unit test-integration test-specs test-e2e lint generate bench bench-operator ablations images chart-test chart-tools lock clean help
+.PHONY: demo shapes control-plane test test-unit test-integration test-specs test-e2e lint generate bench bench-operator ablations images cluster cluster-packages cluster-images cluster-down test-node demo-cluster chart-test chart-tools lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -59,6 +59,19 @@ IMAGES ?= operator generate train
 images:  ## Container images, by docker, podman or buildah (VARIANT=cpu, REGISTRY, TAG, BASE: see images/build)
 	images/build $(IMAGES)
 
+NODE := $(BIN)/python -m tests.cluster.node
+cluster-packages: $(VENV)/.ready  ## Debian packages that a node on this machine needs
+	$(NODE) packages
+
+cluster: $(VENV)/.ready control-plane cluster-packages  ## A Kubernetes with a real node on this machine, in namespaces of its own (root)
+	$(NODE) up
+
+cluster-images: cluster  ## Build the images and bring them to that node, without a registry
+	$(NODE) images
+
+cluster-down: $(VENV)/.ready  ## End that node and remove all that it left
+	$(NODE) down
+
 chart-tools: | $(UV)  ## Helm and kubeconform for the chart's tests, built once from Go modules
 	$(PYTHON) -m tests.chart.tools
 
@@ -73,6 +86,7 @@ lock: $(UV)  ## Resolve the hash-locked requirements anew; images have the versi
 	$(RESOLVE) -c requirements/local.txt --extra train pyproject.toml -o requirements/train.txt
 	$(RESOLVE) -c requirements/local.txt --extra generate-cpu pyproject.toml -o requirements/generate-cpu.txt
 	$(RESOLVE) --extra generate pyproject.toml -o requirements/generate-cuda.txt
+	$(RESOLVE) -c requirements/local.txt requirements/torch.in -o requirements/torch.txt
 	$(RESOLVE) requirements/build.in -o requirements/build.txt
 
 clean:  ## Remove the environment, builds and local state

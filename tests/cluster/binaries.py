@@ -1,4 +1,4 @@
-"""The control plane's programs: found where KUBEBUILDER_ASSETS says, or built once from Go modules.
+"""Programs of the control plane and of a node: found where KUBEBUILDER_ASSETS says, or built once from Go modules.
 
 `python -m tests.cluster.binaries` builds what is missing into build/kubernetes/bin: six minutes on two cores the first
 time, nothing afterwards. Needs no package beyond the standard library.
@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ ROOT: Final = HERE.parent.parent
 BUILT: Final = ROOT / "build/kubernetes/bin"
 ASSETS_VARIABLE: Final = "KUBEBUILDER_ASSETS"
 PROGRAMS: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
+NODE_PROGRAMS: Final = ("kubelet", "kube-proxy", "coredns", "pause")
 OLDEST_GO: Final = (1, 26)
 GO_WHEEL: Final = ROOT / "build/go"
 """Where `go` is put from a wheel, on a machine that has none."""
@@ -29,11 +31,11 @@ class Missing(Exception):
     """Something is not there; the message says what, and how to get it."""
 
 
-def directory() -> Path:
-    """Where the programs are. Raises Missing where one is not."""
+def directory(programs: Sequence[str] = PROGRAMS) -> Path:
+    """Where these programs are. Raises Missing where one is not."""
     given = os.environ.get(ASSETS_VARIABLE)
     if given:
-        if lacking := [name for name in PROGRAMS if not (Path(given) / name).exists()]:
+        if lacking := [name for name in programs if not (Path(given) / name).exists()]:
             raise Missing(f"{ASSETS_VARIABLE}={given} lacks {', '.join(lacking)}; put them there, or unset it")
         return Path(given)
     if not _is_built():
@@ -64,7 +66,8 @@ def build() -> None:
 
 
 def _is_built() -> bool:
-    return _stamp().exists() and _stamp().read_text() == _locked() and all((BUILT / name).exists() for name in PROGRAMS)
+    programs = (*PROGRAMS, *NODE_PROGRAMS)
+    return _stamp().exists() and _stamp().read_text() == _locked() and all((BUILT / name).exists() for name in programs)
 
 
 def _stamp() -> Path:
@@ -73,7 +76,8 @@ def _stamp() -> Path:
 
 def _locked() -> str:
     """What the programs are built from, in short."""
-    return hashlib.sha256((HERE / "go.mod").read_bytes() + (HERE / "go.sum").read_bytes()).hexdigest()
+    sources = (HERE / "go.mod", HERE / "go.sum", *sorted(HERE.glob("*/main.go")))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 def _kubernetes_version() -> str:

@@ -32,12 +32,19 @@ END_SECONDS: Final = 20.0
 LOOK_SECONDS: Final = 0.05
 NODE_ANNOTATION: Final = "kwok.x-k8s.io/node"
 NODE_STAGES: Final = Path(__file__).parent / "node_stages.yaml"
+LOOPBACK: Final = "127.0.0.1"
+REAL_NODE: Final = "node"
+"""Name of the one node that is real, where there is one."""
+KUBELET: Final = f"system:node:{REAL_NODE}"
+KUBE_PROXY: Final = "system:kube-proxy"
 
 USERS: Final = {
     "admin": "system:masters",
     "system:kube-controller-manager": "system:masters",
     "system:kube-scheduler": "system:masters",
     "kwok": "system:masters",
+    KUBELET: "system:nodes",
+    KUBE_PROXY: "system:node-proxier",
 }
 """Who has a token from the start, and in which group. Everybody else asks the API server for one."""
 
@@ -50,6 +57,8 @@ class Options:
     """KWOK's Stage resources: what happens to nodes and pods by itself."""
     audit: Literal["Request", "Metadata"] = "Request"
     """How much the audit log has of each write: with or without its body."""
+    address: str = LOOPBACK
+    """Where the API server is; pods reach it only if this is not loopback."""
 
 
 class Program:
@@ -160,7 +169,7 @@ class ControlPlane:
     def _start(self) -> None:
         binaries = directory()
         etcd_port, peer_port, api_port, manager_port, scheduler_port, kwok_port = free_ports(6)
-        self.url = f"https://127.0.0.1:{api_port}"
+        self.url = f"https://{self.options.address}:{api_port}"
         self._write_files()
         etcd = self._run(
             [
@@ -225,9 +234,11 @@ class ControlPlane:
     def _apiserver_flags(self, etcd_port: int, port: int) -> list[str]:
         return [
             f"--etcd-servers=http://127.0.0.1:{etcd_port}",
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
-            "--endpoint-reconciler-type=none",
+            f"--bind-address={self.options.address}",
+            f"--advertise-address={self.options.address}",
+            "--kubelet-preferred-address-types=InternalIP",
+            # Pods have no way to loopback, so the Service `kubernetes` has no endpoints then.
+            f"--endpoint-reconciler-type={'none' if self.options.address == LOOPBACK else 'lease'}",
             f"--secure-port={port}",
             f"--cert-dir={self.certificate.parent}",
             "--service-cluster-ip-range=10.96.0.0/16",
@@ -235,7 +246,7 @@ class ControlPlane:
             f"--service-account-key-file={self.folder / 'service-accounts.pub'}",
             f"--service-account-signing-key-file={self.folder / 'service-accounts.key'}",
             f"--token-auth-file={self.folder / 'tokens.csv'}",
-            "--authorization-mode=RBAC",
+            "--authorization-mode=Node,RBAC",
             # A lost node's pods are evicted at once, not after five minutes.
             "--default-not-ready-toleration-seconds=1",
             "--default-unreachable-toleration-seconds=1",
@@ -287,7 +298,7 @@ def audit_policy(writes: Literal["Request", "Metadata"]) -> dict[str, Any]:
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
         "rules": [
-            {"level": "None", "userGroups": ["system:masters"]},
+            {"level": "None", "userGroups": ["system:masters", "system:nodes", "system:node-proxier"]},
             {"level": writes, "verbs": ["create", "update", "patch", "delete", "deletecollection"]},
             {"level": "Metadata"},
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import uuid
@@ -19,6 +20,8 @@ from feedback_operator.tracing import start_tracing
 
 LEASE: Final = "feedback-operator"
 SHORTEST_LEASE_SECONDS: Final = 2
+YOUNG_OBJECTS: Final = 10_000
+"""After so many new ones the garbage collector looks for the first time which of them are left."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -91,7 +94,18 @@ def main(  # noqa: PLR0917 each is an option
         metrics_port=metrics_port,
         health_port=health_port,
     )
+    collect_seldom()
     asyncio.run(serve(options))
+
+
+def collect_seldom() -> None:
+    """Have the garbage collector look through all objects only once many more have become old.
+
+    That stops all work, for 0.15 s at 1,000 iterations. What a watch brings lives for a second: by Python's defaults it
+    is old by then, and all objects were looked through every four seconds.
+    """
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 def terms(namespace: str, identity: str, seconds: int) -> Terms:

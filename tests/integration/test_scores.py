@@ -11,7 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from prometheus_client import generate_latest
 
+from feedback_operator.progress import parse
 from feedback_workloads import answering
 from feedback_workloads.artifacts import ArtifactStore
 from feedback_workloads.contract import (
@@ -213,10 +215,14 @@ def test_every_model_answers_every_question_once_and_the_chosen_one_more(
     assert ranked == {(summary["selected"], "report")}
 
 
+def check_progress(progress: Progress) -> None:
+    """All that was announced was done."""
+    units = parse(generate_latest(progress.registry).decode())
+    assert units.done == units.total
+
+
 def test_progress_ends_at_its_total(outcome: Outcome, progress: Progress) -> None:
-    done, total = (progress.registry.get_sample_value(f"feedback_stage_{name}", {"stage": "scores", "shard": "0"})
-                   for name in ("done", "total"))  # fmt: skip
-    assert done == total
+    check_progress(progress)
 
 
 def test_figures_are_those_of_the_rows(said: list[dict[str, Any]], summary: dict[str, Any], outcome: Outcome) -> None:
@@ -326,11 +332,11 @@ class Killed(Exception):
 
 
 class KillsAfter(Progress):
-    """Ends the stage after so many questions."""
+    """Ends the stage after so many answers."""
 
-    def __init__(self, questions: int) -> None:
+    def __init__(self, answers: int) -> None:
         super().__init__("scores")
-        self._left = questions
+        self._left = answers
 
     def advance(self, units: int = 1) -> None:
         self._left -= units
@@ -343,10 +349,12 @@ def test_a_killed_stage_goes_on_to_the_same_result(
 ) -> None:
     monkeypatch.setattr(answering, "PART_ANSWERS", 4)
     config = world.config("killed")
-    for questions in (8, 50):
+    for answers in (8, 80):
         with pytest.raises(Killed):
-            world.run(config, KillsAfter(questions))
-    after = world.run(config)
+            world.run(config, KillsAfter(answers))
+    progress = Progress("scores")
+    after = world.run(config, progress)
+    check_progress(progress)
     assert after.files == outcome.files
     assert (after.counts, after.metrics) == (outcome.counts, outcome.metrics)
     assert after.artifacts.keys() == outcome.artifacts.keys()
@@ -359,7 +367,9 @@ def test_nothing_is_asked_again_when_all_answers_are_there(
         raise AssertionError("an engine was started")
 
     monkeypatch.setattr(answering.Engine, "load", no_engine)
-    assert world.run(world.config("whole")) == outcome
+    progress = Progress("scores")
+    assert world.run(world.config("whole"), progress) == outcome
+    check_progress(progress)
 
 
 def test_report_finds_examples(world: World, artifact: Artifact) -> None:

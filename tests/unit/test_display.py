@@ -6,9 +6,10 @@ from io import StringIO
 
 import pytest
 from rich.console import Console
+from rich.live import Live
 
 from feedback_operator.api import FeedbackIteration, IterationStatus, ShardResult, StageStatus
-from feedback_operator.cli.display import PlainDisplay, clock, display, note
+from feedback_operator.cli.display import LiveDisplay, Pace, PlainDisplay, clock, display, note
 from feedback_operator.progress import parse, total
 from feedback_operator.snapshot import Units
 from feedback_workloads.progress import Progress
@@ -79,6 +80,39 @@ def test_the_live_table_shows_every_stage_and_the_reason_of_a_failure() -> None:
         "out of memory; raise the limit",
     ):
         assert part in written
+
+
+def drawn(width: int, *stages: StageStatus) -> list[str]:
+    """The lines of the live table on a terminal of that width."""
+    console = Console(file=StringIO(), width=width, force_terminal=True, color_system=None)
+    with console.capture() as captured:
+        console.print(LiveDisplay(Live(console=console)).drawn([at(*stages)]))
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_nothing_moves_while_figures_grow(width: int) -> None:
+    running = StageStatus(name="scores", state="Running", job="j", message="loading the engine")
+    looks = [running, *(running.model_copy(update={"done": n, "total": 4200}) for n in (0, 7, 1200, 4200))]
+    tables = [drawn(width, done(4000), look) for look in looks]
+    assert {table[0] for table in tables} == {tables[0][0]}
+    assert {len(table) for table in tables} == {3}
+    assert "loading the engine" in tables[1][2]  # before the first unit it says more than an empty bar
+
+
+def test_a_long_note_is_cut_but_trouble_is_told_in_full() -> None:
+    phase = StageStatus(name="scores", state="Running", message="checkpoint-000120 answers shapes/report")
+    reason = "the length balance dropped all 12 pairs; set length_balance to false"
+    table = drawn(80, phase, StageStatus(name="pairs", state="Failed", message=reason))
+    assert "…" in table[1]
+    assert table[-1] == f"pairs: {reason}"
+
+
+def test_the_pace_is_that_of_the_work_and_not_of_the_loading_before_it() -> None:
+    pace = Pace(done=0).seen(0, now=30.0)
+    assert pace.rate(0, now=30.0) == 0.0
+    pace = pace.seen(1, now=60.0).seen(5, now=64.0)
+    assert pace.rate(5, now=64.0) == 1.0
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "00:00"), (65.4, "01:05"), (3600, "1:00:00"), (86399, "23:59:59")])

@@ -124,7 +124,7 @@ class Answers:
                 output.add({**rows[key], "logprobs": logprobs})
 
         answered = [question for question in asked if question.id in rows_of]
-        self._progress.advance(len(asked) - len(answered))
+        self._progress.advance((len(asked) - len(answered)) * self._config.best_of)
         return self._kept(f"reference/{part.name}", answered, self._config.best_of, weigh)
 
     def _prompts(
@@ -149,21 +149,24 @@ class Answers:
         answers_each: int,
         work: Callable[[Sequence[Instruction], OrderedParts], None],
     ) -> list[Row]:
-        """The rows of the artifact `name`; what is missing of it is worked out, a part at a time."""
+        """The rows of the artifact `name`; what is missing of it is worked out, a part at a time.
+
+        Progress is counted in answers.
+        """
         folder = f"{self._output}/{name}"
         found = self._store.find(folder)
         if found:
             if name not in self.artifacts:  # else it was counted when it was made
-                self._progress.advance(len(asked))
+                self._progress.advance(len(asked) * answers_each)
             manifest, self.artifacts[name] = found
         else:
             with self._store.append(folder, SAMPLES) as parts:
                 finished = parts.finished_ids()
-                self._progress.advance(len(finished))
+                self._progress.advance(len(finished) * answers_each)
                 todo = [question for question in asked if question.id not in finished]
                 if todo:
                     part_rows = max(1, PART_ANSWERS // answers_each)
-                    with OrderedParts(parts, part_rows, self._progress) as output:
+                    with OrderedParts(parts, part_rows, self._progress, answers_each) as output:
                         work(todo, output)
             manifest = self._manifest(name, parts)
             self.artifacts[name] = self._store.publish(folder, manifest)

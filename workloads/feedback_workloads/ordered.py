@@ -32,13 +32,14 @@ class OrderedParts:
 
     They are written in the order in which they were begun, and an instruction's rows in the order of their candidates,
     so that parts do not depend on what was finished first. As a context it writes, at the end of the block, all that is
-    complete, however the block ends. Progress is counted in instructions.
+    complete, however the block ends. Progress is counted in instructions, or in `units` for each.
     """
 
-    def __init__(self, parts: Parts, part_rows: int, progress: Progress) -> None:
+    def __init__(self, parts: Parts, part_rows: int, progress: Progress, units: int = 1) -> None:
         self._parts = parts
         self._part_rows = part_rows
         self._progress = progress
+        self._units = units
         self._begun: dict[str, _Begun] = {}
         self._writing = False
 
@@ -70,7 +71,7 @@ class OrderedParts:
     def _arrived(self, begun: _Begun) -> None:
         begun.awaited -= 1
         if begun.awaited == 0:
-            self._progress.advance()
+            self._progress.advance(self._units)
             if len(complete := self._complete()) == self._part_rows:
                 self._write(complete)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from rich.console import Console
+from rich.console import Console, Group, JustifyMethod
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -25,6 +25,10 @@ WORDS: Final = {
     "Done": "done",
     "Failed": "failed",
 }
+COLUMNS: Final = {"stage": 8, "state": 12, "": 0, "done": 9, "rate": 7, "left": 5, "time": 5}
+"""Headings of the live table and least widths, so that nothing moves while figures grow; the bar takes what is left."""
+FIGURES: Final = ("done", "rate", "left", "time")
+WIDEST: Final = 100
 PLAIN_INTERVAL_SECONDS: Final = 15.0
 
 
@@ -46,49 +50,63 @@ def display(console: Console) -> Iterator[Display]:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a stage goes, from what it had done when it was first seen at work."""
+    """How fast a stage goes. The clock starts when the first unit is seen to be done: before, the stage was loading."""
 
     done: int
-    at: float
+    since: float | None = None
+
+    def seen(self, done: int, now: float) -> Pace:
+        """The pace after a look at the stage."""
+        return Pace(done, now) if self.since is None and done > self.done else self
 
     def rate(self, done: int, now: float) -> float:
         """Units a second; 0 while it cannot be told."""
-        return (done - self.done) / (now - self.at) if now - self.at > 1 and done > self.done else 0.0
+        if self.since is None or now - self.since <= 1:
+            return 0.0
+        return (done - self.done) / (now - self.since)
 
 
 class LiveDisplay:
-    """One table for all iterations, redrawn in place."""
+    """One table for all iterations, redrawn in place, and below it in full what is wrong."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
         self._paces: dict[tuple[str, str], Pace] = {}
 
     def update(self, iterations: Sequence[FeedbackIteration]) -> None:
-        table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
-        for heading in ("stage", "state", "", "done", "rate", "left", "time"):
-            table.add_column(heading, justify="right" if heading in ("done", "rate", "left", "time") else "left")
+        self._live.update(self.drawn(iterations))
+
+    def drawn(self, iterations: Sequence[FeedbackIteration]) -> Group:
+        """The table, whose lines are never wrapped, and what is wrong."""
+        table = Table(box=None, pad_edge=False, header_style="bold", width=min(self._live.console.width, WIDEST))
+        for heading, least in COLUMNS.items():
+            justify: JustifyMethod = "right" if heading in FIGURES else "left"
+            table.add_column(heading, justify=justify, min_width=least, no_wrap=True, ratio=None if least else 1)
+        troubles: list[Text] = []
         for iteration in iterations:
             if len(iterations) > 1:
                 table.add_row(Text(iteration.metadata.name, style="bold"))
             for stage in iteration.status.stages:
                 table.add_row(*self._row(iteration.metadata.name, stage))
-        self._live.update(table)
+                if _in_trouble(stage):
+                    troubles.append(Text(f"{stage.name}: {stage.message}", style=STYLES[stage.state]))
+        return Group(table, *([Text(), *troubles] if troubles else []))
 
     def _row(self, iteration: str, stage: StageStatus) -> list[Text | ProgressBar]:
-        done, total = stage.done or 0, stage.total or 0
-        rate = left = ""
-        if stage.state == "Running" and total:
-            pace = self._paces.setdefault((iteration, stage.job), Pace(done, time.monotonic()))
-            if units := pace.rate(done, time.monotonic()):
+        count = rate = left = ""
+        shown: Text | ProgressBar = Text("" if _in_trouble(stage) else note(stage), overflow="ellipsis")
+        if stage.state == "Running" and stage.total:
+            done, total, now = stage.done or 0, stage.total, time.monotonic()
+            count = f"{done}/{total}"
+            if done:  # until then, what it loads says more than an empty bar
+                shown = ProgressBar(total=total, completed=done)
+            pace = self._paces.get((iteration, stage.job), Pace(done)).seen(done, now)
+            self._paces[iteration, stage.job] = pace
+            if units := pace.rate(done, now):
                 rate, left = f"{units:.1f}/s", clock((total - done) / units)
         state = Text(_state(stage), style=STYLES[stage.state])
-        bar = (
-            ProgressBar(total=total, completed=done, width=24)
-            if stage.state == "Running" and total
-            else Text(note(stage))
-        )
-        count = f"{done}/{total}" if stage.state == "Running" and total else ""
-        return [Text(stage.name), state, bar, Text(count), Text(rate), Text(left), Text(clock(seconds(stage)))]
+        time_taken = clock(seconds(stage)) if stage.start_time else ""
+        return [Text(stage.name), state, shown, Text(count), Text(rate), Text(left), Text(time_taken)]
 
 
 class PlainDisplay:
@@ -106,7 +124,7 @@ class PlainDisplay:
 
     def _show(self, iteration: str, stage: StageStatus) -> None:
         key = (iteration, stage.name)
-        if stage.state == "Waiting" and not stage.job:  # one with a Job failed, and is tried again
+        if stage.state == "Waiting" and not _in_trouble(stage):
             return
         if self._shown.get(key) != stage.state:
             self._shown[key] = stage.state
@@ -126,6 +144,11 @@ class PlainDisplay:
 def _state(stage: StageStatus) -> str:
     reused = stage.state == "Done" and all(shard.reused for shard in stage.shards)
     return "already done" if reused else WORDS[stage.state]
+
+
+def _in_trouble(stage: StageStatus) -> bool:
+    """Failed, or to be tried again."""
+    return stage.state == "Failed" or (stage.state == "Waiting" and bool(stage.job))
 
 
 def note(stage: StageStatus) -> str:

@@ -67,7 +67,7 @@ def run(config: ScoresConfig, shard: int, store: ArtifactStore, progress: Progre
     progress.phase("reading the benchmarks")
     questions, rejected = read_questions(config, store)
     checkpoints = find_checkpoints(config, store)
-    progress.start(total=number_of_rounds(questions, len(checkpoints), config.best_of))
+    progress.start(total=number_of_answers(questions, len(checkpoints), config.best_of))
     output = shard_uri(config, shard)
     with Answers(config, output, store, progress, checkpoints) as answers:
         cards, said = evaluate(config, questions, answers)
@@ -210,8 +210,10 @@ def step_of(checkpoint: str) -> int:
     return int(found[0])
 
 
-def number_of_rounds(questions: Questions, checkpoints: int, best_of: int) -> int:
-    """How often a question is put in all: once to every model, then to one of them for more answers to rank, and to the
-    baseline to weigh them."""
+def number_of_answers(questions: Questions, checkpoints: int, best_of: int) -> int:
+    """How many answers are drawn or weighed: one of every model to each question, and those of one that are ranked.
+
+    Ranking draws `best_of` answers, of which the first is there already, and weighs them all by the baseline.
+    """
     reported = sum(len(asked) for part, asked in questions.items() if part.split == part.benchmark.report)
-    return (1 + checkpoints) * sum(map(len, questions.values())) + (2 if best_of > 1 else 1) * reported
+    return (1 + checkpoints) * sum(map(len, questions.values())) + (2 * best_of - 1) * reported

@@ -46,6 +46,7 @@ generate: $(VENV)/.ready  ## Make the CRD, its reference and the RBAC manifests 
 	$(BIN)/python -m feedback_operator.generate
 
 bench: $(VENV)/.ready  ## Ratios against the best alternatives, into build/bench.json
+	$(BIN)/feedback shapes
 	$(BIN)/python -m benchmarks
 
 bench-operator: $(VENV)/.ready control-plane  ## The operator at 10 to 2,000 iterations, into build/bench-operator.json

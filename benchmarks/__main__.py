@@ -40,7 +40,7 @@ def main() -> int:
         failed += [] if found else [name]
     OUTPUT.parent.mkdir(exist_ok=True)
     OUTPUT.write_text(json.dumps([asdict(ratio) for ratio in ratios], indent=1) + "\n")
-    Console().print(table(ratios))
+    Console(width=110).print(table(ratios))
     for name in failed:
         print(f"{name}: failed; its output is above", file=sys.stderr)
     return 1 if failed or not all(ratio.met() for ratio in ratios) else 0

@@ -175,7 +175,7 @@ def _load(folder: Path) -> Any:
 
 
 def _train(make: Any, folder: Path) -> Measured:
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
     from trl import DPOTrainer  # noqa: F401  its modules are no part of the peak
 
     baseline = psutil.Process().memory_info().rss
@@ -187,6 +187,7 @@ def _train(make: Any, folder: Path) -> Measured:
             moments.append(time.perf_counter())
 
     trainer.add_callback(Clock())
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     spans = [after - before for before, after in pairwise(moments)]  # with the making of the batches
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - baseline

@@ -17,7 +17,7 @@ from feedback_workloads.contract import BadInput
 from feedback_workloads.report import charts
 from feedback_workloads.report.evidence import Evidence, Examples, answers_by_question, kind_of
 from feedback_workloads.report.iteration import Iteration, Shard, Stage
-from feedback_workloads.report.page import Segment, duration, picture, render, segments, shortened
+from feedback_workloads.report.page import Segment, change, duration, picture, render, segments, shortened
 from feedback_workloads.report.summary import cell, summarise, table
 
 from .evidences import ITERATION, evidence
@@ -67,6 +67,14 @@ def test_page_is_well_formed_small_and_needs_no_network(page: str) -> None:
     pictures = [attributes for tag, attributes in found.elements if tag == "img"]
     assert pictures
     assert all((one["src"] or "").startswith("data:image/png;base64,") and one["alt"] for one in pictures)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [(0.4, 0.1, "−75%"), (0.8, 0.9, "+12%"), (18.4, 18.35, "±0%"), (0.0, 0.1, ""), (None, 0.1, "")],
+)
+def test_change(before: float | None, after: float, text: str) -> None:
+    assert change(before, after) == text
 
 
 def test_chart_is_the_same_each_time(whole: Evidence, page: str) -> None:

@@ -16,7 +16,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 Row = Mapping[str, Any]
 Rate = Mapping[str, float | None]
@@ -161,7 +161,7 @@ def checkpoints(scores: Row) -> str:
         recalls = [*values("selection", "recall"), *values("report", "recall")]
         below.set_ylim(_around([*recalls, scores["baseline"]["recall"]["value"]]))
         below.set_xlabel("optimizer step")
-        below.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        below.xaxis.set_major_locator(FixedLocator(steps, nbins=6))
         _legend(figure, above)
 
     return _svg("checkpoints", 3.6, draw, "Hallucination and recall of every checkpoint on both splits")

@@ -96,13 +96,19 @@ def headline(scores: Row) -> list[dict[str, str]]:
                 "before": "–" if before is None else show(before),
                 "after": "–" if after is None else show(after),
                 "ranked": "–" if ranked is None else show(ranked),
-                "change": ""
-                if before is None or after is None or before == 0
-                else f"{after / before - 1:+.0%}".replace("-", "−"),
+                "change": change(before, after),
                 "tone": _tone(name, before, after),
             }
         )
     return cards
+
+
+def change(before: float | None, after: float | None) -> str:
+    """The relative change, as `−64%`; empty where there is none to tell."""
+    if before is None or after is None or before == 0:
+        return ""
+    percent = round(100 * (after / before - 1))
+    return f"{percent:+}%".replace("-", "−") if percent else "±0%"
 
 
 def verdict(evidence: Evidence) -> dict[str, str] | None:

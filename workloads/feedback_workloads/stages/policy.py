@@ -123,9 +123,10 @@ def _train(
 
 def _references_key(config: PolicyConfig, model: Path, prepared: Prepared) -> str:
     """SHA-256 (hex) of the weights and the pairs: what reference log-probabilities depend on."""
-    weights = [config.model.sha256] if config.model.sha256 else [
-        digest_of(file).sha256 for file in sorted(model.glob("*.safetensors"))
-    ]  # fmt: skip
+    if config.model.sha256:
+        weights = [config.model.sha256]
+    else:
+        weights = [digest_of(file).sha256 for file in sorted(model.glob("*.safetensors"))]
     return hashlib.sha256(" ".join([*weights, prepared.digest]).encode()).hexdigest()
 
 

@@ -97,6 +97,7 @@ def test_nothing_moves_while_figures_grow(width: int) -> None:
     tables = [drawn(width, done(4000), look) for look in looks]
     assert {table[0] for table in tables} == {tables[0][0]}
     assert {len(table) for table in tables} == {3}
+    assert max(len(line) for table in tables for line in table) <= width - len("^C")
     assert "loading the engine" in tables[1][2]  # before the first unit it says more than an empty bar
 
 

@@ -29,6 +29,8 @@ COLUMNS: Final = {"stage": 8, "state": 12, "": 0, "done": 9, "rate": 7, "left": 
 """Headings of the live table and least widths, so that nothing moves while figures grow; the bar takes what is left."""
 FIGURES: Final = ("done", "rate", "left", "time")
 WIDEST: Final = 100
+ECHO: Final = len("^C")
+"""Columns left free at the right: a terminal echoes Ctrl-C there, which would otherwise wrap and shift the table."""
 PLAIN_INTERVAL_SECONDS: Final = 15.0
 
 
@@ -78,7 +80,7 @@ class LiveDisplay:
 
     def drawn(self, iterations: Sequence[FeedbackIteration]) -> Group:
         """The table, whose lines are never wrapped, and what is wrong."""
-        table = Table(box=None, pad_edge=False, header_style="bold", width=min(self._live.console.width, WIDEST))
+        table = Table(box=None, pad_edge=False, header_style="bold", width=min(self._live.console.width - ECHO, WIDEST))
         for heading, least in COLUMNS.items():
             justify: JustifyMethod = "right" if heading in FIGURES else "left"
             table.add_column(heading, justify=justify, min_width=least, no_wrap=True, ratio=None if least else 1)

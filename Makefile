@@ -70,6 +70,13 @@ cluster: $(VENV)/.ready control-plane cluster-packages  ## A Kubernetes with a r
 cluster-images: cluster  ## Build the images and bring them to that node, without a registry
 	$(NODE) images
 
+test-node: cluster-images chart-tools  ## On a real node: from the chart to an endpoint that rolls over, training on two pods, kills
+	$(BIN)/python -m pytest tests/e2e/node -q -s
+
+demo-cluster: cluster-images chart-tools  ## docs/quickstart.md in one go on that node, or on your own (FEEDBACK_CLUSTER=own KUBECONFIG=…)
+	KUBECONFIG=$(if $(filter own,$(FEEDBACK_CLUSTER)),$(KUBECONFIG),$(CURDIR)/build/cluster/kubeconfig) \
+	  PATH=$(CURDIR)/$(BIN):$(CURDIR)/build/chart/bin:$$PATH examples/quickstart/demo
+
 cluster-down: $(VENV)/.ready  ## End that node and remove all that it left
 	$(NODE) down
 

@@ -215,6 +215,7 @@ def test_a_stream_says_the_same(server: Server, best_of: int) -> None:
     fields = {"seed": 3, "best_of": best_of, "max_tokens": 20}
     whole = ask(server, **fields)
     chunks = list(ask(server, **fields, stream=True, stream_options={"include_usage": True}))
+    assert {chunk.system_fingerprint for chunk in chunks} == {ask(server, max_tokens=1).system_fingerprint}
     *events, last = chunks
     assert (last.choices, last.usage) == ([], whole.usage)
     assert {chunk.id for chunk in chunks} == {events[0].id}

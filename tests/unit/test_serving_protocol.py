@@ -200,12 +200,13 @@ def test_conversations_that_cannot_be_answered(messages: list[Any], param: str) 
 def test_fields_of_our_own_appear_only_when_asked_for() -> None:
     choice = Choice.model_validate({"index": 0, "message": {"content": "A dog."}, "finish_reason": "stop"})
     usage = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3)
-    answer = Completion(id="x", created=0, model="m", choices=[choice], usage=usage)
+    answer = Completion(id="x", created=0, model="m", system_fingerprint="fp", choices=[choice], usage=usage)
     assert answer.model_dump() == {
         "id": "x",
         "object": "chat.completion",
         "created": 0,
         "model": "m",
+        "system_fingerprint": "fp",
         "choices": [
             {
                 "index": 0,

@@ -38,6 +38,13 @@ def test_everything_said() -> None:
     assert (settings.engine.max_num_seqs, settings.engine.gpu_memory_utilization) == (32, 0.3)
 
 
+def test_a_policy_of_another_digest_or_name_has_another_fingerprint() -> None:
+    one, other = (read_settings([*MODELS, "--policy-sha256", digit * 64]).fingerprint for digit in "01")
+    assert (one, other) == (f"fp_{'0' * 12}", f"fp_{'1' * 12}")
+    named = {read_settings([*MODELS, "--policy-revision", name]).fingerprint for name in ("v1", "v2")}
+    assert len(named) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

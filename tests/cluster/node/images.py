@@ -25,6 +25,8 @@ IMAGES: Final = (
     "feedback-operator/train:0.1.0",
     "feedback-operator/generate:0.1.0-cpu",
 )
+FAST: Final = ("--compression-format", "zstd", "--compression-level", "1")
+"""A quarter of the time that gzip takes."""
 S3_SERVER: Final = "chrislusf/seaweedfs:4.40"
 """As examples/quickstart/s3.yaml names it."""
 

@@ -337,6 +337,7 @@ class Completion(Answered):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
+    system_fingerprint: str
     choices: list[Choice]
     usage: Usage
     candidate_rewards: Annotated[list[float] | None, Field(exclude_if=_absent)] = None
@@ -362,6 +363,7 @@ class Chunk(Answered):
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
     model: str
+    system_fingerprint: str
     choices: list[ChunkChoice]
     usage: Annotated[Usage | None, Field(exclude_if=_absent)] = None
     candidate_rewards: Annotated[list[float] | None, Field(exclude_if=_absent)] = None

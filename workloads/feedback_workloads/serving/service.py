@@ -129,6 +129,7 @@ class Service:
                 id=_answer_id(),
                 created=int(time.time()),
                 model=self.settings.model_name,
+                system_fingerprint=self.settings.fingerprint,
                 choices=_choices(ranked, ask.wanted),
                 usage=self._usage(ready, ranked),
                 candidate_rewards=_rewards(ranked, ask.wanted),
@@ -140,7 +141,13 @@ class Service:
         The winners are streamed once they are known; a single answer that nothing is compared with, as it is written.
         Before the first event this raises ApiError, later whatever the engines raise.
         """
-        head = Chunk(id=_answer_id(), created=int(time.time()), model=self.settings.model_name, choices=[])
+        head = Chunk(
+            id=_answer_id(),
+            created=int(time.time()),
+            model=self.settings.model_name,
+            system_fingerprint=self.settings.fingerprint,
+            choices=[],
+        )
         with self._measured():
             async with self.admission.turn(ask.wanted.best_of):
                 ready = await self._prepare(ask)

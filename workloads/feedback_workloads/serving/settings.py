@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +42,12 @@ class Settings:
     max_picture_bytes: int
     max_queue: int
     drain_seconds: float
+
+    @property
+    def fingerprint(self) -> str:
+        """Which policy answers, in short: the start of its digest, or where it has none, of its name's."""
+        named = f"{self.policy.uri}@{self.policy.revision or ''}"
+        return f"fp_{(self.policy.sha256 or hashlib.sha256(named.encode()).hexdigest())[:12]}"
 
     @property
     def max_body_bytes(self) -> int:

@@ -71,7 +71,8 @@ cluster-images: cluster  ## Build the images and bring them to that node, withou
 	$(NODE) images
 
 test-node: cluster-images chart-tools  ## On a real node: from the chart to an endpoint that rolls over, training on two pods, kills
-	$(BIN)/python -m pytest tests/e2e/node -q -s
+	$(BIN)/python -m pytest tests/node -q -s
+	$(NODE) down
 
 demo-cluster: cluster-images chart-tools  ## docs/quickstart.md in one go on that node, or on your own (FEEDBACK_CLUSTER=own KUBECONFIG=…)
 	KUBECONFIG=$(if $(filter own,$(FEEDBACK_CLUSTER)),$(KUBECONFIG),$(CURDIR)/build/cluster/kubeconfig) \

@@ -19,29 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pyarrow as pa
 import pytest
 import yaml
 
 from feedback_operator.cluster.embedded_s3 import BUCKET
 from feedback_operator.stages import GRAPH
 from feedback_workloads.artifacts import CACHE_VARIABLE, ArtifactStore
-from feedback_workloads.contract import Artifact
-from feedback_workloads.objects import join
-from feedback_workloads.rows import CLAIMS, PAIRS, SAMPLES, SCORES, VERDICTS
+from tests.e2e.outcomes import ROWS, artifacts_of, forget, kept, tables
 from tests.integration.worlds import small_world
 
 STAGES = [stage.name for stage in GRAPH]
 SEED = int(os.environ.get("FEEDBACK_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 """Decides the moments; set FEEDBACK_TEST_SEED to repeat those that a failure printed."""
 RUN_SECONDS = 600
-ROWS: Mapping[str, tuple[pa.Schema, list[str]]] = {
-    "samples": (SAMPLES, ["id", "candidate", "answer", "finish_reason", "seed"]),
-    "claims": (CLAIMS, ["id", "candidate", "claims", "questions"]),
-    "verdicts": (VERDICTS, ["id", "candidate", "accepted"]),
-    "pairs": (PAIRS, ["id", "chosen", "rejected", "chosen_score", "rejected_score"]),
-    "scores": (SCORES, ["checkpoint", "split", "id", "candidate", "answer"]),
-}
 
 
 @dataclass(frozen=True)
@@ -105,18 +95,6 @@ def kill_in(run: Run, stage: str, victim: str, moment: float) -> bool:
         process.wait(60)
 
 
-def tables(finished: Mapping[str, Any], stage: str, store: ArtifactStore) -> list[dict[str, Any]]:
-    """The stage's rows, sorted."""
-    schema, columns = ROWS[stage]
-    rows = store.read_table(artifacts_of(finished, stage), schema, columns).to_pylist()
-    return sorted(rows, key=lambda row: json.dumps(row, sort_keys=True))
-
-
-def artifacts_of(finished: Mapping[str, Any], stage: str) -> list[Artifact]:
-    status = next(one for one in finished["status"]["stages"] if one["name"] == stage)
-    return [Artifact(uri=shard["uri"], sha256=shard["sha256"]) for shard in status["shards"]]
-
-
 def duration(finished: Mapping[str, Any], stage: str) -> float:
     from feedback_operator.api import StageStatus
     from feedback_operator.cli.display import seconds
@@ -124,19 +102,6 @@ def duration(finished: Mapping[str, Any], stage: str) -> float:
     return seconds(
         StageStatus.model_validate(next(one for one in finished["status"]["stages"] if one["name"] == stage))
     )
-
-
-def forget(store: ArtifactStore, uri: str) -> None:
-    """Remove all objects below `uri`: a stage that ended before it could be killed is to run again."""
-    objects = store.objects(uri)
-    for one in list(objects.list(uri)):
-        objects.delete(join(uri, one.name))
-
-
-def kept(store: ArtifactStore, uri: str) -> dict[str, str]:
-    """What must outlive any kill: finished parts and checkpoints, by name, with their content's tag."""
-    listed = store.objects(uri).list(uri)
-    return {one.name: one.tag for one in listed if "/part-" in one.name or one.name.endswith("/manifest.json")}
 
 
 @pytest.mark.timeout(2400)

@@ -54,7 +54,7 @@ def start(places: Places) -> None:
 
 
 def stop(places: Places) -> None:
-    """End the node with everything that it made; what is gone already is as good."""
+    """End the node with everything that it made; what is gone already is as good. Raises Missing where anything is left."""
     if _runs(places):
         first = int(places.pid.read_text())
         os.kill(first, signal.SIGKILL)
@@ -64,6 +64,20 @@ def stop(places: Places) -> None:
         group.rmdir()
     if places.root.exists():
         shutil.rmtree(places.root)
+    if left := remains(places):
+        raise Missing(f"the node has ended and left {', '.join(left)}")
+
+
+def remains(places: Places) -> list[str]:
+    """What there is on this machine of a node that has ended: nothing, if all is well."""
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if str(places.root) in line]
+    links = [f"link {name}" for name in LINK if Path(f"/sys/class/net/{name}").exists()]
+    running = [
+        f"process {process.parent.name}"
+        for process in Path("/proc").glob("[0-9]*/cmdline")
+        if str(places.root).encode() in _read(process).split(b"\0")
+    ]
+    return [*mounts, *links, *running, *map(str, _cgroups()), *map(str, places.root.glob("*"))]
 
 
 def processes(places: Places, program: str) -> list[int]:
@@ -74,11 +88,17 @@ def processes(places: Places, program: str) -> list[int]:
 
 def _runs(places: Places) -> bool:
     """Whether process 1 of this very node is alive; another process may have got its number since."""
-    try:
-        words = Path(f"/proc/{places.pid.read_text()}/cmdline").read_bytes().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError):
+    if not places.pid.exists():
         return False
-    return str(places.root).encode() in words
+    return str(places.root).encode() in _read(Path(f"/proc/{places.pid.read_text()}/cmdline")).split(b"\0")
+
+
+def _read(file: Path) -> bytes:
+    """What a file of /proc says; nothing, where the process has gone."""
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def _until_unshared(unshared: subprocess.Popen[bytes]) -> int:

@@ -54,7 +54,7 @@ def start(places: Places) -> None:
 
 
 def stop(places: Places) -> None:
-    """End the node with everything that it made; what is gone already is as good. Raises Missing where anything is left."""
+    """End the node with all that it made; what is gone already is as good. Raises Missing if anything is left."""
     if _runs(places):
         first = int(places.pid.read_text())
         os.kill(first, signal.SIGKILL)

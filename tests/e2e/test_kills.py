@@ -73,6 +73,14 @@ def stage_process(runner: psutil.Process, stage: str) -> psutil.Process | None:
     return None
 
 
+def ends_within(process: psutil.Process, seconds: float) -> bool:
+    try:
+        process.wait(seconds)
+    except psutil.TimeoutExpired:
+        return False
+    return True
+
+
 def kill_in(run: Run, stage: str, victim: str, moment: float) -> bool:
     """Start the runner and kill the victim `moment` seconds into the stage. False if the stage ended before."""
     process = run.start()
@@ -84,12 +92,10 @@ def kill_in(run: Run, stage: str, victim: str, moment: float) -> bool:
             assert process.poll() is None, f"{stage} never ran: {(run.folder / 'runner.log').read_text()[-2000:]}"
             assert time.monotonic() < until
             clock.wait(0.02)
-        clock.wait(moment)
-        target = found if victim == "stage" else runner
-        alive = found.is_running() and target.is_running()
-        if alive:
-            os.kill(target.pid, signal.SIGKILL)
-        return alive
+        if ends_within(found, moment):
+            return False
+        os.kill((found if victim == "stage" else runner).pid, signal.SIGKILL)
+        return True
     finally:
         process.terminate()  # the runner would start the stage again by itself: the next run is to go on instead
         process.wait(60)

@@ -36,6 +36,11 @@ class Study:
     model: Path
     pairs: Artifact
 
+    @property
+    def compiled(self) -> Path:
+        """Folder of what PyTorch compiles at run time."""
+        return self.root / "compiled"
+
     def config(self, name: str, **changes: Any) -> PolicyConfig:
         settings: dict[str, Any] = {
             "learning_rate": 1e-3,
@@ -86,8 +91,11 @@ class Run:
 
     @property
     def environment(self) -> dict[str, str]:
-        result = str(self.study.root / f"{self.name}.result")
-        return {CACHE_VARIABLE: str(self.study.root / "cache"), TERMINATION_LOG_VARIABLE: result}
+        return {
+            CACHE_VARIABLE: str(self.study.root / "cache"),
+            TERMINATION_LOG_VARIABLE: str(self.study.root / f"{self.name}.result"),
+            "TORCH_EXTENSIONS_DIR": str(self.study.compiled),
+        }
 
     @property
     def folder(self) -> Path:

@@ -73,6 +73,8 @@ def train(job: Job) -> None:
     if config.zero_stage:
         import deepspeed
 
+        # It would be compiled now, which takes a compiler; and a process killed meanwhile leaves a lock behind.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         # Loading under ZeRO-3 asks DeepSpeed for the world's size before anything else has told it.
         deepspeed.init_distributed(auto_mpi_discovery=False)
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)

@@ -27,11 +27,13 @@ def main() -> int:
 
 
 def run(file: Path) -> dict[str, Any]:
-    """The summary of one example; empty where it failed."""
+    """The summary of one example; empty where it did not reach its scores."""
     out = OUTPUT / file.stem
-    subprocess.run([sys.executable, "-m", "feedback_operator.cli", "run", str(file), "--out", str(out)], check=False)
     summary = out / "summary.json"
-    return json.loads(summary.read_text()) if summary.exists() else {}
+    summary.unlink(missing_ok=True)
+    subprocess.run([sys.executable, "-m", "feedback_operator.cli", "run", str(file), "--out", str(out)], check=False)
+    found: dict[str, Any] = json.loads(summary.read_text()) if summary.exists() else {}
+    return found if found.get("aligned") else {}
 
 
 def table(summaries: dict[str, dict[str, Any]]) -> Table:

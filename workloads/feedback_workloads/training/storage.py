@@ -72,9 +72,10 @@ class TrainingStorage:
 
     def checkpoints(self, steps: Sequence[int]) -> dict[str, Artifact]:
         """Those checkpoints of `steps` that are stored, by name and in order."""
-        found = {checkpoint_name(step): self.store.find(self._checkpoint_uri(step)) for step in steps}
         return {
-            name: manifest_and_reference[1] for name, manifest_and_reference in found.items() if manifest_and_reference
+            checkpoint_name(step): found[1]
+            for step in steps
+            if (found := self.store.find(self._checkpoint_uri(step))) is not None
         }
 
     def publish_checkpoint(self, step: int, folder: Path) -> None:

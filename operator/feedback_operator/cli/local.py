@@ -10,12 +10,23 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from feedback_operator.cli.run import ExitStatus
 from feedback_operator.cluster.process import StageProcess, free_port
 from feedback_operator.progress import scrape
+
+COLUMNS: Final = (
+    TextColumn("shapes"),
+    BarColumn(bar_width=20),
+    TaskProgressColumn(),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+    TextColumn("{task.description}"),
+)
 
 
 def workload(module: str, arguments: Sequence[str], state: Path, environment: Mapping[str, str]) -> int:
@@ -40,7 +51,7 @@ def workload(module: str, arguments: Sequence[str], state: Path, environment: Ma
 
 
 def shapes(seed: int, to: str, state: Path, environment: Mapping[str, str], console: Console) -> int:
-    """Build the shapes world with a progress bar; the exit code of the build."""
+    """Build the shapes world with a progress bar; the exit code of the build, or INTERRUPTED."""
     return asyncio.run(_shapes(seed, to, state, environment, console))
 
 
@@ -61,18 +72,26 @@ async def _shapes(seed: int, to: str, state: Path, environment: Mapping[str, str
         log,
         state / "processes",
     )
+    interrupted = asyncio.Event()
+
+    def interrupt() -> None:
+        interrupted.set()
+        process.terminate()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, process.terminate)
+        loop.add_signal_handler(number, interrupt)
     waiting = asyncio.create_task(process.wait())
-    console.print(f"building the shapes world in {to}, once; log: {log}", soft_wrap=True, markup=False)
-    columns = (TextColumn("shapes"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bars:
+    console.print(f"building the world in {to}; log: {log}", soft_wrap=True, markup=False)
+    with Progress(*COLUMNS, console=console, disable=not console.is_terminal) as bars:
         bar = bars.add_task("starting", total=None)
         while not (await asyncio.wait({waiting}, timeout=0.5))[0]:
             units = await scrape([f"http://127.0.0.1:{port}/metrics"])
             bars.update(bar, description=units.phase, total=units.total or None, completed=units.done)
     code = waiting.result()
+    if code and interrupted.is_set():
+        console.print("interrupted; run again to build what is missing")
+        return ExitStatus.INTERRUPTED
     last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1]
     console.print(f"shapes world is in {to}" if code == 0 else f"{last} (log: {log})", soft_wrap=True, markup=False)
     return code

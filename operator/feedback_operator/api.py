@@ -615,8 +615,10 @@ class ServingSpec(StageSection):
         description="Name of the Deployment and the Service; the newest promoted iteration that names it serves there. "
         "Absent: nothing is served.",
     )
-    replicas: Integer = Field(
-        default=1, ge=0, le=1000, description="Pods behind the endpoint; 0 keeps its name and address without any."
+    replicas: Annotated[Integer, Field(ge=0, le=1000)] | None = Field(
+        default=None,
+        description="Pods behind the endpoint; 0 keeps its name and address without any. Absent: one at first, then as "
+        "many as an autoscaler or `kubectl scale` makes of it.",
     )
     best_of: Integer = Field(default=8, ge=1, le=64, description="Answers drawn for each request that does not say.")
     progress_deadline_seconds: Integer = Field(
@@ -815,7 +817,9 @@ class ServingStatus(Resource):
     revision: Annotated[str, Field(max_length=64)] = Field(
         default="", description="Identity of this iteration's pods behind the endpoint."
     )
-    replicas: Whole = Field(default=0, description="Pods wanted.")
+    replicas: Whole = Field(
+        default=0, description="Pods that the Deployment is to have, while this iteration holds the endpoint."
+    )
     ready_replicas: Whole = Field(default=0, description="Pods of this revision that take requests.")
     served_revision: Annotated[str, Field(max_length=64)] = Field(
         default="", description="The latest revision that was rolled out completely."

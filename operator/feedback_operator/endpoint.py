@@ -10,9 +10,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from feedback_operator.api import FeedbackIteration, PromotedModel, ServingSpec, ServingStatus
+from feedback_operator.api import FeedbackIteration, PromotedModel, ServingStatus
 from feedback_operator.resources import Manifest
-from feedback_operator.resources.deployment import REVISION_ANNOTATION, Serving, build_deployment, revision
+from feedback_operator.resources.deployment import (
+    REVISION_ANNOTATION,
+    Serving,
+    applied_replicas,
+    build_deployment,
+    revision,
+)
 from feedback_operator.resources.difference import differs
 from feedback_operator.resources.networkpolicy import build_endpoint_policy
 from feedback_operator.resources.poddisruptionbudget import build_pod_disruption_budget
@@ -76,7 +82,7 @@ def outlook(world: Snapshot, promoted: PromotedModel | None, image: str) -> Outl
     if spec is None or spec.endpoint is None or world.endpoint is None:
         return NOT_REQUESTED
     before = world.iteration.status.serving or ServingStatus(endpoint=spec.endpoint)
-    before = before.model_copy(update={"endpoint": spec.endpoint, "replicas": spec.replicas})
+    before = before.model_copy(update={"endpoint": spec.endpoint})
     if promoted is None:
         return Outlook("NotPromoted", "no model of this iteration was promoted yet", status=before)
     own = _claim(world.iteration)
@@ -86,13 +92,14 @@ def outlook(world: Snapshot, promoted: PromotedModel | None, image: str) -> Outl
         return Outlook("RolledBack", _still_rolled_back(world, held_by), status=before)
     if held_by is not None and held_by != own:
         message = f"iteration {held_by.name} is newer and holds endpoint {spec.endpoint}"
-        before = before.model_copy(update={"revision": "", "ready_replicas": 0})
+        before = before.model_copy(update={"revision": "", "replicas": 0, "ready_replicas": 0})
         return Outlook("Superseded", message, status=before)
+    replicas = applied_replicas(spec.replicas, _objects(world.endpoint, spec.endpoint).get("Deployment"))
     serving = Serving(
         name=spec.endpoint,
         owner=world.iteration.metadata,
         heirs=tuple((claim.uid, claim.name) for claim in claims if claim != own),
-        spec=spec,
+        spec=spec.model_copy(update={"replicas": replicas}),
         promoted=promoted,
         max_model_len=world.iteration.spec.sampling.max_model_len,
         image=image,
@@ -100,9 +107,14 @@ def outlook(world: Snapshot, promoted: PromotedModel | None, image: str) -> Outl
     return _Rollout(world, world.endpoint, serving, before).outlook()
 
 
+def _objects(endpoint: Endpoint, name: str) -> dict[str, Manifest]:
+    """What there is of the endpoint, by kind."""
+    return {made["kind"]: made for made in endpoint.objects if made["metadata"]["name"] == name}
+
+
 def _came_up_late(endpoint: Endpoint, before: ServingStatus) -> bool:
     """The pods became ready after all, with nobody else to take the endpoint over."""
-    rollout = Rollout.of(next((made for made in endpoint.objects if made["kind"] == "Deployment"), None))
+    rollout = Rollout.of(_objects(endpoint, before.endpoint).get("Deployment"))
     return rollout.complete and rollout.revision == before.revision
 
 
@@ -131,37 +143,51 @@ class _Rollout:
             build_pod_disruption_budget(self.serving),
             build_endpoint_policy(self.serving),
         )
-        observed = {
-            made["kind"]: made for made in self.endpoint.objects if made["metadata"]["name"] == self.serving.name
-        }
+        observed = _objects(self.endpoint, self.serving.name)
         rollout = Rollout.of(observed.get("Deployment"))
         own = revision(self.serving)
         if rollout.given_up and rollout.revision == own != self.before.served_revision:
             return self._taken_back(own)
         apply = tuple(manifest for manifest in wanted if differs(manifest, observed.get(manifest["kind"])))
-        state, message = self._state(rollout, own)
+        ready = self._ready(rollout, own)
+        state, message = self._state(rollout, own, ready)
         status = self.before.model_copy(
             update={
                 "revision": own,
-                "ready_replicas": rollout.ready if rollout.revision == own else 0,
+                "replicas": rollout.wanted,
+                "ready_replicas": ready,
                 "served_revision": own if state == "Serving" else self.before.served_revision,
                 "rolled_back_generation": 0,
             }
         )
         return Outlook(state, message, apply, status)
 
-    def _state(self, rollout: Rollout, own: str) -> tuple[State, str]:
-        spec: ServingSpec = self.serving.spec
-        ready = f"{rollout.ready}/{spec.replicas} pods of revision {own} are ready"
-        if rollout.revision != own or not rollout.observed:
+    def _ready(self, rollout: Rollout, own: str) -> int:
+        """Ready pods of this revision: those that were known, until what the Deployment says is about this revision.
+
+        Somebody who scales the Deployment makes a new generation of it, too, and stops no pod from serving.
+        """
+        if rollout.revision != own:
+            return 0
+        known = self.before.ready_replicas if self.before.revision == own else 0
+        return rollout.ready if rollout.observed else known
+
+    def _state(self, rollout: Rollout, own: str, ready: int) -> tuple[State, str]:
+        said = f"{ready}/{rollout.wanted} pods of revision {own} are ready"
+        if rollout.revision != own or not (rollout.observed or ready):
             return "RollingOut", f"revision {own} is being rolled out"
-        if spec.replicas == 0:
-            return "ScaledToZero", "spec.serving.replicas is 0"
+        if rollout.wanted == 0:
+            return "ScaledToZero", self._why_zero()
         if rollout.complete:
-            return "Serving", ready
+            return "Serving", said
         if own == self.before.served_revision:
-            return ("Serving", ready) if rollout.ready else ("Unavailable", f"{ready}{self._said()}")
-        return "RollingOut", f"{ready}{self._said()}"
+            return ("Serving", said) if ready else ("Unavailable", f"{said}{self._said()}")
+        return "RollingOut", f"{said}{self._said()}"
+
+    def _why_zero(self) -> str:
+        if self.serving.spec.replicas == 0:
+            return "spec.serving.replicas is 0"
+        return f"Deployment {self.serving.name} is scaled to 0; scale it up, or give spec.serving.replicas"
 
     def _taken_back(self, own: str) -> Outlook:
         deadline = self.serving.spec.progress_deadline_seconds
@@ -188,6 +214,7 @@ class Rollout:
 
     revision: str = ""
     observed: bool = False
+    wanted: int = 0
     ready: int = 0
     complete: bool = False
     given_up: bool = False
@@ -205,6 +232,7 @@ class Rollout:
         return cls(
             revision=meta.get("annotations", {}).get(REVISION_ANNOTATION, ""),
             observed=observed,
+            wanted=wanted,
             ready=max(0, status.get("readyReplicas", 0) - old),
             complete=observed and updated == total == available == wanted,
             given_up=observed and _progress_reason(status.get("conditions", ())) == "ProgressDeadlineExceeded",

@@ -129,7 +129,8 @@ class Endpoint:
     """The endpoint that `spec.serving.endpoint` names, as observed.
 
     `objects`: the Deployment, Service, PodDisruptionBudget and NetworkPolicy of the namespace whose label
-    `feedback.rlaif.dev/endpoint` is its name: whole, as the API server gave them (managedFields may be left out).
+    `feedback.rlaif.dev/endpoint` is its name: whole, as the API server gave them (of managedFields it is enough to know
+    who set `spec.replicas`).
     `claimants`: see `endpoint.claimants`.
     `pods`: the newest pods of the Deployment, for what they say is wrong (`Pod.index` is 0); may be empty.
     """

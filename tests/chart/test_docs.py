@@ -65,6 +65,15 @@ def code(text: str) -> str:
     return "\n".join(block or span for block, span in re.findall(r"```sh\n(.*?)```|`([^`\n]+)`", text, re.S))
 
 
+def test_the_adapters_rule_has_the_metrics_of_the_autoscaler() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/operations.md").read_text(), re.S)
+    (rule,) = yaml.safe_load(next(block for block in blocks if "seriesQuery" in block))["rules"]["custom"]
+    (pattern,) = re.findall(r'__name__=~"([^"]+)"', rule["seriesQuery"])
+    autoscaler = yaml.safe_load((ROOT / "examples/autoscaling/llava.yaml").read_text())
+    for metric in autoscaler["spec"]["metrics"]:
+        assert re.fullmatch(pattern, metric["pods"]["metric"]["name"])
+
+
 def test_values_that_the_handbook_sets_exist() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     for file in DOCS:

@@ -54,6 +54,7 @@ NAMESPACES: Final = Kind("Namespace", "v1", "namespaces")
 DEPLOYMENTS: Final = Kind("Deployment", "apps/v1", "deployments")
 REPLICA_SETS: Final = Kind("ReplicaSet", "apps/v1", "replicasets")
 BUDGETS: Final = Kind("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets")
+AUTOSCALERS: Final = Kind("HorizontalPodAutoscaler", "autoscaling/v2", "horizontalpodautoscalers")
 NETWORK_POLICIES: Final = Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies")
 LEASES: Final = Kind("Lease", "coordination.k8s.io/v1", "leases")
 DEFINITIONS: Final = Kind("CustomResourceDefinition", "apiextensions.k8s.io/v1", "customresourcedefinitions")
@@ -65,7 +66,7 @@ KINDS: Final = {
     kind.name: kind
     for kind in (
         ITERATIONS, JOBS, PODS, CONFIG_MAPS, SERVICES, SERVICE_ACCOUNTS, SECRETS, EVENTS, NODES, NAMESPACES,
-        DEPLOYMENTS, REPLICA_SETS, BUDGETS, NETWORK_POLICIES, LEASES, DEFINITIONS, CLUSTER_ROLES,
+        DEPLOYMENTS, REPLICA_SETS, BUDGETS, AUTOSCALERS, NETWORK_POLICIES, LEASES, DEFINITIONS, CLUSTER_ROLES,
         CLUSTER_ROLE_BINDINGS, ROLES, ROLE_BINDINGS,
     )
 }  # fmt: skip

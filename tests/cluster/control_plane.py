@@ -202,6 +202,7 @@ class ControlPlane:
                 "--kube-api-qps=2000",
                 "--kube-api-burst=4000",
                 "--concurrent-job-syncs=20",
+                "--horizontal-pod-autoscaler-sync-period=1s",
                 "--concurrent-gc-syncs=40",
             ]
         )

@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import yaml
 from PIL import Image
 
 from feedback_workloads.preprocess import Preprocessor
@@ -36,6 +37,8 @@ TOLERANCE = 1e-3
 
 NEAR_TIE = 1e-6
 """Rewards that are closer may swap places between two implementations."""
+
+AUTOSCALER = Path("examples/autoscaling/llava.yaml")
 
 LONG = 900
 """Tokens that take the tiny model seconds."""
@@ -468,7 +471,10 @@ def test_metrics(server: Server) -> None:
     gained = [after - earlier for earlier, after in zip(before, counted(), strict=True)]
     assert gained == [2, 2, 5, usage.completion_tokens + 1, 2 * usage.prompt_tokens, 1]
     assert server.metric("feedback_serving_up") == 1
-    assert "vllm:num_requests_running" in httpx.get(f"{server.url}/metrics").text
+    shown = httpx.get(f"{server.url}/metrics").text
+    assert "vllm:num_requests_running" in shown
+    for metric in yaml.safe_load(AUTOSCALER.read_text())["spec"]["metrics"]:
+        assert f"# TYPE {metric['pods']['metric']['name']} gauge" in shown
 
 
 # ── clients that leave, queues that are full, servers that end ───────────────────────────────────────────────────────

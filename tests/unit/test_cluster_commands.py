@@ -147,7 +147,7 @@ FINISHED = seen(
         Ready="True Complete", Stalled="False Complete", Promoted="True GatePassed", Serving="True Serving"
     ),
     hallucination={"baseline": "0.41", "aligned": "0.22"},
-    serving={"endpoint": "e", "replicas": 2, "readyReplicas": 2},
+    serving={"endpoint": "e", "revision": "e798c68f53", "replicas": 2, "readyReplicas": 2},
 )
 GATE_FAILED = seen(
     stages=[DONE], conditions=conditions(Ready="True Complete", Promoted="False GateFailed recall is 0.5, below 0.9")

@@ -12,11 +12,16 @@ import pytest
 from feedback_operator.api import FeedbackIteration
 from feedback_operator.endpoint import claimants, holder
 from feedback_operator.planner import Plan
+from feedback_operator.resources import FIELD_MANAGER
 from feedback_operator.resources.deployment import REVISION_ANNOTATION
 from feedback_operator.snapshot import Claimant, Endpoint, Pod, Snapshot
 from tests.unit.worlds import NOW, Simulation, decide, promoted, with_metadata
 
 SERVING = {"serving": {"endpoint": "chat", "replicas": 2}}
+SCALABLE = {"serving": {"endpoint": "chat"}}
+APPLIED = {"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+SCALED = {**APPLIED, "manager": "kube-controller-manager", "operation": "Update"}
+ONE = {"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1}
 READY = {"replicas": 2, "updatedReplicas": 2, "readyReplicas": 2, "availableReplicas": 2}
 HALF = {"replicas": 3, "updatedReplicas": 1, "readyReplicas": 2, "availableReplicas": 2}
 
@@ -46,11 +51,24 @@ class Namespace:
         return decided
 
     def _apply(self, wanted: dict[str, Any]) -> None:
-        before = self.objects.get(wanted["kind"], {"metadata": {"generation": 0}})
+        before = self.objects.get(wanted["kind"], {"metadata": {"generation": 0}, "spec": {}})
         made = copy.deepcopy(wanted)
         made["metadata"]["generation"] = before["metadata"]["generation"] + 1
         made["status"] = before.get("status", {})
+        if made["kind"] == "Deployment":
+            _apply_replicas(made, before)
         self.objects[wanted["kind"]] = made
+
+    def scale(self, replicas: int) -> None:
+        """What an autoscaler does."""
+        deployment = self.objects["Deployment"]
+        deployment["metadata"]["generation"] += 1
+        deployment["metadata"]["managedFields"] = [SCALED]
+        deployment["spec"]["replicas"] = replicas
+
+    @property
+    def replicas(self) -> int:
+        return int(self.objects["Deployment"]["spec"]["replicas"])
 
     def settle(self) -> None:
         """Plan until nothing changes."""
@@ -81,6 +99,18 @@ class Namespace:
 
     def told(self, name: str, kind: str = "Serving") -> tuple[str, str, str]:
         return Simulation(self.iterations[name]).told(kind)
+
+
+def _apply_replicas(made: dict[str, Any], before: dict[str, Any]) -> None:
+    """As server-side apply does it: what is applied is ours; what was ours and is not applied gets its default."""
+    set_by = before["metadata"].get("managedFields", [])
+    if "replicas" in made["spec"]:
+        made["metadata"]["managedFields"] = [APPLIED]
+    elif APPLIED in set_by:
+        made["spec"]["replicas"] = 1
+    else:
+        made["metadata"]["managedFields"] = set_by
+        made["spec"]["replicas"] = before["spec"].get("replicas", 1)
 
 
 @pytest.fixture
@@ -237,6 +267,62 @@ def test_replicas_may_be_edited_without_a_rollout(namespace: Namespace) -> None:
     namespace.settle()
     assert namespace.told("first") == ("False", "ScaledToZero", "spec.serving.replicas is 0")
     assert namespace.told("first", "Ready")[0] == "True"
+    namespace.edit("first", replicas=None)
+    namespace.settle()
+    assert namespace.replicas == 1
+
+
+def test_the_number_of_an_autoscaler_outlives_take_overs() -> None:
+    namespace = Namespace()
+    namespace.add("first", **SCALABLE)
+    namespace.settle()
+    assert namespace.replicas == 1
+    namespace.deployment(**ONE)
+    namespace.settle()
+    namespace.scale(3)
+    namespace.settle()
+    assert namespace.told("first")[:2] == ("True", "Serving"), "before the Deployment controller has seen it, too"
+    assert namespace.told("first")[2].startswith("1/3 pods")
+    namespace.add("second", **SCALABLE)
+    namespace.settle()
+    assert (namespace.served_by(), namespace.replicas) == ("second", 3)
+    namespace.scale(0)
+    namespace.deployment(replicas=0)
+    namespace.settle()
+    assert namespace.told("second")[1:] == (
+        "ScaledToZero", "Deployment chat is scaled to 0; scale it up, or give spec.serving.replicas",
+    )  # fmt: skip
+
+
+def test_a_number_that_is_not_given_any_more_stays_until_somebody_scales(namespace: Namespace) -> None:
+    namespace.edit("first", replicas=None)
+    assert namespace.plan("first").apply == ()
+    namespace.add("second", **SCALABLE)
+    namespace.settle()
+    assert (namespace.served_by(), namespace.replicas) == ("second", 2)
+    namespace.scale(5)
+    assert namespace.plan("second").apply == ()
+    namespace.edit("second", replicas=4)
+    namespace.settle()
+    namespace.scale(5)
+    namespace.settle()
+    assert namespace.replicas == 4, "a number that is given holds"
+    namespace.edit("second", replicas=None, bestOf=2)
+    namespace.settle()
+    assert namespace.replicas == 4
+
+
+def test_who_gets_the_endpoint_back_serves_once_its_own_pods_are_seen(namespace: Namespace) -> None:
+    namespace.add("second")
+    namespace.settle()
+    namespace.deployment(**READY)
+    namespace.settle()
+    del namespace.iterations["second"]
+    namespace.settle()
+    assert namespace.told("first")[:2] == ("False", "RollingOut"), "the ready pods are those of the second"
+    namespace.deployment(**READY)
+    namespace.settle()
+    assert namespace.told("first")[:2] == ("True", "Serving")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from feedback_operator.api import Metadata, PromotedModel, ResolvedModel, ServingSpec
-from feedback_operator.resources.deployment import Serving, build_deployment, revision
+from feedback_operator.resources import FIELD_MANAGER, Manifest
+from feedback_operator.resources.deployment import Serving, applied_replicas, build_deployment, revision
 from feedback_operator.resources.difference import differs
 from feedback_operator.resources.networkpolicy import build_endpoint_policy
 from feedback_operator.resources.poddisruptionbudget import build_pod_disruption_budget
@@ -74,6 +75,38 @@ def test_object(kind: str) -> None:
 
 def test_deployment_with_everything_that_may_be_given() -> None:
     assert build_deployment(EVERYTHING) == yaml.safe_load((EXPECTED / "deployment-overrides.yaml").read_text())
+
+
+def test_a_number_of_pods_that_is_not_given_is_not_applied() -> None:
+    serving = replace(SERVING, spec=ServingSpec(endpoint="chat"))
+    wanted = build_deployment(SERVING)
+    del wanted["spec"]["replicas"]
+    assert build_deployment(serving) == wanted
+
+
+def scaled(replicas: int, manager: str = FIELD_MANAGER, operation: str = "Apply") -> Manifest:
+    """A Deployment and who set its number of pods."""
+    entry = {"manager": manager, "operation": operation, "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+    return {"metadata": {"managedFields": [entry]}, "spec": {"replicas": replicas}}
+
+
+@pytest.mark.parametrize(
+    ("given", "deployment", "expect"),
+    [
+        pytest.param(2, None, 2, id="given"),
+        pytest.param(2, scaled(5, "kube-controller-manager", "Update"), 2, id="given, somebody else scaled"),
+        pytest.param(0, scaled(5), 0, id="0 is given"),
+        pytest.param(None, None, None, id="not given: the API server's one"),
+        pytest.param(None, {"metadata": {}, "spec": {"replicas": 1}}, None, id="never given"),
+        pytest.param(None, scaled(5), 5, id="not given any more: kept"),
+        pytest.param(None, scaled(0), 1, id="0 is not given any more: serves again"),
+        pytest.param(None, scaled(5, "kube-controller-manager", "Update"), None, id="an autoscaler's"),
+        pytest.param(None, scaled(0, "kubectl", "Update"), None, id="scaled to 0 by somebody else"),
+        pytest.param(None, scaled(5, FIELD_MANAGER, "Update"), None, id="not by server-side apply"),
+    ],
+)
+def test_applied_replicas(given: int | None, deployment: Manifest | None, expect: int | None) -> None:
+    assert applied_replicas(given, deployment) == expect
 
 
 @pytest.mark.parametrize("serving", [SERVING, EVERYTHING])

@@ -207,9 +207,23 @@ def test_owner_is_the_controller() -> None:
     assert owner_of({"metadata": {}}).uid == ""
 
 
+def set_by(manager: str, **fields: Any) -> Body:
+    """An entry of managedFields."""
+    return {"manager": manager, "operation": "Update", "time": "2026-01-01T00:00:00Z", "fieldsV1": {"f:spec": fields}}
+
+
 def test_managed_fields_are_not_kept() -> None:
-    body = {"kind": "Service", "metadata": {"name": "s", "managedFields": [{"manager": "m"}]}, "spec": {}}
+    body = {"kind": "Service", "metadata": {"name": "s", "managedFields": [set_by("m", **{"f:type": {}})]}, "spec": {}}
     assert whole(body) == {"kind": "Service", "metadata": {"name": "s"}, "spec": {}}
+
+
+def test_of_managed_fields_who_set_the_replicas_is_kept() -> None:
+    entries = [
+        {"manager": "kube-controller-manager", "operation": "Update", "fieldsV1": {"f:status": {}}},
+        set_by("m", **{"f:replicas": {}, "f:template": {"f:spec": {}}}),
+    ]
+    kept = {"manager": "m", "operation": "Update", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+    assert whole({"metadata": {"managedFields": entries}}) == {"metadata": {"managedFields": [kept]}}
 
 
 def observed_iteration(**changes: Any) -> Body:

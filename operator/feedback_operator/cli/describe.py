@@ -74,7 +74,7 @@ def outcome(iteration: FeedbackIteration) -> list[str]:
     if status.hallucination and status.hallucination.aligned:
         effect = status.hallucination
         said.append(f"Answers with a hallucination: {effect.baseline} before, {effect.aligned} after.")
-    if status.serving:
+    if status.serving and status.serving.revision:
         serving = status.serving
         said.append(f"Endpoint {serving.endpoint}: {serving.ready_replicas} of {serving.replicas} pods ready.")
     return said

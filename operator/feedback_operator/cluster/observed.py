@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from feedback_operator.api import KIND
 from feedback_operator.resources import ITERATION_LABEL
+from feedback_operator.resources.deployment import sets_replicas
 from feedback_operator.resources.job import (
     ADDRESS_ANNOTATION,
     ATTEMPT_LABEL,
@@ -303,8 +304,14 @@ def _rank(seen: ObservedPod) -> tuple[bool, str, str]:
 
 
 def whole(body: Body) -> dict[str, Any]:
-    """The object without the bookkeeping of server-side apply, which is half of it."""
-    return {**body, "metadata": {key: value for key, value in body["metadata"].items() if key != "managedFields"}}
+    """The object without the bookkeeping of server-side apply, which is half of it, but for who set its replicas."""
+    meta = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
+    scaled_by = [
+        {"manager": entry["manager"], "operation": entry["operation"], "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+        for entry in body["metadata"].get("managedFields", ())
+        if sets_replicas(entry)
+    ]
+    return {**body, "metadata": {**meta, "managedFields": scaled_by} if scaled_by else meta}
 
 
 def moment(text: str | None) -> datetime | None:

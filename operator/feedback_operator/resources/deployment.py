@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from feedback_operator.api import GROUP, Metadata, PromotedModel, ServingSpec
-from feedback_operator.resources import ENDPOINT_LABEL, Manifest
+from feedback_operator.resources import ENDPOINT_LABEL, FIELD_MANAGER, Manifest
 from feedback_operator.resources.owner import owner_reference, standard_labels
 from feedback_operator.resources.pod import ENVIRONMENT, MOUNTS, container_settings, pod_settings, volumes
 from feedback_operator.stages import gpus
@@ -29,6 +30,7 @@ class Serving:
 
     `owner` holds the endpoint. `heirs` are the uids and names of the iterations that would take it over: as owners
     beside the holder they keep the endpoint alive when the holder is deleted.
+    `spec.replicas` are `applied_replicas`.
     """
 
     name: str
@@ -38,6 +40,29 @@ class Serving:
     promoted: PromotedModel
     max_model_len: int | None
     image: str
+
+
+def applied_replicas(wanted: int | None, deployment: Manifest | None) -> int | None:
+    """The number of pods to apply; None leaves it to whoever scales the Deployment.
+
+    A number that is left out after it was applied is applied on until somebody else changes it: the API server gives a
+    field that nobody applies any more its default, which is one pod, whatever the load. Only 0 becomes one pod again.
+    """
+    if wanted is not None or deployment is None or not _replicas_are_ours(deployment):
+        return wanted
+    return max(1, int(deployment["spec"]["replicas"]))
+
+
+def _replicas_are_ours(deployment: Manifest) -> bool:
+    return any(
+        (entry["manager"], entry["operation"]) == (FIELD_MANAGER, "Apply") and sets_replicas(entry)
+        for entry in deployment["metadata"].get("managedFields", ())
+    )
+
+
+def sets_replicas(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of managedFields is about `spec.replicas`."""
+    return "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
 
 
 def endpoint_metadata(serving: Serving) -> Manifest:
@@ -61,12 +86,13 @@ def build_deployment(serving: Serving) -> Manifest:
     """A rolling update that never has fewer pods than wanted, and is given up when it makes no progress."""
     template = _template(serving)
     metadata = endpoint_metadata(serving)
+    replicas = {} if serving.spec.replicas is None else {"replicas": serving.spec.replicas}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {**metadata, "annotations": {REVISION_ANNOTATION: revision(serving)}},
         "spec": {
-            "replicas": serving.spec.replicas,
+            **replicas,
             "revisionHistoryLimit": 2,
             "progressDeadlineSeconds": serving.spec.progress_deadline_seconds,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},

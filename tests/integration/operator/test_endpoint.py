@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.cluster.api import DEPLOYMENTS, SERVICES, Object, Refused
 from tests.cluster.operator_process import OperatorProcess
 from tests.cluster.pod_agent import GOOD_SCORES, SERVING, never_ready, ready, succeeds
-from tests.cluster.world import READY, World, condition, condition_of, iteration
+from tests.cluster.world import READY, Expected, World, condition, condition_of, iteration
 
+AUTOSCALER = Path("examples/autoscaling/llava.yaml")
 FAILED_SCORES = {**GOOD_SCORES, "aligned.response_hallucination": 0.6}
 
 
@@ -117,6 +120,68 @@ async def test_an_endpoint_with_a_promoted_model_cannot_be_given_up_but_emptied(
     await world.edit("demo", serving={"replicas": 0})
     await world.until("demo", condition("Serving", "False", "ScaledToZero"))
     assert (await world.api.get(DEPLOYMENTS, world.namespace, "answers"))["spec"]["replicas"] == 0
+
+
+async def test_an_autoscaler_is_not_fought_and_no_take_over_loses_its_number(
+    world: World, operator: OperatorProcess
+) -> None:
+    """The one of the examples, by Kubernetes' own controller; without metrics it keeps to its bounds."""
+    example = yaml.safe_load(AUTOSCALER.read_text())
+    target = {**example["spec"]["scaleTargetRef"], "name": "answers"}
+    autoscaler = {**example, "metadata": {"name": "answers"}}
+    await world.apply(iteration("old", serving={"endpoint": "answers"}))
+    await world.until("old", READY)
+    assert (await world.api.get(DEPLOYMENTS, world.namespace, "answers"))["spec"]["replicas"] == 1
+    await world.apply({**autoscaler, "spec": {**example["spec"], "minReplicas": 3, "scaleTargetRef": target}})
+    await world.until("old", serves(3))
+    least = asyncio.create_task(_least_available(world))
+    await world.apply(iteration("new", seed=1, serving={"endpoint": "answers"}))
+    new = await world.until("new", READY)
+    assert new["status"]["serving"]["replicas"] == 3
+    least.cancel()
+    assert _LEAST[world.namespace] >= 3
+
+
+async def test_a_number_of_pods_holds_while_it_is_given_and_stays_when_it_is_not(
+    world: World, operator: OperatorProcess
+) -> None:
+    await world.apply(iteration("demo", serving={"endpoint": "answers"}))
+    await world.until("demo", READY)
+    await scale(world, 3)
+    await world.until("demo", serves(3))
+    await world.edit("demo", serving={"replicas": 2})
+    await world.until("demo", serves(2))
+    await scale(world, 5)
+    await world.api.wait(DEPLOYMENTS, world.namespace, "answers", lambda item: item["spec"]["replicas"] == 2)
+    await world.edit("demo", serving={"replicas": None, "bestOf": 2})
+    rolled_out = await world.api.wait(
+        DEPLOYMENTS, world.namespace, "answers", lambda item: "--best-of=2" in str(item["spec"]) and _rolled_out(item)
+    )
+    assert rolled_out["spec"]["replicas"] == 2
+    await scale(world, 4)
+    await world.until("demo", serves(4))
+    await world.edit("demo", serving={"bestOf": 4})
+    rolled_out = await world.api.wait(
+        DEPLOYMENTS, world.namespace, "answers", lambda item: "--best-of=4" in str(item["spec"]) and _rolled_out(item)
+    )
+    assert rolled_out["spec"]["replicas"] == 4
+
+
+async def scale(world: World, replicas: int) -> None:
+    """What `kubectl scale` does."""
+    await world.api.patch(
+        DEPLOYMENTS, world.namespace, "answers", {"spec": {"replicas": replicas}}, subresource="scale"
+    )
+
+
+def serves(pods: int) -> Expected:
+    """All of this number of pods are ready."""
+
+    def holds(item: Object) -> bool:
+        serving = item["status"].get("serving", {})
+        return READY(item) and serving.get("replicas") == serving.get("readyReplicas") == pods
+
+    return holds
 
 
 _LEAST: dict[str, int] = {}

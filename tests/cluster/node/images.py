@@ -95,9 +95,11 @@ class Workshop:
     def deliver(self, places: Places) -> None:
         """Import the images, but for layers that the node has already."""
         index = json.loads((self.layout / "index.json").read_text())
-        for manifest in index["manifests"]:
+        named = [manifest for manifest in index["manifests"] if "annotations" in manifest]  # others were replaced
+        for manifest in named:
             name = manifest["annotations"]["org.opencontainers.image.ref.name"]
             manifest["annotations"] = {oci.NAME_ANNOTATION: f"{REGISTRY}/{name}"}
+        index["manifests"] = named
         kept = places.root / "containerd/io.containerd.content.v1.content/blobs/sha256"
         with subprocess.Popen(_import(places), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as importing:
             assert importing.stdin

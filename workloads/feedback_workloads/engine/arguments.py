@@ -57,6 +57,19 @@ def engine_arguments(settings: contract.Engine, precision: Precision = "auto", s
     return arguments
 
 
+def compile_nothing_on_a_cpu() -> None:
+    """Have torch run vLLM's sampler as it is written; call it before an engine is made.
+
+    `enforce_eager` leaves that one to be compiled at the first request, which takes seconds and a C++ compiler, and
+    images have none.
+    """
+    import torch._dynamo.config
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        torch._dynamo.config.disable = True
+
+
 @dataclass(frozen=True)
 class Adapter:
     """What the engine must know of a LoRA adapter before it loads the base.

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from feedback_workloads import contract
 from feedback_workloads.contract import BadInput, Decoding, Temporary
-from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter, Precision, engine_arguments
+from feedback_workloads.engine.arguments import (
+    ADAPTER_CONFIG,
+    Adapter,
+    Precision,
+    compile_nothing_on_a_cpu,
+    engine_arguments,
+)
 from feedback_workloads.preprocess import Prompt
 from feedback_workloads.rows import BadRow
 
@@ -108,6 +114,7 @@ class Engine:
             # A process of its own would compete for the same cores, and import everything once more. Beside a GPU it
             # prepares pictures while the GPU works.
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        compile_nothing_on_a_cpu()
         arguments = engine_arguments(settings, precision, seed)
         if adapter is not None:
             arguments |= Adapter.read(adapter).engine_arguments()

@@ -23,7 +23,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from feedback_workloads.contract import BadInput
-from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter, engine_arguments
+from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter, compile_nothing_on_a_cpu, engine_arguments
 from feedback_workloads.engine.engine import BANNED, engine_prompt, of_tokens
 from feedback_workloads.preprocess import Preprocessor, Prompt
 from feedback_workloads.serving.protocol import FinishReason
@@ -187,6 +187,7 @@ def _load(model: Path, arguments: dict[str, Any]) -> AsyncLLM:
         # One process an engine instead of two: it starts in half the time. What is lost is vLLM's binding of threads to
         # cores, which would bind those of both engines to the same ones.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    compile_nothing_on_a_cpu()
     try:
         return AsyncLLM.from_engine_args(AsyncEngineArgs(model=str(model), **arguments))
     except (ValueError, OSError, RuntimeError) as error:

@@ -5,8 +5,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := build/uv/bin/uv
 DEMO := build/demo
-# Two files of tests at a time: many wait for servers, engines and leases.
-SIDE_BY_SIDE := -n 2 --dist loadfile
 
 .PHONY: demo shapes control-plane test test-unit test-integration test-specs test-e2e lint generate bench bench-operator ablations images cluster cluster-packages cluster-images cluster-down test-node demo-cluster chart-test chart-tools lock clean help
 
@@ -29,13 +27,13 @@ control-plane: | $(UV)  ## etcd, Kubernetes and KWOK for the tests, built once f
 	$(PYTHON) -m tests.cluster.binaries
 
 test-integration: $(VENV)/.ready control-plane  ## Real vLLM, TRL, DeepSpeed, S3 and Kubernetes, in minutes
-	$(BIN)/python -m pytest tests/integration -q $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest tests/integration -q -n 2 --dist loadgroup
 
 test-specs: $(VENV)/.ready control-plane  ## 10,000 generated specs: the API server, feedback validate and the planner agree
 	FEEDBACK_TEST_SPECS=10000 $(BIN)/python -m pytest tests/integration/operator/test_validation.py -q -s
 
 test-e2e: $(VENV)/.ready  ## Training and checkpoints on every path, and kill -9 at random moments in every stage
-	$(BIN)/python -m pytest tests/e2e -q $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest tests/e2e -q -n 2 --dist loadfile
 
 lint: $(VENV)/.ready  ## ruff, mypy, import-linter, generated files
 	$(BIN)/ruff check .

@@ -19,7 +19,6 @@ from feedback_operator.cluster import local
 from feedback_operator.cluster import process as process_module
 from feedback_operator.cluster.capacity import Capacity
 from feedback_operator.cluster.local import AlreadyRunning, LocalCluster
-from feedback_operator.cluster.process import MARK
 from feedback_operator.snapshot import Job, Snapshot
 from tests.unit.worlds import NOW, decide, iteration
 
@@ -159,17 +158,6 @@ async def test_one_runner_a_folder(cluster: LocalCluster, tmp_path: Path) -> Non
             pass
 
 
-def marked() -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if MARK in process.environ():
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
 def has_ended(process: psutil.Process) -> bool:
     """Gone, or a zombie that its foster parent did not reap yet."""
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
@@ -192,7 +180,7 @@ asyncio.run(main())
 """
     process = subprocess.Popen([sys.executable, "-c", runner])
     await until(up.exists)
-    (left,) = [p for p in marked() if p.pid != process.pid]
+    (left,) = psutil.Process(process.pid).children()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert left.is_running()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup` of pytest-xdist, the operator's tests, which mostly wait, run beside those that compute."""
+    """With `--dist loadgroup` of pytest-xdist: those of the operator, which wait, beside those that compute."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 
 from feedback_operator.api import FeedbackIteration, IterationStatus, ShardResult, StageStatus
+from feedback_operator.cli import display as display_module
 from feedback_operator.cli.display import LiveDisplay, Pace, PlainDisplay, clock, display, note
 from feedback_operator.progress import parse, total
 from feedback_operator.snapshot import Units
@@ -59,6 +60,23 @@ def test_a_plain_line_is_not_repeated() -> None:
     for _ in range(3):
         shown.update([at(done(1))])
     assert len(text.getvalue().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("update", "line"),
+    [
+        ({"message": "sampling", "done": 3, "total": 10}, "it: samples sampling 3/10"),
+        ({"message": "loading the engine"}, "it: samples loading the engine"),
+        ({}, ""),
+    ],
+)
+def test_progress_on_plain_lines(update: dict[str, object], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display_module, "PLAIN_INTERVAL_SECONDS", -1.0)
+    running, text = StageStatus(name="samples", state="Running", job="j"), StringIO()
+    shown = PlainDisplay(Console(file=text, width=200))
+    shown.update([at(running)])
+    shown.update([at(running.model_copy(update=update))])
+    assert [told[9:] for told in text.getvalue().splitlines()[1:]] == [line] * bool(line)
 
 
 def test_the_live_table_shows_every_stage_and_the_reason_of_a_failure() -> None:

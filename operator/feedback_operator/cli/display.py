@@ -137,7 +137,9 @@ class PlainDisplay:
             self._line(" ".join(word for word in words if word))
         elif stage.state == "Running" and time.monotonic() - self._progress_at[key] > PLAIN_INTERVAL_SECONDS:
             self._progress_at[key] = time.monotonic()
-            self._line(f"{iteration}: {stage.name} {stage.message} {stage.done}/{stage.total}")
+            count = f"{stage.done}/{stage.total}" if stage.total else ""
+            if news := " ".join(word for word in (stage.message, count) if word):
+                self._line(f"{iteration}: {stage.name} {news}")
 
     def _line(self, text: str) -> None:
         self._console.print(f"{datetime.now(UTC):%H:%M:%S} {text}", soft_wrap=True, markup=False, highlight=False)

@@ -44,6 +44,12 @@ async def add_system(kubeconfig: Path) -> None:
         )
 
 
+def packages() -> None:
+    """Install what a node needs of Debian's packages."""
+    if own_kubeconfig() is None:
+        install_packages()
+
+
 def images() -> None:
     """Build the images, and bring them to the node; a cluster of one's own gets them from where it gets images."""
     if own := own_kubeconfig():
@@ -60,7 +66,7 @@ def down() -> None:
     print("cluster: no process, mount, link, control group or file of it is left")
 
 
-COMMANDS: Final = {"up": up, "images": images, "down": down, "packages": install_packages}
+COMMANDS: Final = {"up": up, "images": images, "down": down, "packages": packages}
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in COMMANDS:

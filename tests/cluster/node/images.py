@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.cluster.binaries import ROOT, directory
 from tests.cluster.node import oci
@@ -82,24 +82,12 @@ class Workshop:
             subprocess.run([ROOT / "images/base", BASE], env=given, check=True)
         subprocess.run([ROOT / "images/build", "operator", "train", "generate"], env=given, check=True)
         for name in IMAGES:
-            push = [
-                "buildah",
-                "push",
-                "--quiet",
-                "--disable-compression",
-                f"localhost/{name}",
-                f"oci:{self.layout}:{name}",
-            ]
+            push = ["buildah", "push", "--quiet", *FAST, f"localhost/{name}", f"oci:{self.layout}:{name}"]
             subprocess.run(push, env=given, check=True)
 
     def deliver(self, places: Places) -> None:
         """Import the images, but for layers that the node has already."""
-        index = json.loads((self.layout / "index.json").read_text())
-        named = [manifest for manifest in index["manifests"] if "annotations" in manifest]  # others were replaced
-        for manifest in named:
-            name = manifest["annotations"]["org.opencontainers.image.ref.name"]
-            manifest["annotations"] = {oci.NAME_ANNOTATION: f"{REGISTRY}/{name}"}
-        index["manifests"] = named
+        index = self._tidy()
         kept = places.root / "containerd/io.containerd.content.v1.content/blobs/sha256"
         with subprocess.Popen(_import(places), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as importing:
             assert importing.stdin
@@ -111,6 +99,24 @@ class Workshop:
                 stream.add(self.layout / "oci-layout", "oci-layout")
         if importing.returncode:
             raise subprocess.CalledProcessError(importing.returncode, importing.args)
+
+    def _tidy(self) -> dict[str, Any]:
+        """Remove what older builds left in the layout; its index, with the names that containerd is to use."""
+        index: dict[str, Any] = json.loads((self.layout / "index.json").read_text())
+        named = [manifest for manifest in index["manifests"] if "annotations" in manifest]
+        (self.layout / "index.json").write_text(json.dumps({**index, "manifests": named}))
+        blobs = self.layout / "blobs/sha256"
+        used = {manifest["digest"] for manifest in named}
+        for digest in tuple(used):
+            manifest = json.loads((blobs / digest.removeprefix("sha256:")).read_text())
+            used |= {part["digest"] for part in (manifest["config"], *manifest["layers"])}
+        for blob in blobs.iterdir():
+            if f"sha256:{blob.name}" not in used:
+                blob.unlink()
+        for manifest in named:
+            name = manifest["annotations"]["org.opencontainers.image.ref.name"]
+            manifest["annotations"] = {oci.NAME_ANNOTATION: f"{REGISTRY}/{name}"}
+        return {**index, "manifests": named}
 
     def clean(self) -> None:
         """Remove everything that was built."""

@@ -71,7 +71,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CXX": "no-compiler"},  # images have none
         )
         assert self.process.stdout is not None
         try:

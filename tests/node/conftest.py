@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -35,17 +36,21 @@ def release(cluster: Path) -> str:
     """The chart, installed as docs/quickstart.md does it, and tested by its own test."""
     access = ("--namespace", SYSTEM, "--kubeconfig", cluster)
     install = ("upgrade", "--install", RELEASE, CHART, *access, "--create-namespace", "--wait", "--timeout", "3m")
-    for arguments in ((*install, "--set", "workloads.generate.tag=0.1.0-cpu"), ("test", RELEASE, *access)):
+    new_pods = f"podAnnotations.session={uuid.uuid4().hex}"  # the images may be others, with the same tags
+    values = ("--set", "workloads.generate.tag=0.1.0-cpu", "--set-string", new_pods)
+    for arguments in ((*install, *values), ("test", RELEASE, *access)):
         ended = helm(*arguments)
         assert ended.returncode == 0, ended.stdout + ended.stderr
     return RELEASE
 
 
 @pytest.fixture(scope="session")
-def team(cluster: Path, release: str) -> Iterator[Team]:
+def team(cluster: Path, release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """A namespace of this session alone."""
-    made = Team(cluster, f"team-{uuid.uuid4().hex[:6]}")
+    kubeconfig = shutil.copy(cluster, tmp_path_factory.mktemp("team") / "kubeconfig")
+    made = Team(kubeconfig, f"team-{uuid.uuid4().hex[:6]}")
     made.kubectl("create", "namespace", made.namespace)
+    made.kubectl("config", "set-context", "--current", f"--namespace={made.namespace}")
     made.kubectl("label", "namespace", made.namespace, "pod-security.kubernetes.io/enforce=restricted")
     made.kubectl("apply", "--filename", str(ROOT / "examples/quickstart/s3.yaml"))
     made.kubectl("rollout", "status", "deployment/s3", "--timeout=120s")

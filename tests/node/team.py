@@ -31,12 +31,13 @@ class Team:
     """A namespace that admits only restricted pods, with an S3 server in it."""
 
     kubeconfig: Path
+    """Its context leads to the namespace."""
     namespace: str
 
     def kubectl(self, *arguments: str, manifest: str | None = None) -> str:
         """What kubectl prints; fails with what it complains of."""
         ended = subprocess.run(
-            [TOOLS / "kubectl", "--namespace", self.namespace, *arguments],
+            [TOOLS / "kubectl", *arguments],
             check=False,
             input=manifest,
             capture_output=True,

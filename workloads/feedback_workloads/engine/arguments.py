@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -68,6 +69,7 @@ def compile_nothing_on_a_cpu() -> None:
 
     if current_platform.is_cpu():
         torch._dynamo.config.disable = True
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"  # for engines in processes of their own
 
 
 @dataclass(frozen=True)

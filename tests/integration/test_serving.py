@@ -542,6 +542,18 @@ def test_sigterm_finishes_what_runs_and_turns_new_requests_away(adapter_server: 
     assert server.process.wait(END_SECONDS) == 0
 
 
+def test_a_connection_that_is_kept_is_answered_until_load_balancers_know(models: Models, tmp_path: Path) -> None:
+    server = Server(tmp_path / "leaving.log", *flags(models.policy, models.reference, unlisted_seconds=5))
+    with server.client:
+        ask(server, best_of=1, max_tokens=4)
+        server.terminate()
+        server.wait_until(lambda: httpx.get(f"{server.url}/health").status_code == 503)
+        answers = server.client.chat.completions.with_raw_response
+        last = answers.create(model="tiny", messages=about(PICTURE), max_tokens=4)
+        assert (last.status_code, last.headers["connection"]) == (200, "close")
+    assert server.process.wait(END_SECONDS) == 0
+
+
 def test_sigterm_does_not_wait_for_ever(server: Server) -> None:
     def stream() -> None:
         list(ask(server, best_of=64, max_tokens=LONG, stream=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import time
 
 import pytest
 
@@ -12,10 +13,10 @@ from feedback_workloads.artifacts import ArtifactStore
 from feedback_workloads.objects import join
 from tests.cluster.api import Object
 from tests.cluster.world import stage_is, stage_of
-from tests.e2e.outcomes import artifacts_of, forget
-from tests.node.team import Team, on_cluster
+from tests.e2e.outcomes import artifacts_of, forget, kept
+from tests.node.team import BUCKET, ITERATION_SECONDS, Team, on_cluster
 
-EPOCHS = 6
+EPOCHS = 20
 SEED = int(os.environ.get("FEEDBACK_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 """Decides the moments; set FEEDBACK_TEST_SEED to repeat those that a failure printed."""
 pytestmark = pytest.mark.timeout(3600)
@@ -43,6 +44,21 @@ def alone(team: Team, manifest: Object, first: Object, store: ArtifactStore) -> 
     return log_of(store, done)
 
 
+def kill_one(team: Team, name: str, store: ArtifactStore) -> None:
+    """Kill one of the two pods once a random one of the checkpoints is stored."""
+    rng = random.Random(SEED)
+    checkpoints = rng.randrange(1, EPOCHS)
+    stage = stage_of(team.until(name, stage_is("policy", "Running")), "policy")
+    folder = f"s3://{BUCKET}/iterations/policy/{stage['hash']}"
+    deadline = time.monotonic() + ITERATION_SECONDS
+    while len([file for file in kept(store, folder) if "/checkpoint-" in file]) < checkpoints:
+        assert time.monotonic() < deadline, f"{folder} never had {checkpoints} checkpoints"
+        time.sleep(0.05)
+    victim = rng.choice(team.pods(**{"batch.kubernetes.io/job-name": stage["job"]}))["metadata"]["name"]
+    team.kubectl("delete", "pod", victim, "--grace-period=0", "--force")
+    print(f"FEEDBACK_TEST_SEED={SEED}: {victim} killed after {checkpoints} of {2 * EPOCHS} checkpoints")
+
+
 @pytest.mark.parametrize("killed", [False, True], ids=["in peace", "one of them killed"])
 def test_two_pods_train_as_one(
     killed: bool, team: Team, manifest: Object, store: ArtifactStore, alone: list[dict[str, float]]
@@ -50,14 +66,8 @@ def test_two_pods_train_as_one(
     name = "killed" if killed else "together"
     train(team, manifest, name, nodes=2)
     if killed:
-        rng = random.Random(SEED)
-        step = rng.randrange(1, len(alone) - 1)
-        reached = team.until(name, lambda item: (stage_of(item, "policy").get("done") or 0) >= step)
-        victim = rng.choice(team.pods(**{"batch.kubernetes.io/job-name": stage_of(reached, "policy")["job"]}))
-        team.kubectl("delete", "pod", victim["metadata"]["name"], "--now", "--wait=false")
-        print(f"FEEDBACK_TEST_SEED={SEED}: {victim['metadata']['name']} killed at step {step} of {len(alone)} or later")
+        kill_one(team, name, store)
     done = team.until(name, stage_is("policy", "Done"))
     team.kubectl("delete", "feedbackiteration", name)
     losses = [row["loss"] for row in log_of(store, done)]
     assert losses == pytest.approx([row["loss"] for row in alone], rel=1e-4)
-    assert len(stage_of(done, "policy")["shards"]) >= 1

@@ -19,7 +19,7 @@ HTTP_PORT: Final = 8000
 REVISION_ANNOTATION: Final = f"{GROUP}/revision"
 PROBE_SECONDS: Final = 5
 UNLISTED_SECONDS: Final = 5
-"""Before it stops taking requests, a pod waits until nobody sends it any: load balancers hear of it only then."""
+"""For so long a pod that ends still takes requests: load balancers hear of it only then."""
 DRAIN_SECONDS: Final = 60
 LAST_SECONDS: Final = 10
 
@@ -142,7 +142,6 @@ def _container(serving: Serving) -> Manifest:
         "startupProbe": {**health, "failureThreshold": starting},
         "readinessProbe": {**health, "failureThreshold": 2},
         "livenessProbe": {**health, "failureThreshold": 6},
-        "lifecycle": {"preStop": {"sleep": {"seconds": UNLISTED_SECONDS}}},
         **container_settings(serving.spec),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": list(MOUNTS),
@@ -168,6 +167,7 @@ def _arguments(serving: Serving) -> list[str]:
         "--tensor-parallel-size": gpus(serving.spec),
         "--host": "0.0.0.0",
         "--port": HTTP_PORT,
+        "--unlisted-seconds": UNLISTED_SECONDS,
         "--drain-seconds": DRAIN_SECONDS,
     }
     given = [f"{flag}={value}" for flag, value in flags.items() if value is not None]

@@ -41,10 +41,12 @@ async def serve(settings: Settings, policy: Path, reference: Path) -> ExitCode:
 
 
 class DrainingServer(uvicorn.Server):
-    """Finishes what it has accepted before it ends, within `drain_seconds`, while new requests are turned away.
+    """Ends without a failed request, in two steps.
 
-    uvicorn's own way closes the port at once, which clients see as refused connections for as long as a load balancer
-    still sends them here. A second SIGTERM, or SIGINT, ends it without waiting.
+    For `unlisted_seconds` it takes requests as before, but closes each connection with its answer: load balancers come
+    to know meanwhile that it leaves, and clients that keep a connection make their next one elsewhere. Then it turns
+    new requests away and finishes what it has accepted, within `drain_seconds`. uvicorn's own way closes the port at
+    once, which clients see as refused connections. A second SIGTERM, or SIGINT, ends it without waiting.
     """
 
     def __init__(self, service: Service) -> None:
@@ -61,7 +63,7 @@ class DrainingServer(uvicorn.Server):
             )
         )
         self._service = service
-        self._draining: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self.ended_well = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -82,20 +84,28 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if sig == signal.SIGTERM and self._service.admission.is_open:
-            self._service.admission.close()
-            self._loop.call_soon_threadsafe(self._drain)
+        if sig == signal.SIGTERM and not self._service.leaving:
+            self._service.leaving = True
+            self._loop.call_soon_threadsafe(self._leave)
         else:
             super().handle_exit(sig, frame)
 
-    def _drain(self) -> None:
-        async def drained() -> None:
+    def _leave(self) -> None:
+        settings = self._service.settings
+        self.config.encoded_headers.append((b"connection", b"close"))
+        self.server_state.default_headers.append((b"connection", b"close"))  # until the next tick makes them anew
+
+        async def left() -> None:
+            await asyncio.sleep(settings.unlisted_seconds)
+            self._service.admission.close()
+            for connection in tuple(self.server_state.connections):
+                connection.shutdown()  # at once where it is idle, else with its answer
             try:
-                async with asyncio.timeout(self._service.settings.drain_seconds):
+                async with asyncio.timeout(settings.drain_seconds):
                     await self._service.admission.finished()
             except TimeoutError:
-                LOG.warning("requests still run after %s s; ending all the same", self._service.settings.drain_seconds)
+                LOG.warning("requests still run after %s s; ending all the same", settings.drain_seconds)
                 self._service.out_of_time.set()
             self.should_exit = True
 
-        self._draining = asyncio.create_task(drained())
+        self._leaving = asyncio.create_task(left())

@@ -84,6 +84,8 @@ class Service:
         self.engines = engines
         self.admission = Admission(settings.engine.max_num_seqs, settings.max_queue)
         self.metrics = Metrics()
+        self.leaving = False
+        """True from the moment when the server is told to end."""
         self.out_of_time = asyncio.Event()
         """Set when the server ends whatever still runs."""
         self.created = int(time.time())
@@ -98,7 +100,7 @@ class Service:
 
     @property
     def healthy(self) -> bool:
-        return self.engines.alive and self.admission.is_open
+        return self.engines.alive and not self.leaving
 
     async def understand(self, body: bytes) -> Ask:
         """Check a request and get its picture, where it is to be fetched. Raises ApiError."""

@@ -41,6 +41,7 @@ class Settings:
     picture_hosts: PictureHosts
     max_picture_bytes: int
     max_queue: int
+    unlisted_seconds: float
     drain_seconds: float
 
     @property
@@ -80,6 +81,7 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
         picture_hosts=PictureHosts.read(options.picture_host, options.private_picture_host),
         max_picture_bytes=options.max_picture_bytes,
         max_queue=options.max_queue,
+        unlisted_seconds=options.unlisted_seconds,
         drain_seconds=options.drain_seconds,
     )
 
@@ -120,6 +122,7 @@ RANGES = {
     "cpu_kv_cache_gib": Range(1),
     "max_picture_bytes": Range(1),
     "max_queue": Range(0),
+    "unlisted_seconds": Range(0),
     "drain_seconds": Range(0),
 }
 
@@ -178,7 +181,9 @@ def _parser() -> argparse.ArgumentParser:
         help="the same for a host inside, whose addresses are not public")  # fmt: skip
     add("--max-picture-bytes", type=int, default=20 * MEBIBYTE, metavar="BYTES", help="the largest encoded picture")
     add("--max-queue", type=int, default=64, metavar="N", help="requests that may wait; the next is answered 429")
-    add("--drain-seconds", type=float, default=25.0, metavar="S", help="time that running requests get after SIGTERM")
+    add("--unlisted-seconds", type=float, default=0.0, metavar="S",
+        help="time after SIGTERM in which requests are still taken, until load balancers know")  # fmt: skip
+    add("--drain-seconds", type=float, default=25.0, metavar="S", help="time that running requests get then")
 
     add = parser.add_argument_group("engine").add_argument
     _add_engine(add)

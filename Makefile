@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := build/uv/bin/uv
 DEMO := build/demo
 
-.PHONY: demo shapes control-plane test test-unit test-integration test-specs test-e2e lint generate bench bench-operator ablations images cluster cluster-packages cluster-images cluster-down test-node demo-cluster chart-test chart-tools lock clean help
+.PHONY: demo shapes control-plane test test-unit test-operator test-workloads test-specs test-kills test-training lint generate bench bench-operator ablations images cluster cluster-packages cluster-images cluster-down test-node demo-cluster chart-test chart-tools lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -18,7 +18,8 @@ demo: $(VENV)/.ready  ## One whole iteration with real models on this machine, w
 	$(BIN)/feedback shapes
 	$(BIN)/feedback run examples/shapes.yaml --out $(DEMO)
 
-test: lint test-unit chart-test test-integration test-e2e  ## Everything
+test: lint test-unit chart-test  ## Everything; two at a time of what takes long, each told when it is done
+	$(MAKE) --jobs=2 --output-sync test-operator test-workloads test-kills test-training
 
 test-unit: $(VENV)/.ready  ## Pure code, in seconds
 	$(BIN)/python -m pytest tests/unit -q
@@ -26,14 +27,20 @@ test-unit: $(VENV)/.ready  ## Pure code, in seconds
 control-plane: | $(UV)  ## etcd, Kubernetes and KWOK for the tests, built once from Go modules
 	$(PYTHON) -m tests.cluster.binaries
 
-test-integration: $(VENV)/.ready control-plane  ## Real vLLM, TRL, DeepSpeed, S3 and Kubernetes, in minutes
-	$(BIN)/python -m pytest tests/integration -q -n 2 --dist loadgroup
+test-operator: $(VENV)/.ready control-plane  ## The operator on a real control plane, whose pods are played
+	$(BIN)/python -m pytest tests/integration/operator -q
+
+test-workloads: $(VENV)/.ready  ## Stages, engines, artifacts and server, with real vLLM, TRL and S3
+	$(BIN)/python -m pytest tests/integration --ignore tests/integration/operator -q
 
 test-specs: $(VENV)/.ready control-plane  ## 10,000 generated specs: the API server, feedback validate and the planner agree
 	FEEDBACK_TEST_SPECS=10000 $(BIN)/python -m pytest tests/integration/operator/test_validation.py -q -s
 
-test-e2e: $(VENV)/.ready  ## Training and checkpoints on every path, and kill -9 at random moments in every stage
-	$(BIN)/python -m pytest tests/e2e -q -n 2 --dist loadfile
+test-kills: $(VENV)/.ready  ## kill -9 of stage and runner, at random moments in every stage
+	$(BIN)/python -m pytest tests/e2e/test_kills.py -q -s
+
+test-training: $(VENV)/.ready  ## Training and checkpoints on every path: ZeRO, processes, nodes, LoRA, resumed
+	$(BIN)/python -m pytest tests/e2e --ignore tests/e2e/test_kills.py -q
 
 lint: $(VENV)/.ready  ## ruff, mypy, import-linter, generated files
 	$(BIN)/ruff check .

@@ -17,12 +17,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup` of pytest-xdist: those of the operator, which wait, beside those that compute."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
-
-
 @dataclass(frozen=True)
 class S3:
     """A folder on a real S3 server that is this test's own. The AWS_* variables lead to the server during the test."""

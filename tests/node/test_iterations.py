@@ -20,9 +20,11 @@ pytestmark = pytest.mark.timeout(3600)
 @pytest.fixture(scope="module")
 def second(team: Team, manifest: Object, first: Object) -> tuple[Object, Asking]:
     """The next iteration, done and serving too, and what clients saw meanwhile."""
+    [old] = team.pods(**{"feedback.rlaif.dev/endpoint": ENDPOINT})
     with Asking(team.address(ENDPOINT), ENDPOINT) as asking:
         team.apply(on_cluster(manifest, "second", model={"uri": None, "from": {"iteration": "first"}}))
         finished = team.until("second", READY)
+        team.kubectl("wait", "--for=delete", f"pod/{old['metadata']['name']}", "--timeout=120s")
     return finished, asking
 
 

@@ -56,7 +56,7 @@ def kill_one(team: Team, name: str, store: ArtifactStore) -> None:
         time.sleep(0.05)
     victim = rng.choice(team.pods(**{"batch.kubernetes.io/job-name": stage["job"]}))["metadata"]["name"]
     team.kubectl("delete", "pod", victim, "--grace-period=0", "--force")
-    print(f"FEEDBACK_TEST_SEED={SEED}: {victim} killed after {checkpoints} of {2 * EPOCHS} checkpoints")
+    print(f"FEEDBACK_TEST_SEED={SEED}: {victim} killed after {checkpoints} checkpoints")
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["in peace", "one of them killed"])

@@ -22,7 +22,7 @@ def main() -> int:
     """Run all examples; 1 where one did not reach its scores."""
     summaries = {file.stem: run(file) for file in EXAMPLES}
     (OUTPUT / "ablations.json").write_text(json.dumps(summaries, indent=1) + "\n")
-    Console(width=140).print(table(summaries))
+    Console(width=180).print(table(summaries))
     return 0 if all(summaries.values()) else 1
 
 

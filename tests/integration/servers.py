@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.integration.models import tiny_llava
 
 READY: Final = "serving "
 END_SECONDS: Final = 60
+STATE_SECONDS: Final = 120
 
 
 @dataclass(frozen=True)
@@ -83,17 +85,20 @@ class Server:
         self.base_url = line.rpartition(" at ")[2].strip()
         self.url = self.base_url.removesuffix("/v1")
         self.client = OpenAI(base_url=self.base_url, api_key="none", max_retries=0, timeout=120)
+        self._watcher = httpx.Client(base_url=self.url)  # to make a new one takes longer than some of what it looks for
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of one metric as /metrics shows it; 0 where it is not there yet."""
         series = name + ("{" + ",".join(f'{key}="{value}"' for key, value in labels.items()) + "}" if labels else "")
-        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        lines = self._watcher.get("/metrics").text.splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{series} ")), 0.0)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Return once the server is seen to be in some state; pytest's timeout is the limit."""
+        """Return once the server is seen to be in some state. Fails where it ends, or is not seen to be in it."""
+        latest = time.monotonic() + STATE_SECONDS
         while not condition():
             assert self.process.poll() is None, "the server ended"
+            assert time.monotonic() < latest, f"not seen within {STATE_SECONDS} s"
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -104,4 +109,5 @@ class Server:
             self.terminate()
         self.process.wait(END_SECONDS)
         self.client.close()
+        self._watcher.close()
         self._log.close()

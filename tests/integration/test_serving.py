@@ -495,7 +495,7 @@ def send(server: Server, **fields: Any) -> socket.socket:
     [
         pytest.param({"best_of": 16}, id="while the candidates are written"),
         pytest.param({"best_of": 16, "stream": True}, id="while a stream is ranked"),
-        pytest.param({"best_of": 1, "stream": True}, id="in the middle of a stream"),
+        pytest.param({"best_of": 1, "stream": True, "temperature": 0}, id="in the middle of a stream"),
     ],
 )
 def test_a_client_that_leaves_stops_its_work(server: Server, fields: dict[str, Any]) -> None:

@@ -61,6 +61,8 @@ class Scale:
     shortest: float
     longest: float
     window: float
+    floors: float
+    """The goal: the median is at most so many times the floor's."""
 
     @property
     def ramp(self) -> float:
@@ -69,10 +71,10 @@ class Scale:
 
 
 SCALES: Final = (
-    Scale(10, 4.5, 5.5, 20),
-    Scale(100, 4.5, 5.5, 20),
-    Scale(1000, 50, 70, 120),
-    Scale(2000, 100, 140, 150),
+    Scale(10, 4.5, 5.5, 20, floors=15),
+    Scale(100, 4.5, 5.5, 20, floors=15),
+    Scale(1000, 50, 70, 120, floors=4),
+    Scale(2000, 100, 140, 150, floors=4),
 )
 
 
@@ -229,7 +231,10 @@ def ratios(scale: Scale, ours: Measured, least: Measured) -> list[Ratio]:
     def limit(name: str, value: float, bound: float) -> Ratio:
         return Ratio(f"{name}, {n}, against its limit", value, bound, value / bound, "<= 1")
 
-    found = [Ratio(f"Job complete to next Job, p50 in s, {n}", ours.p50, least.p50, ours.p50 / least.p50, "<= 4")]
+    median = Ratio(
+        f"Job complete to next Job, p50 in s, {n}", ours.p50, least.p50, ours.p50 / least.p50, f"<= {scale.floors}"
+    )
+    found = [median]
     if scale.iterations <= 1000:
         found += [
             limit("Job complete to next Job, p99 in s", ours.p99, 0.25),

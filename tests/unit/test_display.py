@@ -151,7 +151,9 @@ def test_progress_is_read_back_from_what_a_stage_serves() -> None:
     progress.phase("sampling")
     progress.start(total=10, done=2)
     progress.advance(3)
-    assert parse(generate_latest(progress.registry).decode()) == Units(done=5, total=10, phase="sampling")
+    progress.resume(1)
+    assert parse(generate_latest(progress.registry).decode()) == Units(done=6, total=10, phase="sampling")
+    assert str(progress.units()) == "3 of 10 done here, 3 before"
 
 
 def test_progress_of_shards_is_summed() -> None:

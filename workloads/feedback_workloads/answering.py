@@ -157,12 +157,12 @@ class Answers:
         found = self._store.find(folder)
         if found:
             if name not in self.artifacts:  # else it was counted when it was made
-                self._progress.advance(len(asked) * answers_each)
+                self._progress.resume(len(asked) * answers_each)
             manifest, self.artifacts[name] = found
         else:
             with self._store.append(folder, SAMPLES) as parts:
                 finished = parts.finished_ids()
-                self._progress.advance(len(finished) * answers_each)
+                self._progress.resume(len(finished) * answers_each)
                 todo = [question for question in asked if question.id not in finished]
                 if todo:
                     part_rows = max(1, PART_ANSWERS // answers_each)

@@ -114,7 +114,10 @@ def _execute(config: StageConfig | ShapesConfig, shard: int) -> StageResult | No
         return None if helps else _result(config, shard, manifest, artifact, reused=True)
     # Stages are modules of their names: stages/samples.py is the stage "samples".
     stage = importlib.import_module(f"feedback_workloads.stages.{config.stage}")
-    outcome: Outcome = stage.run(config, shard, store, progress)
+    try:
+        outcome: Outcome = stage.run(config, shard, store, progress)
+    finally:
+        sys.stderr.write(f"{config.stage}: {progress.units()}\n")
     if helps:
         return None
     check_rejected(config, outcome)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
@@ -10,6 +11,20 @@ PORT_VARIABLE = "FEEDBACK_METRICS_PORT"
 
 Count = Literal["tokens", "pairs", "rejected"]
 Level = Literal["loss", "reward_margin", "learning_rate"]
+
+
+@dataclass(frozen=True)
+class Units:
+    """The work of a stage process, in the unit that its stage counts: instructions, answers or optimizer steps."""
+
+    total: int = 0
+    before: int = 0
+    """Complete before this process began."""
+    here: int = 0
+    """Completed by this process; where it ends early, what was not stored yet is lost."""
+
+    def __str__(self) -> str:
+        return f"{self.here} of {self.total} done here, {self.before} before"
 
 
 class Progress:
@@ -37,6 +52,7 @@ class Progress:
             for name in ("tokens", "pairs", "rejected")
         }
         self._levels = {name: gauge(name, f"Latest {name}.") for name in ("loss", "reward_margin", "learning_rate")}
+        self._units = Units()
 
     def serve(self, port: int) -> None:
         """Serve /metrics on `port` from a daemon thread."""
@@ -49,11 +65,24 @@ class Progress:
 
     def start(self, total: int, done: int = 0) -> None:
         """Begin the counted work: `total` units, of which `done` were complete before this process began."""
-        self._total.set(total)
-        self._done.set(done)
+        self._show(Units(total, before=done))
+
+    def resume(self, units: int) -> None:
+        """Count units that turn out to have been complete before this process began."""
+        self._show(replace(self._units, before=self._units.before + units))
 
     def advance(self, units: int = 1) -> None:
-        self._done.inc(units)
+        """Count units that this process has completed."""
+        self._show(replace(self._units, here=self._units.here + units))
+
+    def units(self) -> Units:
+        """What there is to do, and who has done what of it."""
+        return self._units
+
+    def _show(self, units: Units) -> None:
+        self._units = units
+        self._total.set(units.total)
+        self._done.set(units.before + units.here)
 
     def count(self, name: Count, number: int) -> None:
         self._counters[name].inc(number)

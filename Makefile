@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := build/uv/bin/uv
 DEMO := build/demo
 
-.PHONY: demo shapes control-plane test test-unit test-operator test-workloads test-specs test-kills test-training lint generate bench bench-operator ablations images cluster cluster-packages cluster-images cluster-down test-node demo-cluster chart-test chart-tools lock clean help
+.PHONY: demo shapes control-plane test test-unit test-operator test-workloads test-specs test-kills test-training lint generate bench bench-operator ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here test-node-kills demo-cluster chart-test chart-tools lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -19,7 +19,7 @@ demo: $(VENV)/.ready  ## One whole iteration with real models on this machine, w
 	$(BIN)/feedback run examples/shapes.yaml --out $(DEMO)
 
 test: lint test-unit chart-test  ## Everything; two at a time of what takes long, each told when it is done
-	$(MAKE) --jobs=2 --output-sync --assume-old=control-plane test-operator test-workloads test-kills test-training
+	$(MAKE) --jobs=2 --output-sync --assume-old=control-plane test-operator test-workloads test-node-here test-kills test-training
 
 test-unit: $(VENV)/.ready  ## Pure code, in seconds
 	$(BIN)/python -m pytest tests/unit -q
@@ -77,9 +77,15 @@ cluster: $(VENV)/.ready control-plane cluster-packages  ## A Kubernetes with a r
 cluster-images: cluster  ## Build the images and bring them to that node, without a registry
 	$(NODE) images
 
-test-node: cluster-images chart-tools  ## On a real node: from the chart to an endpoint that rolls over, training on two pods, kills
-	$(BIN)/python -m pytest tests/node -q -s
-	$(NODE) down
+ON_NODE := trap '$(NODE) down' EXIT && $(NODE) up && $(NODE) images && $(BIN)/python -m pytest -q -s
+test-node: $(VENV)/.ready control-plane cluster-packages chart-tools  ## On a real node: from the chart to an endpoint that rolls over, training on two pods
+	$(ON_NODE) tests/node --ignore tests/node/test_kills.py
+
+test-node-kills: $(VENV)/.ready control-plane cluster-packages chart-tools  ## On a real node: whatever is killed, an iteration ends the same; tells the work redone
+	$(ON_NODE) tests/node/test_kills.py
+
+test-node-here: $(VENV)/.ready  # where this machine can have a node; else it says why not
+	@if $(NODE) able; then $(MAKE) test-node; else echo "the tests on a real node were left out"; fi
 
 demo-cluster: cluster-images chart-tools  ## docs/quickstart.md in one go on that node, or on your own (FEEDBACK_CLUSTER=own KUBECONFIG=…)
 	KUBECONFIG=$(if $(filter own,$(FEEDBACK_CLUSTER)),$(KUBECONFIG),$(CURDIR)/build/cluster/kubeconfig) \

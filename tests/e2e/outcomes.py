@@ -42,6 +42,9 @@ def forget(store: ArtifactStore, uri: str) -> None:
 
 
 def kept(store: ArtifactStore, uri: str) -> dict[str, str]:
-    """What must outlive any kill: finished parts and checkpoints, by name, with their content's tag."""
-    listed = store.objects(uri).list(uri)
+    """What must outlive any kill: finished parts and checkpoints, by name, with their content's tag.
+
+    Of the states from which training goes on only the newest is kept, so they are not among them.
+    """
+    listed = [one for one in store.objects(uri).list(uri) if "/state/" not in one.name]
     return {one.name: one.tag for one in listed if "/part-" in one.name or one.name.endswith("/manifest.json")}

@@ -1,4 +1,4 @@
-"""A shapes world that is built in seconds: few pictures, a policy that can just speak, a labeler that only guesses."""
+"""A shapes world that is built in a minute: few pictures, a policy that just speaks, a labeler that mostly guesses."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class SmallWorld:
 
 
 def small_world(store: ArtifactStore, uri: str, folder: Path) -> SmallWorld:
-    """Build and publish the world below `uri`, in about half a minute."""
-    from feedback_workloads.shapes.models import SEEING, learn, new_model, save
+    """Build and publish the world below `uri`, in less than a minute."""
+    from feedback_workloads.shapes.models import COMPARING, SEEING, learn, new_model, save
 
-    for name, steps in (("policy", 60), ("labeler", 10)):
-        model = new_model(seed=0)
-        learn(model, replace(SEEING, steps=steps), seed=0, step_done=lambda: None)
+    model = new_model(seed=0)
+    for name, course in (("policy", replace(SEEING, steps=60)), ("labeler", replace(COMPARING, steps=80))):
+        learn(model, course, seed=0, step_done=lambda: None)
         save(model, folder / name)
         publish(store, f"{uri}/{name}", store.upload_folder(folder / name, f"{uri}/{name}"))
     questions = {

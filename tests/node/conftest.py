@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,23 @@ RELEASE = "feedback-operator"
 SYSTEM = "feedback-system"
 
 
+@dataclass(frozen=True)
+class Release:
+    """The operator on a cluster, by its chart."""
+
+    kubeconfig: Path
+
+    def helm(self, *arguments: str | Path) -> None:
+        ended = helm(*arguments, "--namespace", SYSTEM, "--kubeconfig", self.kubeconfig)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
+    def upgrade(self) -> None:
+        """Install, or have all pods replaced: their images may be others, with the same tags."""
+        new_pods = f"podAnnotations.session={uuid.uuid4().hex}"
+        values = ("--set", "workloads.generate.tag=0.1.0-cpu", "--set-string", new_pods)
+        self.helm("upgrade", "--install", RELEASE, CHART, "--create-namespace", "--wait", "--timeout", "3m", *values)
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Path:
     """A kubeconfig of an administrator."""
@@ -32,20 +50,16 @@ def cluster() -> Path:
 
 
 @pytest.fixture(scope="session")
-def release(cluster: Path) -> str:
+def release(cluster: Path) -> Release:
     """The chart, installed as docs/quickstart.md does it, and tested by its own test."""
-    access = ("--namespace", SYSTEM, "--kubeconfig", cluster)
-    install = ("upgrade", "--install", RELEASE, CHART, *access, "--create-namespace", "--wait", "--timeout", "3m")
-    new_pods = f"podAnnotations.session={uuid.uuid4().hex}"  # the images may be others, with the same tags
-    values = ("--set", "workloads.generate.tag=0.1.0-cpu", "--set-string", new_pods)
-    for arguments in ((*install, *values), ("test", RELEASE, *access)):
-        ended = helm(*arguments)
-        assert ended.returncode == 0, ended.stdout + ended.stderr
-    return RELEASE
+    made = Release(cluster)
+    made.upgrade()
+    made.helm("test", RELEASE)
+    return made
 
 
 @pytest.fixture(scope="session")
-def team(cluster: Path, release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+def team(cluster: Path, release: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """A namespace of this session alone."""
     kubeconfig = shutil.copy(cluster, tmp_path_factory.mktemp("team") / "kubeconfig")
     made = Team(kubeconfig, f"team-{uuid.uuid4().hex[:6]}")

@@ -8,9 +8,10 @@ from feedback_workloads.artifacts import ArtifactStore
 from feedback_workloads.contract import Artifact
 from feedback_workloads.objects import join
 from tests.cluster.api import ITERATIONS, Object
-from tests.cluster.world import READY, STALLED, condition, condition_of, stage_of
+from tests.cluster.world import READY, STALLED, condition, condition_of, stage_is, stage_of
 from tests.e2e.outcomes import artifacts_of
 from tests.node.asking import Asking, ask, client_of
+from tests.node.conftest import Release
 from tests.node.team import ENDPOINT, Team, on_cluster
 
 ROOT_UID = "0"
@@ -18,11 +19,13 @@ pytestmark = pytest.mark.timeout(3600)
 
 
 @pytest.fixture(scope="module")
-def second(team: Team, manifest: Object, first: Object) -> tuple[Object, Asking]:
-    """The next iteration, done and serving too, and what clients saw meanwhile."""
+def second(team: Team, manifest: Object, first: Object, release: Release) -> tuple[Object, Asking]:
+    """The next iteration, done and serving too, and what clients saw meanwhile; the operator is upgraded under it."""
     [old] = team.pods(**{"feedback.rlaif.dev/endpoint": ENDPOINT})
     with Asking(team.address(ENDPOINT), ENDPOINT) as asking:
         team.apply(on_cluster(manifest, "second", model={"uri": None, "from": {"iteration": "first"}}))
+        team.until("second", stage_is("samples", "Running"))
+        release.upgrade()
         finished = team.until("second", READY)
         team.kubectl("wait", "--for=delete", f"pod/{old['metadata']['name']}", "--timeout=120s")
     return finished, asking

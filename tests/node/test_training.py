@@ -16,7 +16,7 @@ from tests.cluster.world import stage_is, stage_of
 from tests.e2e.outcomes import artifacts_of, forget, kept
 from tests.node.team import BUCKET, ITERATION_SECONDS, Team, on_cluster
 
-EPOCHS = 20
+EPOCHS = 8
 SEED = int(os.environ.get("FEEDBACK_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 """Decides the moments; set FEEDBACK_TEST_SEED to repeat those that a failure printed."""
 pytestmark = pytest.mark.timeout(3600)

@@ -1,4 +1,4 @@
-"""`python -m tests.cluster.node COMMAND`: up, images, down, or packages (see the Makefile's targets `cluster…`)."""
+"""`python -m tests.cluster.node COMMAND`: able, packages, up, images or down (see the Makefile's `cluster…`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.cluster.binaries import Missing
 from tests.cluster.node import outside
 from tests.cluster.node.images import Workshop, import_programs
 from tests.cluster.node.places import CHOICE_VARIABLE, Places, own_kubeconfig
-from tests.cluster.node.prerequisites import install_packages
+from tests.cluster.node.prerequisites import install_packages, unable
 from tests.cluster.world import condition_of
 
 SYSTEM: Final = Path(__file__).parent / "system.yaml"
@@ -50,6 +50,12 @@ def packages() -> None:
         install_packages()
 
 
+def able() -> None:
+    """Fail with the reasons where this machine cannot have a node, whatever is installed."""
+    if own_kubeconfig() is None and (reasons := list(unable(PLACES.root))):
+        raise Missing("; ".join(reasons))
+
+
 def images() -> None:
     """Build the images, and bring them to the node; a cluster of one's own gets them from where it gets images."""
     if own := own_kubeconfig():
@@ -66,7 +72,7 @@ def down() -> None:
     print("cluster: no process, mount, link, control group or file of it is left")
 
 
-COMMANDS: Final = {"up": up, "images": images, "down": down, "packages": packages}
+COMMANDS: Final = {"able": able, "up": up, "images": images, "down": down, "packages": packages}
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in COMMANDS:

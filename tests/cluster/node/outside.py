@@ -9,18 +9,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from tests.cluster.binaries import ROOT, Missing
-from tests.cluster.node.places import INSIDE, LINK, LINK_BITS, OUTSIDE, PODS, SERVICES, Places
+from tests.cluster.node.places import INSIDE, LINK, LINK_BITS, OUTSIDE, PODS, SERVICES, UNSHARE, Places
 from tests.cluster.node.prerequisites import lacking
 
 READY_SECONDS: Final = 180.0
 LOOK_SECONDS: Final = 0.1
 CGROUPS: Final = Path("/sys/fs/cgroup")
 KUBELETS_CGROUP: Final = "kubepods"
-UNSHARE: Final = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 def start(places: Places) -> None:
@@ -84,6 +84,18 @@ def processes(places: Places, program: str) -> list[int]:
     """Ids, as this machine has them, of the node's own processes of this name; not of those in its pods."""
     children = Path(f"/proc/{places.pid.read_text()}/task/{places.pid.read_text()}/children").read_text().split()
     return [int(child) for child in children if Path(f"/proc/{child}/comm").read_text().strip() == program[:15]]
+
+
+@contextmanager
+def refused(places: Places, port: int) -> Iterator[None]:
+    """Meanwhile nothing on the node reaches this port of a pod: new connections and old ones are reset."""
+    rule = ["FORWARD", "--protocol", "tcp", "--dport", str(port), "--jump", "REJECT", "--reject-with", "tcp-reset"]
+    within = ["nsenter", f"--target={places.pid.read_text()}", "--net", "iptables", "--wait"]
+    subprocess.run([*within, "--insert", *rule], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*within, "--delete", *rule], check=True)
 
 
 def _runs(places: Places) -> bool:

@@ -18,6 +18,8 @@ LINK: Final = ("feedback-host", "feedback-node")
 PODS: Final = "10.88.0.0/24"
 SERVICES: Final = "10.96.0.0/16"
 DNS: Final = "10.96.0.10"
+UNSHARE: Final = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""Puts a command into namespaces of its own."""
 
 CHOICE_VARIABLE: Final = "FEEDBACK_CLUSTER"
 """`own`: use the cluster that KUBECONFIG names, and start none."""

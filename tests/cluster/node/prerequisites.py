@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.cluster.node.places import LINK
+from tests.cluster.node.places import LINK, UNSHARE
 
 PACKAGES: Final = {
     "containerd": "containerd",
@@ -28,27 +28,32 @@ DISK_GB: Final = 30
 KERNEL: Final = {
     "overlay": "overlayfs (CONFIG_OVERLAY_FS)",
     "bridge": "bridges that iptables sees (CONFIG_BRIDGE_NETFILTER)",
-    "namespaces": "network, mount and process namespaces (CONFIG_NAMESPACES)",
+    "namespaces": "network, mount and process namespaces that root may make (CONFIG_NAMESPACES)",
 }
 
 
 def lacking(folder: Path) -> Iterator[str]:
     """One sentence for each thing that is missing, with the remedy. `folder` is where the node's files are to be."""
+    yield from unable(folder)
+    if packages := missing_packages():
+        yield f"programs are missing; run `make cluster-packages`, or install {' '.join(packages)}"
+    if Path(f"/sys/class/net/{LINK[0]}").exists():
+        yield f"the link {LINK[0]} is there already, so another node runs here; end it with `make cluster-down`"
+
+
+def unable(folder: Path) -> Iterator[str]:
+    """As `lacking`, of what no package brings: why this machine cannot have a node."""
     if platform.system() != "Linux":
         yield f"a node needs Linux, and this is {platform.system()}; use a cluster of your own (FEEDBACK_CLUSTER=own)"
         return
     if os.geteuid() != 0:
         yield f"a node needs root, and this is user {os.geteuid()}; run it by sudo, or use a cluster of your own"
         return
-    if packages := missing_packages():
-        yield f"programs are missing; run `make cluster-packages`, or install {' '.join(packages)}"
     for feature, words in KERNEL.items():
         if not _kernel_has(feature):
             yield f"the kernel lacks {words}; use another one, or a cluster of your own (FEEDBACK_CLUSTER=own)"
     if (free := _free_gb(folder)) < DISK_GB:
         yield f"{folder} has {free} GB free and the node with its images takes {DISK_GB} GB; make room"
-    if Path(f"/sys/class/net/{LINK[0]}").exists():
-        yield f"the link {LINK[0]} is there already, so another node runs here; end it with `make cluster-down`"
 
 
 def missing_packages() -> list[str]:
@@ -73,7 +78,7 @@ def _kernel_has(feature: str) -> bool:
         return "\toverlay\n" in Path("/proc/filesystems").read_text() or _loads("overlay")
     if feature == "bridge":
         return Path("/proc/sys/net/bridge").exists() or _loads("br_netfilter")
-    return all(Path(f"/proc/self/ns/{kind}").exists() for kind in ("net", "mnt", "pid"))
+    return subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode == 0
 
 
 def _loads(module: str) -> bool:

@@ -117,7 +117,8 @@ def _execute(config: StageConfig | ShapesConfig, shard: int) -> StageResult | No
     try:
         outcome: Outcome = stage.run(config, shard, store, progress)
     finally:
-        sys.stderr.write(f"{config.stage}: {progress.units()}\n")
+        if (units := progress.units()).here or units.before:
+            sys.stderr.write(f"{config.stage}: {units}\n")
     if helps:
         return None
     check_rejected(config, outcome)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,9 +29,7 @@ from feedback_workloads.rows import CLAIMS, SAMPLES, Instruction, read_instructi
 
 from .conftest import S3
 from .faults import Drop, FaultyProxy
-
-ACCOUNT: Final = re.compile(r"^\w+: \d+ of \d+ done here, \d+ before\n", re.MULTILINE)
-"""What a stage that has done something says of it when it ends."""
+from .stage_logs import ACCOUNT
 
 
 @dataclass(frozen=True)

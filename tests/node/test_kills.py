@@ -7,7 +7,6 @@ work the next one did again.
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 import time
@@ -26,6 +25,7 @@ from tests.cluster.node.outside import processes, refused
 from tests.cluster.node.places import Places, own_kubeconfig
 from tests.cluster.world import READY, stage_is, stage_of
 from tests.e2e.outcomes import ROWS, kept, tables
+from tests.integration.stage_logs import ACCOUNT
 from tests.node.asking import ask, client_of
 from tests.node.conftest import SYSTEM
 from tests.node.team import BUCKET, ENDPOINT, ITERATION_SECONDS, Team, on_cluster
@@ -33,8 +33,6 @@ from tests.node.team import BUCKET, ENDPOINT, ITERATION_SECONDS, Team, on_cluste
 NAME: Final = "disturbed"
 S3_PORT: Final = 8333
 OUTAGE_SECONDS: Final = 60.0
-ACCOUNT: Final = re.compile(r"^\w+: (\d+) of [1-9]\d* done here, (\d+) before$", re.MULTILINE)
-"""What a stage says when it ends, if it got so far as to know what there is to do."""
 QUICK: Final = ("claims", "pairs")
 """Stages that have ended before one can be caught at work here: they are killed as they start."""
 UNITS: Final = {
@@ -149,7 +147,9 @@ def test_disturbed_in_every_stage_it_ends_the_same(
         cut_s3(team)
         after = team.until(NAME, stage_is(stage, "Done"))
         assert before.items() <= kept(store, root).items(), f"{stage}: a finished part was lost or written again"
-        report(stage, [killed, *works_of(team, stage)])
+        following = works_of(team, stage)
+        assert following, f"{stage}: {killed.pod} had ended before it was killed"
+        report(stage, [killed, *following])
         print(f"{stage}: done after {stage_of(after, stage).get('attempt', 0) + 1} Jobs")
     finished = team.until(NAME, READY)
     for stage in ROWS:

@@ -153,7 +153,7 @@ def test_progress_is_read_back_from_what_a_stage_serves() -> None:
     progress.advance(3)
     progress.resume(1)
     assert parse(generate_latest(progress.registry).decode()) == Units(done=6, total=10, phase="sampling")
-    assert str(progress.units()) == "3 of 10 done here, 3 before"
+    assert str(progress.account()) == "3 of 10 done here, 3 before"
 
 
 def test_progress_of_shards_is_summed() -> None:

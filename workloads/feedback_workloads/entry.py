@@ -117,8 +117,8 @@ def _execute(config: StageConfig | ShapesConfig, shard: int) -> StageResult | No
     try:
         outcome: Outcome = stage.run(config, shard, store, progress)
     finally:
-        if (units := progress.units()).here or units.before:
-            sys.stderr.write(f"{config.stage}: {units}\n")
+        if (account := progress.account()).here or account.before:
+            sys.stderr.write(f"{config.stage}: {account}\n")
     if helps:
         return None
     check_rejected(config, outcome)

@@ -14,7 +14,7 @@ Level = Literal["loss", "reward_margin", "learning_rate"]
 
 
 @dataclass(frozen=True)
-class Units:
+class Account:
     """The work of a stage process, in the unit that its stage counts: instructions, answers or optimizer steps."""
 
     total: int = 0
@@ -52,7 +52,7 @@ class Progress:
             for name in ("tokens", "pairs", "rejected")
         }
         self._levels = {name: gauge(name, f"Latest {name}.") for name in ("loss", "reward_margin", "learning_rate")}
-        self._units = Units()
+        self._account = Account()
 
     def serve(self, port: int) -> None:
         """Serve /metrics on `port` from a daemon thread."""
@@ -65,24 +65,24 @@ class Progress:
 
     def start(self, total: int, done: int = 0) -> None:
         """Begin the counted work: `total` units, of which `done` were complete before this process began."""
-        self._show(Units(total, before=done))
+        self._show(Account(total, before=done))
 
     def resume(self, units: int) -> None:
         """Count units that turn out to have been complete before this process began."""
-        self._show(replace(self._units, before=self._units.before + units))
+        self._show(replace(self._account, before=self._account.before + units))
 
     def advance(self, units: int = 1) -> None:
         """Count units that this process has completed."""
-        self._show(replace(self._units, here=self._units.here + units))
+        self._show(replace(self._account, here=self._account.here + units))
 
-    def units(self) -> Units:
+    def account(self) -> Account:
         """What there is to do, and who has done what of it."""
-        return self._units
+        return self._account
 
-    def _show(self, units: Units) -> None:
-        self._units = units
-        self._total.set(units.total)
-        self._done.set(units.before + units.here)
+    def _show(self, account: Account) -> None:
+        self._account = account
+        self._total.set(account.total)
+        self._done.set(account.before + account.here)
 
     def count(self, name: Count, number: int) -> None:
         self._counters[name].inc(number)

@@ -11,16 +11,23 @@ import pytest
 from tests.cluster.api import PODS, Object
 from tests.node.team import Team
 
+STARTS_KERNELS: Final = """
+from triton.runtime.build import compile_module_from_src
+source = '#include <Python.h>\\nstatic PyModuleDef it = {PyModuleDef_HEAD_INIT, "launcher"};\\n'
+source += 'PyMODINIT_FUNC PyInit_launcher(void) { return PyModule_Create(&it); }'
+compile_module_from_src(source, "launcher")
+"""
+"""On GPUs Triton builds the like of this before it starts a kernel, of TRL or of vLLM."""
 WORKS: Final = {
-    "operator:0.1.0": "import feedback_operator.service, kopf",
-    "train:0.1.0": "import deepspeed, trl, feedback_workloads.stages.policy",
-    "generate:0.1.0-cpu": "import vllm, feedback_workloads.stages.samples",
+    "operator:0.1.0": "import feedback_operator.service, kopf; assert not shutil.which('gcc')",
+    "train:0.1.0": f"import deepspeed, trl, feedback_workloads.stages.policy\n{STARTS_KERNELS}",
+    "generate:0.1.0-cpu": f"import vllm, feedback_workloads.stages.samples\n{STARTS_KERNELS}",
 }
 """What each image is for, in short."""
 NOTHING_TO_BUILD_WITH: Final = """
 import importlib.util, pathlib, shutil
 assert not [name for name in ("pip", "uv", "hatchling") if importlib.util.find_spec(name)]
-assert not [name for name in ("cc", "gcc", "c++", "uv", "pip") if shutil.which(name)]
+assert not [name for name in ("c++", "make", "uv", "pip") if shutil.which(name)]
 try:
     pathlib.Path("/opt/feedback/file").write_text("")
 except OSError as error:

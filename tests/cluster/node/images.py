@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,7 +20,8 @@ from tests.cluster.node.settings import PAUSE_IMAGE
 
 REGISTRY: Final = "docker.io"
 """What an image's name means that names none."""
-BASE: Final = "localhost/feedback-operator/base"
+BASE_SCRIPT: Final = ROOT / "images/base"
+BASE: Final = f"localhost/feedback-operator/base:{hashlib.sha256(BASE_SCRIPT.read_bytes()).hexdigest()[:12]}"
 IMAGES: Final = (
     "feedback-operator/operator:0.1.0",
     "feedback-operator/train:0.1.0",
@@ -79,7 +81,7 @@ class Workshop:
         """The operator's image and those of the stages, for a node without GPUs, from the sources as they are."""
         given = {**self.environment, "ENGINE": "buildah", "VARIANT": "cpu", "BASE": BASE}
         if subprocess.run(["buildah", "inspect", BASE], env=given, check=False, capture_output=True).returncode:
-            subprocess.run([ROOT / "images/base", BASE], env=given, check=True)
+            subprocess.run([BASE_SCRIPT, BASE], env=given, check=True)
         subprocess.run([ROOT / "images/build", "operator", "train", "generate"], env=given, check=True)
         for name in IMAGES:
             push = ["buildah", "push", "--quiet", *FAST, f"localhost/{name}", f"oci:{self.layout}:{name}"]

@@ -105,8 +105,11 @@ def failure_of(job: Job, about: Circumstances) -> Failure:
 
 def failed_pods(job: Job) -> list[Pod]:
     """The pods that say why a Job failed, by index."""
-    failed = [pod for pod in job.pods if not pod.running and (pod.exit_code or pod.reason)]
-    return sorted((pod for pod in failed if pod.exit_code != ExitCode.DONE), key=lambda pod: pod.index)
+    return sorted(filter(_has_failed, job.pods), key=lambda pod: pod.index)
+
+
+def _has_failed(pod: Pod) -> bool:
+    return not pod.running and bool(pod.exit_code or pod.reason) and pod.exit_code != ExitCode.DONE
 
 
 def _pod_failure(job: Job, pod: Pod, about: Circumstances) -> Failure:
@@ -186,6 +189,9 @@ def _pod_trouble(job: Job, pod: Pod, since: datetime, about: Circumstances) -> T
     if is_in_trouble(pod):
         word = WORDS[pod.reason]
         return Trouble(word, f"{_where(job, pod)}: {_explained(word, job, pod, about)}", since)
+    if _has_failed(pod):  # the newest of its index: the one that follows it is not there yet
+        failure = _pod_failure(job, pod, about)
+        return Trouble(failure.reason, failure.message, since)
     if pod.running or pod.reason or pod.exit_code is not None:
         return None
     message = (

@@ -234,6 +234,12 @@ def test_the_cause_comes_before_what_it_did_to_others(pods: tuple[Pod, ...], rea
             "(finished parts are kept)",
             id="node lost",
         ),
+        pytest.param(
+            broken("Temporary", "S3 is out of reach", 75),
+            "Temporary",
+            "samples: S3 is out of reach",
+            id="failed, and no pod has followed yet",
+        ),
     ],
 )
 def test_trouble(pod: Pod, reason: str, message: str) -> None:
@@ -254,8 +260,9 @@ def test_the_trouble_that_has_lasted_longest_is_told() -> None:
     pods = (
         Pod(0, reason="Unschedulable", since=NOW + timedelta(seconds=5)),
         Pod(1, reason="ImagePullBackOff", since=NOW),
-        Pod(2, 1, reason="Error", since=NOW - timedelta(seconds=5)),
-        Pod(3, running=True),
+        Pod(2, 1, reason="Error", since=NOW + timedelta(seconds=5)),
+        Pod(3, 0, reason="Completed", since=NOW - timedelta(seconds=5)),
+        Pod(4, running=True),
     )
     found = trouble_of(job("samples", *pods, state="Active"), Circumstances(SPEC, Units()))
     assert found is not None

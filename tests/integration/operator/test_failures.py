@@ -52,19 +52,22 @@ async def test_a_failure_that_stays_stalls_the_iteration(
 
 
 @pytest.mark.parametrize(
-    "behaviour",
+    ("behaviour", "reason"),
     [
-        pytest.param(temporary(), id="temporary"),
-        pytest.param(exits(137, "Error"), id="killed"),
-        pytest.param(evicted(), id="evicted"),
-        pytest.param(preempted(), id="preempted"),
+        pytest.param(temporary(), "Temporary", id="temporary"),
+        pytest.param(exits(137, "Error"), "Killed", id="killed"),
+        pytest.param(evicted(), "Evicted", id="evicted"),
+        pytest.param(preempted(), "Evicted", id="preempted"),
     ],
 )
-async def test_a_failure_that_passes_is_tried_again(
-    world: World, operator: OperatorProcess, behaviour: Behaviour
+async def test_a_failure_that_passes_is_told_and_tried_again(
+    world: World, operator: OperatorProcess, behaviour: Behaviour, reason: str
 ) -> None:
     world.script.on("samples", behaviour)
     await world.apply(iteration("demo"))
+    told = await world.until("demo", condition("Ready", "False", reason))
+    assert condition_of(told, "Reconciling")["status"] == "True"
+    assert stage_of(told, "samples")["state"] == "Running", "its Job makes the next pod by itself"
     await world.until("demo", READY)
     assert len([name for name in world.script.played if "-samples-" in name]) == 2
 
@@ -81,7 +84,8 @@ async def test_training_processes_that_never_find_each_other_get_a_new_job(world
     world.script.on("policy", then=lost)
     with world.operator("--retry-seconds", "5"):
         await world.apply(iteration("demo", training={"nodes": 2, "globalBatchSize": 8}))
-        told = await world.until("demo", condition("Ready", "False", "Communication"), seconds=200)
+        told = await world.until("demo", _starts_again, seconds=200)
+        assert condition_of(told, "Ready")["reason"] == "Communication"
         assert "network" in condition_of(told, "Ready")["message"]
         world.script.forget("policy")
         done = await world.until("demo", READY)
@@ -174,6 +178,11 @@ async def test_suspend_and_resume_start_a_failed_stage_again(world: World, opera
     await world.until("demo", stage_is("samples", "Suspended"))
     await world.edit("demo", suspend=False)
     await world.until("demo", READY)
+
+
+def _starts_again(item: Object) -> bool:
+    """Another Job is to follow the one that failed."""
+    return "; again at " in condition_of(item, "Ready").get("message", "")
 
 
 def _own_node(name: str) -> Object:

@@ -1,145 +1,202 @@
-"""DPO steps with references that are already known, against stock TRL with a second model as the reference.
+"""DPO as the policy stage trains, against stock TRL with online references.
 
-Both train the same model of 100 million parameters on the same tokens and pictures, in batches of the same pairs, each
-in a process of its own. Speed is that of the fastest step, since others may use the machine meanwhile; memory is the
-most that was resident, less what was there before the model was loaded.
+Ours has the references from the sampler, and one row for both answers of a pair. Both train the same model on the same
+tokens and pictures, in batches of the same number of pairs, each in a process of its own, and have to find the same
+log-probabilities. Speed is that of the fastest step, since others may use the machine meanwhile; memory is the most
+that was taken, less what was taken before the model was loaded.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from benchmarks.table import Ratio
+from feedback_workloads.contract import Frozen, PolicyConfig, Source
 from tests.integration.models import picture, tiny_llava
 
-PAIRS = 4
-"""Pairs a step."""
-STEPS = 4
-ROUNDS = 2
-SIDE = 112
-MODEL = {"side": SIDE, "hidden": 896, "layers": 12}
+if TYPE_CHECKING:
+    from trl import DPOTrainer
+
 QUESTION = "What is in the picture?"
+WORDS = ("a", "red", "block", "and", "blue", "one", "green", "of", "it", "in", "no", "corner")
+ROUNDS = 2
+TOLERANCE = 1e-2
+"""Relative, of log-probabilities that both sides found, in bfloat16 as well."""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Of one training: seconds of its fastest step, bytes at its peak, tokens a step."""
+class Case(Frozen):
+    """What both sides train: on `steps` batches, of pictures of `side` pixels and answers of `letters` letters.
+
+    The tokenizers of these models take a letter for a token.
+    """
+
+    config: PolicyConfig
+    steps: int
+    side: int
+    letters: int
+
+    @property
+    def pairs(self) -> int:
+        return self.steps * self.config.global_batch_size
+
+
+class Measured(Frozen):
+    """Of one training: seconds of its fastest step, bytes at its peak, tokens of all batches, mean log-probability."""
 
     seconds: float
     peak_bytes: int
     tokens: int
+    logps: float
 
 
 def run() -> list[Ratio]:
     """Pairs a second and peak memory of ours over those of stock TRL."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        tiny_llava(folder / "model", **MODEL)
-        rounds = [(_measure("ours", folder), _measure("stock", folder)) for _ in range(ROUNDS)]
-    assert len({one.tokens for pair in rounds for one in pair}) == 1, "both have to train on the same tokens"
-    ours, stock = (min(one.seconds for one in side) for side in zip(*rounds, strict=True))
-    ours_peak, stock_peak = (min(one.peak_bytes for one in side) for side in zip(*rounds, strict=True))
+        model = tiny_llava(Path(scratch) / "model", side=112, hidden=896, layers=12)
+        settings = {"precision": "float32", "gradient_checkpointing": False, "zero_stage": 0}
+        training = config(model, global_batch_size=4, per_device_batch_size=4, **settings)
+        case = Case(config=training, steps=4, side=112, letters=45)
+        rounds = [(measure("ours", case), measure("stock", case)) for _ in range(ROUNDS)]
+    for ours, stock in rounds:
+        assert_same_work(ours, stock)
+    ours, stock = (
+        Measured(
+            seconds=min(one.seconds for one in side), peak_bytes=min(one.peak_bytes for one in side),
+            tokens=side[0].tokens, logps=side[0].logps,
+        )
+        for side in zip(*rounds, strict=True)
+    )  # fmt: skip
+    return ratios("DPO", case, ours, stock, speed=">= 1.7", memory="<= 0.85")
+
+
+def config(model: Path, **settings: Any) -> PolicyConfig:
+    """A training that changes next to nothing, so that both sides find the same log-probabilities in every step."""
+    return PolicyConfig(
+        output="", pairs=(), model=Source(uri=str(model)), epochs=1, learning_rate=1e-12, checkpoints_per_epoch=1,
+        **settings,
+    )  # fmt: skip
+
+
+def ratios(name: str, case: Case, ours: Measured, stock: Measured, *, speed: str, memory: str) -> list[Ratio]:
+    """Pairs a second, and peak memory in GiB."""
+    pairs = case.config.global_batch_size
+    seconds, peaks = (ours.seconds, stock.seconds), (ours.peak_bytes, stock.peak_bytes)
     return [
-        Ratio(
-            "DPO, pairs/s over stock TRL with online references", PAIRS / ours, PAIRS / stock, stock / ours, ">= 1.25"
-        ),
-        Ratio(
-            "DPO, peak GiB over stock TRL with online references",
-            ours_peak / 2**30,
-            stock_peak / 2**30,
-            ours_peak / stock_peak,
-            "<= 0.95",
-        ),
+        Ratio(f"{name}, pairs/s over stock TRL", *(pairs / one for one in seconds), seconds[1] / seconds[0], speed),
+        Ratio(f"{name}, peak GiB over stock TRL", *(one / 2**30 for one in peaks), peaks[0] / peaks[1], memory),
     ]
 
 
-def _measure(name: str, folder: Path) -> Measured:
-    result = folder / f"{name}.json"
-    subprocess.run([sys.executable, "-m", "benchmarks.dpo", name, str(folder), str(result)], check=True)
-    return Measured(**json.loads(result.read_text()))
+def assert_same_work(ours: Measured, stock: Measured) -> None:
+    assert ours.tokens == stock.tokens, f"tokens differ: {ours.tokens} and {stock.tokens}"
+    assert abs(ours.logps / stock.logps - 1) < TOLERANCE, f"log-probabilities differ: {ours.logps} and {stock.logps}"
 
 
-def _answers(number: int) -> tuple[str, str]:
-    return f"A red block in corner {number} of the picture.", f"There are {number} blue blocks and a green one."
+def measure(side: str, case: Case) -> Measured:
+    """Train in a process of its own; `side` is a key of SIDES. Raises CalledProcessError where that failed."""
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "case.json").write_text(case.model_dump_json())
+        subprocess.run([sys.executable, "-m", "benchmarks.dpo", side, scratch], check=True)
+        return Measured.model_validate_json((Path(scratch) / "measured.json").read_text())
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    return {
-        "output_dir": str(folder / "out"),
-        "per_device_train_batch_size": PAIRS,
-        "max_steps": STEPS,
-        "learning_rate": 1e-6,
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "max_length": None,
-        "remove_unused_columns": False,
-        "report_to": [],
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "logging_steps": 1,
-    }
+# ── the two sides ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _stock(folder: Path) -> Any:
-    """TRL as its documentation uses it for pictures: the reference model is made by the trainer."""
+def answers(case: Case, number: int) -> list[str]:
+    """The chosen and the rejected answer of a pair, which differ from the first letter on."""
+    random = Random(number)
+    words = [" ".join(random.choices(WORDS, k=case.letters)) for _ in range(2)]
+    return [f"{first}{text}"[: case.letters - 1] + "." for first, text in zip("AT", words, strict=True)]
+
+
+def make_stock(case: Case, work: Path) -> DPOTrainer:
+    """TRL as its documentation uses it for pictures: the trainer makes the reference, a model or an absent adapter."""
+    import torch
     from datasets import Dataset
-    from transformers import AutoProcessor
+    from transformers import AutoModelForImageTextToText, AutoProcessor
     from trl import DPOConfig, DPOTrainer
 
     from feedback_workloads.preprocess import load_picture
+    from feedback_workloads.training import policy_model
+    from feedback_workloads.training.deepspeed import zero_config
 
+    config, cuda = case.config, torch.cuda.is_available()
     rows = []
-    for number in range(PAIRS * STEPS):
-        chosen, rejected = _answers(number)
+    for number in range(case.pairs):
+        chosen, rejected = answers(case, number)
         rows.append(
             {
-                "images": [load_picture(picture(number, SIDE, SIDE))],
+                "images": [load_picture(picture(number, case.side, case.side))],
                 "prompt": [{"role": "user", "content": QUESTION}],
                 "chosen": [{"role": "assistant", "content": chosen}],
                 "rejected": [{"role": "assistant", "content": rejected}],
             }
         )
-    model = _load(folder)
+    bfloat16 = config.precision == "bfloat16"
+    accumulation = config.global_batch_size // config.per_device_batch_size
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    model = AutoModelForImageTextToText.from_pretrained(config.model.uri, dtype=dtype)
+    policy_model.vision_tower(model).requires_grad_(False)
+    batch = {"per_device_batch": config.per_device_batch_size, "accumulation": accumulation}
+    zero = zero_config(config.zero_stage, bfloat16=bfloat16, world=1, max_grad_norm=1.0, **batch)
     return DPOTrainer(
         model=model,
-        args=DPOConfig(**_settings(folder)),
+        args=DPOConfig(
+            output_dir=str(work / "out"),
+            per_device_train_batch_size=config.per_device_batch_size,
+            gradient_accumulation_steps=accumulation,
+            num_train_epochs=1,
+            learning_rate=config.learning_rate,
+            use_cpu=not cuda,
+            bf16=bfloat16,
+            deepspeed=zero if config.zero_stage else None,
+            gradient_checkpointing=config.gradient_checkpointing,
+            max_length=None,
+            remove_unused_columns=False,
+            report_to=[],
+            save_strategy="no",
+            disable_tqdm=True,
+            logging_steps=1,
+            dataloader_num_workers=2 if cuda else 0,
+        ),
         train_dataset=Dataset.from_list(rows),
-        processing_class=AutoProcessor.from_pretrained(folder / "model"),
+        processing_class=AutoProcessor.from_pretrained(config.model.uri),
+        peft_config=policy_model.lora_config(model, config.lora) if config.lora else None,
     )
 
 
-def _ours(folder: Path) -> Any:
+def make_ours(case: Case, work: Path) -> DPOTrainer:
     """What the policy stage trains with, the references being the sampler's."""
-    from datasets import Dataset
-    from trl import DPOConfig
+    import pyarrow as pa
 
     from feedback_workloads.preprocess import Preprocessor
-    from feedback_workloads.training.collator import PictureCollator
-    from feedback_workloads.training.outbox import Outbox
-    from feedback_workloads.training.schedule import MicroBatches, Schedule
-    from feedback_workloads.training.trainer import PairTrainer, share_pictures
+    from feedback_workloads.training.dataset import PREPARED
+    from feedback_workloads.training.trainer import CheckpointAt
+    from feedback_workloads.training.worker import PAIRS_FILE, Job, make_trainer
 
-    preprocessor = Preprocessor.from_directory(folder / "model")
+    model = Path(case.config.model.uri)
+    preprocessor = Preprocessor.from_directory(model)
     tokenizer = preprocessor.processor.tokenizer
     rows = []
-    for number in range(PAIRS * STEPS):
-        encoded = picture(number, SIDE, SIDE)
+    for number in range(case.pairs):
+        encoded = picture(number, case.side, case.side)
         # The chat template puts blanks around an answer, which stock TRL trains on.
-        chosen, rejected = (tokenizer(f" {answer}</s> ")["input_ids"] for answer in _answers(number))
+        chosen, rejected = (tokenizer(f" {answer}</s> ")["input_ids"] for answer in answers(case, number))
         rows.append(
             {
+                "id": str(number),
                 "picture": encoded,
                 "prompt_ids": preprocessor.expand(preprocessor.prompt_ids(QUESTION), preprocessor.picture(encoded)),
                 "chosen_ids": chosen,
@@ -148,53 +205,55 @@ def _ours(folder: Path) -> Any:
                 "ref_rejected_logps": -100.0,
             }
         )
-    model = _load(folder)
-    share_pictures(model)
-    schedule = Schedule(rows=len(rows), epochs=1, global_batch=PAIRS, checkpoints=1, seed=0)
-    return PairTrainer(
-        model=model,
-        args=DPOConfig(**_settings(folder), precompute_ref_log_probs=True),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=preprocessor.processor,
-        data_collator=PictureCollator(pad_token_id=tokenizer.pad_token_id, preprocessor=preprocessor),
-        batches=MicroBatches(schedule, PAIRS, 0, 1),
-        outbox=Outbox(folder),
-        base=folder / "model",
-        base_uri="model",
-    )
+    with pa.OSFile(str(work / PAIRS_FILE), "wb") as sink, pa.ipc.new_stream(sink, PREPARED) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, PREPARED))
+    trainer = make_trainer(Job(config=case.config, model=model, work=work, rows=len(rows)))
+    trainer.remove_callback(CheckpointAt)
+    return trainer
 
 
-def _load(folder: Path) -> Any:
-    """The policy as both train it, its vision tower frozen."""
+SIDES = {"ours": make_ours, "stock": make_stock}
+
+
+# ── one process ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def train(side: str, case: Case, work: Path) -> Measured:
+    """Train in this process."""
+    from feedback_workloads.training.worker import alone, choose_accelerator
+
+    choose_accelerator()
     import torch
-    from transformers import AutoModelForImageTextToText
-
-    model = AutoModelForImageTextToText.from_pretrained(folder / "model", dtype=torch.float32)
-    model.get_encoder(modality="image").requires_grad_(False)
-    return model
-
-
-def _train(make: Any, folder: Path) -> Measured:
     from transformers import PrinterCallback, TrainerCallback
     from trl import DPOTrainer  # noqa: F401  its modules are no part of the peak
 
     baseline = psutil.Process().memory_info().rss
-    trainer = make(folder)
-    moments: list[float] = []
+    with alone(work / "meeting") if case.config.zero_stage else contextlib.nullcontext():
+        trainer = SIDES[side](case, work)
+        moments: list[float] = []
 
-    class Clock(TrainerCallback):
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            moments.append(time.perf_counter())
+        class Clock(TrainerCallback):
+            def on_step_end(self, *_: Any, **__: Any) -> None:
+                moments.append(time.perf_counter())
 
-    trainer.add_callback(Clock())
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    spans = [after - before for before, after in pairwise(moments)]  # with the making of the batches
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - baseline
-    return Measured(min(spans), peak, int(trainer._total_train_tokens))
+        trainer.add_callback(Clock())
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - baseline
+    return Measured(
+        seconds=min(after - before for before, after in pairwise(moments)),  # with the making of the batches
+        peak_bytes=peak,
+        tokens=int(trainer._total_train_tokens),
+        logps=sum(line["logps/chosen"] + line["logps/rejected"] for line in lines) / len(lines),
+    )
 
 
 if __name__ == "__main__":
-    _, name, scratch, result = sys.argv
-    found = _train({"ours": _ours, "stock": _stock}[name], Path(scratch))
-    Path(result).write_text(json.dumps(found.__dict__))
+    _, name, scratch = sys.argv
+    folder = Path(scratch)
+    measured = train(name, Case.model_validate_json((folder / "case.json").read_bytes()), folder)
+    (folder / "measured.json").write_text(measured.model_dump_json())

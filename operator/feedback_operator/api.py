@@ -537,7 +537,11 @@ class TrainingSpec(StageSection):
         default="Enabled", description="Compute activations again in the backward pass: less memory, more time."
     )
     per_device_batch_size: Annotated[Integer, OPERATIONAL] = Field(
-        default=1, ge=1, le=4096, description="Pairs a process holds at once; less takes less memory."
+        default=1,
+        ge=1,
+        le=4096,
+        description="Pairs a process holds at once; more is faster and takes more memory. At most globalBatchSize / "
+        "(nodes x processesPerNode).",
     )
     nodes: Annotated[Integer, OPERATIONAL] = Field(default=1, ge=1, le=256, description="Pods that train together.")
     processes_per_node: Annotated[Integer, OPERATIONAL] = Field(

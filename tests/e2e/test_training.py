@@ -14,13 +14,15 @@ from datasets import Dataset
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import DPOConfig, DPOTrainer
+from trl.trainer import dpo_trainer
 
 from feedback_workloads.contract import ExitCode, StageFailure
 from feedback_workloads.preprocess import Preprocessor, load_picture
 from feedback_workloads.training.collator import PictureCollator
 from feedback_workloads.training.outbox import Outbox
 from feedback_workloads.training.schedule import MicroBatches, Schedule
-from feedback_workloads.training.trainer import PairTrainer, share_pictures
+from feedback_workloads.training.shared_prompt import share_prompts
+from feedback_workloads.training.trainer import PairTrainer
 from tests.integration.models import picture, tiny_llava
 from tests.integration.training_runs import Run, Study, study
 
@@ -92,8 +94,13 @@ def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Ten
     return {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
 
 
-def test_loss_and_gradients_are_those_of_stock_trl(tmp_path: Path) -> None:
-    """Stock TRL with a second model as the reference, against cached sums and one picture for both sides."""
+def no_hash(_: torch.nn.Module) -> str:
+    raise AssertionError("all weights are hashed before training, and nothing uses the hash")
+
+
+def test_loss_and_gradients_are_those_of_stock_trl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stock TRL with a second model as the reference, against cached sums and one row for both sides."""
+    monkeypatch.setattr(dpo_trainer, "hash_module", no_hash)
     policy, reference = tiny_llava(tmp_path / "policy", seed=0), tiny_llava(tmp_path / "reference", seed=1)
     processor = AutoProcessor.from_pretrained(policy)
     conversations = [conversation(i) for i in range(4)]
@@ -121,7 +128,7 @@ def test_loss_and_gradients_are_those_of_stock_trl(tmp_path: Path) -> None:
     def trainer(model: Path) -> PairTrainer:
         loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
         loaded.model.vision_tower.requires_grad_(False)
-        share_pictures(loaded)
+        share_prompts(loaded, max_length=2048)
         return PairTrainer(
             model=loaded,
             args=DPOConfig(**settings, precompute_ref_log_probs=True),

@@ -50,6 +50,7 @@ class Study:
             "per_device_batch_size": 1,
             "zero_stage": 0,
             "gradient_checkpointing": False,
+            "precision": "float32",
             "parity_rows": 2,
             "model": Source(uri=str(self.model)),
             **changes,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -26,6 +25,7 @@ from feedback_workloads.training.outbox import Outbox
 from feedback_workloads.training.publisher import Follower, Publisher
 from feedback_workloads.training.schedule import Schedule, accumulation_steps
 from feedback_workloads.training.storage import TrainingStorage
+from feedback_workloads.training.worker import choose_accelerator
 
 REJECTED_FILE = "rejected-00000.parquet"
 REPORTED = ("loss", "reward_margin", "accuracy")
@@ -37,7 +37,7 @@ def run(config: PolicyConfig, shard: int, store: ArtifactStore, progress: Progre
     The outcome's artifacts are the checkpoints, `checkpoint-000120` and so on, in the order of their steps; its files
     are the training log (see `training_log.COLUMNS`) and the rejected rows.
     """
-    _choose_accelerator()
+    choose_accelerator()
     accumulation_steps(config, config.nodes * config.processes_per_node)  # a batch that does not divide ends it here
     storage = TrainingStorage(store, config, node=shard)
     with tempfile.TemporaryDirectory(prefix="feedback-policy-") as folder:
@@ -59,14 +59,6 @@ def run(config: PolicyConfig, shard: int, store: ArtifactStore, progress: Progre
             metrics={**(found[1] if found else {}), **_last_epoch(log, schedule)},
             artifacts=checkpoints,
         )
-
-
-def _choose_accelerator() -> None:
-    """Tell DeepSpeed where it runs before anything imports it; without a GPU it would look for one and complain."""
-    import torch
-
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 def _prepare(config: PolicyConfig, model: Path, store: ArtifactStore, work: Path) -> Prepared:

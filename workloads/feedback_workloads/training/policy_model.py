@@ -20,9 +20,14 @@ SHARD_SIZE = "5GB"
 
 
 def load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """Load a multimodal model with its vision tower frozen: language model and projector are what is trained."""
+    """Load a multimodal model with its vision tower frozen: language model and projector are what is trained.
+
+    Its attention is torch's, which takes the masks of `shared_prompt`.
+    """
     try:
-        model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+        model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=dtype, attn_implementation="sdpa"
+        )
     except (OSError, ValueError, KeyError) as error:
         line = " ".join(str(error).split())
         raise BadInput(f"the model in {folder} cannot be loaded ({line}); give a multimodal model") from error

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils import is_peft_model
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import TrainerCallback
 from trl import DPOTrainer
 from trl.models import prepare_deepspeed
+from trl.trainer import dpo_trainer
 
 from feedback_workloads.contract import BadInput
 from feedback_workloads.training import policy_model
@@ -44,7 +45,8 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         self._outbox = outbox
         self._base = base
         self._base_uri = base_uri
-        super().__init__(**arguments)
+        with _no_hash_of_weights():
+            super().__init__(**arguments)
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
@@ -160,6 +162,17 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
             value.copy_(saved[name])
 
 
+@contextmanager
+def _no_hash_of_weights() -> Iterator[None]:
+    """TRL hashes all weights, to name a cache of references that is not used here: 40 seconds for 7B parameters."""
+    original = dpo_trainer.hash_module
+    dpo_trainer.hash_module = lambda _: ""
+    try:
+        yield
+    finally:
+        dpo_trainer.hash_module = original
+
+
 class _EpochLoader(DataLoader[Any]):
     """Tells its batches which epoch it is; the trainer looks for this method."""
 
@@ -187,20 +200,3 @@ class EndWhenDiverged(TrainerCallback):
                     f"training diverged: {name} is {logs[name]} at step {state.global_step} of {state.max_steps}; "
                     f"lower learning_rate {args.learning_rate}, or raise warmup_ratio {args.warmup_steps}"
                 )
-
-
-def share_pictures(model: PreTrainedModel) -> None:
-    """Let `model` accept one picture a pair: its features are computed once and serve both completions.
-
-    The batch has the chosen completions first and then the rejected ones, each in the order of the pictures, so the
-    features are repeated as a block. The vision tower takes half of the work, and the loss is the same.
-    """
-    base = model.base_model
-    original = base.get_image_features
-
-    def twice(*args: Any, **kwargs: Any) -> Any:
-        outputs = original(*args, **kwargs)
-        outputs.pooler_output = [*outputs.pooler_output, *outputs.pooler_output]
-        return outputs
-
-    base.get_image_features = twice

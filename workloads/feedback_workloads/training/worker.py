@@ -12,13 +12,16 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from feedback_workloads.contract import BadInput, ExitCode, Frozen, PolicyConfig, Temporary
 from feedback_workloads.training import references
 from feedback_workloads.training.outbox import REFERENCES, Outbox
 from feedback_workloads.training.schedule import MicroBatches, Schedule, accumulation_steps
 from feedback_workloads.training.training_log import FILE_NAME, LogFile
+
+if TYPE_CHECKING:
+    from feedback_workloads.training.trainer import PairTrainer
 
 MAX_GRAD_NORM = 1.0
 PAIRS_FILE = "pairs.arrow"
@@ -49,11 +52,42 @@ class Failure(Frozen):
     message: str
 
 
+def choose_accelerator() -> None:
+    """Set what torch and DeepSpeed read once, when they come to life; what is set already stays."""
+    # Full training of 7B parameters leaves gaps of 25 GB between the blocks of memory if blocks cannot grow.
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    import torch
+
+    if not torch.cuda.is_available():  # DeepSpeed would look for a GPU and complain
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
 def train(job: Job) -> None:
     """Train from the job's pairs to its last step, handing checkpoints over to the job's outbox.
 
     Raises BadInput where the configuration does not fit the processes or the device's memory.
     """
+    import torch
+
+    config, trainer = job.config, make_trainer(job)
+    found = references.References.load(job.references) if job.references else _find_references(trainer, config)
+    trainer.train_dataset = found.apply(trainer.train_dataset)
+    if not job.references and trainer.is_world_process_zero():
+        outbox = Outbox(job.work)
+        found.save(outbox.folder(0, REFERENCES))
+        outbox.hand_over(0)
+    try:
+        trainer.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
+    except torch.OutOfMemoryError as error:
+        raise BadInput(
+            f"the device ran out of memory at step {trainer.state.global_step} of {trainer.state.max_steps}; lower "
+            f"per_device_batch_size {config.per_device_batch_size}, raise zero_stage {config.zero_stage}, "
+            "or train a LoRA"
+        ) from error
+
+
+def make_trainer(job: Job) -> PairTrainer:
+    """Load the policy and the pairs. The process group has to be there already where DeepSpeed is asked for."""
     import torch
     from datasets import Dataset
     from transformers import AutoProcessor, PrinterCallback
@@ -63,7 +97,8 @@ def train(job: Job) -> None:
     from feedback_workloads.preprocess import Preprocessor
     from feedback_workloads.training import policy_model
     from feedback_workloads.training.collator import PictureCollator
-    from feedback_workloads.training.trainer import CheckpointAt, EndWhenDiverged, PairTrainer, share_pictures
+    from feedback_workloads.training.shared_prompt import share_prompts
+    from feedback_workloads.training.trainer import CheckpointAt, EndWhenDiverged, PairTrainer
 
     config, cuda = job.config, torch.cuda.is_available()
     bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and cuda)
@@ -80,40 +115,27 @@ def train(job: Job) -> None:
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
     transformers_logging.disable_progress_bar()
-    # Mixed precision keeps float32 weights: DeepSpeed makes them itself, elsewhere the model has to be loaded so.
-    model = policy_model.load(job.model, torch.bfloat16 if bfloat16 and config.zero_stage else torch.float32)
+    # Mixed precision keeps float32 weights of what is trained: DeepSpeed makes them itself, and peft an adapter's.
+    half = bfloat16 and (config.zero_stage or config.lora)
+    model = policy_model.load(job.model, torch.bfloat16 if half else torch.float32)
     disable_dropout_in_model(model)
-    share_pictures(model)
+    share_prompts(model, config.max_length)
     preprocessor = Preprocessor.from_directory(job.model)
-    dataset = Dataset.from_file(str(job.work / PAIRS_FILE))
-    outbox = Outbox(job.work)
     trainer = PairTrainer(
         model=model,
         args=arguments,
-        train_dataset=dataset,
+        train_dataset=Dataset.from_file(str(job.work / PAIRS_FILE)),
         processing_class=AutoProcessor.from_pretrained(job.model),
         data_collator=PictureCollator(pad_token_id=_pad_id(preprocessor), preprocessor=preprocessor),
         peft_config=policy_model.lora_config(model, config.lora) if config.lora else None,
         callbacks=[EndWhenDiverged(), CheckpointAt(schedule.checkpoint_steps), LogFile(job.work / FILE_NAME)],
         batches=MicroBatches(schedule, config.per_device_batch_size, arguments.process_index, world),
-        outbox=outbox,
+        outbox=Outbox(job.work),
         base=job.model,
         base_uri=config.model.uri,
     )
     trainer.remove_callback(PrinterCallback)  # the log file says it all
-    found = references.References.load(job.references) if job.references else _find_references(trainer, config)
-    trainer.train_dataset = found.apply(dataset)
-    if not job.references and trainer.is_world_process_zero():
-        found.save(outbox.folder(0, REFERENCES))
-        outbox.hand_over(0)
-    try:
-        trainer.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
-    except torch.OutOfMemoryError as error:
-        raise BadInput(
-            f"the device ran out of memory at step {trainer.state.global_step} of {schedule.steps}; lower "
-            f"per_device_batch_size {config.per_device_batch_size}, raise zero_stage {config.zero_stage}, "
-            "or train a LoRA"
-        ) from error
+    return trainer
 
 
 def _arguments(job: Job, schedule: Schedule, accumulation: int, *, bfloat16: bool, cuda: bool) -> Any:

@@ -15,7 +15,7 @@ from transformers import LlavaForConditionalGeneration
 
 from feedback_workloads.contract import BadInput, Decoding
 from feedback_workloads.contract import Engine as Settings
-from feedback_workloads.engine import Answer, Draw, Engine, Prompt
+from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
 from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter
 from feedback_workloads.preprocess import Preprocessor
 from feedback_workloads.rows import BadRow
@@ -58,17 +58,17 @@ def prompts(preprocessor: Preprocessor) -> Mapping[int, Prompt]:
 
 
 @pytest.fixture(scope="module")
-def answers(engine: Engine, prompts: Mapping[int, Prompt], preprocessor: Preprocessor) -> Mapping[Key, Answer]:
+def answers(engine: Engine, prompts: Mapping[int, Prompt], preprocessor: Preprocessor) -> Mapping[Key, Sampled]:
     return sampled(engine, prompts, preprocessor)
 
 
-def sampled(engine: Engine, prompts: Mapping[int, Prompt], preprocessor: Preprocessor) -> dict[Key, Answer]:
+def sampled(engine: Engine, prompts: Mapping[int, Prompt], preprocessor: Preprocessor) -> dict[Key, Sampled]:
     requests = (((i, c), prompt, Draw(1000 * i + c, 0.7)) for i, prompt in prompts.items() for c in range(5))
     return dict(engine.sample(requests, DECODING, banned=(preprocessor.image_token_id,)))
 
 
 def forward(
-    model: Path, prompts: Mapping[int, Prompt], answers: Mapping[Key, Answer], preprocessor: Preprocessor
+    model: Path, prompts: Mapping[int, Prompt], answers: Mapping[Key, Sampled], preprocessor: Preprocessor
 ) -> dict[Key, list[float]]:
     """Log-probabilities of the answers by transformers."""
     network = load(model)

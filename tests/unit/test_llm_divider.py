@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from feedback_workloads.contract import Decoding, LLMSplitter, Source
-from feedback_workloads.engine import Answer, Draw, Prompt
+from feedback_workloads.engine import Draw, Prompt, Sampled
 from feedback_workloads.rows import BadRow, Rejected
 from feedback_workloads.splitting import REQUEST
 from feedback_workloads.stages.claims import LLMDivider, Sample
@@ -38,14 +38,14 @@ class Scripted:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(map(chr, ids))
 
-    def sample(self, requests: Iterable[tuple[Any, Prompt, Draw]], decoding: Decoding) -> Iterator[tuple[Any, Answer]]:
+    def sample(self, requests: Iterable[tuple[Any, Prompt, Draw]], decoding: Decoding) -> Iterator[tuple[Any, Sampled]]:
         source, divide, convert = iter(requests), iter(self.divide), iter(self.convert)
         while request := next(source, None):
             key, prompt, draw = request
             self.seeds.append(draw.seed)
             said = next(convert if "Statements:" in self.decode(prompt.ids) else divide)
             ids = tuple(map(ord, said))
-            yield key, Answer(ids, (0.0,) * len(ids), "length" if said == CUT else "stop", len(prompt.ids))
+            yield key, Sampled(ids, (0.0,) * len(ids), "length" if said == CUT else "stop", len(prompt.ids))
 
 
 @dataclass

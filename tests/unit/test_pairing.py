@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback_workloads.contract import BadInput
-from feedback_workloads.pairing import Answer, Pair, balance_lengths, combine, draw, score
+from feedback_workloads.pairing import Pair, ScoredAnswer, balance_lengths, combine, draw, score
 
 
-def answer(candidate: int = 0, score: int = 0, text: str = "a") -> Answer:
-    return Answer(candidate=candidate, score=score, text=text)
+def answer(candidate: int = 0, score: int = 0, text: str = "a") -> ScoredAnswer:
+    return ScoredAnswer(candidate=candidate, score=score, text=text)
 
 
 def pair(chosen_words: int, rejected_words: int, id: str = "x") -> Pair:
@@ -50,7 +50,7 @@ def test_score(accepted: list[bool], expect: int | None) -> None:
         pytest.param([], 1, [], id="no answer"),
     ],
 )
-def test_combine(answers: list[Answer], difference: int, expect: list[tuple[int, int]]) -> None:
+def test_combine(answers: list[ScoredAnswer], difference: int, expect: list[tuple[int, int]]) -> None:
     assert [(p.chosen.candidate, p.rejected.candidate) for p in combine("x", answers, difference)] == expect
 
 
@@ -78,7 +78,9 @@ def test_balance(pairs: list[Pair], kept: list[tuple[int, int]], threshold: floa
 
 
 answers_ = st.lists(
-    st.builds(Answer, candidate=st.integers(0, 63), score=st.integers(-5, 0), text=st.text(alphabet="ab ", max_size=4)),
+    st.builds(
+        ScoredAnswer, candidate=st.integers(0, 63), score=st.integers(-5, 0), text=st.text(alphabet="ab ", max_size=4)
+    ),
     max_size=12,
     unique_by=lambda one: one.candidate,
 )
@@ -86,7 +88,7 @@ pairs_ = st.lists(st.builds(pair, st.integers(0, 12), st.integers(0, 12)), max_s
 
 
 @given(answers_, st.integers(1, 3), st.randoms())
-def test_every_allowed_pair_once_in_any_order(answers: list[Answer], difference: int, random: object) -> None:
+def test_every_allowed_pair_once_in_any_order(answers: list[ScoredAnswer], difference: int, random: object) -> None:
     pairs = combine("x", answers, difference)
     allowed = {
         (one.candidate, other.candidate)
@@ -102,7 +104,7 @@ def test_every_allowed_pair_once_in_any_order(answers: list[Answer], difference:
 
 
 @given(answers_, st.integers(0, 4), st.integers(0, 2**63 - 1))
-def test_drawn_pairs_are_some_of_all(answers: list[Answer], at_most: int, seed: int) -> None:
+def test_drawn_pairs_are_some_of_all(answers: list[ScoredAnswer], at_most: int, seed: int) -> None:
     pairs = combine("x", answers)
     drawn = draw(pairs, at_most, seed)
     assert len(drawn) == min(at_most, len(pairs))

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from feedback_workloads.contract import Artifact, Benchmark, Manifest, ScoresConfig, canonical_json
-from feedback_workloads.engine import Answer as Sampled
-from feedback_workloads.engine import Draw, Engine, Prompt
+from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
 from feedback_workloads.engine.arguments import ADAPTER_CONFIG
 from feedback_workloads.entry import versions
 from feedback_workloads.evaluation import BASELINE, Answer, with_rewards

@@ -22,7 +22,7 @@ BALANCE_STEPS: Final = 50
 
 
 @dataclass(frozen=True, order=True)
-class Answer:
+class ScoredAnswer:
     """One scored answer. `score` is minus the number of its claims that the labeler rejected."""
 
     candidate: int
@@ -39,8 +39,8 @@ class Pair:
     """Two answers to instruction `id`, the first preferred."""
 
     id: str
-    chosen: Answer
-    rejected: Answer
+    chosen: ScoredAnswer
+    rejected: ScoredAnswer
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def score(accepted: Sequence[bool]) -> int | None:
     return sum(accepted) - len(accepted) if accepted else None
 
 
-def combine(id: str, answers: Iterable[Answer], min_difference: int = 1) -> list[Pair]:
+def combine(id: str, answers: Iterable[ScoredAnswer], min_difference: int = 1) -> list[Pair]:
     """All pairs of different texts whose scores differ by at least `min_difference`, in order of their candidates."""
     if min_difference < 1:
         raise BadInput(f"min_score_difference is {min_difference}, which prefers no answer; set it to 1 or more")

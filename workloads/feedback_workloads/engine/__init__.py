@@ -1,6 +1,6 @@
 """vLLM: generation, yes/no scoring, log-probabilities."""
 
-from feedback_workloads.engine.engine import Answer, Draw, Engine, Verdict
+from feedback_workloads.engine.engine import Draw, Engine, Sampled, Verdict
 from feedback_workloads.preprocess import Prompt
 
-__all__ = ["Answer", "Draw", "Engine", "Prompt", "Verdict"]
+__all__ = ["Draw", "Engine", "Prompt", "Sampled", "Verdict"]

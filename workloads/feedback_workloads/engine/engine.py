@@ -47,7 +47,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Sampled:
     """A sampled answer. `token_ids` ends with end-of-sequence where that was sampled; `logprobs` is as long."""
 
     token_ids: Sequence[int]
@@ -192,7 +192,7 @@ class Engine:
         requests: Iterable[tuple[Key, Prompt, Draw]],
         decoding: Decoding,
         banned: Sequence[int] = (),
-    ) -> Iterator[tuple[Key, Answer]]:
+    ) -> Iterator[tuple[Key, Sampled]]:
         """Sample one answer a request. The draw's temperature takes the place of the decoding's.
 
         `banned` tokens are never sampled, which leaves log-probabilities as they are. Requests with one and the same
@@ -223,7 +223,7 @@ class Engine:
             answer = output.outputs[0]
             yield (
                 key,
-                Answer(
+                Sampled(
                     token_ids=tuple(answer.token_ids),
                     logprobs=of_tokens(answer.logprobs, answer.token_ids),
                     finish_reason="length" if answer.finish_reason == "length" else "stop",

@@ -29,7 +29,7 @@ from feedback_workloads.splitting import (
 
 if TYPE_CHECKING:
     from feedback_workloads.artifacts import ArtifactStore
-    from feedback_workloads.engine import Answer, Draw, Engine, Prompt
+    from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
     from feedback_workloads.progress import Progress
 
 
@@ -43,7 +43,7 @@ class Sample:
     answer: str
 
 
-Answers = Mapping[str, Sequence[Sample]]
+AnswersById = Mapping[str, Sequence[Sample]]
 """The answers to each instruction, by its id."""
 
 
@@ -67,7 +67,7 @@ def run(config: ClaimsConfig, shard: int, store: ArtifactStore, progress: Progre
     return Outcome(parts.files(), parts.counts(), metrics)
 
 
-def read_answers(config: ClaimsConfig, shard: int, store: ArtifactStore) -> Answers:
+def read_answers(config: ClaimsConfig, shard: int, store: ArtifactStore) -> AnswersById:
     """The answers to this shard's instructions, in the order of ids and candidates."""
     rows = store.rows(config.samples, SAMPLES, ["id", "candidate", "question", "answer"])
     mine = (Sample(**row) for row in rows if shard_of(row["id"], config.shards) == shard)
@@ -76,7 +76,7 @@ def read_answers(config: ClaimsConfig, shard: int, store: ArtifactStore) -> Answ
 
 
 def divide(
-    config: ClaimsConfig, answers: Answers, output: OrderedParts, store: ArtifactStore, progress: Progress
+    config: ClaimsConfig, answers: AnswersById, output: OrderedParts, store: ArtifactStore, progress: Progress
 ) -> None:
     """Divide every answer as the configured splitter does."""
     match config.splitter:
@@ -100,7 +100,9 @@ def claims_row(sample: Sample, claims: Sequence[str], questions: Sequence[str]) 
     return {"id": sample.id, "candidate": sample.candidate, "claims": claims, "questions": questions}
 
 
-def divide_by_rule(rule: Callable[[str], Sequence[str]], template: str, answers: Answers, output: OrderedParts) -> None:
+def divide_by_rule(
+    rule: Callable[[str], Sequence[str]], template: str, answers: AnswersById, output: OrderedParts
+) -> None:
     """Divide answers without a model; questions come from the template."""
     for id, samples in answers.items():
         output.begin(id, len(samples))
@@ -142,14 +144,14 @@ class LLMDivider:
         self._output = output
         self._next = deque[Step]()
 
-    def divide(self, answers: Answers) -> Iterator[Answer]:
+    def divide(self, answers: AnswersById) -> Iterator[Sampled]:
         """Divide every answer; yields what the model says on the way."""
         requests = filter(None, map(self._request, _Queue(self._next, self._first_steps(answers))))
         for step, answer in self._engine.sample(requests, self._splitter.decoding):
             self._follow(step, answer)
             yield answer
 
-    def _first_steps(self, answers: Answers) -> Iterator[Step]:
+    def _first_steps(self, answers: AnswersById) -> Iterator[Step]:
         for id, samples in answers.items():
             self._output.begin(id, len(samples))
             yield from map(Step, samples)
@@ -167,7 +169,7 @@ class LLMDivider:
         name = f"{sample.id}\0{'questions' if step.converts else 'claims'}\0{step.attempt}"
         return step, prompt, Draw(row_seed(self._seed, name, sample.candidate), self._splitter.decoding.temperature)
 
-    def _follow(self, step: Step, answer: Answer) -> None:
+    def _follow(self, step: Step, answer: Sampled) -> None:
         """Go on from what the model said: to the questions, to another attempt, or to the end."""
         try:
             if answer.finish_reason == "length":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from feedback_workloads.benchmarks import benchmark
 from feedback_workloads.contract import Artifact, BadInput, BenchmarkType, PairsConfig, canonical_json, shard_uri
 from feedback_workloads.outcome import Outcome
-from feedback_workloads.pairing import Answer, Balance, Pair, balance_lengths, combine, draw, score
+from feedback_workloads.pairing import Balance, Pair, ScoredAnswer, balance_lengths, combine, draw, score
 from feedback_workloads.rows import (
     CLAIMS,
     PAIRS,
@@ -65,7 +65,7 @@ class Labelled:
         return "scored" if self.claims else "without_claims"
 
 
-class Answers:
+class LabelledAnswers:
     """Every sampled answer by instruction and candidate, in this order, with its claims and verdicts.
 
     The tokens stay in Arrow, where they take a tenth of the memory of Python objects.
@@ -92,7 +92,7 @@ class Answers:
             **self._side("rejected", pair.id, pair.rejected),
         }
 
-    def _side(self, side: str, id: str, answer: Answer) -> dict[str, Any]:
+    def _side(self, side: str, id: str, answer: ScoredAnswer) -> dict[str, Any]:
         key = (id, answer.candidate)
         tokens = self._tokens.slice(self._place[key], 1).to_pylist()[0]
         return {
@@ -126,7 +126,7 @@ def run(config: PairsConfig, shard: int, store: ArtifactStore, progress: Progres
     Raises BadInput where no pair is left, naming the step that lost the last one.
     """
     progress.phase("scoring answers")
-    answers = Answers(
+    answers = LabelledAnswers(
         store.read_table(config.samples, SAMPLES),
         _column(store, config.claims, CLAIMS, "claims"),
         _column(store, config.verdicts, VERDICTS, "accepted"),
@@ -146,7 +146,7 @@ def run(config: PairsConfig, shard: int, store: ArtifactStore, progress: Progres
     )
 
 
-def select(config: PairsConfig, answers: Answers) -> Selection:
+def select(config: PairsConfig, answers: LabelledAnswers) -> Selection:
     """Score, combine, draw and balance. Raises BadInput where nothing is left, naming the step and the remedy."""
     candidates = answers.of()
     fates = Counter(one.fate for one in candidates)
@@ -175,7 +175,7 @@ def select(config: PairsConfig, answers: Answers) -> Selection:
 
 def write_pairs(
     pairs: Sequence[Pair],
-    answers: Answers,
+    answers: LabelledAnswers,
     instructions: Iterable[Instruction | Rejected],
     parts: Parts,
     progress: Progress,
@@ -246,7 +246,7 @@ def agreement(pairs: Iterable[Pair], truths: Mapping[str, str], kind: BenchmarkT
     }
 
 
-def summarise(selection: Selection, answers: Answers, truth: dict[str, float]) -> dict[str, Any]:
+def summarise(selection: Selection, answers: LabelledAnswers, truth: dict[str, float]) -> dict[str, Any]:
     """The content of statistics.json.
 
     `funnel`: numbers at each step; `metrics`: mean lengths before and after the length balance, its threshold,
@@ -306,10 +306,10 @@ def _key(row: Mapping[str, Any]) -> Key:
     return row["id"], row["candidate"]
 
 
-def _answer(one: Labelled) -> Answer:
+def _answer(one: Labelled) -> ScoredAnswer:
     value = score(one.accepted or ())
     assert value is not None, f"{one.key} has no score"
-    return Answer(one.key[1], value, one.text)
+    return ScoredAnswer(one.key[1], value, one.text)
 
 
 def _rejected(one: Labelled) -> Rejected:

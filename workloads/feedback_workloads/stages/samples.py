@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute as pc
 
 from feedback_workloads.contract import SamplesConfig, shard_uri
-from feedback_workloads.engine import Answer, Draw, Engine, Prompt
+from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
 from feedback_workloads.ordered import OrderedParts, stored_table
 from feedback_workloads.outcome import Outcome
 from feedback_workloads.preprocess import Preprocessor
@@ -62,7 +62,7 @@ def sample(
     engine: Engine,
     preprocessor: Preprocessor,
     output: OrderedParts,
-) -> Iterator[Answer]:
+) -> Iterator[Sampled]:
     """Answer the instructions in one stream of requests, so that the engine need not wait where a part ends."""
     requests = candidates(config, todo, engine, preprocessor, output)
     for key, answer in engine.sample(requests, config.decoding, banned=[preprocessor.image_token_id]):
@@ -99,7 +99,7 @@ def draw(config: SamplesConfig, id: str, candidate: int) -> Draw:
     return Draw(row_seed(config.seed, id, candidate), temperatures[candidate % len(temperatures)])
 
 
-def samples_row(config: SamplesConfig, key: Key, answer: Answer, text: str) -> dict[str, Any]:
+def samples_row(config: SamplesConfig, key: Key, answer: Sampled, text: str) -> dict[str, Any]:
     """The row of SAMPLES for one candidate."""
     id, question, candidate = key
     drawn = draw(config, id, candidate)

@@ -114,10 +114,11 @@ def job_status(job: Job, state: Literal["Waiting", "Running", "Suspended", "Done
 
 
 def reached_by(job: Job, recorded: StageStatus | None) -> Units:
-    """How far a Job is, or was when it was last seen at work."""
+    """How far a Job is, or was when it was last seen at work: a pod that ends or is busy says nothing."""
     if job.units.total or recorded is None or recorded.job != job.name:
         return job.units
-    return Units(recorded.done or 0, recorded.total or 0, job.units.phase)
+    said = "" if recorded.reason else recorded.message or ""  # a status without a reason has the phase as its message
+    return Units(recorded.done or 0, recorded.total or 0, job.units.phase or said)
 
 
 def done_status(job: Job, results: Sequence[StageResult]) -> StageStatus:

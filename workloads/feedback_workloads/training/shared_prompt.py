@@ -54,13 +54,12 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Packed:
     position = torch.where(of_chosen, place, place - moved).clamp(max=len(column) - 1)
     side = torch.where(place < shared, 0, torch.where(of_chosen, 1, 2))
     seen = (side[:, None, :] == 0) | (side[:, None, :] == side[:, :, None])
+    place_of_rejected = torch.where(column < shared, column, column + moved)
     return Packed(
         input_ids=torch.where(of_chosen, chosen.gather(1, position), rejected.gather(1, position)),
         position_ids=position,
         attends=(seen & (place[None, :] <= place[:, None]))[:, None],
-        places=torch.cat([column.expand_as(chosen), torch.where(column < shared, column, column + moved)]).clamp(
-            max=width - 1
-        ),
+        places=torch.cat([column.expand_as(chosen), place_of_rejected]).clamp(max=width - 1),
     )
 
 

@@ -259,6 +259,32 @@ def test_resumed_equals_uninterrupted(
     assert_same(tiny.run(name, **changes), plain)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"zero_stage": 2}, id="ZeRO-2"),
+        pytest.param({"lora": LORA}, id="LoRA"),
+    ],
+)
+def test_bfloat16_learns_what_float32_does(
+    changes: dict[str, Any], tiny: Study, plain: Run, adapter: Run, request: pytest.FixtureRequest
+) -> None:
+    """What GPUs train in, and float32 weights with it: without these, small steps would be lost. Killed and resumed."""
+    name = f"bfloat16-{request.node.callspec.id}"
+    killed = tiny.start(name, precision="bfloat16", **changes)
+    killed.wait_until(stored("state/000004"))
+    killed.process.kill()
+    killed.wait()
+    run = tiny.start(name, precision="bfloat16", **changes)
+    assert run.wait() == ExitCode.DONE, run.output
+    expect = adapter if "lora" in changes else plain
+    losses, others = ([line["loss"] for line in one.log] for one in (run, expect))
+    assert losses == pytest.approx(others, abs=5e-3)
+    whole = {value.dtype for value in run.weights(12).values()}
+    assert whole == {torch.float32 if "lora" in changes else torch.bfloat16}
+
+
 def test_trained_and_not_published(tiny: Study, plain: Run) -> None:
     """What a kill between the last checkpoint and the manifest leaves is all but the manifest."""
     manifest = tiny.run("unpublished").folder / "manifest.json"

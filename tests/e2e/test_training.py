@@ -209,6 +209,17 @@ def test_two_nodes(tiny: Study, plain: Run) -> None:
     assert_same(runs[0], plain)
 
 
+def test_what_happens_at_exit_ends_no_training(tiny: Study, plain: Run, tmp_path: Path) -> None:
+    """The threads of a process group can abort a process that shuts down after its last step."""
+    worker = "feedback_workloads.training.worker"
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import atexit, os, sys\nif {worker!r} in sys.orig_argv:\n    atexit.register(os.abort)\n"
+    )
+    run = tiny.start("aborting", {"PYTHONPATH": str(tmp_path)}, processes_per_node=2)
+    assert run.wait() == ExitCode.DONE, run.output
+    assert_same(run, plain)
+
+
 def free_port() -> int:
     import socket
 

@@ -267,4 +267,8 @@ def is_disconnection(error: Exception) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # All is done and handed over. The interpreter's own end would race with gloo's threads, and now and then abort.
+    os._exit(code)

@@ -142,4 +142,5 @@ def test_killed_anywhere_it_ends_the_same(
         ours, theirs = tables(finished, stage, store), tables(expected, stage, store)
         assert ours == theirs, f"the rows of {stage} differ"
     curves = [store.manifest(artifacts_of(run, "policy")[0]).metrics for run in (finished, expected)]
-    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+    # Parity is itself rounding, of some 1e-7 nats, and depends on what the sampler had in one batch.
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5, abs=1e-6)

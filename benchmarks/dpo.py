@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 QUESTION = "What is in the picture?"
 WORDS = ("a", "red", "block", "and", "blue", "one", "green", "of", "it", "in", "no", "corner")
 ROUNDS = 2
+OUT_OF_MEMORY = 9
+"""Exit code of a training that did not fit."""
 TOLERANCE = 1e-2
 """Relative, of log-probabilities that both sides found, in bfloat16 as well."""
 
@@ -150,7 +152,9 @@ def make_stock(case: Case, work: Path) -> DPOTrainer:
     model = AutoModelForImageTextToText.from_pretrained(config.model.uri, dtype=dtype)
     policy_model.vision_tower(model).requires_grad_(False)
     batch = {"per_device_batch": config.per_device_batch_size, "accumulation": accumulation}
-    zero = zero_config(config.zero_stage, bfloat16=bfloat16, world=1, max_grad_norm=1.0, **batch)
+    zero = None
+    if config.zero_stage:
+        zero = zero_config(config.zero_stage, bfloat16=bfloat16, world=1, max_grad_norm=1.0, **batch)
     return DPOTrainer(
         model=model,
         args=DPOConfig(
@@ -161,7 +165,7 @@ def make_stock(case: Case, work: Path) -> DPOTrainer:
             learning_rate=config.learning_rate,
             use_cpu=not cuda,
             bf16=bfloat16,
-            deepspeed=zero if config.zero_stage else None,
+            deepspeed=zero,
             gradient_checkpointing=config.gradient_checkpointing,
             max_length=None,
             remove_unused_columns=False,
@@ -238,7 +242,11 @@ def train(side: str, case: Case, work: Path) -> Measured:
 
         trainer.add_callback(Clock())
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        try:
+            trainer.train()
+        except torch.OutOfMemoryError as error:
+            print(error, file=sys.stderr)
+            sys.exit(OUT_OF_MEMORY)
     lines = [line for line in trainer.state.log_history if "loss" in line]
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated()

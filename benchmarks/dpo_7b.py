@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.dpo import QUESTION, SIDES, Case, Measured, assert_same_work, config, measure, ratios
+from benchmarks.dpo import OUT_OF_MEMORY, QUESTION, SIDES, Case, Measured, assert_same_work, config, measure, ratios
 from benchmarks.table import Ratio
 from feedback_workloads.contract import LoRA
+from tests.integration.models import byte_tokenizer, llava_processor, picture
 
 LAYERS = 32
 LAYER_PARAMETERS = 4 * 4096**2 + 3 * 4096 * 11008
@@ -75,16 +76,18 @@ def compare(name: str, cases: Sequence[Case], rate: float) -> list[Ratio]:
 
 
 def attempt(side: str, case: Case) -> Measured | None:
-    """Measure, or None where the process failed; what it said is above."""
+    """Measure, or None where the device's memory did not suffice; whatever else goes wrong is raised."""
     try:
         return measure(side, case)
-    except subprocess.CalledProcessError:
+    except subprocess.CalledProcessError as error:
+        if error.returncode != OUT_OF_MEMORY:
+            raise
         return None
 
 
 def show(name: str, case: Case, measured: Measured | None, rate: float, *, reference: bool = False) -> None:
     if measured is None:
-        print(f"{name}: failed, see above", flush=True)
+        print(f"{name}: does not fit", flush=True)
         return
     used = operations(case, measured.tokens, reference=reference) / measured.seconds / rate
     print(
@@ -110,7 +113,7 @@ def prompt_tokens(model: Path) -> int:
     from feedback_workloads.preprocess import Preprocessor
 
     preprocessor = Preprocessor.from_directory(model)
-    return len(preprocessor.prompt_ids(QUESTION)) - 1 + (SIDE // 14) ** 2
+    return len(preprocessor.expand(preprocessor.prompt_ids(QUESTION), preprocessor.picture(picture(0, SIDE, SIDE))))
 
 
 def layers_of(case: Case) -> int:
@@ -137,9 +140,7 @@ def product_rate() -> float:
 def save_llava(folder: Path) -> Path:
     """LLaVA-1.5-7B with random weights; its tokenizer takes a letter for a token. Leaves the device's memory free."""
     import torch
-    from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
-
-    from tests.integration.models import CHAT_TEMPLATE, byte_tokenizer
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
 
     tokenizer = byte_tokenizer()
     settings = LlavaConfig(image_token_index=tokenizer.convert_tokens_to_ids("<image>"))
@@ -151,15 +152,7 @@ def save_llava(folder: Path) -> Path:
     model.save_pretrained(folder)
     del model
     torch.cuda.empty_cache()
-    processor = LlavaProcessor(
-        CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}),
-        tokenizer,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
-    )
-    processor.save_pretrained(folder)
+    llava_processor(tokenizer, SIDE).save_pretrained(folder)
     return folder
 
 

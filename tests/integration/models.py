@@ -29,12 +29,10 @@ def tiny_llava(directory: Path, seed: int = 0, *, side: int = 56, hidden: int = 
     """
     import torch
     from transformers import (
-        CLIPImageProcessor,
         CLIPVisionConfig,
         LlamaConfig,
         LlavaConfig,
         LlavaForConditionalGeneration,
-        LlavaProcessor,
     )
 
     from feedback_workloads.training.checkpoint import convert_for_vllm
@@ -71,7 +69,19 @@ def tiny_llava(directory: Path, seed: int = 0, *, side: int = 56, hidden: int = 
     for name, parameter in model.named_parameters():  # the default is so small that all answers look alike
         if "language_model" in name and parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.15)
-    processor = LlavaProcessor(
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(directory)
+    llava_processor(tokenizer, side).save_pretrained(directory)
+    convert_for_vllm(directory)
+    return directory
+
+
+def llava_processor(tokenizer, side: int):  # type: ignore[no-untyped-def]
+    """The processor of a LLaVA for pictures of side x side pixels, in patches of `PATCH`."""
+    from transformers import CLIPImageProcessor, LlavaProcessor
+
+    return LlavaProcessor(
         CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
         tokenizer,
         patch_size=PATCH,
@@ -79,12 +89,6 @@ def tiny_llava(directory: Path, seed: int = 0, *, side: int = 56, hidden: int = 
         num_additional_image_tokens=1,
         chat_template=CHAT_TEMPLATE,
     )
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(directory)
-    processor.save_pretrained(directory)
-    convert_for_vllm(directory)
-    return directory
 
 
 def byte_tokenizer():  # type: ignore[no-untyped-def]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -10,20 +13,25 @@ from random import Random
 import datasets
 import pytest
 import torch
+from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
 from feedback_workloads.contract import Decoding
 from feedback_workloads.contract import Engine as Settings
 from feedback_workloads.engine import Draw, Engine, Prompt
 from feedback_workloads.preprocess import Preprocessor
-from feedback_workloads.shapes.build import write_rows
-from feedback_workloads.shapes.lessons import ask, question, single_claim, true_caption
-from feedback_workloads.shapes.models import SEEING, Course, learn, load, new_model, pixels, save
+from feedback_workloads.progress import Progress
+from feedback_workloads.shapes.build import train, write_rows
+from feedback_workloads.shapes.lessons import Lesson, ask, question, single_claim, true_caption
+from feedback_workloads.shapes.models import COMPARING, SEEING, Course, Curriculum, learn, load, new_model, pixels, save
+from feedback_workloads.shapes.muon import Muon
 from feedback_workloads.shapes.tokenizer import ASSISTANT, PICTURE_TOKENS, encode, word_ids, words
-from feedback_workloads.shapes.world import QUESTION_TEMPLATE, picture, png, question_of, rows
+from feedback_workloads.shapes.world import QUESTION_TEMPLATE, Scene, picture, png, question_of, rows
+from tests.arithmetic import NoBfloat16
 
 TOLERANCE = 1e-3  # nats a token
 YES, NO = ("yes", " yes", "Yes", " Yes"), ("no", " no", "No", " No")
+MATRICES = ((8, 8), (24, 8), (8, 40))
 SEEN = rows(0, "report", 6)
 ASKED = Course("comparing", question, steps=4)
 
@@ -126,6 +134,74 @@ def test_training_twice_gives_the_same_weights() -> None:
 
     first, second = trained(), trained()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
+    seeing, courses = replace(SEEING, steps=3), {"labeler": replace(COMPARING, steps=2)}
+    progress = Progress("shapes")
+    train(Curriculum(5, seeing, courses), tmp_path, progress)
+    alone = new_model(seed=5)
+    for course in (seeing, *courses.values()):
+        learn(alone, course, seed=5, step_done=lambda: None)
+    start, together = new_model(seed=5).state_dict(), load(tmp_path / "labeler").state_dict()
+    learned = alone.state_dict()
+    moved = max((value - start[name]).abs().max() for name, value in learned.items())
+    apart = max((value - together[name]).abs().max() for name, value in learned.items())
+    assert apart <= 0.02 * moved, "more than what orthogonalising makes of rounding"
+    assert progress.account().here == 5
+
+
+def die_first(scene: Scene, rng: Random) -> Lesson:
+    """A teacher that the first process to ask does not survive."""
+    with suppress(FileExistsError):
+        Path(os.environ["FEEDBACK_TEST_FIRST"]).touch(exist_ok=False)
+        os._exit(9)
+    return true_caption(scene, rng)
+
+
+def test_a_process_that_dies_ends_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEEDBACK_TEST_FIRST", str(tmp_path / "first"))
+    with pytest.raises(RuntimeError, match="exit code 9"):
+        train(Curriculum(5, replace(SEEING, teacher=die_first, steps=3), {}), tmp_path, Progress("shapes"))
+    assert not multiprocessing.active_children()
+
+
+# ── Muon in float32 ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def muon_weights(kind: type[torch.optim.Optimizer], **options: float | bool) -> list[Tensor]:
+    """Weights after some steps with random gradients; the last one never has a gradient."""
+    source = torch.Generator().manual_seed(0)
+    weights = [nn.Parameter(torch.randn(shape, generator=source)) for shape in (*MATRICES, (4, 4))]
+    optimizer = kind(weights, lr=0.01, **options)  # type: ignore[call-arg]
+    for _ in range(5):
+        for weight in weights[:-1]:
+            weight.grad = torch.randn(weight.shape, generator=source)
+        optimizer.step()
+    return [weight.detach() for weight in weights]
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.0, "momentum": 0.8}, {"nesterov": False, "ns_steps": 3}])
+def test_muon_is_torchs_but_for_the_rounding_of_bfloat16(options: dict[str, float | bool]) -> None:
+    for ours, theirs in zip(muon_weights(Muon, **options), muon_weights(torch.optim.Muon, **options), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)  # each of five updates changes some 0.01
+
+
+def test_muon_computes_nothing_in_bfloat16() -> None:
+    with NoBfloat16():
+        muon_weights(Muon)
+    with pytest.raises(AssertionError, match="bfloat16"), NoBfloat16():
+        muon_weights(torch.optim.Muon)
+
+
+def test_the_world_computes_nothing_in_bfloat16() -> None:
+    """A processor without such instructions takes forty times as long for each of these products."""
+    network = new_model(seed=5)
+    with NoBfloat16():
+        learn(network, replace(SEEING, steps=1), seed=5, step_done=lambda: None)
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_rows_load_as_a_hugging_face_data_set(tmp_path: Path) -> None:

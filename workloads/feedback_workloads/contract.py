@@ -19,6 +19,9 @@ MANIFEST_NAME = "manifest.json"
 RESULT_LIMIT_BYTES = 4096
 """Kubernetes cuts a termination message at this size."""
 
+Precision = Literal["auto", "float32", "bfloat16"]
+"""Arithmetic of a model; `auto` is bfloat16 on GPUs and float32 on processors."""
+
 
 class ExitCode(IntEnum):
     """How a stage process ends; the operator's podFailurePolicy is built on these."""
@@ -132,7 +135,7 @@ class SamplesConfig(StageConfig):
     candidates: int = 10
     decoding: Decoding = Decoding()
     temperatures: tuple[float, ...] = ()
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     part_rows: int = 64  # instructions a part file
     engine: Engine = Engine()
 
@@ -169,7 +172,7 @@ class ClaimsConfig(StageConfig):
     samples: tuple[Artifact, ...]
     splitter: Splitter = SentenceSplitter()
     question_template: str = "Is it true that {claim}? Please answer yes or no."
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     part_rows: int = 512  # answers' instructions a part file
     engine: Engine = Engine()
 
@@ -181,7 +184,7 @@ class VerdictsConfig(StageConfig):
     claims: tuple[Artifact, ...]
     instructions: Source
     labeler: Source
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     part_rows: int = 64
     engine: Engine = Engine()
 
@@ -229,7 +232,7 @@ class PolicyConfig(StageConfig):
     """Longest sequence in tokens, counted after the expansion of the picture; a longer row is rejected, never cut."""
     checkpoints_per_epoch: int = 4
     lora: LoRA | None = None
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     gradient_checkpointing: bool = True
     reference: Literal["sampled", "recomputed"] = "sampled"
     parity_rows: int = 16
@@ -270,7 +273,7 @@ class ScoresConfig(StageConfig):
     min_recall_ratio: float = 0.95
     """A checkpoint whose recall on the selection split is below this share of the baseline's is not chosen."""
     bootstrap_resamples: int = 1000
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     engine: Engine = Engine()
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,9 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from feedback_operator.cli.display import Pace
 from feedback_operator.cli.run import ExitStatus
+from feedback_operator.cluster.capacity import processor
 from feedback_operator.cluster.process import StageProcess, free_port
 from feedback_operator.progress import scrape
 
@@ -27,6 +30,27 @@ COLUMNS: Final = (
     TimeRemainingColumn(),
     TextColumn("{task.description}"),
 )
+
+
+FORECAST_STEPS: Final = 20
+"""Steps of training after which it can be told how long the world takes on this machine."""
+ITERATION_OF_WORLD: Final = 0.8
+"""Time of the iteration on this world (examples/shapes.yaml) over that of building it, as measured."""
+
+
+def foretold(steps: int, rate: float) -> str:
+    """What a build of `steps` at this rate, in steps a second, and an iteration on it will take here."""
+    world = steps / rate
+    return (
+        f"on this machine ({processor()}) the world takes about {minutes(world)}, and an iteration on it "
+        f"(feedback run examples/shapes.yaml) about {minutes(world * ITERATION_OF_WORLD)} more"
+    )
+
+
+def minutes(seconds: float) -> str:
+    """Whole minutes for a person who waits: `1 minute`, `4 minutes`."""
+    whole = max(1, round(seconds / 60))
+    return f"{whole} minute{'s' * (whole > 1)}"
 
 
 def workload(module: str, arguments: Sequence[str], state: Path, environment: Mapping[str, str]) -> int:
@@ -84,10 +108,15 @@ async def _shapes(seed: int, to: str, state: Path, environment: Mapping[str, str
     waiting = asyncio.create_task(process.wait())
     console.print(f"building the world in {to}; log: {log}", soft_wrap=True, markup=False)
     with Progress(*COLUMNS, console=console, disable=not console.is_terminal) as bars:
-        bar = bars.add_task("starting", total=None)
+        bar, pace, forecast = bars.add_task("starting", total=None), Pace(0), ""
         while not (await asyncio.wait({waiting}, timeout=0.5))[0]:
             units = await scrape([f"http://127.0.0.1:{port}/metrics"])
             bars.update(bar, description=units.phase, total=units.total or None, completed=units.done)
+            now = time.monotonic()
+            pace = pace.seen(units.done, now)
+            if not forecast and units.done - pace.done >= FORECAST_STEPS:
+                forecast = foretold(units.total, pace.rate(units.done, now))
+                console.print(forecast, soft_wrap=True, markup=False)
     code = waiting.result()
     if code and interrupted.is_set():
         console.print("interrupted; run again to build what is missing")

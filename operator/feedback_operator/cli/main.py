@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from feedback_operator.cli import manifests, on_cluster
 from feedback_operator.cli.cluster_errors import ClusterError, Rejected
 from feedback_operator.cli.local import shapes as build_shapes
 from feedback_operator.cli.local import workload
-from feedback_operator.cli.run import ExitStatus, s3_environment
+from feedback_operator.cli.run import ExitStatus, RunFacts, s3_environment
 from feedback_operator.cli.run import run as run_iterations
 from feedback_operator.cluster.embedded_s3 import EmbeddedS3Error
 from feedback_operator.cluster.local import AlreadyRunning
@@ -114,4 +115,5 @@ def _finished(folder: Path) -> FeedbackIteration:
     except OSError as error:
         errors.print(f"{file}: cannot be read: {error.strerror}; name the --out folder of a finished run")
         raise typer.Exit(ExitStatus.INVALID) from error
-    return FeedbackIteration.model_validate({k: v for k, v in data.items() if k != "wallSeconds"})
+    facts = {field.name for field in fields(RunFacts)}
+    return FeedbackIteration.model_validate({k: v for k, v in data.items() if k not in facts})

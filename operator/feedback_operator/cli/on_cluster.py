@@ -13,7 +13,7 @@ from feedback_operator.api import FeedbackIteration
 from feedback_operator.cli import manifests, stage_logs
 from feedback_operator.cli.describe import condition, description, listing, now
 from feedback_operator.cli.remote import Remote
-from feedback_operator.cli.run import ExitStatus, exit_status
+from feedback_operator.cli.run import ExitStatus, RunFacts, exit_status
 from feedback_operator.cli.run import report as write_report
 from feedback_operator.cli.submit import conclude, wait
 from feedback_operator.cli.submit import submit as submit_all
@@ -131,7 +131,7 @@ def report(
     """Make the report of an iteration from its artifacts, read with your own credentials (AWS_* or ~/.aws)."""
     iteration = Remote.connect(context, namespace).iteration(name)
     folder = out or Path(name)
-    code = write_report(iteration, folder, {}, wall_seconds=_wall_seconds(iteration))
+    code = write_report(iteration, folder, {}, RunFacts(_wall_seconds(iteration)))
     if code:
         raise typer.Exit(code)
     output.print(f"{name}: report in {folder / 'report.html'}")

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from feedback_operator.api import FeedbackIteration
 from feedback_operator.cli.display import display
-from feedback_operator.cluster.capacity import Capacity
+from feedback_operator.cluster.capacity import Capacity, processor
 from feedback_operator.cluster.embedded_s3 import EmbeddedS3
 from feedback_operator.cluster.local import LocalCluster
 from feedback_operator.conditions import is_true
@@ -63,7 +64,8 @@ def run(iterations: Sequence[FeedbackIteration], state: Path, out: Path, console
             return ExitStatus.INTERRUPTED
         for iteration in finished:
             folder = out / iteration.metadata.name if len(finished) > 1 else out
-            report(iteration, folder, environment, wall_seconds=time.monotonic() - began)
+            facts = RunFacts(time.monotonic() - began, processor())
+            report(iteration, folder, environment, facts)
             _conclude(iteration, folder, console)
     return exit_status(finished)
 
@@ -121,7 +123,16 @@ def _can_go_on(iteration: FeedbackIteration, others: Sequence[FeedbackIteration]
     return _can_go_on(above, others) or is_true(above.status.conditions, "Promoted")
 
 
-def report(iteration: FeedbackIteration, folder: Path, environment: Mapping[str, str], wall_seconds: float) -> int:
+@dataclass(frozen=True)
+class RunFacts:
+    """What iteration.json says of a run beside the resource, in these words."""
+
+    wallSeconds: float  # noqa: N815
+    processor: str = ""
+    """Of the machine, where one machine ran all of it."""
+
+
+def report(iteration: FeedbackIteration, folder: Path, environment: Mapping[str, str], facts: RunFacts) -> int:
     """Write iteration.json into `folder`, and have the workloads make summary.json and report.html beside it.
 
     Returns the exit code of the workloads' program, which names what it misses.
@@ -129,7 +140,7 @@ def report(iteration: FeedbackIteration, folder: Path, environment: Mapping[str,
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "iteration.json"
     data = iteration.model_dump(mode="json", by_alias=True, exclude_none=True)
-    file.write_text(json.dumps({**data, "wallSeconds": wall_seconds}, indent=1))
+    file.write_text(json.dumps({**data, **asdict(facts)}, indent=1))
     command = [sys.executable, "-m", "feedback_workloads.report", "--iteration", str(file), "--out", str(folder)]
     return subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,6 +32,36 @@ def quantity(text: str) -> Decimal:
     digits = text.rstrip("kKmMGTi")
     suffix = text[len(digits) :]
     return Decimal(digits) * _SUFFIXES.get(suffix, Decimal(1))
+
+
+_VECTORS: Final = {
+    "amx_bf16": "AMX with bfloat16",
+    "avx512_bf16": "AVX-512 with bfloat16",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+    "bf16": "bfloat16",
+    "asimd": "Neon",
+}
+"""What Linux calls a processor's vector instructions, the most capable first for each architecture, and in words."""
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """This machine's processor in words: its name, cores that may be used, and the vector instructions it has.
+
+    Rounding and speed depend on it: figures of one kind do not hold on another.
+    """
+    facts: dict[str, str] = {}
+    if cpuinfo.exists():
+        lines = (line.partition(":") for line in cpuinfo.read_text().partition("\n\n")[0].splitlines())
+        facts = {name.strip(): value.strip() for name, _, value in lines}
+    flags = (facts.get("flags") or facts.get("Features") or "").split()
+    cores = len(os.sched_getaffinity(0))
+    words = [
+        facts.get("model name") or platform.processor() or platform.machine(),
+        f"{cores} core{'s' * (cores > 1)}",
+        *[words for flag, words in _VECTORS.items() if flag in flags][:1],
+    ]
+    return ", ".join(words)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from feedback_workloads import contract
-from feedback_workloads.contract import BadInput
+from feedback_workloads.contract import BadInput, Precision
+from feedback_workloads.precision import resolved
 
 ADAPTER_CONFIG: Final = "adapter_config.json"
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
@@ -21,8 +22,6 @@ CPU_BLOCK_TOKENS: Final = 32
 
 GIBIBYTE: Final = 2**30
 
-Precision = Literal["auto", "float32", "bfloat16"]
-
 
 def engine_arguments(settings: contract.Engine, precision: Precision = "auto", seed: int = 0) -> dict[str, Any]:
     """Arguments of vLLM's `EngineArgs` that every engine of ours has."""
@@ -30,7 +29,7 @@ def engine_arguments(settings: contract.Engine, precision: Precision = "auto", s
 
     on_cpu = current_platform.is_cpu()
     arguments: dict[str, Any] = {
-        "dtype": ("float32" if on_cpu else "bfloat16") if precision == "auto" else precision,
+        "dtype": resolved(precision, on_gpu=not on_cpu),
         "seed": seed,
         "generation_config": "vllm",  # its end-of-sequence tokens count, its sampling defaults do not
         "enable_prefix_caching": True,

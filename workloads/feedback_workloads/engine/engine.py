@@ -15,14 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from feedback_workloads import contract
-from feedback_workloads.contract import BadInput, Decoding, Temporary
-from feedback_workloads.engine.arguments import (
-    ADAPTER_CONFIG,
-    Adapter,
-    Precision,
-    compile_nothing_on_a_cpu,
-    engine_arguments,
-)
+from feedback_workloads.contract import BadInput, Decoding, Precision, Temporary
+from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter, compile_nothing_on_a_cpu, engine_arguments
 from feedback_workloads.preprocess import Prompt
 from feedback_workloads.rows import BadRow
 

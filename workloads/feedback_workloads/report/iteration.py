@@ -86,6 +86,8 @@ class Iteration(_Read):
     spec: dict[str, Any] = {}
     status: Status = Status()
     wall_seconds: float = 0.0
+    processor: str = ""
+    """Of the machine that ran it, where one machine did."""
 
     @classmethod
     def read(cls, file: Path) -> Iteration:

@@ -41,6 +41,7 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
         },
         "stages": [_stage(stage) for stage in evidence.iteration.status.stages],
         "wall_seconds": evidence.iteration.wall_seconds,
+        "processor": evidence.iteration.processor,
         "missing": list(evidence.missing),
     }
 

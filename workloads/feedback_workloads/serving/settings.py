@@ -7,9 +7,9 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from feedback_workloads.contract import BadInput, Engine, Source
+from feedback_workloads.contract import BadInput, Engine, Precision, Source
 from feedback_workloads.serving.pictures import PictureHosts
 from feedback_workloads.serving.protocol import Defaults
 
@@ -35,7 +35,7 @@ class Settings:
     beta: float
     normalise: bool
     defaults: Defaults
-    precision: Literal["auto", "float32", "bfloat16"]
+    precision: Precision
     engine: Engine
     reference_gpu_memory_utilization: float
     picture_hosts: PictureHosts

@@ -1,14 +1,16 @@
 """Builds the shapes world: two models, instructions and a benchmark, each an artifact of its own, from one seed.
 
-What is published already is not built again. The two models learn side by side, each in a process of its own.
+What is published already is not built again.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from copy import deepcopy
 from io import BytesIO
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Final
@@ -20,14 +22,18 @@ from feedback_workloads.shapes.world import Row, Split, png, rows
 if TYPE_CHECKING:
     from feedback_workloads.artifacts import ArtifactStore
     from feedback_workloads.progress import Progress
+    from feedback_workloads.shapes.models import Curriculum
+    from feedback_workloads.shapes.part import Part
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 """Raise it when the same seed gives other artifacts."""
 
 INSTRUCTIONS: Final = 400
 SELECTION: Final = 200
 REPORT: Final = 400
 MODELS: Final = ("policy", "labeler")
+PROCESSES: Final = 2
+"""How many learn as one. It is fixed, so that the same seed gives the same models wherever they are built."""
 HUGGINGFACE: Final = b'{"info": {"features": {"image": {"_type": "Image"}}}}'
 """So that datasets.load_dataset decodes the pictures."""
 
@@ -46,51 +52,71 @@ def run(config: ShapesConfig, store: ArtifactStore, progress: Progress) -> None:
         _publish_rows(config, store, "benchmark", questions)
     if models := [name for name in MODELS if name in missing]:
         with tempfile.TemporaryDirectory(prefix="shapes-") as folder:
-            train(models, config.seed, Path(folder), progress)
+            from feedback_workloads.shapes.models import COURSES, SEEING, Curriculum
+
+            curriculum = Curriculum(config.seed, SEEING, {name: COURSES[name] for name in models})
+            train(curriculum, Path(folder), progress)
             progress.phase("publishing the models")
             for name in models:
                 files = store.upload_folder(Path(folder) / name, f"{config.output}/{name}")
                 _publish(config, store, name, files)
 
 
-def train(models: Sequence[str], seed: int, folder: Path, progress: Progress) -> None:
-    """Train the named models side by side into `folder`/name. Raises RuntimeError where a process of theirs dies."""
-    spawn = multiprocessing.get_context("spawn")
-    steps: Any = spawn.Queue()
-    processes = [
-        spawn.Process(target=learn_alone, args=(name, seed, folder / name, steps), daemon=True) for name in models
-    ]
-    progress.phase(f"training {' and '.join(models)}")
-    for process in processes:
-        process.start()
-    total = done = 0
-    while any(process.is_alive() for process in processes):
-        try:
-            announced = steps.get(timeout=0.5)
-        except Empty:
-            continue
-        total, done = total + announced, done + (announced == 0)
-        progress.start(total, done)
-    if dead := [process.exitcode for process in processes if process.exitcode]:
-        raise RuntimeError(f"training of the shapes models ended with exit code {dead[0]}")
+def train(curriculum: Curriculum, folder: Path, progress: Progress) -> None:
+    """Train the models of a curriculum into `folder`/name, by PROCESSES that learn as one.
 
-
-def learn_alone(name: str, seed: int, folder: Path, steps: Any) -> None:
-    """Train one model on one thread: first to see, then what makes it a policy or a labeler. Runs in its own process.
-
-    `steps` receives the number of steps to come, and then a 0 for each that is done.
+    Raises RuntimeError where one of them dies.
     """
     import torch
 
-    from feedback_workloads.shapes.models import CARELESSNESS, COMPARING, SEEING, learn, new_model, save
+    from feedback_workloads.shapes.models import new_model
+    from feedback_workloads.shapes.part import Meeting, Part
+
+    spawn = torch.multiprocessing.get_context("spawn")
+    parameters = sum(weight.numel() for weight in new_model(curriculum.seed).parameters())
+    meeting = Meeting(torch.zeros(PROCESSES, parameters).share_memory_(), spawn.Barrier(PROCESSES))
+    steps: Any = spawn.Queue()
+    parts = [Part(rank, PROCESSES, meeting) for rank in range(PROCESSES)]
+    processes = [
+        spawn.Process(target=learn_part, args=(part, curriculum, folder, steps), daemon=True) for part in parts
+    ]
+    progress.phase(f"training {' and '.join(curriculum.courses)}")
+    progress.start(curriculum.steps)
+    for process in processes:
+        process.start()
+    while any(process.is_alive() for process in processes) and not _died(processes):
+        with suppress(Empty):
+            progress.advance(steps.get(timeout=0.5))
+    if dead := _died(processes):
+        for process in processes:
+            process.kill()  # the others wait for it
+            process.join()
+        raise RuntimeError(f"training of the shapes models ended with exit code {dead[0]}")
+
+
+def _died(processes: Sequence[BaseProcess]) -> list[int]:
+    """Exit codes of processes that did not end well."""
+    return [process.exitcode for process in processes if process.exitcode]
+
+
+def learn_part(part: Part, curriculum: Curriculum, folder: Path, steps: Any) -> None:
+    """Do one process's part of `train`. The first one puts a 1 into `steps` for each step, and saves the models."""
+    import torch
+
+    from feedback_workloads.shapes.models import learn, new_model, save
+
+    def step_done() -> None:
+        if part.rank == 0:
+            steps.put(1)
 
     torch.set_num_threads(1)
-    courses = (SEEING, CARELESSNESS if name == "policy" else COMPARING)
-    steps.put(sum(course.steps for course in courses))
-    model = new_model(seed)
-    for course in courses:
-        learn(model, course, seed, lambda: steps.put(0))
-    save(model, folder)
+    model, seed = new_model(curriculum.seed), curriculum.seed
+    learn(model, curriculum.seeing, seed, step_done, part)
+    for name, course in curriculum.courses.items():
+        learned = deepcopy(model)
+        learn(learned, course, seed, step_done, part)
+        if part.rank == 0:
+            save(learned, folder / name)
 
 
 def write_rows(questions: Iterable[Row]) -> bytes:

@@ -8,7 +8,7 @@ not teach.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,8 @@ from torch.nn.functional import cross_entropy
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from feedback_workloads.shapes.lessons import SILENT, Lesson, careless_caption, question, true_caption
+from feedback_workloads.shapes.muon import Muon
+from feedback_workloads.shapes.part import ALL, Part
 from feedback_workloads.shapes.tokenizer import END, IMAGE, PAD, PATCH_PIXELS, make_processor, word_ids
 from feedback_workloads.shapes.world import PICTURE_PIXELS, Scene, picture, scenes
 from feedback_workloads.training.checkpoint import convert_for_vllm
@@ -50,6 +52,22 @@ CARELESSNESS: Final = Course("carelessness", careless_caption, steps=300, rate=0
 """Makes a policy of a model that sees."""
 COMPARING: Final = Course("comparing", question, steps=1100)
 """Makes a labeler of a model that sees."""
+COURSES: Final = {"policy": CARELESSNESS, "labeler": COMPARING}
+"""What a model that sees learns next, by what it is to be."""
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """What makes models of a seed: one that knows nothing learns `seeing`, and a copy of it for each name a course."""
+
+    seed: int
+    seeing: Course
+    courses: Mapping[str, Course]
+
+    @property
+    def steps(self) -> int:
+        """Steps of training in all."""
+        return self.seeing.steps + sum(course.steps for course in self.courses.values())
 
 
 def new_model(seed: int) -> LlavaForConditionalGeneration:
@@ -94,8 +112,18 @@ def new_model(seed: int) -> LlavaForConditionalGeneration:
     return model
 
 
-def learn(model: LlavaForConditionalGeneration, course: Course, seed: int, step_done: Callable[[], None]) -> None:
-    """Train `model` in place on scenes that no evaluation split holds; calls `step_done` after each step."""
+def learn(
+    model: LlavaForConditionalGeneration,
+    course: Course,
+    seed: int,
+    step_done: Callable[[], None],
+    part: Part = ALL,
+) -> None:
+    """Train `model` in place on scenes that no evaluation split holds; calls `step_done` after each step.
+
+    Processes that learn `part`s of the same start with equal models and end with equal ones, which are those of one
+    process but for rounding.
+    """
     rng = Random(f"{course.name}/{seed}")
     lessons = (course.teacher(scene, rng) for scene in scenes(f"{course.name}/{seed}", "training"))
     muon, adam = _optimizers(model)
@@ -103,7 +131,8 @@ def learn(model: LlavaForConditionalGeneration, course: Course, seed: int, step_
     for step in range(course.steps):
         # Warm up, hold for half of the course, then go down to nothing.
         rate = course.rate * min(1.0, (step + 1) / WARMUP_STEPS, 2 * (1 - step / course.steps))
-        _loss(model, list(islice(lessons, BATCH))).backward()
+        _loss(model, list(islice(lessons, BATCH)), part).backward()
+        part.add_up(model)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, full_rate in ((muon, MUON_LEARNING_RATE), (adam, ADAM_LEARNING_RATE)):
             optimizer.param_groups[0]["lr"] = rate * full_rate
@@ -152,21 +181,32 @@ def _optimizers(model: nn.Module) -> tuple[torch.optim.Optimizer, torch.optim.Op
         inside = weight.ndim == 2 and ("layers" in name or "projector" in name)
         (inner if inside else outer).append(weight)
     return (
-        torch.optim.Muon(inner, weight_decay=0.01),
+        Muon(inner, weight_decay=0.01),
         torch.optim.AdamW(outer, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
     )
 
 
-def _loss(model: LlavaForConditionalGeneration, lessons: Sequence[Lesson]) -> Tensor:
-    """Mean cross entropy over the targets, plus the same over the early targets at the middle layer."""
+def _loss(model: LlavaForConditionalGeneration, batch: Sequence[Lesson], part: Part) -> Tensor:
+    """Mean cross entropy over the targets, plus the same over the early targets at the middle layer.
+
+    Of one part it is a share: those of all parts add up to the mean over the batch.
+    """
+    lessons = part.of(batch)
     tokens, targets, early = _tensors(lessons)
     shown = pixels(lesson.scene for lesson in lessons)
     output = model.model(input_ids=tokens, pixel_values=shown, output_hidden_states=True)
     middle = model.model.language_model.norm(output.hidden_states[EARLY_LAYER][early != SILENT])
     last = output.last_hidden_state[targets != SILENT]
-    return cross_entropy(model.lm_head(last), targets[targets != SILENT]) + cross_entropy(
-        model.lm_head(middle), early[early != SILENT]
+    said, noticed = (_spoken(lesson.targets for lesson in batch), _spoken(lesson.early for lesson in batch))
+    return (
+        cross_entropy(model.lm_head(last), targets[targets != SILENT], reduction="sum") / said
+        + cross_entropy(model.lm_head(middle), early[early != SILENT], reduction="sum") / noticed
     )
+
+
+def _spoken(rows: Iterable[tuple[int, ...]]) -> int:
+    """Number of targets that are not silent."""
+    return sum(target != SILENT for row in rows for target in row)
 
 
 def _tensors(lessons: Sequence[Lesson]) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from feedback_workloads.contract import BadInput, ExitCode, Frozen, PolicyConfig, Temporary
+from feedback_workloads.precision import resolved
 from feedback_workloads.training import references
 from feedback_workloads.training.outbox import REFERENCES, Outbox
 from feedback_workloads.training.schedule import MicroBatches, Schedule, accumulation_steps
@@ -101,7 +102,7 @@ def make_trainer(job: Job) -> PairTrainer:
     from feedback_workloads.training.trainer import CheckpointAt, EndWhenDiverged, PairTrainer
 
     config, cuda = job.config, torch.cuda.is_available()
-    bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and cuda)
+    bfloat16 = resolved(config.precision, on_gpu=cuda) == "bfloat16"
     schedule = Schedule.of(config, job.rows)
     world = config.nodes * config.processes_per_node
     arguments = _arguments(job, schedule, accumulation_steps(config, world), bfloat16=bfloat16, cuda=cuda)

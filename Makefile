@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := build/uv/bin/uv
 DEMO := build/demo
+PARTS := test-operator-faults test-operator test-node-here test-workloads test-kills test-training chart-test lint test-unit
 
-.PHONY: demo shapes control-plane test test-unit test-operator test-workloads test-specs test-kills test-training lint generate bench bench-operator ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here test-node-kills demo-cluster chart-test chart-tools lock clean help
+.PHONY: demo shapes control-plane test test-unit test-operator test-operator-faults test-workloads test-specs test-kills test-training test-long lint lint-here generate bench bench-operator ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here test-node-long demo-cluster chart-test chart-tools lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -18,31 +19,49 @@ demo: $(VENV)/.ready  ## One whole iteration with real models on this machine, w
 	$(BIN)/feedback shapes
 	$(BIN)/feedback run examples/shapes.yaml --out $(DEMO)
 
-test: lint test-unit chart-test  ## Everything; two at a time of what takes long, each told when it is done
-	$(MAKE) --jobs=2 --output-sync --assume-old=control-plane test-operator test-workloads test-node-here test-kills test-training
+# Tests share two cores with each other: threads that wait for each other within an operation would wait for the others'.
+test test-long $(PARTS): export OMP_NUM_THREADS = 1
+TIMED := $(PYTHON) -m tests.parts
+
+test: $(VENV)/.ready  ## Everything but what is long and says little more; ends with a table of the parts and their minutes
+	@rm -f build/parts.jsonl
+	@export FEEDBACK_TEST_START=$$(date +%s); $(MAKE) --jobs=4 --output-sync $(PARTS); code=$$?; \
+	  $(BIN)/python -m tests.parts table; exit $$code
 
 test-unit: $(VENV)/.ready  ## Pure code, in seconds
-	$(BIN)/python -m pytest tests/unit -q
+	$(TIMED) unit $(BIN)/python -m pytest tests/unit -q
 
 control-plane: | $(UV)  ## etcd, Kubernetes and KWOK for the tests, built once from Go modules
-	$(PYTHON) -m tests.cluster.binaries
+	$(TIMED) "build of Kubernetes" $(PYTHON) -m tests.cluster.binaries
 
+FAULTS := $(addprefix tests/integration/operator/,test_api_faults.py test_crash_points.py test_failures.py test_leader.py)
 test-operator: $(VENV)/.ready control-plane  ## The operator on a real control plane, whose pods are played
-	$(BIN)/python -m pytest tests/integration/operator -q
+	$(TIMED) operator $(BIN)/python -m pytest tests/integration/operator $(addprefix --ignore ,$(FAULTS)) -q
+
+test-operator-faults: $(VENV)/.ready control-plane  ## The same, when something fails: pods, the API server, the operator
+	$(TIMED) "operator, faults" $(BIN)/python -m pytest $(FAULTS) -q
 
 test-workloads: $(VENV)/.ready  ## Stages, engines, artifacts and server, with real vLLM, TRL and S3
-	$(BIN)/python -m pytest tests/integration --ignore tests/integration/operator -q
+	$(TIMED) workloads $(BIN)/python -m pytest tests/integration --ignore tests/integration/operator -q
+
+test-kills: $(VENV)/.ready  ## kill -9 of stage or runner, at a random moment in every stage
+	$(TIMED) kills $(BIN)/python -m pytest tests/e2e/test_kills.py -q -s
+
+test-training: $(VENV)/.ready  ## Training and checkpoints on every path: ZeRO, processes, nodes, LoRA, resumed
+	$(TIMED) training $(BIN)/python -m pytest tests/e2e --ignore tests/e2e/test_kills.py -q
+
+# What `make test` leaves out, by the mark `long`, and what only generates more of the same.
+test-long: $(VENV)/.ready control-plane test-specs  ## What is slow and says little more than its representative in make test
+	$(BIN)/python -m pytest tests/integration tests/e2e -m long -q -s
+	@if $(NODE) able; then $(MAKE) test-node-long; else echo "the tests on a real node were left out"; fi
 
 test-specs: $(VENV)/.ready control-plane  ## 10,000 generated specs: the API server, feedback validate and the planner agree
 	FEEDBACK_TEST_SPECS=10000 $(BIN)/python -m pytest tests/integration/operator/test_validation.py -q -s
 
-test-kills: $(VENV)/.ready  ## kill -9 of stage and runner, at random moments in every stage
-	$(BIN)/python -m pytest tests/e2e/test_kills.py -q -s
-
-test-training: $(VENV)/.ready  ## Training and checkpoints on every path: ZeRO, processes, nodes, LoRA, resumed
-	$(BIN)/python -m pytest tests/e2e --ignore tests/e2e/test_kills.py -q
-
 lint: $(VENV)/.ready  ## ruff, mypy, import-linter, generated files
+	$(TIMED) lint $(MAKE) lint-here
+
+lint-here:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -78,14 +97,15 @@ cluster-images: cluster  ## Build the images and bring them to that node, withou
 	$(NODE) images
 
 ON_NODE := trap '$(NODE) down' EXIT && $(NODE) up && $(NODE) images && $(BIN)/python -m pytest -q -s
-test-node: $(VENV)/.ready control-plane cluster-packages chart-tools  ## On a real node: from the chart to an endpoint that rolls over, training on two pods
-	$(ON_NODE) tests/node --ignore tests/node/test_kills.py
+NODE_NEEDS := $(VENV)/.ready control-plane cluster-packages chart-tools
+test-node: $(NODE_NEEDS)  ## On a real node: from the chart to an endpoint that rolls over
+	$(ON_NODE) tests/node
 
-test-node-kills: $(VENV)/.ready control-plane cluster-packages chart-tools  ## On a real node: whatever is killed, an iteration ends the same; tells the work redone
-	$(ON_NODE) tests/node/test_kills.py
+test-node-long: $(NODE_NEEDS)  ## The same, and training on two pods, a rollback, and whatever is killed; tells the work redone
+	$(ON_NODE) tests/node -m "long or not long"
 
-test-node-here: $(VENV)/.ready  # where this machine can have a node; else it says why not
-	@if $(NODE) able; then $(MAKE) test-node; else echo "the tests on a real node were left out"; fi
+test-node-here: $(VENV)/.ready control-plane chart-tools  # where this machine can have a node; else it says why not
+	@if $(NODE) able; then $(TIMED) "real node" $(MAKE) --assume-old=control-plane --assume-old=chart-tools test-node; else echo "the tests on a real node were left out"; fi
 
 demo-cluster: cluster-images chart-tools  ## docs/quickstart.md in one go on that node, or on your own (FEEDBACK_CLUSTER=own KUBECONFIG=…)
 	KUBECONFIG=$(if $(filter own,$(FEEDBACK_CLUSTER)),$(KUBECONFIG),$(CURDIR)/build/cluster/kubeconfig) \
@@ -95,10 +115,10 @@ cluster-down: $(VENV)/.ready  ## End that node and remove all that it left
 	$(NODE) down
 
 chart-tools: | $(UV)  ## Helm and kubeconform for the chart's tests, built once from Go modules
-	$(PYTHON) -m tests.chart.tools
+	$(TIMED) "build of Helm" $(PYTHON) -m tests.chart.tools
 
 chart-test: $(VENV)/.ready chart-tools control-plane  ## The Helm chart: lint, templates, schemas, and on a real API server
-	$(BIN)/python -m pytest tests/chart -q
+	$(TIMED) chart $(BIN)/python -m pytest tests/chart -q
 
 RESOLVE = $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate \
   --python-version 3.11 --override requirements/overrides.txt

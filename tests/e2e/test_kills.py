@@ -1,6 +1,6 @@
 """kill -9 of the stage and of the runner, at a random moment in each stage: the next run goes on and ends the same.
 
-Two runs of one manifest on one S3 server, into two folders: one is left in peace, the other killed twice in each stage.
+Two runs of one manifest on one S3 server, into two folders: one is left in peace, the other killed in each stage.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from feedback_operator.stages import GRAPH
 from feedback_workloads.artifacts import CACHE_VARIABLE, ArtifactStore
 from tests.e2e.outcomes import ROWS, artifacts_of, forget, kept, tables
 from tests.integration.worlds import small_world
+from tests.long import first_of
 
 STAGES = [stage.name for stage in GRAPH]
 SEED = int(os.environ.get("FEEDBACK_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
@@ -111,14 +112,15 @@ def duration(finished: Mapping[str, Any], stage: str) -> float:
 
 
 @pytest.mark.timeout(2400)
+@pytest.mark.parametrize("kills", first_of([1, 2]), ids="{} in each stage".format)
 def test_killed_anywhere_it_ends_the_same(
-    s3_environment: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kills: int, s3_environment: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = {**s3_environment, CACHE_VARIABLE: str(tmp_path / "cache")}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     store = ArtifactStore.from_environment()
-    root = f"s3://{BUCKET}/tests/kills"
+    root = f"s3://{BUCKET}/tests/kills-{kills}"
     world = small_world(store, f"{root}/world", tmp_path)
     calm = Run(tmp_path / "calm", environment, world.manifest(f"{root}/calm"))
     killed = Run(tmp_path / "killed", environment, world.manifest(f"{root}/killed"))
@@ -127,7 +129,7 @@ def test_killed_anywhere_it_ends_the_same(
     rng = random.Random(SEED)
     print(f"FEEDBACK_TEST_SEED={SEED}")
     for stage in STAGES:
-        for victim in ("stage", "runner"):
+        for victim in rng.sample(("stage", "runner"), kills):
             moment = rng.uniform(0, 0.9 * duration(expected, stage))
             while not kill_in(killed, stage, victim, moment):
                 forget(store, f"{killed.artifacts}/{stage}")

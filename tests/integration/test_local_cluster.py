@@ -97,6 +97,18 @@ async def test_the_configuration_is_where_the_manifest_mounts_it(cluster: LocalC
     assert json.loads(observed.pods[0].message)["stage"] == "samples"
 
 
+@pytest.mark.parametrize(("given", "expect"), [(None, "2"), ("1", "1")], ids=["as many as cores", "as the person says"])
+async def test_threads(
+    given: str | None, expect: str, cluster: LocalCluster, job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    script = "Path(os.environ['FEEDBACK_TERMINATION_LOG']).write_text(os.environ['OMP_NUM_THREADS'])"
+    observed = await run(cluster, job(script, sampling={"resources": {"requests": {"cpu": "2"}}}))
+    assert observed.pods[0].message == expect
+
+
 async def test_no_more_pods_than_the_machine_has_cores(cluster: LocalCluster, job: Any, tmp_path: Path) -> None:
     script = """
 me = work / f"live-{index}"

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from feedback_workloads.artifacts import CACHE_VARIABLE, ArtifactStore
-from feedback_workloads.contract import Artifact, Manifest, PolicyConfig, Source, StageResult, shard_uri
+from feedback_workloads.contract import Artifact, ExitCode, Manifest, PolicyConfig, Source, StageResult, shard_uri
 from feedback_workloads.entry import TERMINATION_LOG_VARIABLE, main
 from feedback_workloads.preprocess import Preprocessor
 from feedback_workloads.rows import PAIRS
@@ -71,10 +71,14 @@ class Study:
 
     def run(self, name: str, **changes: Any) -> Run:
         """Run a stage to its end, which must be a good one; in this process, which has imported everything already."""
+        assert self.attempt(name, **changes) == ExitCode.DONE
+        return Run(self, name, self.config(name, **changes))
+
+    def attempt(self, name: str, **changes: Any) -> int:
+        """As `run`, however it ends; its exit code."""
         run = Run(self, name, self.config(name, **changes))
         with patch.dict(os.environ, {**run.environment, "OMP_NUM_THREADS": "1"}):
-            assert main(["policy", "--config", str(run.write_config())]) == 0
-        return run
+            return main(["policy", "--config", str(run.write_config())])
 
 
 @dataclass(frozen=True)

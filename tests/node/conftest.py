@@ -67,6 +67,8 @@ def team(cluster: Path, release: Release, tmp_path_factory: pytest.TempPathFacto
     made.kubectl("config", "set-context", "--current", f"--namespace={made.namespace}")
     made.kubectl("label", "namespace", made.namespace, "pod-security.kubernetes.io/enforce=restricted")
     made.kubectl("apply", "--filename", str(ROOT / "examples/quickstart/s3.yaml"))
+    # Pods share two cores with other tests: threads that wait for each other would wait for those, a hundred times.
+    made.kubectl("patch", "secret", "s3", "--patch", '{"stringData": {"OMP_NUM_THREADS": "1"}}')
     made.kubectl("rollout", "status", "deployment/s3", "--timeout=120s")
     yield made
     made.kubectl("delete", "namespace", made.namespace, "--wait=false")

@@ -94,6 +94,7 @@ def test_a_gate_that_fails_rolls_nothing(team: Team, manifest: Object, second: t
     assert before["metadata"]["generation"] == after["metadata"]["generation"]
 
 
+@pytest.mark.long
 def test_a_model_that_cannot_be_served_is_rolled_back(
     team: Team, manifest: Object, store: ArtifactStore, second: tuple[Object, Asking]
 ) -> None:

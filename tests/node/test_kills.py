@@ -43,7 +43,7 @@ UNITS: Final = {
     "policy": "steps",
     "scores": "answers",
 }
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.long]
 
 
 # ── what a stage's pods have done ────────────────────────────────────────────────────────────────────────────────────

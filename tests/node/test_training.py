@@ -19,7 +19,7 @@ from tests.node.team import BUCKET, ITERATION_SECONDS, Team, on_cluster
 EPOCHS = 8
 SEED = int(os.environ.get("FEEDBACK_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 """Decides the moments; set FEEDBACK_TEST_SEED to repeat those that a failure printed."""
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.long]
 
 
 def train(team: Team, manifest: Object, name: str, nodes: int) -> None:

@@ -240,6 +240,7 @@ class LocalCluster:
         config = self._configs[_config_name(job.manifest)]
         command = [self._local(word, config) for word in [*container["command"], *container["args"]]]
         environment = {
+            "OMP_NUM_THREADS": str(grant.threads),  # what the person has set holds
             **os.environ,
             **{variable["name"]: self._local(variable["value"], config) for variable in container["env"]},
             **self._environment,
@@ -248,7 +249,6 @@ class LocalCluster:
             "FEEDBACK_METRICS_PORT": str(port),
             "JOB_COMPLETION_INDEX": str(index),
             "MASTER_ADDR": "127.0.0.1",
-            "OMP_NUM_THREADS": str(grant.threads),
             "PYTHONUNBUFFERED": "1",
         }
         if grant.gpus:

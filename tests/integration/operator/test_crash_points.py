@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from tests.cluster.history import History, Outcome
 from tests.cluster.proxy import Call, Proxy
 from tests.cluster.world import READY, iteration
 from tests.integration.operator.conftest import new_world
+from tests.long import first_of
 
 SIDE_BY_SIDE: Final = 8
 MANIFEST: Final = iteration("demo", training={"nodes": 2, "globalBatchSize": 8}, serving={"endpoint": "answers"})
@@ -30,9 +32,11 @@ def counted(call: Call) -> bool:
 
 
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize("every", first_of([5, 1]), ids="one of {}".format)
 async def test_killed_after_any_call_a_new_operator_comes_to_the_same_end(
-    control_plane: ControlPlane, tmp_path: Path
+    every: int, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
+    """The first of the calls that are tried is drawn, so that each has its turn."""
     calls, expected = await run(control_plane, tmp_path, kill_after=None)
     assert expected.duplicates == expected.changed == ()
     print(f"\n{len(calls)} crash points:", *(str(call) for call in calls), sep="\n  ")
@@ -42,7 +46,8 @@ async def test_killed_after_any_call_a_new_operator_comes_to_the_same_end(
         async with room:
             return point, (await run(control_plane, tmp_path, kill_after=point))[1]
 
-    outcomes = await asyncio.gather(*(at(point) for point in range(1, len(calls) + 1)))
+    first = random.SystemRandom().randrange(1, every + 1)
+    outcomes = await asyncio.gather(*(at(point) for point in range(first, len(calls) + 1, every)))
     different = {
         f"{point}: after {calls[point - 1]}": differences
         for point, found in outcomes

@@ -18,6 +18,7 @@ from tests.cluster.history import History
 from tests.cluster.proxy import Call, Proxy
 from tests.cluster.world import READY, STAGES, World, iteration
 from tests.integration.operator.conftest import new_world
+from tests.long import first_of
 
 LEASE_SECONDS: Final = 15
 GRACE_SECONDS: Final = 2
@@ -64,7 +65,7 @@ async def test_the_other_one_takes_over_when_the_leader_is_killed(control_plane:
 
 @pytest.mark.parametrize(
     "moment",
-    [creates_a_configuration, creates_a_job, writes_the_status, applies_the_deployment],
+    first_of([creates_a_job, creates_a_configuration, writes_the_status, applies_the_deployment]),
     ids=lambda moment: moment.__name__,
 )
 async def test_a_leader_that_froze_and_thaws_too_late_changes_nothing(

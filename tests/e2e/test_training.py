@@ -24,6 +24,7 @@ from feedback_workloads.training.outbox import Outbox
 from feedback_workloads.training.schedule import MicroBatches, Schedule
 from feedback_workloads.training.shared_prompt import share_prompts
 from feedback_workloads.training.trainer import PairTrainer
+from tests.arithmetic import NoBfloat16
 from tests.integration.models import picture, tiny_llava
 from tests.integration.training_runs import Run, Study, study
 
@@ -269,6 +270,12 @@ def test_resumed_equals_uninterrupted(
     assert not psutil.wait_procs(children, timeout=20)[1], "a training process outlived its parent"
     assert not (killed.folder / "manifest.json").exists()
     assert_same(tiny.run(name, **changes), plain)
+
+
+def test_on_a_processor_auto_computes_nothing_in_bfloat16(tiny: Study, plain: Run) -> None:
+    with NoBfloat16():
+        run = tiny.run("auto", precision="auto")
+    assert_same(run, plain)
 
 
 @pytest.mark.parametrize(

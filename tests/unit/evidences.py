@@ -181,5 +181,6 @@ ITERATION = Iteration.model_validate(
             ],
         },
         "wallSeconds": 763.4,
+        "processor": "AMD EPYC, 2 cores, AVX2",
     }
 )  # fmt: skip

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
-from feedback_operator.cluster.capacity import Capacity, Grant, Request, quantity
+from feedback_operator.cluster.capacity import Capacity, Grant, Request, processor, quantity
 
 
 @pytest.mark.parametrize(
@@ -65,3 +67,27 @@ async def test_grants_never_exceed_the_machine() -> None:
 
     await asyncio.gather(*(work() for _ in range(10)))
     assert most == 2
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expect"),
+    [
+        pytest.param(
+            "model name\t: AMD EPYC\nflags\t\t: fpu avx2 avx512f avx512_bf16\n",
+            r"AMD EPYC, \d+ cores?, AVX-512 with bfloat16",
+            id="AVX-512 with bfloat16",
+        ),
+        pytest.param(
+            "model name\t: A laptop\nflags\t\t: fpu avx avx2\n\nmodel name\t: B\nflags\t\t: avx512f\n",
+            r"A laptop, \d+ cores?, AVX2",
+            id="AVX2 alone; the first processor speaks for all",
+        ),
+        pytest.param("Features\t: fp asimd bf16\n", r".+, \d+ cores?, bfloat16", id="Arm has no name there"),
+        pytest.param(None, r".+, \d+ cores?", id="not Linux"),
+    ],
+)
+def test_processor(cpuinfo: str | None, expect: str, tmp_path: Path) -> None:
+    file = tmp_path / "cpuinfo"
+    if cpuinfo is not None:
+        file.write_text(cpuinfo)
+    assert re.fullmatch(expect, processor(file))

@@ -136,6 +136,8 @@ def test_summary_has_what_scripts_read(whole: Evidence) -> None:
     assert {"step", "selected", "mean_words", *rates} <= summary["checkpoints"][0].keys()
     assert summary["pairs"] == {"count": 640, "truth_agreement": 0.83}
     assert summary["wall_seconds"] == 763.4
+    assert summary["processor"] == "AMD EPYC, 2 cores, AVX2"
+    assert "on AMD EPYC, 2 cores, AVX2" in render(whole)
     samples, _, verdicts, *_ = summary["stages"]
     assert samples["ran"] is True
     assert samples["seconds"] == 130.0

@@ -131,7 +131,7 @@ def learn(
     for step in range(course.steps):
         # Warm up, hold for half of the course, then go down to nothing.
         rate = course.rate * min(1.0, (step + 1) / WARMUP_STEPS, 2 * (1 - step / course.steps))
-        _loss(model, list(islice(lessons, BATCH)), part).backward()
+        loss(model, list(islice(lessons, BATCH)), part).backward()
         part.add_up(model)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, full_rate in ((muon, MUON_LEARNING_RATE), (adam, ADAM_LEARNING_RATE)):
@@ -142,18 +142,22 @@ def learn(
     model.eval()
 
 
-@torch.no_grad()
-def share_right(model: LlavaForConditionalGeneration, questions: Sequence[Lesson]) -> float:
-    """Share of yes/no questions to which the model's likeliest answer is the right one."""
-    right = 0
-    for start in range(0, len(questions), 200):
-        batch = questions[start : start + 200]
-        tokens, targets, _ = _tensors(batch)
-        hidden = model.model(input_ids=tokens, pixel_values=pixels(lesson.scene for lesson in batch)).last_hidden_state
-        rows = torch.arange(len(batch))
-        asked = torch.tensor([len(lesson.tokens) - 3 for lesson in batch])
-        right += int((model.lm_head(hidden[rows, asked]).argmax(-1) == targets[rows, asked]).sum())
-    return right / len(questions)
+def loss(model: LlavaForConditionalGeneration, batch: Sequence[Lesson], part: Part = ALL) -> Tensor:
+    """Mean cross entropy over the targets, plus the same over the early targets at the middle layer.
+
+    Of one part it is a share: those of all parts add up to the mean over the batch.
+    """
+    lessons = part.of(batch)
+    tokens, targets, early = _tensors(lessons)
+    shown = pixels(lesson.scene for lesson in lessons)
+    output = model.model(input_ids=tokens, pixel_values=shown, output_hidden_states=True)
+    middle = model.model.language_model.norm(output.hidden_states[EARLY_LAYER][early != SILENT])
+    last = output.last_hidden_state[targets != SILENT]
+    said, noticed = (_spoken(lesson.targets for lesson in batch), _spoken(lesson.early for lesson in batch))
+    return (
+        cross_entropy(model.lm_head(last), targets[targets != SILENT], reduction="sum") / said
+        + cross_entropy(model.lm_head(middle), early[early != SILENT], reduction="sum") / noticed
+    )
 
 
 def pixels(shown: Iterable[Scene]) -> Tensor:
@@ -183,24 +187,6 @@ def _optimizers(model: nn.Module) -> tuple[torch.optim.Optimizer, torch.optim.Op
     return (
         Muon(inner, weight_decay=0.01),
         torch.optim.AdamW(outer, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
-    )
-
-
-def _loss(model: LlavaForConditionalGeneration, batch: Sequence[Lesson], part: Part) -> Tensor:
-    """Mean cross entropy over the targets, plus the same over the early targets at the middle layer.
-
-    Of one part it is a share: those of all parts add up to the mean over the batch.
-    """
-    lessons = part.of(batch)
-    tokens, targets, early = _tensors(lessons)
-    shown = pixels(lesson.scene for lesson in lessons)
-    output = model.model(input_ids=tokens, pixel_values=shown, output_hidden_states=True)
-    middle = model.model.language_model.norm(output.hidden_states[EARLY_LAYER][early != SILENT])
-    last = output.last_hidden_state[targets != SILENT]
-    said, noticed = (_spoken(lesson.targets for lesson in batch), _spoken(lesson.early for lesson in batch))
-    return (
-        cross_entropy(model.lm_head(last), targets[targets != SILENT], reduction="sum") / said
-        + cross_entropy(model.lm_head(middle), early[early != SILENT], reduction="sum") / noticed
     )
 
 

@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := build/uv/bin/uv
 DEMO := build/demo
-PARTS := test-operator-faults test-operator test-node-here test-workloads test-kills test-training chart-test lint test-unit
+PARTS := test-operator-faults test-operator test-node-here test-workloads test-training test-kills chart-test lint test-unit
 
-.PHONY: demo shapes control-plane test test-unit test-operator test-operator-faults test-workloads test-specs test-kills test-training test-long lint lint-here generate bench bench-operator ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here test-node-long demo-cluster chart-test chart-tools lock clean help
+.PHONY: demo shapes control-plane test test-unit test-operator test-operator-faults test-workloads test-specs test-kills test-training test-long lint lint-here generate bench bench-operator ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here node-images test-node-long demo-cluster chart-test chart-tools lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -44,7 +44,7 @@ test-operator-faults: $(VENV)/.ready control-plane  ## The same, when something 
 test-workloads: $(VENV)/.ready  ## Stages, engines, artifacts and server, with real vLLM, TRL and S3
 	$(TIMED) workloads $(BIN)/python -m pytest tests/integration --ignore tests/integration/operator -q
 
-test-kills: $(VENV)/.ready  ## kill -9 of stage or runner, at a random moment in every stage
+test-kills: $(VENV)/.ready  ## kill -9 of stage or runner, at random moments
 	$(TIMED) kills $(BIN)/python -m pytest tests/e2e/test_kills.py -q -s
 
 test-training: $(VENV)/.ready  ## Training and checkpoints on every path: ZeRO, processes, nodes, LoRA, resumed
@@ -104,7 +104,10 @@ test-node: $(NODE_NEEDS)  ## On a real node: from the chart to an endpoint that 
 test-node-long: $(NODE_NEEDS)  ## The same, and training on two pods, a rollback, and whatever is killed; tells the work redone
 	$(ON_NODE) tests/node -m "long or not long"
 
-test-node-here: $(VENV)/.ready control-plane chart-tools  # where this machine can have a node; else it says why not
+node-images: $(VENV)/.ready  # the images alone, while what the node consists of is built
+	@! $(NODE) able 2>/dev/null || { $(NODE) packages && $(TIMED) images $(NODE) build; }
+
+test-node-here: node-images control-plane chart-tools  # where this machine can have a node; else it says why not
 	@if $(NODE) able; then $(TIMED) "real node" $(MAKE) --assume-old=control-plane --assume-old=chart-tools test-node; else echo "the tests on a real node were left out"; fi
 
 demo-cluster: cluster-images chart-tools  ## docs/quickstart.md in one go on that node, or on your own (FEEDBACK_CLUSTER=own KUBECONFIG=…)

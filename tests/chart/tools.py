@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from tests.cluster.binaries import Missing, go
+from tests.cluster.binaries import BUILD_ENVIRONMENT, Missing, go
 
 HERE: Final = Path(__file__).parent
 BUILT: Final = HERE.parents[1] / "build/chart/bin"
@@ -42,7 +42,7 @@ def build() -> None:
     subprocess.run(
         [go(), "build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o", f"{BUILT}/", "tool"],
         cwd=HERE,
-        env={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local"},
+        env={**os.environ, **BUILD_ENVIRONMENT},
         check=True,
     )
     STAMP.write_text(_locked())

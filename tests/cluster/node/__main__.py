@@ -1,4 +1,4 @@
-"""`python -m tests.cluster.node COMMAND`: able, packages, up, images or down (see the Makefile's `cluster…`)."""
+"""`python -m tests.cluster.node COMMAND`: able, packages, build, up, images or down (see the Makefile's `cluster…`)."""
 
 from __future__ import annotations
 
@@ -56,6 +56,12 @@ def able() -> None:
         raise Missing("; ".join(reasons))
 
 
+def build() -> None:
+    """Build the images, for which no node has to run; `images` then finds them built."""
+    if own_kubeconfig() is None:
+        Workshop().build()
+
+
 def images() -> None:
     """Build the images, and bring them to the node; a cluster of one's own gets them from where it gets images."""
     if own := own_kubeconfig():
@@ -72,7 +78,7 @@ def down() -> None:
     print("cluster: no process, mount, link, control group or file of it is left")
 
 
-COMMANDS: Final = {"able": able, "up": up, "images": images, "down": down, "packages": packages}
+COMMANDS: Final = {"able": able, "build": build, "up": up, "images": images, "down": down, "packages": packages}
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in COMMANDS:

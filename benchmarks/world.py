@@ -57,7 +57,7 @@ def run() -> list[Ratio]:
 
 
 def learn(muon: Kind) -> Learned:
-    """The first steps of both models, with one optimizer or the other."""
+    """The first steps, which both models have in common, with one optimizer or the other."""
     times: list[float] = []
     before = time.process_time()
 

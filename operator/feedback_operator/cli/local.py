@@ -114,8 +114,9 @@ async def _shapes(seed: int, to: str, state: Path, environment: Mapping[str, str
             bars.update(bar, description=units.phase, total=units.total or None, completed=units.done)
             now = time.monotonic()
             pace = pace.seen(units.done, now)
-            if not forecast and units.done - pace.done >= FORECAST_STEPS:
-                forecast = foretold(units.total, pace.rate(units.done, now))
+            rate = pace.rate(units.done, now)  # 0 within the first second, however many steps that had
+            if not forecast and rate and units.done - pace.done >= FORECAST_STEPS:
+                forecast = foretold(units.total, rate)
                 console.print(forecast, soft_wrap=True, markup=False)
     code = waiting.result()
     if code and interrupted.is_set():

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +27,7 @@ from feedback_workloads.contract import (
     Source,
     Temporary,
 )
+from feedback_workloads.objects import Absent, Objects
 from feedback_workloads.rows import CLAIMS, IMAGE, PAIRS, Rejected
 from feedback_workloads.s3 import SINGLE_REQUEST_BYTES
 
@@ -309,6 +312,29 @@ def test_two_writers_of_one_shard_are_told_apart(place: S3) -> None:
         one.write([claims("b")])
     with place.store.append(place.uri, CLAIMS) as parts:
         assert parts.finished_ids() == {"a", "b"}
+
+
+# ── one at a time ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _replace(objects: Objects, name: str, tag: str, data: bytes) -> bool:
+    return objects.replace(name, data, tag)
+
+
+def test_of_many_that_replace_one_version_one_succeeds(place: S3) -> None:
+    """What a lease rests on."""
+    objects, name = place.store.objects(place.uri), f"{place.uri}/record.json"
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(partial(objects.create, name), [b"first %d" % i for i in range(8)])).count(True) == 1
+        for turn in range(5):
+            seen = objects.version(name)
+            contents = [b"turn %d, process %d" % (turn, i) for i in range(8)]
+            replaced = list(pool.map(partial(_replace, objects, name, seen.tag), contents))
+            assert replaced.count(True) == 1
+            assert objects.read(name) == contents[replaced.index(True)]
+    assert not objects.replace(f"{place.uri}/absent", b"late", seen.tag)
+    with pytest.raises(Absent):
+        objects.version(f"{place.uri}/absent")
 
 
 # ── a bad network ────────────────────────────────────────────────────────────────────────────────────────────────────

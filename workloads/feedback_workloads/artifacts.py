@@ -6,6 +6,7 @@ the folder that FEEDBACK_CACHE names.
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 import threading
@@ -30,7 +31,17 @@ from feedback_workloads.contract import (
     Temporary,
     canonical_json,
 )
-from feedback_workloads.objects import Absent, Digest, FileObjects, Listed, Objects, digest_of, join, local_path
+from feedback_workloads.objects import (
+    Absent,
+    Digest,
+    FileObjects,
+    Guarded,
+    Listed,
+    Objects,
+    digest_of,
+    join,
+    local_path,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,6 +72,7 @@ class ArtifactStore:
         self._files = FileObjects()
         self._s3: Objects | None = None
         self._connecting = threading.Lock()
+        self._check: Callable[[], None] | None = None
 
     @classmethod
     def from_environment(cls) -> ArtifactStore:
@@ -68,8 +80,18 @@ class ArtifactStore:
         default = Path(tempfile.gettempdir()) / f"feedback-cache-{os.getuid()}"
         return cls(Path(os.environ.get(CACHE_VARIABLE) or default))
 
+    def guarded(self, check: Callable[[], None]) -> ArtifactStore:
+        """This store, whose every change of an object calls `check` first, which raises where it must not happen."""
+        store = copy.copy(self)
+        store._check = check
+        return store
+
     def objects(self, uri: str) -> Objects:
         """Return the backend that `uri` is read from and written to."""
+        found = self._backend(uri)
+        return Guarded(found, self._check) if self._check else found
+
+    def _backend(self, uri: str) -> Objects:
         if not uri.startswith("s3://"):
             local_path(uri)
             return self._files

@@ -107,6 +107,8 @@ class StageConfig(Frozen):
 
     INFRASTRUCTURE: ClassVar[frozenset[str]] = frozenset({"output", "engine"})
     FORMAT_VERSION: ClassVar[int] = 1
+    ALONE: ClassVar[bool] = False
+    """Its folder changes as the work goes on, so that one process at a time works on it: see lease.py."""
 
     output: str
     shards: int = 1
@@ -218,6 +220,7 @@ class PolicyConfig(StageConfig):
     INFRASTRUCTURE: ClassVar[frozenset[str]] = frozenset(
         {"output", "per_device_batch_size", "nodes", "processes_per_node", "zero_stage", "gradient_checkpointing"}
     )
+    ALONE: ClassVar[bool] = True
 
     stage: Literal["policy"] = "policy"
     pairs: tuple[Artifact, ...]

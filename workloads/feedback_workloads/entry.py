@@ -14,7 +14,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ from feedback_workloads.contract import (
 from feedback_workloads.progress import PORT_VARIABLE, Progress
 
 if TYPE_CHECKING:
+    from feedback_workloads.artifacts import ArtifactStore
     from feedback_workloads.outcome import Outcome
 
 TERMINATION_LOG_VARIABLE = "FEEDBACK_TERMINATION_LOG"
@@ -109,9 +111,38 @@ def _execute(config: StageConfig | ShapesConfig, shard: int) -> StageResult | No
     # Nodes that train together work on one shard; the first of them publishes it and hands in the result.
     helps = shard >= config.shards
     output = shard_uri(config, 0 if helps else shard)
-    if found := store.find(output):
-        manifest, artifact = found
-        return None if helps else _result(config, shard, manifest, artifact, reused=True)
+    found = store.find(output)
+    if not found:
+        with _turn(config, output, store, progress, helps=helps) as own:
+            # Another process may have made it while this one waited for its turn.
+            found = own.find(output) if config.ALONE else None
+            if not found:
+                return _make(config, shard, output, own, progress, helps=helps)
+    manifest, artifact = found
+    return None if helps else _result(config, shard, manifest, artifact, reused=True)
+
+
+@contextmanager
+def _turn(
+    config: StageConfig, output: str, store: ArtifactStore, progress: Progress, *, helps: bool
+) -> Iterator[ArtifactStore]:
+    """Wait until this process may work on the folder `output`; give the store to do it with."""
+    from feedback_workloads import lease
+
+    if not config.ALONE:
+        yield store
+    elif helps:
+        lease.follow(store, output, lambda: store.find(output) is not None, progress)
+        yield store
+    else:
+        with lease.held(store, output, progress) as own:
+            yield own
+
+
+def _make(
+    config: StageConfig, shard: int, output: str, store: ArtifactStore, progress: Progress, *, helps: bool
+) -> StageResult | None:
+    """Run the stage and publish what it made; a node that helps has nothing to publish."""
     # Stages are modules of their names: stages/samples.py is the stage "samples".
     stage = importlib.import_module(f"feedback_workloads.stages.{config.stage}")
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import secrets
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,14 @@ class Listed:
     tag: str
 
 
+@dataclass(frozen=True)
+class Version:
+    """One version of an object: its content, and a tag that changes with it."""
+
+    data: bytes
+    tag: str
+
+
 class Objects(Protocol):
     """What a storage backend does. Writes are atomic: an object is there in full, or not at all.
 
@@ -59,6 +68,15 @@ class Objects(Protocol):
         """Store `data` unless something is there already; return whether it was stored.
 
         Atomic between processes, on S3 only where the server knows `If-None-Match`.
+        """
+
+    def version(self, uri: str) -> Version:
+        """Return the object's content, in memory, with the tag of this version of it."""
+
+    def replace(self, uri: str, data: bytes, tag: str) -> bool:
+        """Store `data` in the place of the version `tag`, if that is still there; return whether it was stored.
+
+        Atomic between processes, on S3 only where the server knows `If-Match` for writes.
         """
 
     def upload(self, file: Path, uri: str) -> Digest:
@@ -139,6 +157,21 @@ class FileObjects:
                 return False
             return True
 
+    def version(self, uri: str) -> Version:
+        data = self.read(uri)
+        return Version(data, Digest.of(data).sha256)
+
+    def replace(self, uri: str, data: bytes, tag: str) -> bool:
+        file = local_path(uri)
+        if not file.exists():
+            return False
+        with file.with_name(f".part-{file.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.version(uri).tag != tag:
+                return False
+            self.write(uri, data)
+            return True
+
     def upload(self, file: Path, uri: str) -> Digest:
         destination = local_path(uri)
         if destination.exists() and destination.samefile(file):
@@ -162,6 +195,46 @@ class FileObjects:
 
     def delete(self, uri: str) -> None:
         local_path(uri).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """Objects that are changed only while `check` raises nothing: see `Objects` for what each method does."""
+
+    objects: Objects
+    check: Callable[[], None]
+
+    def read(self, uri: str) -> bytes:
+        return self.objects.read(uri)
+
+    def write(self, uri: str, data: bytes) -> None:
+        self.check()
+        self.objects.write(uri, data)
+
+    def create(self, uri: str, data: bytes) -> bool:
+        self.check()
+        return self.objects.create(uri, data)
+
+    def version(self, uri: str) -> Version:
+        return self.objects.version(uri)
+
+    def replace(self, uri: str, data: bytes, tag: str) -> bool:
+        self.check()
+        return self.objects.replace(uri, data, tag)
+
+    def upload(self, file: Path, uri: str) -> Digest:
+        self.check()
+        return self.objects.upload(file, uri)
+
+    def download(self, uri: str, file: Path, size: int) -> Digest:
+        return self.objects.download(uri, file, size)
+
+    def list(self, uri: str) -> Iterator[Listed]:
+        return self.objects.list(uri)
+
+    def delete(self, uri: str) -> None:
+        self.check()
+        self.objects.delete(uri)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
 from feedback_workloads.contract import BadInput
-from feedback_workloads.objects import Absent, Digest, HashingReader, Listed, naming
+from feedback_workloads.objects import Absent, Digest, HashingReader, Listed, Version, naming
 from feedback_workloads.s3_download import download_in_ranges
 from feedback_workloads.s3_errors import line, patiently, split, status_of
 
@@ -60,31 +60,51 @@ class S3Objects:
         patiently(uri, write)
 
     def create(self, uri: str, data: bytes) -> bool:
+        return self._write_if(uri, data, None)
+
+    def version(self, uri: str) -> Version:
+        bucket, key = split(uri)
+
+        def read() -> Version:
+            found = self._client.get_object(Bucket=bucket, Key=key)
+            return Version(found["Body"].read(), found["ETag"])
+
+        return patiently(uri, read)
+
+    def replace(self, uri: str, data: bytes, tag: str) -> bool:
+        return self._write_if(uri, data, tag)
+
+    def _write_if(self, uri: str, data: bytes, tag: str | None) -> bool:
+        """Write where the version `tag` is there (None: where nothing is); return whether it was."""
         bucket, key = split(uri)
         checksum = _checksum(data)
 
-        def create() -> bool:
+        def write() -> bool:
+            condition: Any = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
             try:
-                self._client.put_object(Bucket=bucket, Key=key, Body=data, ChecksumSHA256=checksum, IfNoneMatch="*")
+                self._client.put_object(Bucket=bucket, Key=key, Body=data, ChecksumSHA256=checksum, **condition)
             except errors.ClientError as error:
                 match status_of(error):
                     case 412:
                         return False
+                    case 404 if tag is not None:
+                        return False
                     case 501:  # a server without conditional writes
-                        return self._create_unless_read(uri, data)
+                        return self._write_if_read(uri, data, tag)
                     case _:
                         raise
             return True
 
-        return patiently(uri, create)
+        return patiently(uri, write)
 
-    def _create_unless_read(self, uri: str, data: bytes) -> bool:
+    def _write_if_read(self, uri: str, data: bytes, tag: str | None) -> bool:
         try:
-            self.read(uri)
+            found = self.version(uri).tag
         except Absent:
+            found = None
+        if found == tag:
             self.write(uri, data)
-            return True
-        return False
+        return found == tag
 
     def upload(self, file: Path, uri: str) -> Digest:
         size = file.stat().st_size

@@ -137,7 +137,12 @@ def _container(run: StageRun) -> Manifest:
         "image": run.section.pod.image or run.image,
         "command": ["python", "-m", "feedback_workloads", run.stage.name],
         "args": ["--config", f"{CONFIG_MOUNT}/{CONFIG_KEY}"],
-        "env": [{"name": "FEEDBACK_METRICS_PORT", "value": str(METRICS_PORT)}, *ENVIRONMENT, *_meeting_point(run)],
+        "env": [
+            {"name": "FEEDBACK_METRICS_PORT", "value": str(METRICS_PORT)},
+            {"name": "FEEDBACK_ITERATION", "value": f"{run.owner.key}/{run.owner.uid}"},
+            *ENVIRONMENT,
+            *_meeting_point(run),
+        ],
         "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
         **container_settings(run.section),
         "terminationMessagePath": "/dev/termination-log",

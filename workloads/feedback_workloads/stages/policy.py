@@ -84,11 +84,10 @@ def _train(
     from feedback_workloads.training.worker import Job
 
     log, resume = work / FILE_NAME, work / "resume"
-    done = storage.newest_state(schedule.checkpoint_steps) or 0
-    if storage.node == 0:
-        storage.discard_after(done, schedule.checkpoint_steps)
-    if done:
-        storage.fetch_state(done, resume)
+    state = storage.newest_state(schedule.checkpoint_steps)
+    done = state.step if state else 0
+    if state:
+        storage.fetch_state(state, resume)
     progress.start(schedule.steps, done)
     if done == schedule.steps:
         write_log_of_state(resume, log)
@@ -103,7 +102,7 @@ def _train(
         work=work,
         rows=schedule.rows,
         references=known[0] if known else None,
-        resume=resume if done else None,
+        resume=resume if state else None,
     )
     with (
         Follower(log, progress, schedule.global_batch, done),

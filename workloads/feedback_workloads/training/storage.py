@@ -2,12 +2,16 @@
 
 Below the stage's folder:
 
-    checkpoint-000120/   an artifact: a complete model, or an adapter; usable alone as the source of a model
-    state/000120/        all that training needs to go on after step 120; only the newest is kept
-    references/<key>/    how the sampler's log-probabilities compared, and recomputed ones where they were needed
+    checkpoint-000120/    an artifact: a complete model, or an adapter; usable alone as the source of a model
+    state/000120-<run>/   all that training needs to go on after step 120; an iteration keeps its newest alone
+    references/<key>/     how the sampler's log-probabilities compared, and recomputed ones where they were needed
 
 Each has a manifest, written last, so that a kill at any moment leaves the newest complete state to go on from. The
 state of the last step has no more than the log: it says that nothing is left to train, and costs nothing to keep.
+
+Several iterations may do the same work one after another (see lease.py). `run` names the process that had the lease and
+the iteration that it worked for, so that everyone goes on from what is there, and removes nothing but what its own
+iteration has left: a checkpoint that is there stays, whoever made it, and so does the state of another iteration.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from feedback_workloads import lease
 from feedback_workloads.artifacts import ArtifactStore
 from feedback_workloads.contract import (
     MANIFEST_NAME,
@@ -39,6 +44,28 @@ from feedback_workloads.training.references import References
 ENTRIES: TypeAdapter[tuple[FileEntry, ...]] = TypeAdapter(tuple[FileEntry, ...])
 NODE_TIMEOUT_SECONDS = 1800.0
 NODE_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, order=True)
+class State:
+    """The training state after `step` steps that `run` has stored (see `lease.Record.run`)."""
+
+    step: int
+    run: str
+
+    @classmethod
+    def named(cls, name: str) -> State:
+        step, _, run = name.partition("-")
+        return cls(int(step), run)
+
+    @property
+    def name(self) -> str:
+        return f"{self.step:06d}-{self.run}"
+
+    @property
+    def owner(self) -> str:
+        """Which iteration's it is, as digest."""
+        return self.run.partition("-")[0]
 
 
 @dataclass(frozen=True)
@@ -79,33 +106,35 @@ class TrainingStorage:
         }
 
     def publish_checkpoint(self, step: int, folder: Path) -> None:
+        """Store a checkpoint, unless an earlier run, which went on further than its last state, has done so."""
         uri = self._checkpoint_uri(step)
-        self._publish(uri, self.store.upload_folder(folder, uri), {"step": step})
+        if self.store.find(uri) is None:
+            self._publish(uri, self.store.upload_folder(folder, uri), {"step": step})
 
     def _checkpoint_uri(self, step: int) -> str:
         return join(self.uri, checkpoint_name(step))
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def newest_state(self, steps: Sequence[int]) -> int | None:
-        """The last of the checkpoint steps that training can go on from: its state and all checkpoints are complete.
+    def newest_state(self, steps: Sequence[int]) -> State | None:
+        """The latest state that training can go on from: it and all checkpoints up to its step are complete.
 
         A state that was saved by another number of processes, or under another ZeRO stage, does not fit.
         """
         stored = self.checkpoints(steps)
-        for number in range(len(steps), 0, -1):
-            found = self.store.find(self._state_uri(steps[number - 1]))
-            complete = all(checkpoint_name(step) in stored for step in steps[:number])
-            if found and complete and found[0].config == self._content(self._shape(steps[number - 1])):
-                return steps[number - 1]
+        for state in reversed(self._stored_states()):
+            complete = all(checkpoint_name(step) in stored for step in steps if step <= state.step)
+            found = self.store.find(self._state_uri(state)) if complete and state.step in steps else None
+            if found and found[0].config == self._content(self._shape(state.step)):
+                return state
         return None
 
-    def fetch_state(self, step: int, folder: Path) -> None:
+    def fetch_state(self, state: State, folder: Path) -> None:
         """Lay a state out in the new folder `folder`: the files of all machines side by side."""
         folder.mkdir()
-        found = self.store.find(self._state_uri(step))
+        found = self.store.find(self._state_uri(state))
         if found is None:
-            raise Temporary(f"the training state {self._state_uri(step)} has just gone; run the stage again")
+            raise Temporary(f"the training state {self._state_uri(state)} has just gone; run the stage again")
         manifest, artifact = found
         local = self.store.download(artifact)
         for entry in manifest.files:
@@ -115,8 +144,9 @@ class TrainingStorage:
                 target.symlink_to((local / entry.name).absolute())
 
     def publish_state(self, step: int, folder: Path) -> None:
-        """Store this machine's part of a state; machine 0 waits for the others, publishes, and drops older states."""
-        uri = self._state_uri(step)
+        """Store this machine's part of a state; machine 0 waits for the others, publishes, and drops its older ones."""
+        state = State(step, self._run())
+        uri = self._state_uri(state)
         entries = self.store.upload_folder(folder, uri, f"node-{self.node:03d}/")
         if self.node > 0:
             self.store.put(ENTRIES.dump_json(entries), uri, _entries_name(self.node))
@@ -124,26 +154,24 @@ class TrainingStorage:
         for node in range(1, self.config.nodes):
             entries += self._entries_of(node, uri)
         self._publish(uri, entries, self._shape(step))
-        for listed in self._stored_states():
-            if listed < step:
-                self._delete(self._state_uri(listed))
+        for stored in self._stored_states():
+            if stored != state and stored.owner == state.owner:
+                self._delete(self._state_uri(stored))
 
-    def discard_after(self, step: int, steps: Sequence[int]) -> None:
-        """Remove what an earlier run left of the checkpoint steps beyond `step`: they are trained anew."""
-        for later in self._stored_states():
-            if later > step:
-                self._delete(self._state_uri(later))
-        for later in steps:
-            if later > step:
-                self._delete(self._checkpoint_uri(later))
+    def _run(self) -> str:
+        """The name of this run, from the lease that its first machine has."""
+        record = lease.look(self.store.objects(self.uri), self.uri)
+        if record is None or record.owner != lease.owner_of_this_process():
+            raise Temporary(f"another iteration has taken over the work on {self.uri}; run the stage again")
+        return record.run
 
-    def _state_uri(self, step: int) -> str:
-        return join(self.uri, f"state/{step:06d}")
+    def _state_uri(self, state: State) -> str:
+        return join(self.uri, f"state/{state.name}")
 
-    def _stored_states(self) -> list[int]:
-        """Steps of which anything is stored, complete or not."""
+    def _stored_states(self) -> list[State]:
+        """The states of which anything is stored, complete or not, in the order of their steps."""
         uri = join(self.uri, "state")
-        return sorted({int(listed.name.split("/")[0]) for listed in self.store.objects(uri).list(uri)})
+        return sorted({State.named(listed.name.split("/")[0]) for listed in self.store.objects(uri).list(uri)})
 
     def _entries_of(self, node: int, uri: str) -> tuple[FileEntry, ...]:
         """What machine `node` says that it stored; waits until it does."""

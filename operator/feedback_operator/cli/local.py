@@ -21,6 +21,7 @@ from feedback_operator.cli.run import ExitStatus
 from feedback_operator.cluster.capacity import processor
 from feedback_operator.cluster.process import StageProcess, free_port
 from feedback_operator.progress import scrape
+from feedback_operator.snapshot import Units
 
 COLUMNS: Final = (
     TextColumn("shapes"),
@@ -38,9 +39,12 @@ ITERATION_OF_WORLD: Final = 0.8
 """Time of the iteration on this world (examples/shapes.yaml) over that of building it, as measured."""
 
 
-def foretold(steps: int, rate: float) -> str:
-    """What a build of `steps` at this rate, in steps a second, and an iteration on it will take here."""
-    world = steps / rate
+def forecast(pace: Pace, units: Units, now: float) -> str:
+    """What building the world, and an iteration on it, will take here; empty before there is a pace to tell it from."""
+    rate = pace.rate(units.done, now)  # 0 within the first second, however many steps that had
+    if not rate or units.done - pace.done < FORECAST_STEPS:
+        return ""
+    world = units.total / rate
     return (
         f"on this machine ({processor()}) the world takes about {minutes(world)}, and an iteration on it "
         f"(feedback run examples/shapes.yaml) about {minutes(world * ITERATION_OF_WORLD)} more"
@@ -108,16 +112,14 @@ async def _shapes(seed: int, to: str, state: Path, environment: Mapping[str, str
     waiting = asyncio.create_task(process.wait())
     console.print(f"building the world in {to}; log: {log}", soft_wrap=True, markup=False)
     with Progress(*COLUMNS, console=console, disable=not console.is_terminal) as bars:
-        bar, pace, forecast = bars.add_task("starting", total=None), Pace(0), ""
+        bar, pace, told = bars.add_task("starting", total=None), Pace(0), ""
         while not (await asyncio.wait({waiting}, timeout=0.5))[0]:
             units = await scrape([f"http://127.0.0.1:{port}/metrics"])
             bars.update(bar, description=units.phase, total=units.total or None, completed=units.done)
             now = time.monotonic()
             pace = pace.seen(units.done, now)
-            rate = pace.rate(units.done, now)  # 0 within the first second, however many steps that had
-            if not forecast and rate and units.done - pace.done >= FORECAST_STEPS:
-                forecast = foretold(units.total, rate)
-                console.print(forecast, soft_wrap=True, markup=False)
+            if not told and (told := forecast(pace, units, now)):
+                console.print(told, soft_wrap=True, markup=False)
     code = waiting.result()
     if code and interrupted.is_set():
         console.print("interrupted; run again to build what is missing")

@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := build/uv/bin/uv
 DEMO := build/demo
-PARTS := test-operator-faults test-operator test-node-here test-workloads test-training test-kills chart-test lint test-unit
+PARTS := test-operator-faults test-operator test-workloads test-training test-kills chart-test lint test-unit
 
-.PHONY: demo shapes control-plane test test-unit test-operator test-operator-faults test-workloads test-specs test-kills test-training test-long lint lint-here generate bench bench-operator ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here node-images test-node-long demo-cluster chart-test chart-tools lock clean help
+.PHONY: demo shapes control-plane node-programs test test-unit test-operator test-operator-faults test-workloads test-specs test-kills test-training test-long lint lint-here generate bench bench-operator ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here test-node-long demo-cluster chart-test chart-tools lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -25,14 +25,22 @@ TIMED := $(PYTHON) -m tests.parts
 
 test: $(VENV)/.ready  ## Everything but what is long and says little more; ends with a table of the parts and their minutes
 	@rm -f build/parts.jsonl
-	@export FEEDBACK_TEST_START=$$(date +%s); $(MAKE) --jobs=4 --output-sync $(PARTS); code=$$?; \
+	@export FEEDBACK_TEST_START=$$(date +%s); $(MAKE) --jobs=5 --output-sync $(PARTS); code=$$?; \
 	  $(BIN)/python -m tests.parts table; exit $$code
+
+# Those of the operator mostly wait, and so start first; others would take their places while Kubernetes is built.
+ifdef FEEDBACK_TEST_START
+test-training test-kills lint test-unit: | control-plane
+endif
 
 test-unit: $(VENV)/.ready  ## Pure code, in seconds
 	$(TIMED) unit $(BIN)/python -m pytest tests/unit -q
 
 control-plane: | $(UV)  ## etcd, Kubernetes and KWOK for the tests, built once from Go modules
 	$(TIMED) "build of Kubernetes" $(PYTHON) -m tests.cluster.binaries
+
+node-programs: | $(UV)  # and what a node has besides
+	$(TIMED) "build of a node's programs" $(PYTHON) -m tests.cluster.binaries node
 
 FAULTS := $(addprefix tests/integration/operator/,test_api_faults.py test_crash_points.py test_failures.py test_leader.py)
 test-operator: $(VENV)/.ready control-plane  ## The operator on a real control plane, whose pods are played
@@ -90,25 +98,22 @@ NODE := $(BIN)/python -m tests.cluster.node
 cluster-packages: $(VENV)/.ready  ## Debian packages that a node on this machine needs
 	$(NODE) packages
 
-cluster: $(VENV)/.ready control-plane cluster-packages  ## A Kubernetes with a real node on this machine, in namespaces of its own (root)
+cluster: $(VENV)/.ready node-programs cluster-packages  ## A Kubernetes with a real node on this machine, in namespaces of its own (root)
 	$(NODE) up
 
 cluster-images: cluster  ## Build the images and bring them to that node, without a registry
 	$(NODE) images
 
 ON_NODE := trap '$(NODE) down' EXIT && $(NODE) up && $(NODE) images && $(BIN)/python -m pytest -q -s
-NODE_NEEDS := $(VENV)/.ready control-plane cluster-packages chart-tools
+NODE_NEEDS := $(VENV)/.ready node-programs cluster-packages chart-tools
 test-node: $(NODE_NEEDS)  ## On a real node: from the chart to an endpoint that rolls over
 	$(ON_NODE) tests/node
 
 test-node-long: $(NODE_NEEDS)  ## The same, and training on two pods, a rollback, and whatever is killed; tells the work redone
 	$(ON_NODE) tests/node -m "long or not long"
 
-node-images: $(VENV)/.ready  # the images alone, while what the node consists of is built
-	@! $(NODE) able 2>/dev/null || { $(NODE) packages && $(TIMED) images $(NODE) build; }
-
-test-node-here: node-images control-plane chart-tools  # where this machine can have a node; else it says why not
-	@if $(NODE) able; then $(TIMED) "real node" $(MAKE) --assume-old=control-plane --assume-old=chart-tools test-node; else echo "the tests on a real node were left out"; fi
+test-node-here: $(VENV)/.ready  ## test-node where this machine can have a node; else it says why not
+	@if $(NODE) able; then $(TIMED) "real node" $(MAKE) test-node; else echo "the tests on a real node were left out"; fi
 
 demo-cluster: cluster-images chart-tools  ## docs/quickstart.md in one go on that node, or on your own (FEEDBACK_CLUSTER=own KUBECONFIG=…)
 	KUBECONFIG=$(if $(filter own,$(FEEDBACK_CLUSTER)),$(KUBECONFIG),$(CURDIR)/build/cluster/kubeconfig) \

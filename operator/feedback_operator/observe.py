@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 from feedback_operator.api import ResolvedModel, StageStatus
@@ -34,6 +34,9 @@ PODS_FOLLOW: Final = timedelta(seconds=5)
 
 PARENTS_FOLLOW: Final = timedelta(seconds=60)
 """Manifests of one folder may arrive in any order; a parent that is not there is waited for so long."""
+
+PARENTS_SETTLE: Final = timedelta(seconds=5)
+"""Nor are they applied at once: a parent that is promoted may be edited by what comes after its child."""
 
 OTHERS_LOOKED_AT: Final = timedelta(seconds=10)
 """How often a stage that waits for another iteration's Job looks whether it still has to."""
@@ -65,6 +68,9 @@ def _waiting_for_parent(world: Snapshot) -> Waiting:
     parent = world.parent
     if parent is None:
         raise TypeError("a snapshot of an iteration with spec.model.from has a parent")
+    if parent.model is not None:
+        message = f"looks in a moment whether the model of iteration {parent.name} is still the same"
+        return Waiting("WaitingForParent", message, until=_parents_settle(world))
     if parent.reason != "ParentMissing":
         return Waiting(parent.reason, parent.message, parent.final)
     until = (moment_of(world.iteration.metadata.creation_timestamp) or world.now) + PARENTS_FOLLOW
@@ -246,10 +252,16 @@ def resolved_model(world: Snapshot) -> ResolvedModel | None:
     if recorded and model.from_ and recorded.iteration == model.from_.iteration:
         return recorded
     parent = world.parent
-    if parent is None or parent.model is None:
+    if parent is None or parent.model is None or _parents_settle(world):
         return None
     found = parent.model
     return ResolvedModel(iteration=parent.name, uri=found.uri, revision=found.revision, sha256=found.sha256)
+
+
+def _parents_settle(world: Snapshot) -> datetime | None:
+    """Until when what came with this iteration may still change its parent; None once that is over."""
+    created = moment_of(world.iteration.metadata.creation_timestamp)
+    return created + PARENTS_SETTLE if created and world.now < created + PARENTS_SETTLE else None
 
 
 def _source(model: ResolvedModel) -> Source:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from feedback_operator.observe import PODS_FOLLOW
+from feedback_operator.observe import PARENTS_SETTLE, PODS_FOLLOW
 from feedback_operator.resources.job import STAGE_LABEL
 from feedback_operator.snapshot import Parent, Pod, Units
 from feedback_operator.stages import GRAPH
+from feedback_operator.timestamps import timestamp
 from feedback_workloads.contract import STAGE_CONFIG, Source
 from tests.unit.worlds import METRICS, NOW, Simulation, broken, decide, succeeded, with_metadata
 
@@ -457,6 +458,24 @@ def test_a_chained_iteration_waits_for_its_parent_and_uses_its_model() -> None:
     simulation.parent = PROMOTED
     (configmap,) = (made for made in simulation.step().create if made["kind"] == "ConfigMap")
     assert STAGE_CONFIG.validate_json(configmap["data"]["config.json"]).model == PROMOTED.model
+
+
+def test_a_child_that_is_applied_before_its_parents_edit_does_not_train_from_what_the_parent_was() -> None:
+    simulation = Simulation.of(**CHAINED)
+    simulation.iteration = with_metadata(simulation.iteration, creation_timestamp=timestamp(NOW))
+    simulation.parent = PROMOTED
+    decided = simulation.step()
+    assert (decided.create, decided.wake_at) == ((), NOW + PARENTS_SETTLE)
+    assert simulation.iteration.status.model is None
+    assert simulation.told("Reconciling")[:2] == ("True", "WaitingForParent")
+    simulation.wait(1)
+    simulation.parent = Parent("first", reason="WaitingForParent", message="waits for iteration first to be promoted")
+    simulation.wait(60)
+    assert created(simulation) == []
+    simulation.parent = Parent("first", Source(uri="s3://b/another", sha256="d" * 64))
+    assert created(simulation) == ["samples"]
+    assert simulation.iteration.status.model is not None
+    assert simulation.iteration.status.model.uri == "s3://b/another"
 
 
 def test_a_parent_that_changes_does_not_reach_a_child_that_has_started() -> None:

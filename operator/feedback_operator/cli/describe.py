@@ -87,7 +87,7 @@ def advice(iteration: FeedbackIteration, flags: str = "") -> str:
     """What a person can do now, with commands to type; empty where there is nothing to do but wait or be content."""
     name, status = iteration.metadata.name + flags, iteration.status
     stage = _stopped(iteration)
-    if status.observed_generation < iteration.metadata.generation:
+    if not iteration.looked_at:
         return _typed(
             "The operator has not looked at it yet; if that lasts, see whether the operator runs:",
             "kubectl get pods --all-namespaces -l app.kubernetes.io/name=feedback-operator",
@@ -146,10 +146,10 @@ def condition(iteration: FeedbackIteration, kind: str) -> Condition | None:
 
 def settled(iteration: FeedbackIteration) -> bool:
     """Nothing more will happen without a person: the operator has seen the spec, and is done or cannot go on."""
-    status = iteration.status
-    if status.observed_generation < iteration.metadata.generation:
-        return False
-    return iteration.spec.suspend or is_true(status.conditions, "Ready") or is_true(status.conditions, "Stalled")
+    conditions = iteration.status.conditions
+    return iteration.looked_at and (
+        iteration.spec.suspend or is_true(conditions, "Ready") or is_true(conditions, "Stalled")
+    )
 
 
 def age(iteration: FeedbackIteration, now: datetime) -> str:

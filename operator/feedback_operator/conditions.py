@@ -16,7 +16,7 @@ from feedback_operator.api import (
     SourceSpec,
     StageStatus,
 )
-from feedback_operator.endpoint import Outlook
+from feedback_operator.endpoint import Outlook, image_at_work
 from feedback_operator.failures import Trouble
 from feedback_operator.gate import broken_rules
 from feedback_operator.observe import resolved_model
@@ -57,7 +57,13 @@ class Standing:
     message: str
 
 
-def status_of(world: Snapshot, progress: Mapping[str, Progress], verdict: Verdict, outlook: Outlook) -> IterationStatus:
+def status_of(
+    world: Snapshot,
+    progress: Mapping[str, Progress],
+    verdict: Verdict,
+    promoted: PromotedModel | None,
+    outlook: Outlook,
+) -> IterationStatus:
     """The whole status, computed from what was observed."""
     stages = [_stage_status(stage.name, progress[stage.name], world) for stage in GRAPH]
     current = next((stage for stage in stages if stage.state != "Done"), None)
@@ -70,7 +76,7 @@ def status_of(world: Snapshot, progress: Mapping[str, Progress], verdict: Verdic
         model=resolved_model(world),
         aligned=aligned_of(progress),
         hallucination=_hallucination(progress["scores"]),
-        promoted=promoted_model(world, progress, verdict),
+        promoted=promoted,
         serving=_serving_status(world, outlook),
     )
 
@@ -96,11 +102,28 @@ def aligned_of(progress: Mapping[str, Progress]) -> SourceSpec | None:
     return scores.status.shards[0].aligned if isinstance(scores, Done) else None
 
 
-def promoted_model(world: Snapshot, progress: Mapping[str, Progress], verdict: Verdict) -> PromotedModel | None:
-    """The model that passed the gate now, or else the one that did last: it keeps its endpoint meanwhile."""
+def promoted_model(
+    world: Snapshot, progress: Mapping[str, Progress], verdict: Verdict, image: str
+) -> PromotedModel | None:
+    """The model that passed the gate now, or else the one that did last: it keeps its endpoint meanwhile.
+
+    `image` is the operator's for servers. A model keeps the one that it was promoted with: an operator that has another
+    one must not change pods that serve. Of a model that was promoted without a record of it, its pods tell.
+    """
+    recorded = world.iteration.status.promoted
+    found = _passing(world, progress, verdict) or recorded
+    if found is None:
+        return None
+    same = recorded if recorded and recorded.sha256 == found.sha256 else None
+    kept = (same.image or image_at_work(world)) if same else ""
+    return found.model_copy(update={"image": kept or image})
+
+
+def _passing(world: Snapshot, progress: Mapping[str, Progress], verdict: Verdict) -> PromotedModel | None:
+    """The model that passes the gate now."""
     aligned, reference, spec = aligned_of(progress), resolved_model(world), world.iteration.spec
     if verdict.status != "True" or aligned is None or aligned.sha256 is None or reference is None:
-        return world.iteration.status.promoted
+        return None
     return PromotedModel(
         uri=aligned.uri,
         sha256=aligned.sha256,

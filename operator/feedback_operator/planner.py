@@ -57,13 +57,14 @@ def plan(world: Snapshot, images: Images) -> Plan:
         return Plan(create=(), suspend=(), status=world.iteration.status)
     progress = observe(world)
     verdict = verdict_of(world, progress)
-    endpoint = outlook(world, promoted_model(world, progress, verdict), images["generate"])
+    promoted = promoted_model(world, progress, verdict, images["generate"])
+    endpoint = outlook(world, promoted)
     return Plan(
         create=_creations(world, progress, images),
         suspend=_suspensions(world, progress),
         delete=_deletions(world, progress),
         apply=endpoint.apply,
-        status=status_of(world, progress, verdict, endpoint),
+        status=status_of(world, progress, verdict, promoted, endpoint),
         wake_at=_wake_at(progress),
         read=_unread(world, progress),
     )

@@ -116,12 +116,15 @@ class Parent:
 
 @dataclass(frozen=True)
 class Claimant:
-    """A promoted iteration that names the endpoint and is not being deleted (see endpoint.py)."""
+    """A promoted iteration that names the endpoint and is not being deleted (see endpoint.py).
+
+    `yields`: its pods were taken back, and it has never served, so that an older one may.
+    """
 
     name: str
     uid: str
     created: str
-    rolled_back: bool
+    yields: bool
 
 
 @dataclass(frozen=True)

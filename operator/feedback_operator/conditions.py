@@ -20,9 +20,11 @@ from feedback_operator.endpoint import Outlook, image_at_work
 from feedback_operator.failures import Trouble
 from feedback_operator.gate import broken_rules
 from feedback_operator.observe import resolved_model
-from feedback_operator.snapshot import Snapshot
+from feedback_operator.resources.job import QUEUE_LABEL
+from feedback_operator.snapshot import Job, Snapshot
 from feedback_operator.stages import GRAPH
 from feedback_operator.states import (
+    REPLACED,
     Done,
     Failed,
     Progress,
@@ -171,22 +173,34 @@ def _stage_status(name: str, state: Progress, world: Snapshot) -> StageStatus:
         case Replacing():
             same = state.recorded or StageStatus(name=name, state="Waiting", hash=state.address)
             message = f"waits until Job {state.jobs[0]}, which the spec no longer asks for, is gone"
-            return same.model_copy(update={"reason": "Replacing", "message": message})
+            return same.model_copy(update={"reason": REPLACED, "message": message})
         case Running():
-            return _running_status(state, recorded)
+            return _running_status(state, recorded, world)
         case Done() | Failed() | Retrying():
             return state.status
         case _:
             assert_never(state)
 
 
-def _running_status(state: Running, recorded: StageStatus | None) -> StageStatus:
+def _running_status(state: Running, recorded: StageStatus | None, world: Snapshot) -> StageStatus:
     job, reached = state.job, reached_by(state.job, recorded)
     reason, message = (state.trouble.reason, state.trouble.message) if state.trouble else ("", reached.phase)
-    if job.state == "Suspended" and job.queued:
-        reason, message = "Queued", "waits for Kueue to admit its Job"
+    if job.state == "Suspended" and not world.iteration.spec.suspend:
+        reason, message = _why_suspended(job)
     known = {"done": reached.done, "total": reached.total, "reason": reason, "message": message}
     return job_status(job, "Suspended" if job.state == "Suspended" else "Running").model_copy(update=known)
+
+
+def _why_suspended(job: Job) -> tuple[str, str]:
+    """Reason and message of a Job that somebody else has suspended, or that is about to be resumed."""
+    if job.suspended_by_us:
+        return "", ""
+    if job.queued:
+        return "Queued", f"stage {job.stage} waits for Kueue to admit its Job"
+    return "JobSuspended", (
+        f"{job.stage}: Job {job.name} was suspended by somebody else, and is left so; `{job.resume_command}` lets it go "
+        f"on; where Kueue manages all Jobs, name a queue in the iteration's label {QUEUE_LABEL}"
+    )
 
 
 # ── conditions ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -208,8 +222,8 @@ def _standing_of_stage(name: str, state: Progress) -> Standing:
     match state:
         case Running(trouble=Trouble() as trouble):
             return Standing("Stalled" if state.stuck else "Reconciling", trouble.reason, trouble.message)
-        case Running(job) if job.queued and job.state == "Suspended":
-            return Standing("Reconciling", "Queued", f"stage {name} waits for Kueue to admit its Job")
+        case Running(job) if job.state == "Suspended" and not job.suspended_by_us:
+            return Standing("Reconciling", *_why_suspended(job))
         case Waiting():
             return Standing("Stalled" if state.final else "Reconciling", state.reason, state.message)
         case Retrying(status):

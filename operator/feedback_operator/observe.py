@@ -9,9 +9,11 @@ from typing import Final, assert_never
 
 from feedback_operator.api import ResolvedModel, StageStatus
 from feedback_operator.failures import Circumstances, Failure, failed_pods, failure_of, kept, trouble_of
+from feedback_operator.resources.job import QUEUE_LABEL, pods_digest
 from feedback_operator.snapshot import Job, Snapshot
 from feedback_operator.stages import GRAPH, Inputs, Stage
 from feedback_operator.states import (
+    REPLACED,
     Done,
     Failed,
     Progress,
@@ -142,7 +144,7 @@ class _View:
     def _of_job(self, job: Job) -> Progress:
         match job.state:
             case "Suspended":
-                return Running(job)
+                return self._of_suspended(job)
             case "Active":
                 return self._of_active(job)
             case "Failed":
@@ -152,6 +154,17 @@ class _View:
             case _:
                 assert_never(job.state)
 
+    def _of_suspended(self, job: Job) -> Progress:
+        """It has no pods, so that another one in its place costs nothing: what was corrected meanwhile holds."""
+        iteration, spec = self.world.iteration, self.world.iteration.spec
+        pods = pods_digest(self.stage.section(spec), self.config, self.stage.pods(spec))
+        corrected = self._edited_since(job) and job.pods_digest != pods
+        requeued = not spec.suspend and job.queue != iteration.metadata.labels.get(QUEUE_LABEL, "")
+        return self._replacing(job) if corrected or requeued else Running(job)
+
+    def _replacing(self, job: Job) -> Replacing:
+        return Replacing(self.address, (job.name,), job_status(job, "Running"))
+
     def _of_active(self, job: Job) -> Progress:
         trouble = None if job.deleting else trouble_of(job, self._circumstances(job))
         if trouble is None:
@@ -159,7 +172,7 @@ class _View:
         if trouble.since > self.world.now:
             return Running(job, until=trouble.since)
         if self._edited_since(job) and not any(pod.running or pod.exit_code == 0 for pod in job.pods):
-            return Replacing(self.address, (job.name,), job_status(job, "Running"))  # the edit may be the cure
+            return self._replacing(job)  # the edit may be the cure
         patience = trouble.since + timedelta(seconds=self.world.limits.stall_after_seconds)
         stuck = self.world.now >= patience
         return Running(job, trouble, stuck, until=None if stuck else patience)
@@ -215,7 +228,7 @@ class _View:
         """Its Job was not created yet, or was deleted, or was removed after its time to live."""
         edited = recorded.generation < self.generation
         ended = recorded.state in ("Failed", "Waiting")
-        if not recorded.job:
+        if not recorded.job or (recorded.reason == REPLACED and not ended):
             return self._start(recorded.attempt, 0 if edited else recorded.retries)
         if edited:
             return self._start(recorded.attempt + ended)

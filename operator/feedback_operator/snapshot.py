@@ -72,7 +72,9 @@ class Job:
     and `retries` (attempts of that generation that came before) are annotations of the Job; `attempt` is a label.
     `state`: Failed or Complete once the condition of that name is True; Suspended while `spec.suspend` is set; else
     Active. `reason` and `message` are those of the condition `Failed`.
-    `deleting`: it has a deletionTimestamp. `queued`: it carries Kueue's queue-name label.
+    `deleting`: it has a deletionTimestamp. `queue`: the value of Kueue's queue-name label, empty without one.
+    `suspended_by_us`: an annotation says that it was we who suspended it last. `pods_digest`: what its pods were made
+    from (see job.pods_digest); empty where it was made by a version that did not say.
     `created`, `started`, `finished`: creationTimestamp, `status.startTime`, and when it became Complete or Failed.
     `pods_read`: `pods` are what the API server itself has of them since the Job ended. Otherwise they are what a watch
         has shown so far, and may be older than the end of the Job.
@@ -94,7 +96,19 @@ class Job:
     units: Units = Units()
     pods_read: bool = False
     deleting: bool = False
-    queued: bool = False
+    queue: str = ""
+    suspended_by_us: bool = False
+    pods_digest: str = ""
+
+    @property
+    def queued(self) -> bool:
+        """Kueue decides when it runs."""
+        return bool(self.queue)
+
+    @property
+    def resume_command(self) -> str:
+        """What a person types to let it go on after somebody has suspended it."""
+        return f"""kubectl patch job {self.name} --type merge --patch '{{"spec": {{"suspend": false}}}}'"""
 
     @property
     def logs_command(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Final, Literal
 
 from feedback_operator.api import ShardResult, SourceSpec, StageStatus
 from feedback_operator.failures import Trouble, is_in_trouble
@@ -35,6 +35,10 @@ class Startable:
     address: str
     attempt: int
     retries: int
+
+
+REPLACED: Final = "Replacing"
+"""Reason of a stage whose Job we have deleted to make another one."""
 
 
 @dataclass(frozen=True)

@@ -444,6 +444,111 @@ def test_suspended_by_a_person_the_job_of_a_queue_goes_since_kueue_would_resume_
     assert simulation.conditions()["Stalled"] == "False"
 
 
+def test_a_queued_job_takes_corrections_of_its_resources() -> None:
+    simulation = queued()
+    (job,) = simulation.jobs.values()
+    simulation.edit(sampling={"resources": {"limits": {"memory": "64Gi"}}})
+    decided = simulation.step()
+    assert (decided.delete, decided.create) == ((job.name,), ())
+    assert simulation.told("Reconciling")[0] == "True"
+    assert created(simulation) == ["samples"]
+    assert [(again.generation, again.retries) for again in simulation.jobs.values()] == [(2, 0)]
+    assert simulation.step().delete == ()
+
+
+def test_a_queued_job_follows_its_iteration_into_another_queue() -> None:
+    simulation = queued()
+    (job,) = simulation.jobs.values()
+    for queue in ("others", "again-others", "still-others", "last", ""):
+        labels = {"kueue.x-k8s.io/queue-name": queue} if queue else {}
+        simulation.iteration = with_metadata(simulation.iteration, labels=labels)
+        assert simulation.step().delete == (job.name,)
+        assert created(simulation) == ["samples"]
+        (job,) = simulation.jobs.values()
+        assert (job.queue, job.retries) == (queue, 0), "a move is no failure"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        pytest.param({"serving": {"endpoint": "chat"}}, id="serving"),
+        pytest.param({"evaluation": GATE}, id="the gate"),
+        pytest.param({"training": {"resources": {"limits": {"memory": "64Gi"}}}}, id="another stage"),
+    ],
+)
+def test_a_queued_job_keeps_its_place_where_an_edit_does_not_change_its_pods(edit: dict[str, Any]) -> None:
+    simulation = queued()
+    (job,) = simulation.jobs.values()
+    simulation.edit(**edit)
+    assert simulation.step().delete == ()
+    assert list(simulation.jobs) == [job.name]
+
+
+# ── Jobs that somebody else suspends or resumes ──────────────────────────────────────────────────────────────────────
+
+
+def test_a_job_that_somebody_else_suspended_is_not_resumed() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("samples")
+    simulation.change(job, state="Suspended")
+    for _ in range(2):
+        assert simulation.step().suspend == ()
+        status, reason, message = simulation.told("Reconciling")
+        assert (status, reason) == ("True", "JobSuspended")
+        assert f"kubectl patch job {job.name}" in message
+        assert "kueue.x-k8s.io/queue-name" in message
+        simulation.edit(suspend=True)
+        assert simulation.step().suspend == ()
+        simulation.edit(suspend=False)
+    simulation.change(job, state="Active")
+    simulation.complete(job)
+    assert created(simulation) == ["claims"]
+
+
+def test_a_job_that_kueue_holds_without_a_queue_goes_into_the_one_that_its_iteration_is_given() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("samples")
+    simulation.change(job, state="Suspended")
+    simulation.step()
+    simulation.iteration = with_metadata(simulation.iteration, labels={"kueue.x-k8s.io/queue-name": "gpus"})
+    assert simulation.step().delete == (job.name,)
+    assert created(simulation) == ["samples"]
+    assert [(again.state, again.queue) for again in simulation.jobs.values()] == [("Suspended", "gpus")]
+
+
+def test_a_job_that_was_suspended_by_a_version_that_left_no_mark_is_made_again() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("samples")
+    simulation.edit(suspend=True)
+    simulation.step()
+    simulation.change(job, suspended_by_us=False, pods_digest="")
+    simulation.edit(suspend=False)
+    assert simulation.step().delete == (job.name,)
+    assert created(simulation) == ["samples"]
+
+
+def test_a_job_that_somebody_resumes_while_its_iteration_is_suspended_is_not_fought_over() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("samples")
+    simulation.edit(suspend=True)
+    simulation.step()
+    simulation.change(job, state="Active")
+    decided = simulation.step()
+    assert (decided.suspend, decided.delete) == ((), (job.name,))
+    simulation.edit(suspend=False)
+    assert created(simulation) == ["samples"]
+
+
+def test_what_is_corrected_while_suspended_holds_when_it_is_resumed() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("samples")
+    simulation.edit(suspend=True)
+    simulation.step()
+    simulation.edit(suspend=False, sampling={"resources": {"limits": {"memory": "64Gi"}}})
+    assert simulation.step().delete == (job.name,)
+    assert created(simulation) == ["samples"]
+
+
 # ── chains ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 CHAINED = {"model": {"from": {"iteration": "first"}}}

@@ -102,6 +102,8 @@ def advice(iteration: FeedbackIteration, flags: str = "") -> str:
             f"kubectl edit fbi {name}",
             f"feedback suspend {name} && feedback resume {name}",
         )
+    if stage and stage.reason == "JobSuspended":
+        return _typed(f"Stage {stage.name} is held: {stage.message}", f"kubectl describe job {stage.job}{flags}")
     if stage and stage.state == "Running" and stage.reason:
         return _typed(
             f"Stage {stage.name} does not get on: {stage.message or stage.reason}",

@@ -24,6 +24,7 @@ from feedback_operator.cluster.progress_board import ProgressBoard
 from feedback_operator.endpoint import claimants
 from feedback_operator.reconciler import Blocked
 from feedback_operator.resources import Manifest
+from feedback_operator.resources.job import SUSPENDED_ANNOTATION
 from feedback_operator.snapshot import Endpoint, Job, Limits, Pod, Snapshot
 
 logger = logging.getLogger(__name__)
@@ -179,7 +180,8 @@ class KubernetesCluster:
 
     async def suspend(self, namespace: str, job: str, suspended: bool) -> None:
         try:
-            body = await self._api.patch(JOB, namespace, job, {"spec": {"suspend": suspended}})
+            mark = {"annotations": {SUSPENDED_ANNOTATION: "true" if suspended else None}}
+            body = await self._api.patch(JOB, namespace, job, {"metadata": mark, "spec": {"suspend": suspended}})
         except Missing:
             self._forget_job(namespace, job)
         else:

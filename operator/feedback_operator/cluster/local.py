@@ -29,6 +29,7 @@ from feedback_operator.resources.job import (
     ATTEMPT_LABEL,
     CONFIG_MOUNT,
     GENERATION_ANNOTATION,
+    PODS_ANNOTATION,
     RETRIES_ANNOTATION,
     STAGE_LABEL,
 )
@@ -159,7 +160,7 @@ class LocalCluster:
         local = self._jobs[job]
         if suspended:
             await self._stop(local)
-            local.observed = replace(local.observed, state="Suspended")
+            local.observed = replace(local.observed, state="Suspended", suspended_by_us=True)
         else:
             self._start(local)
         self.changed.set()
@@ -178,7 +179,7 @@ class LocalCluster:
     # ── what the Job controller and the kubelet do ──────────────────────────────────────────────────────────────────
 
     def _start(self, job: _LocalJob) -> None:
-        job.observed = replace(job.observed, state="Active", started=datetime.now(UTC))
+        job.observed = replace(job.observed, state="Active", suspended_by_us=False, started=datetime.now(UTC))
         job.task = asyncio.create_task(self._run(job))
 
     async def _run(self, job: _LocalJob) -> None:
@@ -305,6 +306,7 @@ def _observed(manifest: Manifest) -> Job:
         attempt=int(meta["labels"][ATTEMPT_LABEL]),
         generation=int(meta["annotations"][GENERATION_ANNOTATION]),
         retries=int(meta["annotations"][RETRIES_ANNOTATION]),
+        pods_digest=meta["annotations"][PODS_ANNOTATION],
         state="Active",
         created=datetime.now(UTC),
     )

@@ -15,9 +15,11 @@ from feedback_operator.resources.job import (
     ADDRESS_ANNOTATION,
     ATTEMPT_LABEL,
     GENERATION_ANNOTATION,
+    PODS_ANNOTATION,
     QUEUE_LABEL,
     RETRIES_ANNOTATION,
     STAGE_LABEL,
+    SUSPENDED_ANNOTATION,
 )
 from feedback_operator.snapshot import Job, Pod
 
@@ -177,7 +179,9 @@ def job_of(body: Body) -> Job:
         started=_start(body),
         finished=moment(ended.get("lastTransitionTime")),
         deleting="deletionTimestamp" in meta,
-        queued=QUEUE_LABEL in labels,
+        queue=labels.get(QUEUE_LABEL, ""),
+        suspended_by_us=SUSPENDED_ANNOTATION in annotations,
+        pods_digest=annotations.get(PODS_ANNOTATION, ""),
     )
 
 

@@ -782,7 +782,10 @@ class StageStatus(Observed):
     job: Annotated[str, Field(max_length=63)] = Field(default="", description="Name of the Job of the latest attempt.")
     attempt: Whole = Field(default=0, description="Number of the latest attempt, from 0.")
     generation: Whole = Field(default=0, description="Generation of the spec that the latest attempt was started for.")
-    retries: Whole = Field(default=0, description="Attempts of that generation that came before the latest one.")
+    retries: Whole = Field(
+        default=0,
+        description="Attempts of that generation in a row, before the latest one, that got no further than those before.",
+    )
     reason: Reason = Field(default="", description="Why the stage failed, or what keeps its pods from running.")
     message: Message = Field(default="", description="What goes on, what the stage waits for, or what to do.")
     start_time: Moment = Field(default="", description="When the latest attempt started.")

@@ -128,7 +128,7 @@ class _View:
         at_work = before is not None and before.state in ("Running", "Suspended") and before.job
         return (before.job,) if before and at_work and before.job not in seen else ()
 
-    def _start(self, attempt: int = 0, retries: int = 0) -> Startable:
+    def _start(self, attempt: int = 0, retries: int = 0, reached: int = 0) -> Startable:
         """The next attempt, never one before the latest that is recorded: a cache may lag behind the status.
 
         Only a Job that has ended is followed by one of another number. One that is merely not to be seen gets its own
@@ -136,8 +136,8 @@ class _View:
         """
         recorded = self.recorded
         if recorded and recorded.attempt > attempt:
-            return Startable(self.config, self.address, recorded.attempt, max(retries, recorded.retries))
-        return Startable(self.config, self.address, attempt, retries)
+            return Startable(self.config, self.address, recorded.attempt, max(retries, recorded.retries), reached)
+        return Startable(self.config, self.address, attempt, retries, reached)
 
     # ── with a Job ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -186,12 +186,12 @@ class _View:
         if settling := self._settling(job, complete=set(range(wanted)) <= handed_in):
             return settling
         message = f"{job.stage}: Job {job.name} completed without a readable result; see its log: {job.logs_command}"
-        return self._again(job, Failure("ResultMissing", True, message), timedelta())
+        return self._again(job, Failure("ResultMissing", True, message), at_once=True)
 
     def _of_failed(self, job: Job) -> Progress:
         if job.reason != "DeadlineExceeded" and (settling := self._settling(job, complete=bool(failed_pods(job)))):
             return settling
-        return self._again(job, failure_of(job, self._circumstances(job)), self._delay(job.retries))
+        return self._again(job, failure_of(job, self._circumstances(job)))
 
     def _edited_since(self, job: Job) -> bool:
         return job.generation < self.generation and not self.world.iteration.spec.suspend
@@ -202,17 +202,20 @@ class _View:
             return None
         return Running(job, until=(job.finished or self.world.now) + PODS_FOLLOW)
 
-    def _again(self, job: Job, failure: Failure, delay: timedelta) -> Progress:
-        """What follows an attempt that came to nothing."""
+    def _again(self, job: Job, failure: Failure, *, at_once: bool = False) -> Progress:
+        """What follows an attempt that came to nothing. One that got further than those before it, or that was
+        disrupted, counts as the first of its kind: what gets on is not given up."""
         if job.generation < self.generation:
             return self._start(job.attempt + 1)
-        if not failure.retryable or job.retries >= self.world.limits.max_retries:
+        reached = reached_by(job, self.recorded).done
+        retries = 0 if failure.disruption or reached > job.reached else job.retries
+        if not failure.retryable or retries >= self.world.limits.max_retries:
             return Failed(self._failed_status(job, failure))
-        at = (job.finished or self.world.now) + delay
+        at = (job.finished or self.world.now) + (timedelta() if at_once else self._delay(retries))
         if self.world.now >= at:
-            return self._start(job.attempt + 1, job.retries + 1)
+            return self._start(job.attempt + 1, retries + 1, max(reached, job.reached))
         status = self._failed_status(job, replace(failure, message=f"{failure.message}; again at {timestamp(at)}"))
-        return Retrying(status.model_copy(update={"state": "Waiting"}), at)
+        return Retrying(status.model_copy(update={"state": "Waiting", "retries": retries}), at)
 
     def _failed_status(self, job: Job, failure: Failure) -> StageStatus:
         reached = reached_by(job, self.recorded)
@@ -244,7 +247,7 @@ class _View:
                 f"raise spec.ttlSecondsAfterFinished, and suspend and resume to try again ({kept(recorded.name)})"
             )
             return Failed(recorded.model_copy(update={"state": "Failed", "reason": "JobDeleted", "message": message}))
-        return self._start(recorded.attempt + ended, recorded.retries + 1)
+        return self._start(recorded.attempt + ended, recorded.retries + 1, recorded.done or 0)
 
     def _delay(self, retries: int) -> timedelta:
         """How long an attempt that failed is followed by none, after `retries` others."""

@@ -87,6 +87,7 @@ def _creations(world: Snapshot, progress: Mapping[str, Progress], images: Images
                 address=state.address,
                 attempt=state.attempt,
                 retries=state.retries,
+                reached=state.reached,
                 pods=stage.pods(spec),
                 image=images[stage.image],
                 deadline_seconds=spec.deadline_seconds,

@@ -57,7 +57,8 @@ class Pod:
 
 @dataclass(frozen=True)
 class Units:
-    """Progress of a stage in its own units, summed over its running pods. `phase` says what goes on, for a person."""
+    """Progress of a stage in its own units: summed over its running pods, which share the work out, or, where they do it
+    together, that of the pod that is furthest. `phase` says what goes on, for a person."""
 
     done: int = 0
     total: int = 0
@@ -68,13 +69,15 @@ class Units:
 class Job:
     """One attempt at a stage, as observed.
 
-    `address` (the content hash of the stage's configuration), `generation` (of the iteration that it was created for)
-    and `retries` (attempts of that generation that came before) are annotations of the Job; `attempt` is a label.
+    `address` (the content hash of the stage's configuration), `generation` (of the iteration that it was created for),
+    `retries` (attempts of that generation in a row that came before and got no further) and `reached` (how far those
+    had come, in the stage's units) are annotations of the Job; `attempt` is a label.
     `state`: Failed or Complete once the condition of that name is True; Suspended while `spec.suspend` is set; else
     Active. `reason` and `message` are those of the condition `Failed`.
     `deleting`: it has a deletionTimestamp. `queue`: the value of Kueue's queue-name label, empty without one.
     `suspended_by_us`: an annotation says that it was we who suspended it last. `pods_digest`: what its pods were made
     from (see job.pods_digest); empty where it was made by a version that did not say.
+    `disrupted`: one of its pods was evicted, preempted or lost with its node, whether or not that pod is still there.
     `created`, `started`, `finished`: creationTimestamp, `status.startTime`, and when it became Complete or Failed.
     `pods_read`: `pods` are what the API server itself has of them since the Job ended. Otherwise they are what a watch
         has shown so far, and may be older than the end of the Job.
@@ -99,6 +102,8 @@ class Job:
     queue: str = ""
     suspended_by_us: bool = False
     pods_digest: str = ""
+    reached: int = 0
+    disrupted: bool = False
 
     @property
     def queued(self) -> bool:

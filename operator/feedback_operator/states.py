@@ -29,12 +29,14 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Startable:
-    """Its inputs are there and no Job runs: attempt `attempt` may start, after `retries` others of this generation."""
+    """Its inputs are there and no Job runs: attempt `attempt` may start, after `retries` others of this generation that
+    got no further than those before them, which had come to `reached`."""
 
     config: StageConfig
     address: str
     attempt: int
     retries: int
+    reached: int
 
 
 REPLACED: Final = "Replacing"

@@ -168,6 +168,15 @@ def test_an_endpoints_objects_of_different_kinds_may_share_a_name(caches: Caches
     assert len(list(caches.objects.of("ns/answers"))) == 1
 
 
+def test_a_preempted_pod_is_not_forgotten_with_its_object(caches: Caches) -> None:
+    """It is deleted at once; its Job fails later, by what that did to the others."""
+    disrupted = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]}
+    pod = child("Pod", "p", "running", status=disrupted)
+    caches.put("Pod", pod)
+    caches.drop("Pod", pod)
+    assert "uid-running" in caches.disrupted
+
+
 def test_jobs_are_found_by_the_address_of_what_they_make(caches: Caches) -> None:
     job = child("Job", "trainer", "it")
     job["metadata"]["annotations"] = {"feedback.rlaif.dev/address": "abc"}

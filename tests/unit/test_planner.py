@@ -275,6 +275,53 @@ def test_what_may_pass_is_tried_again_later_and_later() -> None:
     assert simulation.told("Stalled")[:2] == ("True", "Temporary")
 
 
+def lost_each_other(simulation: Simulation, step: int, *, disrupted: bool = False) -> None:
+    """The training comes to a step, where its processes lose each other until its Job fails."""
+    (job,) = simulation.active()
+    simulation.change(job, units=Units(step, 2668), disrupted=disrupted)
+    simulation.step()
+    (job,) = simulation.active()
+    simulation.change(job, units=Units())
+    simulation.finish(job, "Failed", broken("Communication", "NCCL error", 75, "policy", 1))
+    simulation.step()
+
+
+@pytest.mark.parametrize("collected", [False, True], ids=["failed Jobs stay", "failed Jobs are collected"])
+def test_a_training_that_gets_on_is_not_given_up(collected: bool) -> None:
+    simulation = Simulation.of(training={"nodes": 2})
+    simulation.run_until("policy")
+    for attempt in range(12):
+        lost_each_other(simulation, 100 * (attempt + 1))
+        assert simulation.told("Reconciling")[:2] == ("True", "Communication")
+        if collected:
+            simulation.jobs.clear()
+        simulation.wait(60)
+        assert created(simulation) == ["policy"]
+        (job,) = simulation.active()
+        assert (job.attempt, job.retries, job.reached) == (attempt + 1, 1, 100 * (attempt + 1))
+
+
+def test_a_training_that_comes_no_further_is_given_up() -> None:
+    simulation = Simulation.of(training={"nodes": 2})
+    simulation.run_until("policy")
+    for wait, step in ((60, 312), (240, 312), (960, 310), (0, 300)):
+        lost_each_other(simulation, step)
+        simulation.wait(wait)
+        simulation.step()
+    assert simulation.told("Stalled")[:2] == ("True", "Communication")
+
+
+def test_a_preempted_training_is_not_given_up_for_what_its_peers_died_of() -> None:
+    simulation = Simulation.of(training={"nodes": 2})
+    simulation.run_until("policy")
+    for _ in range(12):
+        lost_each_other(simulation, 312, disrupted=True)
+        assert simulation.told("Reconciling")[:2] == ("True", "Evicted")
+        assert "a pod was taken from its node" in simulation.told("Reconciling")[2]
+        simulation.wait(60)
+        assert created(simulation) == ["policy"]
+
+
 def test_pods_that_cannot_start_are_told_of_then_stall_and_recover_by_themselves() -> None:
     simulation = Simulation.of()
     job = simulation.run_until("samples")

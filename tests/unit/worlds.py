@@ -16,6 +16,7 @@ from feedback_operator.resources.job import (
     GENERATION_ANNOTATION,
     PODS_ANNOTATION,
     QUEUE_LABEL,
+    REACHED_ANNOTATION,
     RETRIES_ANNOTATION,
     STAGE_LABEL,
 )
@@ -200,6 +201,7 @@ def job_of(made: dict[str, Any]) -> Job:
         started=NOW,
         pods=tuple(Pod(index, running=True) for index in range(made["spec"]["completions"])),
         queue=meta["labels"].get(QUEUE_LABEL, ""),
+        reached=int(meta["annotations"][REACHED_ANNOTATION]),
         pods_digest=meta["annotations"][PODS_ANNOTATION],
     )
 

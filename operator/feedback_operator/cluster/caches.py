@@ -26,6 +26,7 @@ from feedback_operator.cluster.observed import (
     pod_of,
     whole,
 )
+from feedback_operator.failures import is_disrupted
 from feedback_operator.resources import ENDPOINT_LABEL, ITERATION_LABEL
 from feedback_operator.snapshot import Job
 
@@ -129,6 +130,9 @@ class Caches:
     objects: Store[dict[str, Any]] = field(default_factory=Store)
     pods_read: Recent = field(default_factory=Recent)
     """Jobs whose pods were read after they had ended."""
+    disrupted: Recent = field(default_factory=Recent)
+    """Jobs one of whose pods was taken from its node: such a pod is gone soon, long before what it did to the others
+    makes the Job fail."""
     _children: defaultdict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     _addresses: defaultdict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
 
@@ -196,6 +200,8 @@ class Caches:
     def _put_pod(self, identity: Identity, body: Body) -> tuple[str, ...]:
         """A pod that is well is no news, nor is one that ended well while others of its Job still run."""
         seen, before = pod_of(body), self.pods.get(identity.key)
+        if is_disrupted(seen.pod):
+            self.disrupted.add(owner_of(body).uid)
         if not self.pods.put(identity, _pod_group(body), seen):
             return ()
         told = before.value.telling if before and before.identity.uid == identity.uid else NOTHING_TOLD

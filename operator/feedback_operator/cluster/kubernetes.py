@@ -26,6 +26,7 @@ from feedback_operator.reconciler import Blocked
 from feedback_operator.resources import Manifest
 from feedback_operator.resources.job import SUSPENDED_ANNOTATION
 from feedback_operator.snapshot import Endpoint, Job, Limits, Pod, Snapshot
+from feedback_operator.stages import STAGES
 
 logger = logging.getLogger(__name__)
 
@@ -84,10 +85,14 @@ class KubernetesCluster:
 
     def _jobs(self, uid: str) -> Iterator[Job]:
         for entry in self._caches.jobs.of(uid):
-            uid = entry.identity.uid
-            pods = telling_pods(pod.value for pod in self._caches.pods.of(uid))
-            read = uid in self._caches.pods_read
-            yield replace(entry.value, pods=pods, pods_read=read, units=self._board.units(uid))
+            uid, stage = entry.identity.uid, STAGES.get(entry.value.stage)
+            yield replace(
+                entry.value,
+                pods=telling_pods(pod.value for pod in self._caches.pods.of(uid)),
+                pods_read=uid in self._caches.pods_read,
+                disrupted=uid in self._caches.disrupted,
+                units=self._board.units(uid, together=stage is not None and stage.together),
+            )
 
     def _endpoint(self, iteration: FeedbackIteration) -> Endpoint | None:
         serving = iteration.spec.serving

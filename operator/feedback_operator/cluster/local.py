@@ -30,11 +30,13 @@ from feedback_operator.resources.job import (
     CONFIG_MOUNT,
     GENERATION_ANNOTATION,
     PODS_ANNOTATION,
+    REACHED_ANNOTATION,
     RETRIES_ANNOTATION,
     STAGE_LABEL,
 )
 from feedback_operator.resources.pod import CACHE_MOUNT
 from feedback_operator.snapshot import Job, Pod, Snapshot
+from feedback_operator.stages import STAGES
 
 FIRST_BACKOFF_SECONDS: Final = 1.0
 """Wait before the first retry of an index; doubles with each."""
@@ -113,7 +115,7 @@ class LocalCluster:
                 job.observed,
                 pods=tuple(job.pods.values()),
                 pods_read=True,
-                units=await scrape(job.metrics_addresses()),
+                units=await scrape(job.metrics_addresses(), together=STAGES[job.observed.stage].together),
             )
             for job in jobs
         ]
@@ -306,6 +308,7 @@ def _observed(manifest: Manifest) -> Job:
         attempt=int(meta["labels"][ATTEMPT_LABEL]),
         generation=int(meta["annotations"][GENERATION_ANNOTATION]),
         retries=int(meta["annotations"][RETRIES_ANNOTATION]),
+        reached=int(meta["annotations"][REACHED_ANNOTATION]),
         pods_digest=meta["annotations"][PODS_ANNOTATION],
         state="Active",
         created=datetime.now(UTC),

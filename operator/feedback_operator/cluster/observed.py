@@ -17,6 +17,7 @@ from feedback_operator.resources.job import (
     GENERATION_ANNOTATION,
     PODS_ANNOTATION,
     QUEUE_LABEL,
+    REACHED_ANNOTATION,
     RETRIES_ANNOTATION,
     STAGE_LABEL,
     SUSPENDED_ANNOTATION,
@@ -180,6 +181,7 @@ def job_of(body: Body) -> Job:
         finished=moment(ended.get("lastTransitionTime")),
         deleting="deletionTimestamp" in meta,
         queue=labels.get(QUEUE_LABEL, ""),
+        reached=int(annotations.get(REACHED_ANNOTATION, 0)),
         suspended_by_us=SUSPENDED_ANNOTATION in annotations,
         pods_digest=annotations.get(PODS_ANNOTATION, ""),
     )

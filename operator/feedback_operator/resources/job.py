@@ -21,6 +21,8 @@ MEETING_PORT: Final = 29400
 ADDRESS_ANNOTATION: Final = f"{GROUP}/address"
 GENERATION_ANNOTATION: Final = f"{GROUP}/generation"
 RETRIES_ANNOTATION: Final = f"{GROUP}/retries"
+REACHED_ANNOTATION: Final = f"{GROUP}/reached"
+"""How far the attempts before had come, in the stage's own units."""
 PODS_ANNOTATION: Final = f"{GROUP}/pods"
 SUSPENDED_ANNOTATION: Final = f"{GROUP}/suspended"
 """On a Job that we have suspended: only such a one is ours to resume."""
@@ -40,6 +42,7 @@ class StageRun:
     address: str
     attempt: int
     retries: int
+    reached: int
     pods: int
     image: str
     deadline_seconds: int | None
@@ -102,6 +105,7 @@ def build_job(run: StageRun) -> Manifest:
                 ADDRESS_ANNOTATION: run.address,
                 GENERATION_ANNOTATION: str(run.owner.generation),
                 RETRIES_ANNOTATION: str(run.retries),
+                REACHED_ANNOTATION: str(run.reached),
                 PODS_ANNOTATION: pods_digest(run.section, run.config, run.pods),
             },
             "ownerReferences": [owner_reference(run.owner)],

@@ -140,7 +140,7 @@ class KubernetesCluster:
         try:
             self._caches.put("Job", await self._api.get(JOB, identity.namespace, identity.name))
         except Missing:
-            self._caches.jobs.drop(identity.key, identity.uid)
+            self._caches.drop_job(identity.key, identity.uid)
         there = await self._list_pods(identity)
         for pod in list(self._caches.pods.of(identity.uid)):
             if pod.identity.uid not in there and pod.heard < time.monotonic() - SILENCE_SECONDS:
@@ -253,7 +253,7 @@ class KubernetesCluster:
 
     def _forget_job(self, namespace: str, name: str) -> None:
         if entry := self._caches.jobs.get(f"{namespace}/{name}"):
-            self._caches.jobs.drop(entry.identity.key, entry.identity.uid)
+            self._caches.drop_job(entry.identity.key, entry.identity.uid)
 
 
 class _Namespace(Mapping[str, FeedbackIteration]):

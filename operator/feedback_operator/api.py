@@ -784,7 +784,7 @@ class StageStatus(Observed):
     generation: Whole = Field(default=0, description="Generation of the spec that the latest attempt was started for.")
     retries: Whole = Field(
         default=0,
-        description="Attempts of that generation in a row, before the latest one, that got no further than those before.",
+        description="Attempts of that generation in a row, before the latest, that got no further than those before.",
     )
     reason: Reason = Field(default="", description="Why the stage failed, or what keeps its pods from running.")
     message: Message = Field(default="", description="What goes on, what the stage waits for, or what to do.")
@@ -824,8 +824,8 @@ class PromotedModel(Observed):
     max_new_tokens: Whole = Field(description="As in spec.sampling, when it was scored.")
     image: Annotated[str, Field(max_length=512)] = Field(
         default="",
-        description="The operator's image for servers when the checkpoint was promoted: an operator that has another one "
-        "by now changes no pods. spec.serving.pod.image goes before it.",
+        description="The operator's image for servers when the checkpoint was promoted: an operator that has another "
+        "one by now changes no pods. spec.serving.pod.image goes before it.",
     )
 
 

@@ -198,7 +198,7 @@ def _why_suspended(job: Job) -> tuple[str, str]:
     if job.queued:
         return "Queued", f"stage {job.stage} waits for Kueue to admit its Job"
     return "JobSuspended", (
-        f"{job.stage}: Job {job.name} was suspended by somebody else, and is left so; `{job.resume_command}` lets it go "
+        f"{job.stage}: Job {job.name} was suspended by somebody else and is left so; `{job.resume_command}` lets it go "
         f"on; where Kueue manages all Jobs, name a queue in the iteration's label {QUEUE_LABEL}"
     )
 

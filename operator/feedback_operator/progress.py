@@ -44,8 +44,8 @@ def parse(text: str) -> Units:
 
 
 def joined(parts: Sequence[Units], *, together: bool) -> Units:
-    """Progress over all pods: their sum, or, where they do the same work together, that of the one that is furthest. The
-    phase is that of the first pod that says one."""
+    """Progress over all pods: their sum, or, where they do the same work together, that of the one that is furthest.
+    The phase is that of the first pod that says one."""
     combine = max if together else sum
     return Units(
         done=combine([part.done for part in parts] or [0]),

@@ -57,8 +57,8 @@ class Pod:
 
 @dataclass(frozen=True)
 class Units:
-    """Progress of a stage in its own units: summed over its running pods, which share the work out, or, where they do it
-    together, that of the pod that is furthest. `phase` says what goes on, for a person."""
+    """Progress of a stage in its own units: summed over its running pods, which share the work out, or, where they do
+    it together, that of the pod that is furthest. `phase` says what goes on, for a person."""
 
     done: int = 0
     total: int = 0

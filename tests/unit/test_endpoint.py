@@ -292,8 +292,7 @@ def test_an_older_model_does_not_take_over_from_one_that_has_served(succession: 
     succession.edit("second", bestOf=4, replicas=3)
     succession.settle()
     assert (succession.replicas, succession.told("second")[1]) == (3, "RolledBack"), "it is still in charge"
-    three = {key: 3 for key in READY}
-    succession.deployment(**three)
+    succession.deployment(**dict.fromkeys(READY, 3))
     succession.settle()
     assert succession.told("second")[:2] == ("True", "Serving")
 

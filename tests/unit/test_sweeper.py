@@ -24,7 +24,8 @@ def test_the_scope_of_a_list(path: str, kind: str, namespace: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/v1/namespaces", "/apis/batch/v1", "/api/v1/namespaces/team-a/pods/p", "/api/v1/configmaps", "/version"]
+    "path",
+    ["/api/v1/namespaces", "/apis/batch/v1", "/api/v1/namespaces/team-a/pods/p", "/api/v1/configmaps", "/version"],
 )
 def test_what_is_no_list_of_a_kind_that_is_watched(path: str) -> None:
     assert scope_of(path) is None

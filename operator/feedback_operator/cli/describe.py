@@ -102,12 +102,10 @@ def advice(iteration: FeedbackIteration, flags: str = "") -> str:
             f"kubectl edit fbi {name}",
             f"feedback suspend {name} && feedback resume {name}",
         )
-    if stage and stage.reason == "JobSuspended":
-        return _typed(f"Stage {stage.name} is held: {stage.message}", f"kubectl describe job {stage.job}{flags}")
-    if stage and stage.state == "Running" and stage.reason:
+    if stage and stage.state in ("Running", "Suspended") and stage.reason:
+        where = f"pods -l {JOB_LABEL}={stage.job}" if stage.state == "Running" else f"job {stage.job}"
         return _typed(
-            f"Stage {stage.name} does not get on: {stage.message or stage.reason}",
-            f"kubectl describe pods -l {JOB_LABEL}={stage.job}{flags}",
+            f"Stage {stage.name} does not get on: {stage.message or stage.reason}", f"kubectl describe {where}{flags}"
         )
     if (parent := iteration.spec.model.from_) and stage and stage.state == "Waiting" and stage == status.stages[0]:
         return _typed(f"It waits for {parent.iteration}:", f"feedback status {parent.iteration}{flags}")

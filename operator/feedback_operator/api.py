@@ -735,7 +735,14 @@ Reason = Annotated[str, Field(max_length=128, pattern="^([A-Za-z][A-Za-z0-9]*)?$
 Whole = Annotated[int, Field(ge=0)]
 
 
-class Condition(Resource):
+class Observed(Resource):
+    """A part of the status. What another version of the operator wrote there, and this one does not know, is left out:
+    an upgrade must not make an iteration invalid."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Condition(Observed):
     """As metav1.Condition: Ready, Reconciling and Stalled as kstatus reads them, Promoted and Serving."""
 
     type: Annotated[str, Field(min_length=1, max_length=316)] = Field(description="What the condition is about.")
@@ -746,7 +753,7 @@ class Condition(Resource):
     last_transition_time: Moment = Field(default="", description="When the status changed last.")
 
 
-class ShardResult(Resource):
+class ShardResult(Observed):
     """What one shard of a stage handed in."""
 
     shard: Annotated[int, Field(ge=0, le=1023)] = Field(description="Number of the shard, from 0.")
@@ -762,7 +769,7 @@ class ShardResult(Resource):
     reused: bool = Field(default=False, description="True where the artifact was there already.")
 
 
-class StageStatus(Resource):
+class StageStatus(Observed):
     """What is known of one stage."""
 
     model_config = ConfigDict(revalidate_instances="always")  # copies of it are made to fit, too
@@ -775,7 +782,10 @@ class StageStatus(Resource):
     job: Annotated[str, Field(max_length=63)] = Field(default="", description="Name of the Job of the latest attempt.")
     attempt: Whole = Field(default=0, description="Number of the latest attempt, from 0.")
     generation: Whole = Field(default=0, description="Generation of the spec that the latest attempt was started for.")
-    retries: Whole = Field(default=0, description="Attempts of that generation that came before the latest one.")
+    retries: Whole = Field(
+        default=0,
+        description="Attempts of that generation in a row, before the latest, that got no further than those before.",
+    )
     reason: Reason = Field(default="", description="Why the stage failed, or what keeps its pods from running.")
     message: Message = Field(default="", description="What goes on, what the stage waits for, or what to do.")
     start_time: Moment = Field(default="", description="When the latest attempt started.")
@@ -787,7 +797,7 @@ class StageStatus(Resource):
     )
 
 
-class ResolvedModel(Resource):
+class ResolvedModel(Observed):
     """The policy that is being aligned, fixed when the first stage starts."""
 
     iteration: Annotated[str, Field(max_length=36)] = Field(
@@ -800,7 +810,7 @@ class ResolvedModel(Resource):
     )
 
 
-class PromotedModel(Resource):
+class PromotedModel(Observed):
     """The checkpoint that passed the gate last, and all that its endpoint needs beside spec.serving."""
 
     uri: Annotated[str, Field(min_length=1, max_length=2048)] = Field(description="Folder of the checkpoint.")
@@ -812,9 +822,14 @@ class PromotedModel(Resource):
     temperature: Annotated[str, Field(max_length=22)] = Field(description="As in spec.sampling, when it was scored.")
     top_p: Annotated[str, Field(max_length=22)] = Field(description="As in spec.sampling, when it was scored.")
     max_new_tokens: Whole = Field(description="As in spec.sampling, when it was scored.")
+    image: Annotated[str, Field(max_length=512)] = Field(
+        default="",
+        description="The operator's image for servers when the checkpoint was promoted: an operator that has another "
+        "one by now changes no pods. spec.serving.pod.image goes before it.",
+    )
 
 
-class ServingStatus(Resource):
+class ServingStatus(Observed):
     """The endpoint, as far as this iteration has to do with it."""
 
     endpoint: Annotated[str, Field(max_length=63)] = Field(description="Name of its Deployment and Service.")
@@ -828,19 +843,19 @@ class ServingStatus(Resource):
     served_revision: Annotated[str, Field(max_length=64)] = Field(
         default="", description="The latest revision that was rolled out completely."
     )
-    rolled_back_generation: Whole = Field(
-        default=0, description="Generation of the spec whose pods did not become ready, so that they were taken back."
+    rolled_back_revision: Annotated[str, Field(max_length=64)] = Field(
+        default="", description="This revision, where its pods did not become ready and were taken back."
     )
 
 
-class Hallucination(Resource):
+class Hallucination(Observed):
     """Share of answers with a hallucination, on the report split of the first benchmark."""
 
     baseline: Measured = Field(default="", description="Before alignment, a decimal string.")
     aligned: Measured = Field(default="", description="Of the chosen checkpoint, a decimal string.")
 
 
-class IterationStatus(Resource):
+class IterationStatus(Observed):
     """Computed from what was observed, in one place, at the end of each reconciliation."""
 
     observed_generation: Whole = Field(default=0, description="Generation of the spec that this status is about.")
@@ -881,3 +896,13 @@ class FeedbackIteration(Resource):
     metadata: Metadata
     spec: IterationSpec = Field(description="What is wanted.")
     status: IterationStatus = Field(default=IterationStatus(), description="What was observed; the operator writes it.")
+
+    @property
+    def looked_at(self) -> bool:
+        """The status is about the spec as it is, and not about one from before an edit."""
+        return self.status.observed_generation >= self.metadata.generation
+
+    def says(self, kind: str) -> Condition | None:
+        """The condition of this type, if it speaks of the spec as it is; one from before an edit says nothing of it."""
+        found = next((condition for condition in self.status.conditions if condition.type == kind), None)
+        return found if found and found.observed_generation >= self.metadata.generation else None

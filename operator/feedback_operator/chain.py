@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from feedback_operator.api import Condition, FeedbackIteration
+from feedback_operator.api import FeedbackIteration
 from feedback_operator.snapshot import Parent
 from feedback_workloads.contract import Source
 
@@ -29,24 +29,20 @@ def parent_of(child: FeedbackIteration, iterations: Mapping[str, FeedbackIterati
 
 
 def _outcome(parent: FeedbackIteration) -> Parent:
-    name = parent.metadata.name
-    conditions = {condition.type: condition for condition in parent.status.conditions}
-    promoted = parent.status.aligned
-    if promoted and _is(conditions, "Promoted", "True"):
-        return Parent(name, Source(uri=promoted.uri, revision=promoted.revision, sha256=promoted.sha256))
+    """What there is to say of the parent as its spec is now: of one that was just edited, nothing yet."""
+    name, model = parent.metadata.name, parent.status.aligned
+    promoted, stalled = parent.says("Promoted"), parent.says("Stalled")
+    if model and promoted and promoted.status == "True":
+        return Parent(name, Source(uri=model.uri, revision=model.revision, sha256=model.sha256))
     if parent.metadata.deletion_timestamp:
         return Parent(name, reason="ParentMissing", message=f"iteration {name} is being deleted; create it again")
-    if _is(conditions, "Promoted", "False"):
-        message = f"iteration {name} did not pass its gate: {conditions['Promoted'].message[:1000]}"
+    if promoted and promoted.status == "False":
+        message = f"iteration {name} did not pass its gate: {promoted.message[:1000]}"
         return Parent(name, reason="ParentGateFailed", message=message, final=True)
-    if _is(conditions, "Stalled", "True"):
-        message = f"iteration {name} is stalled: {conditions['Stalled'].message[:1000]}"
+    if stalled and stalled.status == "True":
+        message = f"iteration {name} is stalled: {stalled.message[:1000]}"
         return Parent(name, reason="ParentStalled", message=message, final=True)
     return Parent(name, reason="WaitingForParent", message=f"waits for iteration {name} to be promoted")
-
-
-def _is(conditions: Mapping[str, Condition], kind: str, status: str) -> bool:
-    return kind in conditions and conditions[kind].status == status
 
 
 def _circle(child: FeedbackIteration, iterations: Mapping[str, FeedbackIteration]) -> list[str]:

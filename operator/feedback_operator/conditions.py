@@ -16,13 +16,15 @@ from feedback_operator.api import (
     SourceSpec,
     StageStatus,
 )
-from feedback_operator.endpoint import Outlook
+from feedback_operator.endpoint import Outlook, image_at_work
 from feedback_operator.failures import Trouble
 from feedback_operator.gate import broken_rules
 from feedback_operator.observe import resolved_model
-from feedback_operator.snapshot import Snapshot
+from feedback_operator.resources.job import QUEUE_LABEL
+from feedback_operator.snapshot import Job, Snapshot
 from feedback_operator.stages import GRAPH
 from feedback_operator.states import (
+    REPLACED,
     Done,
     Failed,
     Progress,
@@ -57,7 +59,13 @@ class Standing:
     message: str
 
 
-def status_of(world: Snapshot, progress: Mapping[str, Progress], verdict: Verdict, outlook: Outlook) -> IterationStatus:
+def status_of(
+    world: Snapshot,
+    progress: Mapping[str, Progress],
+    verdict: Verdict,
+    promoted: PromotedModel | None,
+    outlook: Outlook,
+) -> IterationStatus:
     """The whole status, computed from what was observed."""
     stages = [_stage_status(stage.name, progress[stage.name], world) for stage in GRAPH]
     current = next((stage for stage in stages if stage.state != "Done"), None)
@@ -70,7 +78,7 @@ def status_of(world: Snapshot, progress: Mapping[str, Progress], verdict: Verdic
         model=resolved_model(world),
         aligned=aligned_of(progress),
         hallucination=_hallucination(progress["scores"]),
-        promoted=promoted_model(world, progress, verdict),
+        promoted=promoted,
         serving=_serving_status(world, outlook),
     )
 
@@ -96,11 +104,28 @@ def aligned_of(progress: Mapping[str, Progress]) -> SourceSpec | None:
     return scores.status.shards[0].aligned if isinstance(scores, Done) else None
 
 
-def promoted_model(world: Snapshot, progress: Mapping[str, Progress], verdict: Verdict) -> PromotedModel | None:
-    """The model that passed the gate now, or else the one that did last: it keeps its endpoint meanwhile."""
+def promoted_model(
+    world: Snapshot, progress: Mapping[str, Progress], verdict: Verdict, image: str
+) -> PromotedModel | None:
+    """The model that passed the gate now, or else the one that did last: it keeps its endpoint meanwhile.
+
+    `image` is the operator's for servers. A model keeps the one that it was promoted with: an operator that has another
+    one must not change pods that serve. Of a model that was promoted without a record of it, its pods tell.
+    """
+    recorded = world.iteration.status.promoted
+    found = _passing(world, progress, verdict) or recorded
+    if found is None:
+        return None
+    same = recorded if recorded and recorded.sha256 == found.sha256 else None
+    kept = (same.image or image_at_work(world)) if same else ""
+    return found.model_copy(update={"image": kept or image})
+
+
+def _passing(world: Snapshot, progress: Mapping[str, Progress], verdict: Verdict) -> PromotedModel | None:
+    """The model that passes the gate now."""
     aligned, reference, spec = aligned_of(progress), resolved_model(world), world.iteration.spec
     if verdict.status != "True" or aligned is None or aligned.sha256 is None or reference is None:
-        return world.iteration.status.promoted
+        return None
     return PromotedModel(
         uri=aligned.uri,
         sha256=aligned.sha256,
@@ -148,22 +173,34 @@ def _stage_status(name: str, state: Progress, world: Snapshot) -> StageStatus:
         case Replacing():
             same = state.recorded or StageStatus(name=name, state="Waiting", hash=state.address)
             message = f"waits until Job {state.jobs[0]}, which the spec no longer asks for, is gone"
-            return same.model_copy(update={"reason": "Replacing", "message": message})
+            return same.model_copy(update={"reason": REPLACED, "message": message})
         case Running():
-            return _running_status(state, recorded)
+            return _running_status(state, recorded, world)
         case Done() | Failed() | Retrying():
             return state.status
         case _:
             assert_never(state)
 
 
-def _running_status(state: Running, recorded: StageStatus | None) -> StageStatus:
+def _running_status(state: Running, recorded: StageStatus | None, world: Snapshot) -> StageStatus:
     job, reached = state.job, reached_by(state.job, recorded)
     reason, message = (state.trouble.reason, state.trouble.message) if state.trouble else ("", reached.phase)
-    if job.state == "Suspended" and job.queued:
-        reason, message = "Queued", "waits for Kueue to admit its Job"
+    if job.state == "Suspended" and not world.iteration.spec.suspend:
+        reason, message = _why_suspended(job)
     known = {"done": reached.done, "total": reached.total, "reason": reason, "message": message}
     return job_status(job, "Suspended" if job.state == "Suspended" else "Running").model_copy(update=known)
+
+
+def _why_suspended(job: Job) -> tuple[str, str]:
+    """Reason and message of a Job that somebody else has suspended, or that is about to be resumed."""
+    if job.suspended_by_us:
+        return "", ""
+    if job.queued:
+        return "Queued", f"stage {job.stage} waits for Kueue to admit its Job"
+    return "JobSuspended", (
+        f"{job.stage}: Job {job.name} was suspended by somebody else and is left so; `{job.resume_command}` lets it go "
+        f"on; where Kueue manages all Jobs, name a queue in the iteration's label {QUEUE_LABEL}"
+    )
 
 
 # ── conditions ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -185,8 +222,8 @@ def _standing_of_stage(name: str, state: Progress) -> Standing:
     match state:
         case Running(trouble=Trouble() as trouble):
             return Standing("Stalled" if state.stuck else "Reconciling", trouble.reason, trouble.message)
-        case Running(job) if job.queued and job.state == "Suspended":
-            return Standing("Reconciling", "Queued", f"stage {name} waits for Kueue to admit its Job")
+        case Running(job) if job.state == "Suspended" and not job.suspended_by_us:
+            return Standing("Reconciling", *_why_suspended(job))
         case Waiting():
             return Standing("Stalled" if state.final else "Reconciling", state.reason, state.message)
         case Retrying(status):

@@ -1,18 +1,20 @@
 """Who holds an endpoint, and how its rollout goes.
 
-Promoted iterations take an endpoint over in turn: the newest whose pods were not taken back holds it, and it alone
-applies the endpoint's objects. The others are owners beside it, so that the endpoint outlives the holder.
+Promoted iterations take an endpoint over in turn: the newest holds it, and it alone applies the endpoint's objects. One
+whose pods were taken back before it ever served yields to the next. The others are owners beside the holder, so that
+the endpoint outlives it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from feedback_operator.api import FeedbackIteration, PromotedModel, ServingStatus
 from feedback_operator.resources import Manifest
 from feedback_operator.resources.deployment import (
+    CONTAINER,
     REVISION_ANNOTATION,
     Serving,
     applied_replicas,
@@ -42,9 +44,18 @@ def _claims(iteration: FeedbackIteration, endpoint: str) -> bool:
 
 
 def _claim(iteration: FeedbackIteration) -> Claimant:
-    meta, serving = iteration.metadata, iteration.status.serving
-    rolled_back = serving is not None and serving.rolled_back_generation == meta.generation
-    return Claimant(meta.name, meta.uid, meta.creation_timestamp, rolled_back)
+    """As its status has it; what was taken back before an edit may come up after it."""
+    serving = iteration.status.serving
+    return _claimant(iteration, yields=iteration.looked_at and serving is not None and _yields(serving))
+
+
+def _claimant(iteration: FeedbackIteration, *, yields: bool) -> Claimant:
+    meta = iteration.metadata
+    return Claimant(meta.name, meta.uid, meta.creation_timestamp, yields)
+
+
+def _yields(serving: ServingStatus) -> bool:
+    return bool(serving.rolled_back_revision) and not serving.served_revision
 
 
 def _newest_first(claims: Iterable[Claimant]) -> tuple[Claimant, ...]:
@@ -52,8 +63,26 @@ def _newest_first(claims: Iterable[Claimant]) -> tuple[Claimant, ...]:
 
 
 def holder(claims: Iterable[Claimant]) -> Claimant | None:
-    """The newest one whose pods were not taken back; None where there is none."""
-    return next((claim for claim in claims if not claim.rolled_back), None)
+    """The newest one that does not yield; None where there is none."""
+    return next((claim for claim in claims if not claim.yields), None)
+
+
+def image_at_work(world: Snapshot) -> str:
+    """The image of the pods that this iteration has behind its endpoint; empty where there are none, or where
+    spec.serving.pod.image says which."""
+    spec = world.iteration.spec.serving
+    if spec is None or spec.endpoint is None or spec.pod.image or world.endpoint is None:
+        return ""
+    deployment = _objects(world.endpoint, spec.endpoint).get("Deployment")
+    if deployment is None or not _is_held_by(deployment, world.iteration.metadata.uid):
+        return ""
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    return next((str(one["image"]) for one in containers if one["name"] == CONTAINER), "")
+
+
+def _is_held_by(deployment: Manifest, uid: str) -> bool:
+    owners = deployment["metadata"].get("ownerReferences", ())
+    return any(owner.get("controller") and owner["uid"] == uid for owner in owners)
 
 
 # ── the decision of one iteration ────────────────────────────────────────────────────────────────────────────────────
@@ -76,7 +105,7 @@ class Outlook:
 NOT_REQUESTED: Final = Outlook("NotRequested", "spec.serving.endpoint is not given")
 
 
-def outlook(world: Snapshot, promoted: PromotedModel | None, image: str) -> Outlook:
+def outlook(world: Snapshot, promoted: PromotedModel | None) -> Outlook:
     """Decide about the endpoint. `promoted` is the model that the iteration has for it now."""
     spec = world.iteration.spec.serving
     if spec is None or spec.endpoint is None or world.endpoint is None:
@@ -85,26 +114,32 @@ def outlook(world: Snapshot, promoted: PromotedModel | None, image: str) -> Outl
     before = before.model_copy(update={"endpoint": spec.endpoint})
     if promoted is None:
         return Outlook("NotPromoted", "no model of this iteration was promoted yet", status=before)
-    own = _claim(world.iteration)
-    claims = _newest_first([own, *(claim for claim in world.endpoint.claimants if claim.uid != own.uid)])
-    held_by = holder(claims)
-    if own.rolled_back and not (held_by is None and _came_up_late(world.endpoint, before)):
-        return Outlook("RolledBack", _still_rolled_back(world, held_by), status=before)
-    if held_by is not None and held_by != own:
-        message = f"iteration {held_by.name} is newer and holds endpoint {spec.endpoint}"
-        before = before.model_copy(update={"revision": "", "replicas": 0, "ready_replicas": 0})
-        return Outlook("Superseded", message, status=before)
-    replicas = applied_replicas(spec.replicas, _objects(world.endpoint, spec.endpoint).get("Deployment"))
     serving = Serving(
         name=spec.endpoint,
         owner=world.iteration.metadata,
-        heirs=tuple((claim.uid, claim.name) for claim in claims if claim != own),
-        spec=spec.model_copy(update={"replicas": replicas}),
+        heirs=(),
+        spec=spec,
         promoted=promoted,
         max_model_len=world.iteration.spec.sampling.max_model_len,
-        image=image,
     )
-    return _Rollout(world, world.endpoint, serving, before).outlook()
+    if before.rolled_back_revision != revision(serving):
+        before = before.model_copy(update={"rolled_back_revision": ""})
+    own = _claimant(world.iteration, yields=_yields(before))
+    claims = _newest_first([own, *(claim for claim in world.endpoint.claimants if claim.uid != own.uid)])
+    held_by = holder(claims)
+    deployment = _objects(world.endpoint, spec.endpoint).get("Deployment")
+    if own.yields and not (held_by is None and Rollout.of(deployment).completes(before.rolled_back_revision)):
+        return Outlook("RolledBack", _still_rolled_back(world, held_by), status=before)
+    if held_by is not None and held_by != own:
+        message = f"iteration {held_by.name} is newer and holds endpoint {spec.endpoint}"
+        nothing = {"revision": "", "replicas": 0, "ready_replicas": 0, "rolled_back_revision": ""}
+        return Outlook("Superseded", message, status=before.model_copy(update=nothing))
+    in_hand = replace(
+        serving,
+        heirs=tuple((claim.uid, claim.name) for claim in claims if claim != own),
+        spec=spec.model_copy(update={"replicas": applied_replicas(spec.replicas, deployment)}),
+    )
+    return _Rollout(world, world.endpoint, in_hand, before).outlook()
 
 
 def _objects(endpoint: Endpoint, name: str) -> dict[str, Manifest]:
@@ -112,19 +147,15 @@ def _objects(endpoint: Endpoint, name: str) -> dict[str, Manifest]:
     return {made["kind"]: made for made in endpoint.objects if made["metadata"]["name"] == name}
 
 
-def _came_up_late(endpoint: Endpoint, before: ServingStatus) -> bool:
-    """The pods became ready after all, with nobody else to take the endpoint over."""
-    rollout = Rollout.of(_objects(endpoint, before.endpoint).get("Deployment"))
-    return rollout.complete and rollout.revision == before.revision
-
-
 def _still_rolled_back(world: Snapshot, held_by: Claimant | None) -> str:
     """The reason that was found when it was taken back, or what follows from it."""
-    said = next(
-        (c for c in world.iteration.status.conditions if c.type == "Serving" and c.reason == "RolledBack"), None
-    )
     instead = f"iteration {held_by.name} serves in its place" if held_by else "the pods from before go on serving"
-    return said.message if said else f"the pods of this iteration did not become ready; {instead}"
+    return _said_when_taken_back(world) or f"the pods of this iteration did not become ready; {instead}"
+
+
+def _said_when_taken_back(world: Snapshot) -> str:
+    conditions = world.iteration.status.conditions
+    return next((c.message for c in conditions if c.type == "Serving" and c.reason == "RolledBack"), "")
 
 
 @dataclass(frozen=True)
@@ -146,9 +177,9 @@ class _Rollout:
         observed = _objects(self.endpoint, self.serving.name)
         rollout = Rollout.of(observed.get("Deployment"))
         own = revision(self.serving)
-        if rollout.given_up and rollout.revision == own != self.before.served_revision:
-            return self._taken_back(own)
         apply = tuple(manifest for manifest in wanted if differs(manifest, observed.get(manifest["kind"])))
+        if self._is_taken_back(rollout, own):
+            return self._taken_back(rollout, own, apply)
         ready = self._ready(rollout, own)
         state, message = self._state(rollout, own, ready)
         status = self.before.model_copy(
@@ -157,10 +188,17 @@ class _Rollout:
                 "replicas": rollout.wanted,
                 "ready_replicas": ready,
                 "served_revision": own if state == "Serving" else self.before.served_revision,
-                "rolled_back_generation": 0,
+                "rolled_back_revision": "",
             }
         )
         return Outlook(state, message, apply, status)
+
+    def _is_taken_back(self, rollout: Rollout, own: str) -> bool:
+        """Its pods did not become ready in time, and have not become so since. What has once served is never taken
+        back."""
+        if own == self.before.served_revision or rollout.completes(own):
+            return False
+        return own == self.before.rolled_back_revision or (rollout.given_up and rollout.revision == own)
 
     def _ready(self, rollout: Rollout, own: str) -> int:
         """Ready pods of this revision: those that were known, until what the Deployment says is about this revision.
@@ -189,17 +227,18 @@ class _Rollout:
             return "spec.serving.replicas is 0"
         return f"Deployment {self.serving.name} is scaled to 0; scale it up, or give spec.serving.replicas"
 
-    def _taken_back(self, own: str) -> Outlook:
+    def _taken_back(self, rollout: Rollout, own: str, apply: tuple[Manifest, ...]) -> Outlook:
         deadline = self.serving.spec.progress_deadline_seconds
+        kept = ", and no older iteration takes over, since this one has served" if self.before.served_revision else ""
         message = (
             f"the pods of revision {own} did not become ready within spec.serving.progressDeadlineSeconds ({deadline})"
-            f"{self._said()}; what served before goes on; correct spec.serving, or raise the deadline"
+            f"{self._said()}; what served before goes on{kept}; correct spec.serving, or raise the deadline"
         )
-        generation = self.world.iteration.metadata.generation
+        known = _said_when_taken_back(self.world) if self.before.rolled_back_revision == own else ""
         status = self.before.model_copy(
-            update={"revision": own, "ready_replicas": 0, "rolled_back_generation": generation}
+            update={"revision": own, "replicas": rollout.wanted, "ready_replicas": 0, "rolled_back_revision": own}
         )
-        return Outlook("RolledBack", message, status=status)
+        return Outlook("RolledBack", known or message, apply, status)
 
     def _said(self) -> str:
         """What pods say is wrong, after a colon."""
@@ -218,6 +257,10 @@ class Rollout:
     ready: int = 0
     complete: bool = False
     given_up: bool = False
+
+    def completes(self, revision: str) -> bool:
+        """All pods are of this revision, and ready."""
+        return self.complete and self.revision == revision
 
     @classmethod
     def of(cls, deployment: Manifest | None) -> Rollout:

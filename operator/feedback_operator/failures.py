@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -16,11 +16,13 @@ from feedback_workloads.contract import ExitCode
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a stage did not finish. `reason` is CamelCase for conditions; `message` says what to do."""
+    """Why a stage did not finish. `reason` is CamelCase for conditions; `message` says what to do. `disruption`: it was
+    done to the stage, by nodes and priorities, and says nothing of how its next attempt will go."""
 
     reason: str
     retryable: bool
     message: str
+    disruption: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,15 @@ WORDS: Final[Mapping[str, str]] = {
 }
 """What the kubelet, the scheduler and the node controller call it, and the reason it becomes."""
 
+DISRUPTIONS: Final = frozenset(
+    (
+        "EvictionByEvictionAPI", "TerminationByKubelet", "PreemptionByScheduler", "DeletionByTaintManager",
+        "DeletionByPodGC",
+    )
+)  # fmt: skip
+"""Reasons of the condition DisruptionTarget: the pod was taken from its node for what it had not done. A pod that is
+merely `Evicted` may have taken more of the node's disk than its own limit."""
+
 COMMUNICATION: Final = re.compile(
     r"NCCL|rendezvous|ProcessGroup|gloo|Dist(Network|Store|Backend)Error|TCPStore|connection (closed|reset) by peer",
     re.I,
@@ -82,6 +93,9 @@ PODS_START: Final = timedelta(minutes=5)
 GRAVEST_FIRST: Final = ("BadInput", "OutOfMemory", "DiskFull", "Crashed", "Temporary", "Killed", "Evicted", "NodeLost")
 """Where several pods failed: the cause comes before what it did to the others."""
 
+AFTERMATH: Final = ("Evicted", "NodeLost", "Communication", "Terminated", "Unknown")
+"""What is left of a disruption: the pod itself, and what its end did to the others."""
+
 
 # ── failed Jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -95,12 +109,31 @@ def failure_of(job: Job, about: Circumstances) -> Failure:
             retryable=False,
             message=f"{job.stage}: took longer than {limit}{_at(job, about)}; raise it ({kept(job.stage)})",
         )
+    gravest = _gravest(job, about)
+    disrupted = job.disrupted or any(map(is_disrupted, job.pods))
+    return _disruption(job, gravest) if disrupted and gravest.reason in AFTERMATH else gravest
+
+
+def _gravest(job: Job, about: Circumstances) -> Failure:
     failures = [_pod_failure(job, pod, about) for pod in failed_pods(job)]
     if not failures:
         words = ": ".join(word for word in (job.reason, job.message) if word)
         return Failure("Unknown", True, f"{job.stage}: Job {job.name} failed ({words}) and its pods are gone")
     order = {reason: place for place, reason in enumerate(GRAVEST_FIRST)}
     return min(failures, key=lambda failure: order.get(failure.reason, len(order)))
+
+
+def is_disrupted(pod: Pod) -> bool:
+    """It was evicted, preempted or lost with its node."""
+    return pod.reason in DISRUPTIONS
+
+
+def _disruption(job: Job, gravest: Failure) -> Failure:
+    """What befell one pod, in the place of what its end did to the others."""
+    if gravest.reason in ("Evicted", "NodeLost"):
+        return replace(gravest, disruption=True)
+    message = f"{job.stage}: a pod was taken from its node, and the others ended with it; it runs again"
+    return Failure("Evicted", True, f"{message} ({kept(job.stage)})", disruption=True)
 
 
 def failed_pods(job: Job) -> list[Pod]:

@@ -1,9 +1,9 @@
 """The only module that imports Kopf: its watches fill the caches, its events put keys into the queue, and that is all.
 
 Kopf's own indices would not do as caches: they compare no versions, so they cannot be written through, and with it go
-read-your-writes; and they keep for ever what vanished while a watch was broken. An index handler is used for what it
-has beside: Kopf holds back all events until every kind was listed once. Kopf keeps nothing on the objects: no
-finalizers, no annotations, no peering.
+read-your-writes; and they keep for ever what vanished while a watch was broken, which sweeper.py finds for the caches.
+An index handler is used for what it has beside: Kopf holds back all events until every kind was listed once. Kopf keeps
+nothing on the objects: no finalizers, no annotations, no peering.
 """
 
 from __future__ import annotations

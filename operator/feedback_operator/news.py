@@ -44,7 +44,7 @@ def _of_stages(before: IterationStatus, after: IterationStatus) -> Iterator[News
         elif stage.state == "Failed":
             yield News("StageFailed", stage.message, warning=True, stage=stage.name)
         elif stage.state == "Suspended":
-            yield News("Suspended", f"{stage.name} is suspended", stage=stage.name)
+            yield News("Suspended", stage.message if stage.reason else f"{stage.name} is suspended", stage=stage.name)
         elif stage.state == "Running" and (first or was != "Waiting"):
             yield News("StageStarted", f"{stage.name} runs as Job {stage.job}", stage=stage.name)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 from feedback_operator.api import ResolvedModel, StageStatus
 from feedback_operator.failures import Circumstances, Failure, failed_pods, failure_of, kept, trouble_of
+from feedback_operator.resources.job import QUEUE_LABEL, pods_digest
 from feedback_operator.snapshot import Job, Snapshot
 from feedback_operator.stages import GRAPH, Inputs, Stage
 from feedback_operator.states import (
+    REPLACED,
     Done,
     Failed,
     Progress,
@@ -34,6 +36,9 @@ PODS_FOLLOW: Final = timedelta(seconds=5)
 
 PARENTS_FOLLOW: Final = timedelta(seconds=60)
 """Manifests of one folder may arrive in any order; a parent that is not there is waited for so long."""
+
+PARENTS_SETTLE: Final = timedelta(seconds=5)
+"""Nor are they applied at once: a parent that is promoted may be edited by what comes after its child."""
 
 OTHERS_LOOKED_AT: Final = timedelta(seconds=10)
 """How often a stage that waits for another iteration's Job looks whether it still has to."""
@@ -65,6 +70,9 @@ def _waiting_for_parent(world: Snapshot) -> Waiting:
     parent = world.parent
     if parent is None:
         raise TypeError("a snapshot of an iteration with spec.model.from has a parent")
+    if parent.model is not None:
+        message = f"looks in a moment whether the model of iteration {parent.name} is still the same"
+        return Waiting("WaitingForParent", message, until=_parents_settle(world))
     if parent.reason != "ParentMissing":
         return Waiting(parent.reason, parent.message, parent.final)
     until = (moment_of(world.iteration.metadata.creation_timestamp) or world.now) + PARENTS_FOLLOW
@@ -120,7 +128,7 @@ class _View:
         at_work = before is not None and before.state in ("Running", "Suspended") and before.job
         return (before.job,) if before and at_work and before.job not in seen else ()
 
-    def _start(self, attempt: int = 0, retries: int = 0) -> Startable:
+    def _start(self, attempt: int = 0, retries: int = 0, reached: int = 0) -> Startable:
         """The next attempt, never one before the latest that is recorded: a cache may lag behind the status.
 
         Only a Job that has ended is followed by one of another number. One that is merely not to be seen gets its own
@@ -128,15 +136,15 @@ class _View:
         """
         recorded = self.recorded
         if recorded and recorded.attempt > attempt:
-            return Startable(self.config, self.address, recorded.attempt, max(retries, recorded.retries))
-        return Startable(self.config, self.address, attempt, retries)
+            return Startable(self.config, self.address, recorded.attempt, max(retries, recorded.retries), reached)
+        return Startable(self.config, self.address, attempt, retries, reached)
 
     # ── with a Job ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _of_job(self, job: Job) -> Progress:
         match job.state:
             case "Suspended":
-                return Running(job)
+                return self._of_suspended(job)
             case "Active":
                 return self._of_active(job)
             case "Failed":
@@ -146,6 +154,17 @@ class _View:
             case _:
                 assert_never(job.state)
 
+    def _of_suspended(self, job: Job) -> Progress:
+        """It has no pods, so that another one in its place costs nothing: what was corrected meanwhile holds."""
+        iteration, spec = self.world.iteration, self.world.iteration.spec
+        pods = pods_digest(self.stage.section(spec), self.config, self.stage.pods(spec))
+        corrected = self._edited_since(job) and job.pods_digest != pods
+        requeued = not spec.suspend and job.queue != iteration.metadata.labels.get(QUEUE_LABEL, "")
+        return self._replacing(job) if corrected or requeued else Running(job)
+
+    def _replacing(self, job: Job) -> Replacing:
+        return Replacing(self.address, (job.name,), job_status(job, "Running"))
+
     def _of_active(self, job: Job) -> Progress:
         trouble = None if job.deleting else trouble_of(job, self._circumstances(job))
         if trouble is None:
@@ -153,7 +172,7 @@ class _View:
         if trouble.since > self.world.now:
             return Running(job, until=trouble.since)
         if self._edited_since(job) and not any(pod.running or pod.exit_code == 0 for pod in job.pods):
-            return Replacing(self.address, (job.name,), job_status(job, "Running"))  # the edit may be the cure
+            return self._replacing(job)  # the edit may be the cure
         patience = trouble.since + timedelta(seconds=self.world.limits.stall_after_seconds)
         stuck = self.world.now >= patience
         return Running(job, trouble, stuck, until=None if stuck else patience)
@@ -167,12 +186,12 @@ class _View:
         if settling := self._settling(job, complete=set(range(wanted)) <= handed_in):
             return settling
         message = f"{job.stage}: Job {job.name} completed without a readable result; see its log: {job.logs_command}"
-        return self._again(job, Failure("ResultMissing", True, message), timedelta())
+        return self._again(job, Failure("ResultMissing", True, message), at_once=True)
 
     def _of_failed(self, job: Job) -> Progress:
         if job.reason != "DeadlineExceeded" and (settling := self._settling(job, complete=bool(failed_pods(job)))):
             return settling
-        return self._again(job, failure_of(job, self._circumstances(job)), self._delay(job.retries))
+        return self._again(job, failure_of(job, self._circumstances(job)))
 
     def _edited_since(self, job: Job) -> bool:
         return job.generation < self.generation and not self.world.iteration.spec.suspend
@@ -183,17 +202,20 @@ class _View:
             return None
         return Running(job, until=(job.finished or self.world.now) + PODS_FOLLOW)
 
-    def _again(self, job: Job, failure: Failure, delay: timedelta) -> Progress:
-        """What follows an attempt that came to nothing."""
+    def _again(self, job: Job, failure: Failure, *, at_once: bool = False) -> Progress:
+        """What follows an attempt that came to nothing. One that got further than those before it, or that was
+        disrupted, counts as the first of its kind: what gets on is not given up."""
         if job.generation < self.generation:
             return self._start(job.attempt + 1)
-        if not failure.retryable or job.retries >= self.world.limits.max_retries:
+        reached = reached_by(job, self.recorded).done
+        retries = 0 if failure.disruption or reached > job.reached else job.retries
+        if not failure.retryable or retries >= self.world.limits.max_retries:
             return Failed(self._failed_status(job, failure))
-        at = (job.finished or self.world.now) + delay
+        at = (job.finished or self.world.now) + (timedelta() if at_once else self._delay(retries))
         if self.world.now >= at:
-            return self._start(job.attempt + 1, job.retries + 1)
+            return self._start(job.attempt + 1, retries + 1, max(reached, job.reached))
         status = self._failed_status(job, replace(failure, message=f"{failure.message}; again at {timestamp(at)}"))
-        return Retrying(status.model_copy(update={"state": "Waiting"}), at)
+        return Retrying(status.model_copy(update={"state": "Waiting", "retries": retries}), at)
 
     def _failed_status(self, job: Job, failure: Failure) -> StageStatus:
         reached = reached_by(job, self.recorded)
@@ -209,7 +231,7 @@ class _View:
         """Its Job was not created yet, or was deleted, or was removed after its time to live."""
         edited = recorded.generation < self.generation
         ended = recorded.state in ("Failed", "Waiting")
-        if not recorded.job:
+        if not recorded.job or (recorded.reason == REPLACED and not ended):
             return self._start(recorded.attempt, 0 if edited else recorded.retries)
         if edited:
             return self._start(recorded.attempt + ended)
@@ -225,7 +247,7 @@ class _View:
                 f"raise spec.ttlSecondsAfterFinished, and suspend and resume to try again ({kept(recorded.name)})"
             )
             return Failed(recorded.model_copy(update={"state": "Failed", "reason": "JobDeleted", "message": message}))
-        return self._start(recorded.attempt + ended, recorded.retries + 1)
+        return self._start(recorded.attempt + ended, recorded.retries + 1, recorded.done or 0)
 
     def _delay(self, retries: int) -> timedelta:
         """How long an attempt that failed is followed by none, after `retries` others."""
@@ -246,10 +268,16 @@ def resolved_model(world: Snapshot) -> ResolvedModel | None:
     if recorded and model.from_ and recorded.iteration == model.from_.iteration:
         return recorded
     parent = world.parent
-    if parent is None or parent.model is None:
+    if parent is None or parent.model is None or _parents_settle(world):
         return None
     found = parent.model
     return ResolvedModel(iteration=parent.name, uri=found.uri, revision=found.revision, sha256=found.sha256)
+
+
+def _parents_settle(world: Snapshot) -> datetime | None:
+    """Until when what came with this iteration may still change its parent; None once that is over."""
+    created = moment_of(world.iteration.metadata.creation_timestamp)
+    return created + PARENTS_SETTLE if created and world.now < created + PARENTS_SETTLE else None
 
 
 def _source(model: ResolvedModel) -> Source:

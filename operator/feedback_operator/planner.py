@@ -57,13 +57,14 @@ def plan(world: Snapshot, images: Images) -> Plan:
         return Plan(create=(), suspend=(), status=world.iteration.status)
     progress = observe(world)
     verdict = verdict_of(world, progress)
-    endpoint = outlook(world, promoted_model(world, progress, verdict), images["generate"])
+    promoted = promoted_model(world, progress, verdict, images["generate"])
+    endpoint = outlook(world, promoted)
     return Plan(
         create=_creations(world, progress, images),
         suspend=_suspensions(world, progress),
         delete=_deletions(world, progress),
         apply=endpoint.apply,
-        status=status_of(world, progress, verdict, endpoint),
+        status=status_of(world, progress, verdict, promoted, endpoint),
         wake_at=_wake_at(progress),
         read=_unread(world, progress),
     )
@@ -86,6 +87,7 @@ def _creations(world: Snapshot, progress: Mapping[str, Progress], images: Images
                 address=state.address,
                 attempt=state.attempt,
                 retries=state.retries,
+                reached=state.reached,
                 pods=stage.pods(spec),
                 image=images[stage.image],
                 deadline_seconds=spec.deadline_seconds,
@@ -104,20 +106,28 @@ def _creations(world: Snapshot, progress: Mapping[str, Progress], images: Images
 def _suspensions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[tuple[str, bool], ...]:
     """Suspended, all Jobs are; otherwise those that are the state of their stage run.
 
-    Jobs of a queue are not resumed: Kueue does that, when it admits them.
+    Only what we have suspended ourselves is resumed: Kueue does that with what it admits, and a person with what a
+    person has stopped.
     """
     if world.iteration.spec.suspend:
-        return tuple((job.name, True) for job in world.jobs if _may_change(job, "Active") and not job.queued)
+        return tuple((job.name, True) for job in world.jobs if _may_change(job, "Active") and not _is_resumed(job))
     running = [state.job for state in progress.values() if isinstance(state, Running)]
-    return tuple((job.name, False) for job in running if _may_change(job, "Suspended") and not job.queued)
+    return tuple((job.name, False) for job in running if _may_change(job, "Suspended") and job.suspended_by_us)
 
 
 def _deletions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[str, ...]:
-    """Jobs that are in the way; and, suspended, those of a queue: Kueue resumes what it has admitted."""
+    """Jobs that are in the way; and, suspended, those that somebody else resumes."""
     in_the_way = [name for state in progress.values() if isinstance(state, Replacing) for name in state.jobs]
-    queued = [job.name for job in world.jobs if job.queued and is_live(job)] if world.iteration.spec.suspend else []
+    resumed = [job.name for job in world.jobs if is_live(job) and _is_resumed(job)]
     going = {job.name for job in world.jobs if job.deleting}
-    return tuple(name for name in dict.fromkeys([*in_the_way, *queued]) if name not in going)
+    wanted = dict.fromkeys([*in_the_way, *(resumed if world.iteration.spec.suspend else ())])
+    return tuple(name for name in wanted if name not in going)
+
+
+def _is_resumed(job: Job) -> bool:
+    """Somebody else resumes it however often it is suspended: Kueue what it has admitted, or whoever has done so with
+    what we had suspended."""
+    return job.queued or (job.suspended_by_us and job.state == "Active")
 
 
 def _unread(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[str, ...]:

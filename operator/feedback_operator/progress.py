@@ -14,13 +14,13 @@ from feedback_operator.snapshot import Units
 TIMEOUT_SECONDS: Final = 1.0
 
 
-async def scrape(addresses: Sequence[str]) -> Units:
-    """Progress of one stage, summed over its pods; a pod that does not answer (yet) counts as nothing."""
+async def scrape(addresses: Sequence[str], *, together: bool = False) -> Units:
+    """Progress of one stage over its pods; a pod that does not answer (yet) counts as nothing."""
     if not addresses:
         return Units()
     async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
         texts = await asyncio.gather(*(_fetch(client, address) for address in addresses))
-    return total([parse(text) for text in texts])
+    return joined([parse(text) for text in texts], together=together)
 
 
 async def _fetch(client: httpx.AsyncClient, address: str) -> str:
@@ -43,10 +43,12 @@ def parse(text: str) -> Units:
     )
 
 
-def total(parts: Sequence[Units]) -> Units:
-    """Sum over shards; the phase of the first shard that says one."""
+def joined(parts: Sequence[Units], *, together: bool) -> Units:
+    """Progress over all pods: their sum, or, where they do the same work together, that of the one that is furthest.
+    The phase is that of the first pod that says one."""
+    combine = max if together else sum
     return Units(
-        done=sum(part.done for part in parts),
-        total=sum(part.total for part in parts),
+        done=combine([part.done for part in parts] or [0]),
+        total=combine([part.total for part in parts] or [0]),
         phase=next((part.phase for part in parts if part.phase), ""),
     )

@@ -28,7 +28,7 @@ class Cluster(Protocol):
         ...
 
     async def suspend(self, namespace: str, job: str, suspended: bool) -> None:
-        """Suspend or resume a Job."""
+        """Suspend a Job, with a mark on it that it was we who did; or resume it and take the mark away."""
         ...
 
     async def delete(self, namespace: str, job: str) -> None:

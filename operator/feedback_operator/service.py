@@ -20,6 +20,7 @@ from feedback_operator.cluster.journal import Journal
 from feedback_operator.cluster.kubernetes import KubernetesCluster
 from feedback_operator.cluster.lease import Leadership, Terms
 from feedback_operator.cluster.progress_board import ProgressBoard
+from feedback_operator.cluster.sweeper import Sweeper
 from feedback_operator.controller import Controller
 from feedback_operator.handlers import Connection, Hooks, registry_of, watch
 from feedback_operator.planner import Images
@@ -83,10 +84,11 @@ async def serve(options: Options) -> None:
             stopped=crew.dismiss,
             probes={"leading": leadership.held, "queued": lambda: len(queue)},
         )
-        connection = Connection(client.configuration.host, lambda: session(client))
+        sweeper = Sweeper(free, caches, queue.add)
+        connection = Connection(client.configuration.host, lambda: session(client, sweeper.asked))
         registry = registry_of(caches, queue.add, listed, connection, hooks)
         liveness = f"http://0.0.0.0:{options.health_port}/healthz" if options.health_port else None
-        crew.engage(leadership.run(), board.run(), journal.run(), controller.run())
+        crew.engage(leadership.run(), board.run(), sweeper.run(), journal.run(), controller.run())
         try:
             await crew.beside(watch(registry, options.namespaces, liveness))
         finally:

@@ -57,7 +57,8 @@ class Pod:
 
 @dataclass(frozen=True)
 class Units:
-    """Progress of a stage in its own units, summed over its running pods. `phase` says what goes on, for a person."""
+    """Progress of a stage in its own units: summed over its running pods, which share the work out, or, where they do
+    it together, that of the pod that is furthest. `phase` says what goes on, for a person."""
 
     done: int = 0
     total: int = 0
@@ -68,11 +69,15 @@ class Units:
 class Job:
     """One attempt at a stage, as observed.
 
-    `address` (the content hash of the stage's configuration), `generation` (of the iteration that it was created for)
-    and `retries` (attempts of that generation that came before) are annotations of the Job; `attempt` is a label.
+    `address` (the content hash of the stage's configuration), `generation` (of the iteration that it was created for),
+    `retries` (attempts of that generation in a row that came before and got no further) and `reached` (how far those
+    had come, in the stage's units) are annotations of the Job; `attempt` is a label.
     `state`: Failed or Complete once the condition of that name is True; Suspended while `spec.suspend` is set; else
     Active. `reason` and `message` are those of the condition `Failed`.
-    `deleting`: it has a deletionTimestamp. `queued`: it carries Kueue's queue-name label.
+    `deleting`: it has a deletionTimestamp. `queue`: the value of Kueue's queue-name label, empty without one.
+    `suspended_by_us`: an annotation says that it was we who suspended it last. `pods_digest`: what its pods were made
+    from (see job.pods_digest); empty where it was made by a version that did not say.
+    `disrupted`: one of its pods was evicted, preempted or lost with its node, whether or not that pod is still there.
     `created`, `started`, `finished`: creationTimestamp, `status.startTime`, and when it became Complete or Failed.
     `pods_read`: `pods` are what the API server itself has of them since the Job ended. Otherwise they are what a watch
         has shown so far, and may be older than the end of the Job.
@@ -94,7 +99,21 @@ class Job:
     units: Units = Units()
     pods_read: bool = False
     deleting: bool = False
-    queued: bool = False
+    queue: str = ""
+    suspended_by_us: bool = False
+    pods_digest: str = ""
+    reached: int = 0
+    disrupted: bool = False
+
+    @property
+    def queued(self) -> bool:
+        """Kueue decides when it runs."""
+        return bool(self.queue)
+
+    @property
+    def resume_command(self) -> str:
+        """What a person types to let it go on after somebody has suspended it."""
+        return f"""kubectl patch job {self.name} --type merge --patch '{{"spec": {{"suspend": false}}}}'"""
 
     @property
     def logs_command(self) -> str:
@@ -116,12 +135,15 @@ class Parent:
 
 @dataclass(frozen=True)
 class Claimant:
-    """A promoted iteration that names the endpoint and is not being deleted (see endpoint.py)."""
+    """A promoted iteration that names the endpoint and is not being deleted (see endpoint.py).
+
+    `yields`: its pods were taken back, and it has never served, so that an older one may.
+    """
 
     name: str
     uid: str
     created: str
-    rolled_back: bool
+    yields: bool
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Final, Literal
 
 from feedback_operator.api import ShardResult, SourceSpec, StageStatus
 from feedback_operator.failures import Trouble, is_in_trouble
@@ -29,12 +29,18 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Startable:
-    """Its inputs are there and no Job runs: attempt `attempt` may start, after `retries` others of this generation."""
+    """Its inputs are there and no Job runs: attempt `attempt` may start, after `retries` others of this generation that
+    got no further than those before them, which had come to `reached`."""
 
     config: StageConfig
     address: str
     attempt: int
     retries: int
+    reached: int
+
+
+REPLACED: Final = "Replacing"
+"""Reason of a stage whose Job we have deleted to make another one."""
 
 
 @dataclass(frozen=True)

@@ -70,9 +70,9 @@ def helm(*arguments: str | Path, values: Values | None = None) -> subprocess.Com
     )
 
 
-def render(values: Values | None = None, release: str = RELEASE) -> Rendered:
+def render(values: Values | None = None, release: str = RELEASE, namespace: str = NAMESPACE) -> Rendered:
     """Render the chart without a cluster. Raises Refused with what Helm says."""
-    ended = helm("template", release, CHART, "--namespace", NAMESPACE, values=values or {})
+    ended = helm("template", release, CHART, "--namespace", namespace, values=values or {})
     if ended.returncode:
         raise Refused(ended.stderr)
     return Rendered(ended.stdout, tuple(item for item in yaml.safe_load_all(ended.stdout) if item))

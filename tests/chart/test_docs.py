@@ -24,7 +24,7 @@ def reasons() -> set[str]:
     found = {word for words in WORDS.findall("".join(f.read_text() for f in SOURCES.glob("*.py"))) for word in words}
     children = {f"{kind.name}Refused" for kind in KINDS if {"create", "patch"} & set(kind.verbs)}
     told = {"BadInput", "Temporary", "Communication", "OutOfMemory", "DiskFull"}
-    also = {"JobDeleted", "Queued", "Replacing", "InvalidSpec"}
+    also = {"JobDeleted", "Queued", "JobSuspended", "Replacing", "InvalidSpec"}
     named = found | set(failures.WORDS.values()) | set(get_args(endpoint.State)) | children | told | also
     return named - {"", "EventRefused", "LeaseRefused", "FeedbackIterationRefused"}
 

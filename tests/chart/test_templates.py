@@ -221,6 +221,44 @@ def test_a_release_of_the_charts_name_does_not_say_it_twice() -> None:
     assert render(release="feedback-operator").one("Deployment")["metadata"]["name"] == "feedback-operator"
 
 
+def names(rendered: Rendered) -> list[tuple[str, str, str]]:
+    """Kind, namespace and name of everything but the definition, which belongs to all releases."""
+    return [
+        (item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"])
+        for item in rendered
+        if item["kind"] != "CustomResourceDefinition"
+    ]
+
+
+ALL_NAMES: Final[Values] = {"metrics": {"monitor": "ServiceMonitor", "workloads": True, "dashboard": {"enabled": True}}}
+
+
+@pytest.mark.parametrize("length", [1, 32, 33, 48, 63])
+@pytest.mark.parametrize("release", ["fo", "r" * 53])
+def test_no_object_of_a_release_overwrites_another_one_however_long_its_namespace(length: int, release: str) -> None:
+    found = names(render(ALL_NAMES, release, "n" * length))
+    assert len(set(found)) == len(found)
+    assert max(len(name) for _, _, name in found) <= 63
+    assert not any(name.endswith("-") for _, _, name in found)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param(("fo", "n" * 62 + "a"), ("fo", "n" * 62 + "b"), id="namespaces that end differently"),
+        pytest.param(("r" * 52 + "a", NAMESPACE), ("r" * 52 + "b", NAMESPACE), id="releases that end differently"),
+    ],
+)
+def test_no_release_overwrites_objects_of_another_one(one: tuple[str, str], other: tuple[str, str]) -> None:
+    assert not set(names(render(ALL_NAMES, *one))) & set(names(render(ALL_NAMES, *other)))
+
+
+def test_names_that_fit_are_left_as_they_are() -> None:
+    found = {name for kind, _, name in names(render()) if kind == "ClusterRole"}
+    whole = f"{NAMESPACE}-{NAME}"
+    assert found == {whole, f"{whole}-iterations-edit", f"{whole}-iterations-view"}
+
+
 def test_common_labels_and_annotations_are_on_everything() -> None:
     for item in render(EVERYTHING):
         meta, where = item["metadata"], f"{item['kind']} {item['metadata']['name']}"

@@ -155,6 +155,12 @@ class Proxy:
         return response or web.Response()
 
 
+def expired() -> web.Response:
+    """What a watch is told that goes on from a version which the API server does not remember any more."""
+    told = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410}
+    return web.json_response({"type": "ERROR", "object": told})
+
+
 def refusal(status: int, reason: str, retry_after_seconds: int | None = None) -> web.Response:
     """An error as the API server words it."""
     body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": status}

@@ -168,6 +168,46 @@ def test_an_endpoints_objects_of_different_kinds_may_share_a_name(caches: Caches
     assert len(list(caches.objects.of("ns/answers"))) == 1
 
 
+@pytest.mark.parametrize("namespace", ["", "ns"], ids=["all namespaces", "its namespace"])
+@pytest.mark.parametrize("kind", ["FeedbackIteration", "Job", "Pod", "Deployment", "Service"])
+def test_what_vanished_unseen_does_not_stay(kind: str, namespace: str) -> None:
+    known = Caches()
+    gone, there, new = (_made(kind, name, version) for name, version in (("gone", 1), ("there", 2), ("new", 9)))
+    for body in (gone, there, new):
+        known.put(kind, body)
+    assert known.retain(kind, namespace, {"uid-there"}, version=5) == 1
+    stores = (known.iterations, known.jobs, known.pods, known.objects)
+    left = {entry.identity.uid for store in stores for entry in store.entries()}
+    assert left == {"uid-there", "uid-new"}, "what came after the list was made stays"
+    assert list(known.jobs_at("gone")) == []
+    assert known.put(kind, gone) == (), "an answer that comes late does not bring it back"
+
+
+@pytest.mark.parametrize(("kind", "namespace"), [("Service", ""), ("Job", ""), ("Deployment", "other")])
+def test_a_list_of_one_kind_or_namespace_says_nothing_of_others(kind: str, namespace: str) -> None:
+    known = Caches()
+    known.put("Deployment", _made("Deployment", "there", 1))
+    assert known.retain(kind, namespace, (), version=5) == 0
+    assert len(known.objects) == 1
+
+
+def _made(kind: str, name: str, version: int) -> Body:
+    if kind == "FeedbackIteration":
+        return iteration(name, version)
+    made = child(kind, name, "it", version)
+    made["metadata"]["annotations"] = {"feedback.rlaif.dev/address": name}
+    return made
+
+
+def test_a_preempted_pod_is_not_forgotten_with_its_object(caches: Caches) -> None:
+    """It is deleted at once; its Job fails later, by what that did to the others."""
+    disrupted = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]}
+    pod = child("Pod", "p", "running", status=disrupted)
+    caches.put("Pod", pod)
+    caches.drop("Pod", pod)
+    assert "uid-running" in caches.disrupted
+
+
 def test_jobs_are_found_by_the_address_of_what_they_make(caches: Caches) -> None:
     job = child("Job", "trainer", "it")
     job["metadata"]["annotations"] = {"feedback.rlaif.dev/address": "abc"}

@@ -16,7 +16,7 @@ def follows(parent: str, name: str = "child") -> FeedbackIteration:
 def named(name: str, **conditions: tuple[str, str]) -> FeedbackIteration:
     """An iteration of its own model with these conditions: status and message."""
     told = [
-        Condition(type=kind, status=status, reason="Why", message=message)  # type: ignore[arg-type]
+        Condition(type=kind, status=status, reason="Why", message=message, observed_generation=1)  # type: ignore[arg-type]
         for kind, (status, message) in conditions.items()
     ]
     found = with_metadata(iteration(), name=name)
@@ -32,6 +32,21 @@ def test_the_model_that_the_parent_promoted() -> None:
     assert parent is not None
     assert parent.model is not None
     assert (parent.model.uri, parent.model.sha256) == ("s3://b/artifacts/policy/x/checkpoint-000010", "a" * 64)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param(promoted("first", "u-9"), id="promoted"),
+        pytest.param(named("first", Promoted=("False", "recall is 0.5, below 1")), id="gate failed"),
+        pytest.param(named("first", Stalled=("True", "samples: out of memory")), id="stalled"),
+    ],
+)
+def test_a_child_never_trains_from_a_stale_parent(before: FeedbackIteration) -> None:
+    """What is said of a parent before its edit was looked at says nothing of it."""
+    parent = parent_of(follows("first"), {"first": with_metadata(before, generation=2)})
+    assert parent is not None
+    assert (parent.model, parent.reason, parent.final) == (None, "WaitingForParent", False)
 
 
 @pytest.mark.parametrize(

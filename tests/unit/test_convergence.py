@@ -115,8 +115,10 @@ class Operator(RuleBasedStateMachine):
     def _suspend(self, name: str, suspended: bool) -> None:
         job = self.jobs.get(name)
         if job and job.state in ("Active", "Suspended"):
+            assert suspended or job.suspended_by_us, "what somebody else has suspended is not ours to resume"
             pods = () if suspended else tuple(Pod(pod.index, running=True) for pod in job.pods)
-            self.jobs[name] = replace(job, state="Suspended" if suspended else "Active", pods=pods or job.pods)
+            state = "Suspended" if suspended else "Active"
+            self.jobs[name] = replace(job, state=state, suspended_by_us=suspended, pods=pods or job.pods)
         self.written[name] = len(self.past)
 
     def _delete(self, name: str) -> None:
@@ -201,6 +203,20 @@ class Operator(RuleBasedStateMachine):
             if job.queued:
                 self.jobs[job.name] = replace(job, state="Suspended")
 
+    @precondition(lambda self: self._live("Active"))
+    @rule()
+    def somebody_suspends_the_jobs(self) -> None:
+        for job in self._live("Active"):
+            if not job.queued:
+                self.jobs[job.name] = replace(job, state="Suspended")
+
+    @precondition(lambda self: self._live("Suspended"))
+    @rule()
+    def somebody_resumes_the_jobs(self) -> None:
+        for job in self._live("Suspended"):
+            if not job.queued:
+                self.jobs[job.name] = replace(job, state="Active")
+
     @rule()
     def finished_jobs_are_collected(self) -> None:
         self.jobs = {name: job for name, job in self.jobs.items() if job.state in ("Active", "Suspended")}
@@ -270,15 +286,21 @@ class Operator(RuleBasedStateMachine):
             self.carry_out(decided)
             self.what_is_being_deleted_goes()
             self.kueue_admits()
+            self.those_who_suspended_others_jobs_resume_them()
             self.pods_succeed()
             self.now = max(self.now + timedelta(seconds=1), decided.wake_at or self.now)
         else:
             raise AssertionError(f"it does not settle: {self.iteration.status}")
         self._check_rest()
 
+    def those_who_suspended_others_jobs_resume_them(self) -> None:
+        for job in self._live("Suspended"):
+            if not job.queued and not job.suspended_by_us:
+                self.jobs[job.name] = replace(job, state="Active")
+
     def _at_work(self) -> bool:
         return bool(self._live("Active")) or any(
-            job.queued or job.deleting for job in self.jobs.values() if is_live(job)
+            job.queued or job.deleting or not job.suspended_by_us for job in self.jobs.values() if is_live(job)
         )
 
     def _check_rest(self) -> None:

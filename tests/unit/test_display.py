@@ -11,7 +11,7 @@ from rich.live import Live
 from feedback_operator.api import FeedbackIteration, IterationStatus, ShardResult, StageStatus
 from feedback_operator.cli import display as display_module
 from feedback_operator.cli.display import LiveDisplay, Pace, PlainDisplay, clock, display, note
-from feedback_operator.progress import parse, total
+from feedback_operator.progress import joined, parse
 from feedback_operator.snapshot import Units
 from feedback_workloads.progress import Progress
 from tests.unit.worlds import iteration
@@ -157,5 +157,8 @@ def test_progress_is_read_back_from_what_a_stage_serves() -> None:
 
 
 def test_progress_of_shards_is_summed() -> None:
-    assert total([Units(1, 2, ""), Units(3, 4, "sampling")]) == Units(4, 6, "sampling")
+    parts = [Units(1, 4, ""), Units(3, 4, "sampling")]
+    assert joined(parts, together=False) == Units(4, 8, "sampling")
+    assert joined(parts, together=True) == Units(3, 4, "sampling"), "of those that train together, the step"
+    assert joined([], together=True) == Units()
     assert parse("") == Units()

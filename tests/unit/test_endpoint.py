@@ -11,11 +11,11 @@ import pytest
 
 from feedback_operator.api import FeedbackIteration
 from feedback_operator.endpoint import claimants, holder
-from feedback_operator.planner import Plan
+from feedback_operator.planner import Plan, plan
 from feedback_operator.resources import FIELD_MANAGER
 from feedback_operator.resources.deployment import REVISION_ANNOTATION
 from feedback_operator.snapshot import Claimant, Endpoint, Pod, Snapshot
-from tests.unit.worlds import NOW, Simulation, decide, promoted, with_metadata
+from tests.unit.worlds import IMAGES, NOW, Simulation, promoted, with_metadata
 
 SERVING = {"serving": {"endpoint": "chat", "replicas": 2}}
 SCALABLE = {"serving": {"endpoint": "chat"}}
@@ -30,6 +30,8 @@ HALF = {"replicas": 3, "updatedReplicas": 1, "readyReplicas": 2, "availableRepli
 class Namespace:
     """Promoted iterations and the objects of one endpoint."""
 
+    image: str = IMAGES["generate"]
+    """The operator's own for servers."""
     iterations: dict[str, FeedbackIteration] = field(default_factory=dict)
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     pods: tuple[Pod, ...] = ()
@@ -44,7 +46,8 @@ class Namespace:
         """Plan for one iteration and carry it out."""
         iteration = self.iterations[name]
         observed = Endpoint(tuple(self.objects.values()), claimants(self.iterations.values(), "chat"), self.pods)
-        decided = decide(Snapshot(iteration, (), NOW + timedelta(hours=1), endpoint=observed))
+        world = Snapshot(iteration, (), NOW + timedelta(hours=1), endpoint=observed)
+        decided = plan(world, {**IMAGES, "generate": self.image})
         for wanted in decided.apply:
             self._apply(wanted)
         self.iterations[name] = iteration.model_copy(update={"status": decided.status})
@@ -96,6 +99,19 @@ class Namespace:
         simulation = Simulation(self.iterations[name])
         simulation.edit(serving={**SERVING["serving"], **serving})
         self.iterations[name] = simulation.iteration
+
+    def serves_with(self) -> str:
+        """The server's image."""
+        (container,) = self.objects["Deployment"]["spec"]["template"]["spec"]["containers"]
+        return str(container["image"])
+
+    def forget_images(self) -> None:
+        """Statuses as they were before images were recorded."""
+        for name, iteration in self.iterations.items():
+            assert iteration.status.promoted is not None
+            promoted = iteration.status.promoted.model_copy(update={"image": ""})
+            status = iteration.status.model_copy(update={"promoted": promoted})
+            self.iterations[name] = iteration.model_copy(update={"status": status})
 
     def told(self, name: str, kind: str = "Serving") -> tuple[str, str, str]:
         return Simulation(self.iterations[name]).told(kind)
@@ -199,6 +215,101 @@ def test_an_edit_gives_what_was_taken_back_another_try(namespace: Namespace) -> 
     namespace.settle()
     assert namespace.served_by() == "second"
     assert namespace.told("second")[1] == "RollingOut"
+
+
+@pytest.fixture
+def succession(namespace: Namespace) -> Namespace:
+    """Two iterations, the newer of which serves."""
+    namespace.add("second")
+    namespace.settle()
+    namespace.deployment(**READY)
+    namespace.settle()
+    assert namespace.told("second")[:2] == ("True", "Serving")
+    return namespace
+
+
+def test_an_upgrade_of_the_operator_rolls_no_endpoint(succession: Namespace) -> None:
+    before = copy.deepcopy(succession.objects)
+    succession.image = "generate:upgraded"
+    succession.settle()
+    assert succession.objects == before
+    assert succession.told("second")[:2] == ("True", "Serving")
+
+
+def test_an_upgrade_from_a_version_that_recorded_no_image_rolls_no_endpoint(succession: Namespace) -> None:
+    before = copy.deepcopy(succession.objects)
+    succession.forget_images()
+    succession.image = "generate:upgraded"
+    succession.settle()
+    assert succession.objects == before
+    assert [one.status.promoted.image for one in succession.iterations.values() if one.status.promoted] == [
+        "generate:upgraded", "generate:test",
+    ], "of the first one no pods tell"  # fmt: skip
+
+
+def test_an_image_that_is_asked_for_is_not_taken_for_the_operators_own(namespace: Namespace) -> None:
+    namespace.edit("first", pod={"image": "mine:1"})
+    namespace.settle()
+    namespace.forget_images()
+    namespace.settle()
+    namespace.edit("first")
+    namespace.settle()
+    assert namespace.serves_with() == "generate:test"
+
+
+def test_an_edit_of_the_image_goes_before_what_was_recorded(succession: Namespace) -> None:
+    succession.edit("second", pod={"image": "mine:1"})
+    succession.settle()
+    assert succession.serves_with() == "mine:1"
+
+
+def test_the_next_model_is_served_with_the_image_of_the_operator_that_promotes_it(namespace: Namespace) -> None:
+    namespace.image = "generate:upgraded"
+    namespace.add("second")
+    recorded = namespace.iterations["second"].status
+    assert recorded.promoted is not None
+    assert recorded.promoted.image == "generate:test"
+    status = recorded.model_copy(update={"promoted": recorded.promoted.model_copy(update={"sha256": "f" * 64})})
+    namespace.iterations["second"] = namespace.iterations["second"].model_copy(update={"status": status})
+    namespace.settle()
+    assert namespace.serves_with() == "generate:upgraded"
+
+
+def test_an_older_model_does_not_take_over_from_one_that_has_served(succession: Namespace) -> None:
+    """An edit whose pods find no GPU: what served goes on, until there is one."""
+    succession.edit("second", bestOf=4)
+    succession.settle()
+    succession.pods = (Pod(0, reason="Unschedulable", message="0/3 nodes are available"),)
+    succession.deployment("ProgressDeadlineExceeded", **HALF)
+    succession.settle()
+    assert succession.served_by() == "second"
+    assert succession.told("second")[:2] == ("False", "RolledBack")
+    assert succession.told("second", "Stalled")[:2] == ("True", "RolledBack")
+    assert "no older iteration takes over" in succession.told("second")[2]
+    assert "0/3 nodes are available" in succession.told("second")[2]
+    assert succession.told("first")[1] == "Superseded"
+    succession.pods = ()
+    succession.edit("second", bestOf=4, replicas=3)
+    succession.settle()
+    assert (succession.replicas, succession.told("second")[1]) == (3, "RolledBack"), "it is still in charge"
+    succession.deployment(**dict.fromkeys(READY, 3))
+    succession.settle()
+    assert succession.told("second")[:2] == ("True", "Serving")
+
+
+def test_an_edit_that_changes_no_pods_does_not_bring_back_what_was_taken_back(namespace: Namespace) -> None:
+    namespace.add("second")
+    namespace.settle()
+    namespace.deployment("ProgressDeadlineExceeded", **HALF)
+    namespace.settle()
+    namespace.deployment(**READY)
+    namespace.settle()
+    before = copy.deepcopy(namespace.objects["Deployment"]["spec"])
+    namespace.edit("second", replicas=5)
+    namespace.settle()
+    assert namespace.objects["Deployment"]["spec"] == before
+    assert namespace.served_by() == "first"
+    assert namespace.told("first")[:2] == ("True", "Serving")
 
 
 def test_with_nobody_to_fall_back_to_the_pods_may_still_come_up() -> None:
@@ -325,18 +436,24 @@ def test_who_gets_the_endpoint_back_serves_once_its_own_pods_are_seen(namespace:
     assert namespace.told("first")[:2] == ("True", "Serving")
 
 
+def test_a_status_of_another_version_does_not_make_an_iteration_invalid(namespace: Namespace) -> None:
+    written = namespace.iterations["first"].model_dump(mode="json", by_alias=True, exclude_none=True)
+    written["status"]["serving"]["rolledBackGeneration"] = 1
+    assert FeedbackIteration.model_validate(written) == namespace.iterations["first"]
+
+
 @pytest.mark.parametrize(
     ("claims", "expect"),
     [
         pytest.param([], None, id="nobody"),
         pytest.param([("a", "1", False), ("b", "2", False)], "b", id="the newest"),
         pytest.param([("a", "1", False), ("b", "1", False)], "b", id="of one moment the last by name"),
-        pytest.param([("a", "1", False), ("b", "2", True)], "a", id="not the one that was taken back"),
-        pytest.param([("a", "1", True), ("b", "2", True)], None, id="all were taken back"),
+        pytest.param([("a", "1", False), ("b", "2", True)], "a", id="not the one that yields"),
+        pytest.param([("a", "1", True), ("b", "2", True)], None, id="all yield"),
     ],
 )
 def test_holder(claims: list[tuple[str, str, bool]], expect: str | None) -> None:
-    found = [Claimant(name, name, created, rolled_back) for name, created, rolled_back in claims]
+    found = [Claimant(name, name, created, yields) for name, created, yields in claims]
     newest_first = sorted(found, key=lambda claim: (claim.created, claim.name), reverse=True)
     held_by = holder(newest_first)
     assert (held_by.name if held_by else None) == expect

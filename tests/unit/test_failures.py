@@ -196,6 +196,33 @@ def test_the_cause_comes_before_what_it_did_to_others(pods: tuple[Pod, ...], rea
     assert failure_of(job("policy", *pods), Circumstances(SPEC, Units())).reason == reason
 
 
+PREEMPTED = Pod(0, 137, "PreemptionByScheduler", "preempting to accommodate a higher priority pod")
+LOST = Pod(1, 1, "Error", NCCL)
+
+
+@pytest.mark.parametrize(
+    ("pods", "gone", "reason", "disruption"),
+    [
+        pytest.param((PREEMPTED, LOST), False, "Evicted", True, id="the preempted pod is still there"),
+        pytest.param((LOST,), True, "Evicted", True, id="it is gone"),
+        pytest.param((Pod(0), LOST), True, "Evicted", True, id="another one is to follow it"),
+        pytest.param((Pod(0, 143, "Error"), LOST), True, "Evicted", True, id="that one was asked to end"),
+        pytest.param((), True, "Evicted", True, id="all are gone"),
+        pytest.param((LOST,), False, "Communication", False, id="none was disrupted"),
+        pytest.param((PREEMPTED, Pod(1, 137, "OOMKilled")), False, "OutOfMemory", False, id="another one's own fault"),
+        pytest.param((broken("Temporary", "S3", 75),), True, "Temporary", False, id="S3"),
+        pytest.param((Pod(0, 137, "Evicted", "exceeds its limit of ephemeral storage"),), False, "Evicted", False,
+                     id="evicted for its own limit"),
+    ],
+)  # fmt: skip
+def test_the_disruption_of_a_pod_is_no_failure_of_its_peers(
+    pods: tuple[Pod, ...], gone: bool, reason: str, disruption: bool
+) -> None:
+    given = replace(job("policy", *pods), disrupted=gone)
+    found = failure_of(given, Circumstances(SPEC, Units()))
+    assert (found.reason, found.disruption) == (reason, disruption)
+
+
 @pytest.mark.parametrize(
     ("pod", "reason", "message"),
     [

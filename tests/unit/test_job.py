@@ -51,6 +51,7 @@ def run_of(stage: str = "samples", name: str = "it", queue: str = "", attempt: i
         address="ab" * 32,
         attempt=attempt,
         retries=0,
+        reached=0,
         pods=found.pods(given.spec),
         image=IMAGES[found.image],
         deadline_seconds=given.spec.deadline_seconds,

@@ -267,7 +267,8 @@ def test_state_for_metrics(conditions: dict[str, tuple[str, str]], state: str) -
         ),
         pytest.param({"conditions": [{"type": "Promoted", "status": "True", "reason": "x"}]}, True, id="promotion"),
         pytest.param({"promoted": {"uri": "s3://b/p"}}, True, id="the promoted model"),
-        pytest.param({"serving": {"rolledBackGeneration": 2}}, True, id="a rollback"),
+        pytest.param({"serving": {"rolledBackRevision": "0123456789"}}, True, id="a rollback"),
+        pytest.param({"observedGeneration": 1}, True, id="the operator has looked at its edit"),
     ],
 )
 def test_standing_changes_with_what_others_look_at(change: Body, concerns_others: bool) -> None:

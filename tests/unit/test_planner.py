@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from feedback_operator.observe import PODS_FOLLOW
+from feedback_operator.observe import PARENTS_SETTLE, PODS_FOLLOW
 from feedback_operator.resources.job import STAGE_LABEL
 from feedback_operator.snapshot import Parent, Pod, Units
 from feedback_operator.stages import GRAPH
+from feedback_operator.timestamps import timestamp
 from feedback_workloads.contract import STAGE_CONFIG, Source
 from tests.unit.worlds import METRICS, NOW, Simulation, broken, decide, succeeded, with_metadata
 
@@ -274,6 +275,53 @@ def test_what_may_pass_is_tried_again_later_and_later() -> None:
     assert simulation.told("Stalled")[:2] == ("True", "Temporary")
 
 
+def lost_each_other(simulation: Simulation, step: int, *, disrupted: bool = False) -> None:
+    """The training comes to a step, where its processes lose each other until its Job fails."""
+    (job,) = simulation.active()
+    simulation.change(job, units=Units(step, 2668), disrupted=disrupted)
+    simulation.step()
+    (job,) = simulation.active()
+    simulation.change(job, units=Units())
+    simulation.finish(job, "Failed", broken("Communication", "NCCL error", 75, "policy", 1))
+    simulation.step()
+
+
+@pytest.mark.parametrize("collected", [False, True], ids=["failed Jobs stay", "failed Jobs are collected"])
+def test_a_training_that_gets_on_is_not_given_up(collected: bool) -> None:
+    simulation = Simulation.of(training={"nodes": 2})
+    simulation.run_until("policy")
+    for attempt in range(12):
+        lost_each_other(simulation, 100 * (attempt + 1))
+        assert simulation.told("Reconciling")[:2] == ("True", "Communication")
+        if collected:
+            simulation.jobs.clear()
+        simulation.wait(60)
+        assert created(simulation) == ["policy"]
+        (job,) = simulation.active()
+        assert (job.attempt, job.retries, job.reached) == (attempt + 1, 1, 100 * (attempt + 1))
+
+
+def test_a_training_that_comes_no_further_is_given_up() -> None:
+    simulation = Simulation.of(training={"nodes": 2})
+    simulation.run_until("policy")
+    for wait, step in ((60, 312), (240, 312), (960, 310), (0, 300)):
+        lost_each_other(simulation, step)
+        simulation.wait(wait)
+        simulation.step()
+    assert simulation.told("Stalled")[:2] == ("True", "Communication")
+
+
+def test_a_preempted_training_is_not_given_up_for_what_its_peers_died_of() -> None:
+    simulation = Simulation.of(training={"nodes": 2})
+    simulation.run_until("policy")
+    for _ in range(12):
+        lost_each_other(simulation, 312, disrupted=True)
+        assert simulation.told("Reconciling")[:2] == ("True", "Evicted")
+        assert "a pod was taken from its node" in simulation.told("Reconciling")[2]
+        simulation.wait(60)
+        assert created(simulation) == ["policy"]
+
+
 def test_pods_that_cannot_start_are_told_of_then_stall_and_recover_by_themselves() -> None:
     simulation = Simulation.of()
     job = simulation.run_until("samples")
@@ -443,6 +491,111 @@ def test_suspended_by_a_person_the_job_of_a_queue_goes_since_kueue_would_resume_
     assert simulation.conditions()["Stalled"] == "False"
 
 
+def test_a_queued_job_takes_corrections_of_its_resources() -> None:
+    simulation = queued()
+    (job,) = simulation.jobs.values()
+    simulation.edit(sampling={"resources": {"limits": {"memory": "64Gi"}}})
+    decided = simulation.step()
+    assert (decided.delete, decided.create) == ((job.name,), ())
+    assert simulation.told("Reconciling")[0] == "True"
+    assert created(simulation) == ["samples"]
+    assert [(again.generation, again.retries) for again in simulation.jobs.values()] == [(2, 0)]
+    assert simulation.step().delete == ()
+
+
+def test_a_queued_job_follows_its_iteration_into_another_queue() -> None:
+    simulation = queued()
+    (job,) = simulation.jobs.values()
+    for queue in ("others", "again-others", "still-others", "last", ""):
+        labels = {"kueue.x-k8s.io/queue-name": queue} if queue else {}
+        simulation.iteration = with_metadata(simulation.iteration, labels=labels)
+        assert simulation.step().delete == (job.name,)
+        assert created(simulation) == ["samples"]
+        (job,) = simulation.jobs.values()
+        assert (job.queue, job.retries) == (queue, 0), "a move is no failure"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        pytest.param({"serving": {"endpoint": "chat"}}, id="serving"),
+        pytest.param({"evaluation": GATE}, id="the gate"),
+        pytest.param({"training": {"resources": {"limits": {"memory": "64Gi"}}}}, id="another stage"),
+    ],
+)
+def test_a_queued_job_keeps_its_place_where_an_edit_does_not_change_its_pods(edit: dict[str, Any]) -> None:
+    simulation = queued()
+    (job,) = simulation.jobs.values()
+    simulation.edit(**edit)
+    assert simulation.step().delete == ()
+    assert list(simulation.jobs) == [job.name]
+
+
+# ── Jobs that somebody else suspends or resumes ──────────────────────────────────────────────────────────────────────
+
+
+def test_a_job_that_somebody_else_suspended_is_not_resumed() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("samples")
+    simulation.change(job, state="Suspended")
+    for _ in range(2):
+        assert simulation.step().suspend == ()
+        status, reason, message = simulation.told("Reconciling")
+        assert (status, reason) == ("True", "JobSuspended")
+        assert f"kubectl patch job {job.name}" in message
+        assert "kueue.x-k8s.io/queue-name" in message
+        simulation.edit(suspend=True)
+        assert simulation.step().suspend == ()
+        simulation.edit(suspend=False)
+    simulation.change(job, state="Active")
+    simulation.complete(job)
+    assert created(simulation) == ["claims"]
+
+
+def test_a_job_that_kueue_holds_without_a_queue_goes_into_the_one_that_its_iteration_is_given() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("samples")
+    simulation.change(job, state="Suspended")
+    simulation.step()
+    simulation.iteration = with_metadata(simulation.iteration, labels={"kueue.x-k8s.io/queue-name": "gpus"})
+    assert simulation.step().delete == (job.name,)
+    assert created(simulation) == ["samples"]
+    assert [(again.state, again.queue) for again in simulation.jobs.values()] == [("Suspended", "gpus")]
+
+
+def test_a_job_that_was_suspended_by_a_version_that_left_no_mark_is_made_again() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("samples")
+    simulation.edit(suspend=True)
+    simulation.step()
+    simulation.change(job, suspended_by_us=False, pods_digest="")
+    simulation.edit(suspend=False)
+    assert simulation.step().delete == (job.name,)
+    assert created(simulation) == ["samples"]
+
+
+def test_a_job_that_somebody_resumes_while_its_iteration_is_suspended_is_not_fought_over() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("samples")
+    simulation.edit(suspend=True)
+    simulation.step()
+    simulation.change(job, state="Active")
+    decided = simulation.step()
+    assert (decided.suspend, decided.delete) == ((), (job.name,))
+    simulation.edit(suspend=False)
+    assert created(simulation) == ["samples"]
+
+
+def test_what_is_corrected_while_suspended_holds_when_it_is_resumed() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("samples")
+    simulation.edit(suspend=True)
+    simulation.step()
+    simulation.edit(suspend=False, sampling={"resources": {"limits": {"memory": "64Gi"}}})
+    assert simulation.step().delete == (job.name,)
+    assert created(simulation) == ["samples"]
+
+
 # ── chains ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 CHAINED = {"model": {"from": {"iteration": "first"}}}
@@ -457,6 +610,24 @@ def test_a_chained_iteration_waits_for_its_parent_and_uses_its_model() -> None:
     simulation.parent = PROMOTED
     (configmap,) = (made for made in simulation.step().create if made["kind"] == "ConfigMap")
     assert STAGE_CONFIG.validate_json(configmap["data"]["config.json"]).model == PROMOTED.model
+
+
+def test_a_child_that_is_applied_before_its_parents_edit_does_not_train_from_what_the_parent_was() -> None:
+    simulation = Simulation.of(**CHAINED)
+    simulation.iteration = with_metadata(simulation.iteration, creation_timestamp=timestamp(NOW))
+    simulation.parent = PROMOTED
+    decided = simulation.step()
+    assert (decided.create, decided.wake_at) == ((), NOW + PARENTS_SETTLE)
+    assert simulation.iteration.status.model is None
+    assert simulation.told("Reconciling")[:2] == ("True", "WaitingForParent")
+    simulation.wait(1)
+    simulation.parent = Parent("first", reason="WaitingForParent", message="waits for iteration first to be promoted")
+    simulation.wait(60)
+    assert created(simulation) == []
+    simulation.parent = Parent("first", Source(uri="s3://b/another", sha256="d" * 64))
+    assert created(simulation) == ["samples"]
+    assert simulation.iteration.status.model is not None
+    assert simulation.iteration.status.model.uri == "s3://b/another"
 
 
 def test_a_parent_that_changes_does_not_reach_a_child_that_has_started() -> None:

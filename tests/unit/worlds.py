@@ -14,7 +14,9 @@ from feedback_operator.resources.job import (
     ADDRESS_ANNOTATION,
     ATTEMPT_LABEL,
     GENERATION_ANNOTATION,
+    PODS_ANNOTATION,
     QUEUE_LABEL,
+    REACHED_ANNOTATION,
     RETRIES_ANNOTATION,
     STAGE_LABEL,
 )
@@ -122,7 +124,8 @@ class Simulation:
             if made["kind"] == "Job":
                 self.jobs.setdefault(made["metadata"]["name"], replace(job_of(made), created=self.now))
         for name, suspended in decided.suspend:
-            self.jobs[name] = replace(self.jobs[name], state="Suspended" if suspended else "Active")
+            state = "Suspended" if suspended else "Active"
+            self.jobs[name] = replace(self.jobs[name], state=state, suspended_by_us=suspended)
         for name in decided.delete:
             self.jobs.pop(name, None)
         self.iteration = self.iteration.model_copy(update={"status": decided.status})
@@ -197,7 +200,9 @@ def job_of(made: dict[str, Any]) -> Job:
         state="Suspended" if made["spec"].get("suspend") else "Active",
         started=NOW,
         pods=tuple(Pod(index, running=True) for index in range(made["spec"]["completions"])),
-        queued=QUEUE_LABEL in meta["labels"],
+        queue=meta["labels"].get(QUEUE_LABEL, ""),
+        reached=int(meta["annotations"][REACHED_ANNOTATION]),
+        pods_digest=meta["annotations"][PODS_ANNOTATION],
     )
 
 

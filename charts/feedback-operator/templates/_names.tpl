@@ -1,17 +1,32 @@
 {{/* Names and labels, and the images. */}}
 
-{{- define "feedback.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{/*
+A name of at most `max` characters; call with (dict "name" NAME "max" 63). Of one that is longer a digest of all of it
+stands for what is cut, so that names that differ stay different.
+*/}}
+{{- define "feedback.fitted" -}}
+{{- if le (len .name) .max -}}
+{{- .name | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" (.name | trunc (sub .max 9 | int) | trimSuffix "-") (.name | sha256sum | trunc 8) -}}
+{{- end -}}
 {{- end -}}
 
-{{- define "feedback.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
-{{- else if contains (include "feedback.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name (include "feedback.name" .) | trunc 52 | trimSuffix "-" -}}
+{{- define "feedback.name" -}}
+{{- include "feedback.fitted" (dict "name" (default .Chart.Name .Values.nameOverride) "max" 63) -}}
 {{- end -}}
+
+{{/* Short enough for the suffixes that objects of the release's own namespace have, such as -workloads. */}}
+{{- define "feedback.fullname" -}}
+{{- $name := include "feedback.name" . -}}
+{{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
+{{- include "feedback.fitted" (dict "name" (default $full .Values.fullnameOverride) "max" 52) -}}
+{{- end -}}
+
+{{/* The name of an object that has no namespace; call with (dict "root" $ "suffix" "-what"). */}}
+{{- define "feedback.clusterName" -}}
+{{- $name := printf "%s-%s%s" .root.Release.Namespace (include "feedback.fullname" .root) .suffix -}}
+{{- include "feedback.fitted" (dict "name" $name "max" 63) -}}
 {{- end -}}
 
 {{- define "feedback.serviceAccount" -}}

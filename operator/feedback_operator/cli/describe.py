@@ -87,7 +87,7 @@ def advice(iteration: FeedbackIteration, flags: str = "") -> str:
     """What a person can do now, with commands to type; empty where there is nothing to do but wait or be content."""
     name, status = iteration.metadata.name + flags, iteration.status
     stage = _stopped(iteration)
-    if status.observed_generation < iteration.metadata.generation:
+    if not iteration.looked_at:
         return _typed(
             "The operator has not looked at it yet; if that lasts, see whether the operator runs:",
             "kubectl get pods --all-namespaces -l app.kubernetes.io/name=feedback-operator",
@@ -102,10 +102,10 @@ def advice(iteration: FeedbackIteration, flags: str = "") -> str:
             f"kubectl edit fbi {name}",
             f"feedback suspend {name} && feedback resume {name}",
         )
-    if stage and stage.state == "Running" and stage.reason:
+    if stage and stage.state in ("Running", "Suspended") and stage.reason:
+        where = f"pods -l {JOB_LABEL}={stage.job}" if stage.state == "Running" else f"job {stage.job}"
         return _typed(
-            f"Stage {stage.name} does not get on: {stage.message or stage.reason}",
-            f"kubectl describe pods -l {JOB_LABEL}={stage.job}{flags}",
+            f"Stage {stage.name} does not get on: {stage.message or stage.reason}", f"kubectl describe {where}{flags}"
         )
     if (parent := iteration.spec.model.from_) and stage and stage.state == "Waiting" and stage == status.stages[0]:
         return _typed(f"It waits for {parent.iteration}:", f"feedback status {parent.iteration}{flags}")
@@ -146,10 +146,10 @@ def condition(iteration: FeedbackIteration, kind: str) -> Condition | None:
 
 def settled(iteration: FeedbackIteration) -> bool:
     """Nothing more will happen without a person: the operator has seen the spec, and is done or cannot go on."""
-    status = iteration.status
-    if status.observed_generation < iteration.metadata.generation:
-        return False
-    return iteration.spec.suspend or is_true(status.conditions, "Ready") or is_true(status.conditions, "Stalled")
+    conditions = iteration.status.conditions
+    return iteration.looked_at and (
+        iteration.spec.suspend or is_true(conditions, "Ready") or is_true(conditions, "Stalled")
+    )
 
 
 def age(iteration: FeedbackIteration, now: datetime) -> str:

@@ -40,9 +40,8 @@ def follow(remote: Remote, name: str, stage: str) -> Iterator[str]:
             if pod.begun and pod.name not in readers:
                 readers[pod.name] = _reader(remote, stage, pod, lines.put)
         yield from _drained(lines)
-        if _stage_of(iteration, stage).state in ("Done", "Failed") and not any(
-            map(threading.Thread.is_alive, readers.values())
-        ):
+        ended = iteration.looked_at and _stage_of(iteration, stage).state in ("Done", "Failed")
+        if ended and not any(map(threading.Thread.is_alive, readers.values())):
             yield from _drained(lines)
             return
         yield from _next_within(LOOK_SECONDS, lines)

@@ -21,6 +21,7 @@ from feedback_operator.resources import FIELD_MANAGER, Manifest
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
+METADATA_OF_A_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 ATTEMPTS: Final = 5
 FIRST_PAUSE_SECONDS: Final = 0.1
@@ -85,6 +86,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Census:
+    """The uids of all objects of a kind that there were at a version."""
+
+    uids: frozenset[str]
+    version: int
+
+
+@dataclass(frozen=True)
 class _Request:
     verb: Verb
     kind: Kind
@@ -93,6 +102,7 @@ class _Request:
     body: Manifest | None = None
     query: Mapping[str, str] = field(default_factory=dict)
     content: str = JSON
+    accept: str = JSON
     timeout: aiohttp.ClientTimeout = TIMEOUT
 
     @property
@@ -129,6 +139,14 @@ class ApiServer:
         query = {"labelSelector": labels}
         answer = await self._call(_Request("list", kind, "GET", kind.path(namespace), query=query))
         return list(answer["items"])
+
+    async def census(self, kind: Kind, namespace: str) -> Census:
+        """Which objects there are of those that are watched, in a namespace or, without one, in all."""
+        query = {"labelSelector": kind.labels} if kind.labels else {}
+        request = _Request("list", kind, "GET", kind.path(namespace), query=query, accept=METADATA_OF_A_LIST)
+        answer = await self._call(request)
+        uids = frozenset(str(item["metadata"]["uid"]) for item in answer["items"])
+        return Census(uids, int(answer["metadata"]["resourceVersion"]))
 
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
         path = kind.path(manifest["metadata"]["namespace"])
@@ -189,7 +207,7 @@ class ApiServer:
 
     async def _once(self, request: _Request) -> Answer:
         """One attempt."""
-        headers = {"Accept": JSON, "Content-Type": request.content}
+        headers = {"Accept": request.accept, "Content-Type": request.content}
         url = self._client.configuration.host + request.url
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], url, request.method, None)
         started = time.perf_counter()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -26,6 +26,7 @@ from feedback_operator.cluster.observed import (
     pod_of,
     whole,
 )
+from feedback_operator.failures import is_disrupted
 from feedback_operator.resources import ENDPOINT_LABEL, ITERATION_LABEL
 from feedback_operator.snapshot import Job
 
@@ -129,6 +130,9 @@ class Caches:
     objects: Store[dict[str, Any]] = field(default_factory=Store)
     pods_read: Recent = field(default_factory=Recent)
     """Jobs whose pods were read after they had ended."""
+    disrupted: Recent = field(default_factory=Recent)
+    """Jobs one of whose pods was taken from its node: such a pod is gone soon, long before what it did to the others
+    makes the Job fail."""
     _children: defaultdict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     _addresses: defaultdict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
 
@@ -153,7 +157,7 @@ class Caches:
             case "FeedbackIteration":
                 return self.drop_iteration(identity.key, identity.uid)
             case "Job":
-                return self._drop_job(identity, body)
+                return self._if(self.drop_job(identity.key, identity.uid), _iteration_key(body))
             case "Pod":
                 return self._if(self.pods.drop(identity.key, identity.uid), _iteration_key(body))
             case _:
@@ -167,6 +171,42 @@ class Caches:
             return ()
         self._forget_child(entry)
         return (key, *self._bystanders(entry))
+
+    def retain(self, kind: str, namespace: str, uids: Collection[str], version: int) -> int:
+        """Drop what is not among all that there were of a kind at a version; how many those are. Without a namespace it
+        is about all of them; what came after that version is not touched."""
+        gone = [
+            entry.identity
+            for entry in self._entries(kind)
+            if entry.identity.uid not in uids
+            and entry.identity.version <= version
+            and namespace in ("", entry.identity.namespace)
+        ]
+        for identity in gone:
+            self._drop(kind, identity)
+        return len(gone)
+
+    def _entries(self, kind: str) -> Iterable[Entry[Any]]:
+        match kind:
+            case "FeedbackIteration":
+                return self.iterations.entries()
+            case "Job":
+                return self.jobs.entries()
+            case "Pod":
+                return self.pods.entries()
+            case _:
+                return (one for one in self.objects.entries() if one.identity.name.startswith(f"{kind}/"))
+
+    def _drop(self, kind: str, identity: Identity) -> None:
+        match kind:
+            case "FeedbackIteration":
+                self.drop_iteration(identity.key, identity.uid)
+            case "Job":
+                self.drop_job(identity.key, identity.uid)
+            case "Pod":
+                self.pods.drop(identity.key, identity.uid)
+            case _:
+                self.objects.drop(identity.key, identity.uid)
 
     def children(self, parent: str) -> tuple[str, ...]:
         """Keys of the iterations that follow the iteration `parent`."""
@@ -184,18 +224,22 @@ class Caches:
             self._addresses[seen.address][identity.key] = None
         return self._if(news, _iteration_key(body))
 
-    def _drop_job(self, identity: Identity, body: Body) -> tuple[str, ...]:
-        gone = self.jobs.drop(identity.key, identity.uid)
-        address = job_of(body).address
-        if gone and address in self._addresses:
-            self._addresses[address].pop(identity.key, None)
-            if not self._addresses[address]:
-                del self._addresses[address]
-        return self._if(gone, _iteration_key(body))
+    def drop_job(self, key: str, uid: str) -> bool:
+        """A Job is gone; whether it was known."""
+        entry = self.jobs.get(key)
+        if not self.jobs.drop(key, uid) or entry is None:
+            return False
+        address = entry.value.address
+        self._addresses[address].pop(key, None)
+        if not self._addresses[address]:
+            del self._addresses[address]
+        return True
 
     def _put_pod(self, identity: Identity, body: Body) -> tuple[str, ...]:
         """A pod that is well is no news, nor is one that ended well while others of its Job still run."""
         seen, before = pod_of(body), self.pods.get(identity.key)
+        if is_disrupted(seen.pod):
+            self.disrupted.add(owner_of(body).uid)
         if not self.pods.put(identity, _pod_group(body), seen):
             return ()
         told = before.value.telling if before and before.identity.uid == identity.uid else NOTHING_TOLD

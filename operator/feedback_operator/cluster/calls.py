@@ -30,11 +30,11 @@ class Kind:
         """API group; empty for the core group."""
         return self.api_version.rpartition("/")[0]
 
-    def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
-        """Path of an object, or of the kind in a namespace."""
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """Path of an object, or of the kind in a namespace, or in all of them."""
         root = f"/apis/{self.api_version}" if self.group else f"/api/{self.api_version}"
-        parts = [f"{root}/namespaces/{namespace}/{self.plural}", name, subresource]
-        return "/".join(part for part in parts if part)
+        within = f"{root}/namespaces/{namespace}" if namespace else root
+        return "/".join(part for part in (within, self.plural, name, subresource) if part)
 
 
 MANAGED: Final = "app.kubernetes.io/managed-by=feedback-operator"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -32,14 +33,20 @@ def own_namespace() -> str | None:
     return file.read_text().strip() if file.exists() else None
 
 
-def session(client: ApiClient) -> aiohttp.ClientSession:
-    """A session with the client's credentials, asked for anew with each request: tokens are renewed under us."""
+def session(client: ApiClient, asked: Callable[[str, Mapping[str, str]], None]) -> aiohttp.ClientSession:
+    """A session with the client's credentials, asked for anew with each request: tokens are renewed under us.
+
+    `asked` is told path and query of each request that has been answered well.
+    """
 
     async def authenticate(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         headers: dict[str, str] = {}
         await client.update_params_for_auth(headers, [], ["BearerToken"], str(request.url), request.method, None)
         request.headers.update(headers)
-        return await handler(request)
+        response = await handler(request)
+        if response.ok:
+            asked(request.url.path, request.url.query)
+        return response
 
     connector = aiohttp.TCPConnector(limit=0, ssl=client.rest_client.ssl_context)
     return aiohttp.ClientSession(connector=connector, middlewares=(authenticate,))

@@ -24,7 +24,9 @@ from feedback_operator.cluster.progress_board import ProgressBoard
 from feedback_operator.endpoint import claimants
 from feedback_operator.reconciler import Blocked
 from feedback_operator.resources import Manifest
+from feedback_operator.resources.job import SUSPENDED_ANNOTATION
 from feedback_operator.snapshot import Endpoint, Job, Limits, Pod, Snapshot
+from feedback_operator.stages import STAGES
 
 logger = logging.getLogger(__name__)
 
@@ -83,10 +85,14 @@ class KubernetesCluster:
 
     def _jobs(self, uid: str) -> Iterator[Job]:
         for entry in self._caches.jobs.of(uid):
-            uid = entry.identity.uid
-            pods = telling_pods(pod.value for pod in self._caches.pods.of(uid))
-            read = uid in self._caches.pods_read
-            yield replace(entry.value, pods=pods, pods_read=read, units=self._board.units(uid))
+            uid, stage = entry.identity.uid, STAGES.get(entry.value.stage)
+            yield replace(
+                entry.value,
+                pods=telling_pods(pod.value for pod in self._caches.pods.of(uid)),
+                pods_read=uid in self._caches.pods_read,
+                disrupted=uid in self._caches.disrupted,
+                units=self._board.units(uid, together=stage is not None and stage.together),
+            )
 
     def _endpoint(self, iteration: FeedbackIteration) -> Endpoint | None:
         serving = iteration.spec.serving
@@ -134,7 +140,7 @@ class KubernetesCluster:
         try:
             self._caches.put("Job", await self._api.get(JOB, identity.namespace, identity.name))
         except Missing:
-            self._caches.jobs.drop(identity.key, identity.uid)
+            self._caches.drop_job(identity.key, identity.uid)
         there = await self._list_pods(identity)
         for pod in list(self._caches.pods.of(identity.uid)):
             if pod.identity.uid not in there and pod.heard < time.monotonic() - SILENCE_SECONDS:
@@ -179,7 +185,8 @@ class KubernetesCluster:
 
     async def suspend(self, namespace: str, job: str, suspended: bool) -> None:
         try:
-            body = await self._api.patch(JOB, namespace, job, {"spec": {"suspend": suspended}})
+            mark = {"annotations": {SUSPENDED_ANNOTATION: "true" if suspended else None}}
+            body = await self._api.patch(JOB, namespace, job, {"metadata": mark, "spec": {"suspend": suspended}})
         except Missing:
             self._forget_job(namespace, job)
         else:
@@ -246,7 +253,7 @@ class KubernetesCluster:
 
     def _forget_job(self, namespace: str, name: str) -> None:
         if entry := self._caches.jobs.get(f"{namespace}/{name}"):
-            self._caches.jobs.drop(entry.identity.key, entry.identity.uid)
+            self._caches.drop_job(entry.identity.key, entry.identity.uid)
 
 
 class _Namespace(Mapping[str, FeedbackIteration]):

@@ -29,11 +29,14 @@ from feedback_operator.resources.job import (
     ATTEMPT_LABEL,
     CONFIG_MOUNT,
     GENERATION_ANNOTATION,
+    PODS_ANNOTATION,
+    REACHED_ANNOTATION,
     RETRIES_ANNOTATION,
     STAGE_LABEL,
 )
 from feedback_operator.resources.pod import CACHE_MOUNT
 from feedback_operator.snapshot import Job, Pod, Snapshot
+from feedback_operator.stages import STAGES
 
 FIRST_BACKOFF_SECONDS: Final = 1.0
 """Wait before the first retry of an index; doubles with each."""
@@ -112,7 +115,7 @@ class LocalCluster:
                 job.observed,
                 pods=tuple(job.pods.values()),
                 pods_read=True,
-                units=await scrape(job.metrics_addresses()),
+                units=await scrape(job.metrics_addresses(), together=STAGES[job.observed.stage].together),
             )
             for job in jobs
         ]
@@ -159,7 +162,7 @@ class LocalCluster:
         local = self._jobs[job]
         if suspended:
             await self._stop(local)
-            local.observed = replace(local.observed, state="Suspended")
+            local.observed = replace(local.observed, state="Suspended", suspended_by_us=True)
         else:
             self._start(local)
         self.changed.set()
@@ -178,7 +181,7 @@ class LocalCluster:
     # ── what the Job controller and the kubelet do ──────────────────────────────────────────────────────────────────
 
     def _start(self, job: _LocalJob) -> None:
-        job.observed = replace(job.observed, state="Active", started=datetime.now(UTC))
+        job.observed = replace(job.observed, state="Active", suspended_by_us=False, started=datetime.now(UTC))
         job.task = asyncio.create_task(self._run(job))
 
     async def _run(self, job: _LocalJob) -> None:
@@ -305,6 +308,8 @@ def _observed(manifest: Manifest) -> Job:
         attempt=int(meta["labels"][ATTEMPT_LABEL]),
         generation=int(meta["annotations"][GENERATION_ANNOTATION]),
         retries=int(meta["annotations"][RETRIES_ANNOTATION]),
+        reached=int(meta["annotations"][REACHED_ANNOTATION]),
+        pods_digest=meta["annotations"][PODS_ANNOTATION],
         state="Active",
         created=datetime.now(UTC),
     )

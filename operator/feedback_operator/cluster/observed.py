@@ -15,9 +15,12 @@ from feedback_operator.resources.job import (
     ADDRESS_ANNOTATION,
     ATTEMPT_LABEL,
     GENERATION_ANNOTATION,
+    PODS_ANNOTATION,
     QUEUE_LABEL,
+    REACHED_ANNOTATION,
     RETRIES_ANNOTATION,
     STAGE_LABEL,
+    SUSPENDED_ANNOTATION,
 )
 from feedback_operator.snapshot import Job, Pod
 
@@ -113,8 +116,9 @@ def iteration_of(body: Body) -> ObservedIteration:
         "spec": spec,
         "status": status,
     }
-    conditions = {c["type"]: (c["status"], c["reason"], c.get("message", "")) for c in status.get("conditions", ())}
+    conditions = {c["type"]: c for c in status.get("conditions", ())}
     seen_by_others = (
+        status.get("observedGeneration") == meta.get("generation"),
         {kind: conditions.get(kind) for kind in ("Promoted", "Stalled")},
         status.get("aligned"),
         status.get("promoted"),
@@ -133,16 +137,16 @@ def iteration_of(body: Body) -> ObservedIteration:
     )
 
 
-def _state(meta: Mapping[str, Any], conditions: Mapping[str, tuple[str, str, str]]) -> str:
+def _state(meta: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> str:
     """One word for metrics."""
     if meta.get("deletionTimestamp"):
         return "Deleting"
-    statuses = {kind: condition[0] for kind, condition in conditions.items()}
+    statuses = {kind: condition["status"] for kind, condition in conditions.items()}
     if statuses.get("Stalled") == "True":
         return "Stalled"
     if statuses.get("Ready") == "True":
         return "Promoted" if statuses.get("Promoted") == "True" else "Ready"
-    if conditions.get("Reconciling", ("", "", ""))[1] == "Suspended":
+    if conditions.get("Reconciling", {}).get("reason") == "Suspended":
         return "Suspended"
     return "Running" if statuses.get("Reconciling") == "True" else "New"
 
@@ -176,7 +180,10 @@ def job_of(body: Body) -> Job:
         started=_start(body),
         finished=moment(ended.get("lastTransitionTime")),
         deleting="deletionTimestamp" in meta,
-        queued=QUEUE_LABEL in labels,
+        queue=labels.get(QUEUE_LABEL, ""),
+        reached=int(annotations.get(REACHED_ANNOTATION, 0)),
+        suspended_by_us=SUSPENDED_ANNOTATION in annotations,
+        pods_digest=annotations.get(PODS_ANNOTATION, ""),
     )
 
 

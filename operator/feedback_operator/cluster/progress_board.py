@@ -13,7 +13,7 @@ import aiohttp
 
 from feedback_operator.cluster.caches import Caches, Entry
 from feedback_operator.cluster.observed import ObservedPod
-from feedback_operator.progress import parse, total
+from feedback_operator.progress import joined, parse
 from feedback_operator.resources.job import METRICS_PORT
 from feedback_operator.snapshot import Units
 
@@ -48,9 +48,9 @@ class ProgressBoard:
         self._by_job: defaultdict[str, set[str]] = defaultdict(set)
         self._told: dict[str, float] = {}
 
-    def units(self, job: str) -> Units:
-        """Progress of the Job with this uid."""
-        return total([self._asked[pod].units for pod in sorted(self._by_job.get(job, ()))])
+    def units(self, job: str, *, together: bool) -> Units:
+        """Progress of the Job with this uid, whose pods share the work out or do it together."""
+        return joined([self._asked[pod].units for pod in sorted(self._by_job.get(job, ()))], together=together)
 
     async def run(self) -> None:
         """Forever, round by round."""

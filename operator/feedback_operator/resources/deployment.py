@@ -15,6 +15,7 @@ from feedback_operator.resources.owner import owner_reference, standard_labels
 from feedback_operator.resources.pod import ENVIRONMENT, MOUNTS, container_settings, pod_settings, volumes
 from feedback_operator.stages import gpus
 
+CONTAINER: Final = "serving"
 HTTP_PORT: Final = 8000
 REVISION_ANNOTATION: Final = f"{GROUP}/revision"
 PROBE_SECONDS: Final = 5
@@ -39,7 +40,6 @@ class Serving:
     spec: ServingSpec
     promoted: PromotedModel
     max_model_len: int | None
-    image: str
 
 
 def applied_replicas(wanted: int | None, deployment: Manifest | None) -> int | None:
@@ -132,8 +132,8 @@ def _container(serving: Serving) -> Manifest:
     health = {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": PROBE_SECONDS, "timeoutSeconds": 5}
     starting = math.ceil(serving.spec.progress_deadline_seconds / PROBE_SECONDS)
     return {
-        "name": "serving",
-        "image": serving.spec.pod.image or serving.image,
+        "name": CONTAINER,
+        "image": serving.spec.pod.image or serving.promoted.image,
         "command": ["python", "-m", "feedback_workloads.serving"],
         "args": _arguments(serving),
         "env": list(ENVIRONMENT),

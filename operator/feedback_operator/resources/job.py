@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,11 @@ MEETING_PORT: Final = 29400
 ADDRESS_ANNOTATION: Final = f"{GROUP}/address"
 GENERATION_ANNOTATION: Final = f"{GROUP}/generation"
 RETRIES_ANNOTATION: Final = f"{GROUP}/retries"
+REACHED_ANNOTATION: Final = f"{GROUP}/reached"
+"""How far the attempts before had come, in the stage's own units."""
+PODS_ANNOTATION: Final = f"{GROUP}/pods"
+SUSPENDED_ANNOTATION: Final = f"{GROUP}/suspended"
+"""On a Job that we have suspended: only such a one is ours to resume."""
 STAGE_LABEL: Final = f"{GROUP}/stage"
 ATTEMPT_LABEL: Final = f"{GROUP}/attempt"
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
@@ -36,6 +42,7 @@ class StageRun:
     address: str
     attempt: int
     retries: int
+    reached: int
     pods: int
     image: str
     deadline_seconds: int | None
@@ -66,6 +73,12 @@ class StageRun:
         return self.stage.together and self.pods > 1
 
 
+def pods_digest(section: StageSection, config: StageConfig, pods: int) -> str:
+    """What of a spec makes a Job's pods what they are, in short: neither the attempt nor the operator's own image."""
+    own = {"resources": section.resources.model_dump(), "pod": section.pod.model_dump()}
+    return short_digest(json.dumps(own, sort_keys=True), config.model_dump_json(), str(pods))
+
+
 def labels(run: StageRun) -> dict[str, str]:
     return {
         **standard_labels(run.owner, run.stage.name),
@@ -92,6 +105,8 @@ def build_job(run: StageRun) -> Manifest:
                 ADDRESS_ANNOTATION: run.address,
                 GENERATION_ANNOTATION: str(run.owner.generation),
                 RETRIES_ANNOTATION: str(run.retries),
+                REACHED_ANNOTATION: str(run.reached),
+                PODS_ANNOTATION: pods_digest(run.section, run.config, run.pods),
             },
             "ownerReferences": [owner_reference(run.owner)],
         },

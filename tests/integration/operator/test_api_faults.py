@@ -12,11 +12,11 @@ from typing import Final
 import pytest
 from aiohttp import web
 
-from tests.cluster.api import JOBS
+from tests.cluster.api import ITERATIONS, JOBS
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.history import History
-from tests.cluster.proxy import Call, Proxy, refusal
-from tests.cluster.world import READY, condition_of, iteration, stage_of
+from tests.cluster.proxy import Call, Proxy, expired, refusal
+from tests.cluster.world import READY, condition, condition_of, iteration, stage_of
 from tests.integration.operator.conftest import new_world
 
 MANIFEST: Final = iteration("demo", training={"nodes": 2, "globalBatchSize": 8}, serving={"endpoint": "answers"})
@@ -145,3 +145,33 @@ async def test_the_watch_of_pods_broken_for_good(control_plane: ControlPlane, tm
         outcome = await history.outcome()
         assert (outcome.duplicates, outcome.changed) == ((), ())
         assert proxy.faults > 0
+
+
+async def test_a_holder_deleted_while_its_watch_was_broken_gives_its_endpoint_up(
+    control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    """The API server does not remember any more where the watch stood, so that nothing says what has gone since."""
+    gone = asyncio.Event()
+    relisted = asyncio.Event()
+
+    async def broken_and_then_expired(call: Call) -> web.Response | None:
+        if not (call.watch and call.path.endswith("/feedbackiterations")) or relisted.is_set():
+            return None
+        if not gone.is_set():
+            return refusal(503, "ServiceUnavailable")
+        relisted.set()
+        return expired()
+
+    async with new_world(control_plane, "expired", tmp_path) as world, Proxy.start(control_plane) as proxy:
+        async with world.operator(kubeconfig=proxy.kubeconfig(world.token)):
+            await world.apply(iteration("old", serving={"endpoint": "answers"}))
+            await world.until("old", READY)
+            await world.apply(iteration("new", seed=1, serving={"endpoint": "answers"}))
+            await world.until("new", READY)
+            proxy.before = broken_and_then_expired
+            proxy.cut_watches()
+            await world.delete("new")
+            await world.api.wait_gone(ITERATIONS, world.namespace, "new")
+            gone.set()
+            await world.until("old", condition("Serving", "True"))
+        assert relisted.is_set()

@@ -95,6 +95,28 @@ async def test_a_revision_that_does_not_become_ready_is_rolled_back(world: World
     await world.until("old", condition("Serving", "True"))
 
 
+async def test_an_upgrade_of_the_operator_rolls_no_endpoint_and_no_older_model_comes_back(world: World) -> None:
+    with world.operator("--generate-image", "generate:1"):
+        await world.apply(iteration("old", serving={"endpoint": "answers"}))
+        await world.until("old", READY)
+        await world.apply(iteration("new", seed=1, serving={"endpoint": "answers", "progressDeadlineSeconds": 10}))
+        new = await world.until("new", READY)
+        before = await world.api.wait(DEPLOYMENTS, world.namespace, "answers", _rolled_out)
+    with world.operator("--generate-image", "generate:2"):
+        await world.edit("new", evaluation={"gate": None})
+        await world.until("new", READY)
+        after = await world.api.get(DEPLOYMENTS, world.namespace, "answers")
+        assert after["metadata"]["generation"] == before["metadata"]["generation"]
+        world.script.on(SERVING, then=never_ready())
+        await world.edit("new", serving={"bestOf": 2})
+        told = await world.until("new", condition("Serving", "False", "RolledBack"))
+        assert "no older iteration takes over" in condition_of(told, "Serving")["message"]
+        await world.until("old", condition("Serving", "False", "Superseded"))
+        kept = await world.api.get(DEPLOYMENTS, world.namespace, "answers")
+        assert served_by(kept) == new["metadata"]["uid"]
+        assert kept["status"]["availableReplicas"] == 1, "what served before goes on"
+
+
 async def test_the_next_one_serves_once_the_holder_is_deleted(world: World, operator: OperatorProcess) -> None:
     await world.apply(iteration("old", serving={"endpoint": "answers"}))
     old = await world.until("old", READY)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.cluster.api import JOBS, Object
+from tests.cluster.api import ITERATIONS, JOBS, Object
 from tests.cluster.operator_process import OperatorProcess
-from tests.cluster.world import READY, STAGES, World, iteration, stage_is, stage_of
+from tests.cluster.world import READY, STAGES, World, condition, condition_of, iteration, stage_is, stage_of
 
 QUEUE = "kueue.x-k8s.io/queue-name"
 
@@ -54,3 +54,44 @@ async def test_a_preempted_job_waits_and_goes_on_when_it_is_admitted_again(
     await admit(world, job)
     await world.until("demo", stage_is("samples", "Done"))
     assert len(await world.jobs("demo")) == 2  # samples, and claims in the queue
+
+
+async def test_a_queued_job_takes_corrections_of_its_resources_and_of_its_queue(
+    world: World, operator: OperatorProcess
+) -> None:
+    await world.apply(queued("demo"))
+    first = await queued_job(world, "samples")
+    await world.edit("demo", sampling={"resources": {"limits": {"memory": "64Gi"}}})
+    second = await successor(world, first)
+    assert second["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"] == {"memory": "64Gi"}
+    await world.api.patch(ITERATIONS, world.namespace, "demo", {"metadata": {"labels": {QUEUE: "others"}}})
+    third = await successor(world, second)
+    assert third["metadata"]["labels"][QUEUE] == "others"
+    await admit(world, third["metadata"]["name"])
+    done = await world.until("demo", stage_is("samples", "Done"))
+    assert (stage_of(done, "samples").get("attempt", 0), stage_of(done, "samples").get("retries", 0)) == (0, 0)
+
+
+async def successor(world: World, job: Object) -> Object:
+    """The Job of the same name that comes after this one."""
+    meta = job["metadata"]
+    return await world.api.wait(
+        JOBS, world.namespace, meta["name"], lambda item: bool(item["metadata"]["uid"] != meta["uid"])
+    )
+
+
+async def test_a_job_that_somebody_else_suspends_is_left_so(world: World, operator: OperatorProcess) -> None:
+    """As Kueue does where it manages Jobs without a queue, or as a person does."""
+    held = world.script.hold("samples")
+    await world.apply(iteration("demo"))
+    await held.started.wait()
+    job = stage_of(await world.until("demo", stage_is("samples", "Running")), "samples")["job"]
+    before = await world.api.patch(JOBS, world.namespace, job, {"spec": {"suspend": True}})
+    told = await world.until("demo", condition("Reconciling", "True", "JobSuspended"))
+    assert f"kubectl patch job {job}" in condition_of(told, "Ready")["message"]
+    await world.edit("demo", training={"resources": {"limits": {"memory": "64Gi"}}})  # another look
+    await world.until("demo", condition("Reconciling", "True", "JobSuspended"))
+    after = await world.api.get(JOBS, world.namespace, job)
+    assert (after["metadata"]["generation"], after["spec"]["suspend"]) == (before["metadata"]["generation"], True)
+    await admit(world, job)
+    await world.until("demo", READY)

@@ -56,6 +56,20 @@ async def test_a_child_waits_for_ever_where_the_gate_of_its_parent_failed(
     assert await world.jobs("child") == {}
 
 
+async def test_a_child_never_trains_from_what_its_parent_was_before_an_edit_of_the_same_commit(world: World) -> None:
+    """The operator finds the edited parent and its new child at once, with all that was said of the parent before."""
+    await world.apply(iteration("parent"))
+    with world.operator():
+        before = await world.until("parent", READY)
+    await world.edit("parent", training={"beta": "0.2"})
+    await world.apply(iteration("child", model={"uri": None, "from": {"iteration": "parent"}}))
+    with world.operator():
+        after = await world.until("parent", READY)
+        child = await world.until("child", READY)
+    assert after["status"]["aligned"]["uri"] != before["status"]["aligned"]["uri"]
+    assert child["status"]["model"]["uri"] == after["status"]["aligned"]["uri"]
+
+
 async def test_a_cycle_is_refused_with_its_names(world: World, operator: OperatorProcess) -> None:
     await world.apply(iteration("hen", model={"uri": None, "from": {"iteration": "egg"}}))
     await world.apply(iteration("egg", model={"uri": None, "from": {"iteration": "hen"}}))

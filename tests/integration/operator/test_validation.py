@@ -123,7 +123,7 @@ def _endpoint(accepted: FeedbackIteration) -> Endpoint | None:
     meta, serving = accepted.metadata, accepted.spec.serving
     if serving is None or serving.endpoint is None:
         return None
-    return Endpoint(claimants=(Claimant(meta.name, meta.uid, meta.creation_timestamp, rolled_back=False),), objects=())
+    return Endpoint(claimants=(Claimant(meta.name, meta.uid, meta.creation_timestamp, yields=False),), objects=())
 
 
 @pytest.mark.timeout(3600)

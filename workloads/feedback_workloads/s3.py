@@ -115,7 +115,8 @@ class S3Objects:
 
         def find() -> Sequence[Listed]:
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-            found = (one for page in pages for one in page.get("Contents", ()) if one["Key"] != prefix)
+            # A console's "folder" is an empty object whose key ends in "/".
+            found = (one for page in pages for one in page.get("Contents", ()) if not one["Key"].endswith("/"))
             return [Listed(one["Key"].removeprefix(prefix), one["Size"], one["ETag"]) for one in found]
 
         yield from patiently(uri, find)

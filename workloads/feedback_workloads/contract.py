@@ -129,6 +129,9 @@ class SamplesConfig(StageConfig):
     temperatures[i modulo their number].
     """
 
+    FORMAT_VERSION: ClassVar[int] = 2
+    """2: transparent pictures lie on white, not on black."""
+
     stage: Literal["samples"] = "samples"
     model: Source
     instructions: Source

@@ -195,6 +195,9 @@ class VerdictsConfig(StageConfig):
 class PairsConfig(StageConfig):
     """Score answers by minus their rejected claims and pair the answers of one instruction."""
 
+    FORMAT_VERSION: ClassVar[int] = 2
+    """2: letters of scripts without spaces are counted as words."""
+
     stage: Literal["pairs"] = "pairs"
     samples: tuple[Artifact, ...]
     claims: tuple[Artifact, ...]

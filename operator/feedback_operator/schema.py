@@ -220,7 +220,7 @@ ENDPOINT_STAYS: Final[Schema] = {
     "|| !has(oldSelf.spec.serving.endpoint) || (has(self.spec.serving) && has(self.spec.serving.endpoint) "
     "&& self.spec.serving.endpoint == oldSelf.spec.serving.endpoint)",
     "message": "spec.serving.endpoint cannot change once a model was promoted to it; set spec.serving.replicas to 0 to "
-    "stop serving, or delete the iteration",
+    "stop serving, and name the other endpoint in a new iteration of this spec",
     "fieldPath": ".spec.serving",
 }
 """The objects of an endpoint that is given up would be left behind: nobody but its claimants looks at them."""

@@ -94,6 +94,7 @@ class Training:
             address=self.place.config.content_hash(),
             attempt=0,
             retries=0,
+            reached=0,
             pods=1,
             image="",
             deadline_seconds=None,

@@ -9,27 +9,34 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from feedback_workloads.artifacts import ArtifactStore
+from feedback_workloads.cache import Cache
 from feedback_workloads.contract import (
     MANIFEST_NAME,
+    Artifact,
     BadInput,
     FileEntry,
     Manifest,
+    ShapesConfig,
     Source,
     Temporary,
 )
-from feedback_workloads.objects import Absent, Objects
-from feedback_workloads.rows import CLAIMS, IMAGE, PAIRS, Rejected
+from feedback_workloads.objects import Absent, Digest, Objects
+from feedback_workloads.progress import Progress
+from feedback_workloads.rows import CLAIMS, IMAGE, PAIRS, Rejected, read_instructions
 from feedback_workloads.s3 import SINGLE_REQUEST_BYTES
+from feedback_workloads.shapes.build import run as build
 
 from .conftest import S3
 from .faults import Answer, Cut, Drop, Fault, FaultyProxy
@@ -267,6 +274,164 @@ def test_a_name_that_leads_out_of_the_artifact_is_refused(s3: S3) -> None:
     artifact = s3.store.publish(s3.uri, manifest([entry]))
     with pytest.raises(BadInput, match="outside its folder"):
         s3.store.download(artifact)
+
+
+# ── what somebody else wrote ─────────────────────────────────────────────────────────────────────────────────────────
+
+FOREIGN = {
+    "of a web page": b'{"name": "Pictures", "version": "1.0", "icons": []}',
+    "of another program": b'{"files": ["a.png"], "counts": 1, "stage": "train"}',
+    "a list": b'[{"image": "a.png"}]',
+    "empty": b"",
+    "no text": b"\x89PNG\xff",
+    "cut short": manifest().encode()[:50],
+}
+TABLE = {"a.jsonl": b'{"id": "1"}', "images/a.png": b"picture"}
+DIGEST = "0" * 64
+
+
+def lay(place: S3, files: Mapping[str, bytes]) -> None:
+    objects = place.store.objects(place.uri)
+    for name, data in files.items():
+        objects.write(f"{place.uri}/{name}", data)
+
+
+def lying(place: S3) -> dict[str, bytes]:
+    objects = place.store.objects(place.uri)
+    return {listed.name: objects.read(f"{place.uri}/{listed.name}") for listed in objects.list(place.uri)}
+
+
+@pytest.mark.parametrize("own", FOREIGN.values(), ids=FOREIGN)
+def test_a_data_folder_with_a_manifest_of_its_own_is_taken_as_it_is(place: S3, own: bytes) -> None:
+    lay(place, {**TABLE, MANIFEST_NAME: own})
+    assert files_below(place.store.download(Source(uri=place.uri))) == {**TABLE, MANIFEST_NAME: own}
+
+
+@pytest.mark.parametrize("own", FOREIGN.values(), ids=FOREIGN)
+def test_a_digest_that_a_foreign_manifest_cannot_have_is_the_one_thing_to_leave_out(place: S3, own: bytes) -> None:
+    lay(place, {**TABLE, MANIFEST_NAME: own})
+    for sha256 in (DIGEST, Digest.of(own).sha256):
+        with pytest.raises(BadInput, match=r"is not one of ours.*leave sha256 out to take the folder as it is"):
+            place.store.download(Source(uri=place.uri, sha256=sha256))
+
+
+def append(place: S3) -> None:
+    with place.store.append(place.uri, CLAIMS):
+        pass
+
+
+def read_rows(place: S3) -> None:
+    list(read_instructions(place.store, Source(uri=place.uri)))
+
+
+def read_artifact(place: S3) -> None:
+    list(place.store.rows([place.store.find(place.uri)[1]], CLAIMS))
+
+
+def build_shapes(place: S3) -> None:
+    build(ShapesConfig(output=place.uri.removesuffix("/policy")), place.store, Progress("shapes"))
+
+
+def named(name: str, data: bytes, said: bytes | None = None) -> dict[str, bytes]:
+    """A file, and a manifest of ours that says it is `said`."""
+    digest = Digest.of(data if said is None else said)
+    entry = FileEntry(name=name, sha256=digest.sha256, bytes=digest.size, rows=1)
+    return {name: data, MANIFEST_NAME: manifest([entry]).encode()}
+
+
+def parquet(**columns: list[object]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue()
+
+
+OWN = {MANIFEST_NAME: FOREIGN["of another program"]}
+PART = "part-00000.parquet"
+
+
+@pytest.mark.parametrize(
+    ("files", "action"),
+    [
+        pytest.param(OWN, lambda place: place.store.find(place.uri), id="a stage looks for its artifact"),
+        pytest.param(
+            OWN,
+            lambda place: place.store.manifest(Artifact(uri=place.uri, sha256=DIGEST)),
+            id="a stage reads another's",
+        ),
+        pytest.param(OWN, lambda place: place.store.publish(place.uri, manifest()), id="a stage publishes"),
+        pytest.param(
+            OWN, lambda place: place.store.download(Source(uri=place.uri, sha256=DIGEST)), id="a source with a digest"
+        ),
+        pytest.param(
+            {MANIFEST_NAME: manifest(rows=9).encode()},
+            lambda place: place.store.publish(place.uri, manifest()),
+            id="a stage publishes where another has",
+        ),
+        pytest.param(
+            {MANIFEST_NAME: manifest().encode()},
+            lambda place: place.store.download(Source(uri=place.uri, sha256=DIGEST)),
+            id="a model with another digest",
+        ),
+        pytest.param(
+            named("config.json", b"edited", said=b"made"),
+            lambda place: place.store.download(place.store.find(place.uri)[1]),
+            id="a model whose file was edited",
+        ),
+        pytest.param(
+            {MANIFEST_NAME: named("config.json", b"made")[MANIFEST_NAME]},
+            lambda place: place.store.download(place.store.find(place.uri)[1]),
+            id="a model whose file was taken away",
+        ),
+        pytest.param(
+            {MANIFEST_NAME: named("../config.json", b"")[MANIFEST_NAME]},
+            lambda place: place.store.download(place.store.find(place.uri)[1]),
+            id="a model with a file elsewhere",
+        ),
+        pytest.param({PART: b"no parquet"}, append, id="a stage goes on after a file that is no table"),
+        pytest.param({PART: parquet(name=["a"])}, append, id="a stage goes on after a table of other columns"),
+        pytest.param({PART: parquet(id=[1])}, append, id="a stage goes on after a table of other types"),
+        pytest.param(named(PART, b"no parquet"), read_artifact, id="a table that is none"),
+        pytest.param(named(PART, parquet(id=["1"])), read_artifact, id="a table of another stage"),
+        pytest.param({}, read_rows, id="instructions: nothing"),
+        pytest.param({"a.txt": b"x"}, read_rows, id="instructions: neither kind"),
+        pytest.param({"a.jsonl": b"", "b.parquet": b""}, read_rows, id="instructions: both kinds"),
+        pytest.param({"a.parquet": b"no parquet"}, read_rows, id="instructions: no parquet"),
+        pytest.param({"a.jsonl": b'{"name": "x"}'}, read_rows, id="instructions: other columns"),
+        pytest.param(OWN, build_shapes, id="shapes beside a model of somebody else"),
+        pytest.param({MANIFEST_NAME: manifest().encode()}, build_shapes, id="shapes beside a model of a run"),
+    ],
+)
+def test_no_advice_destroys_what_somebody_else_wrote(
+    place: S3, files: dict[str, bytes], action: Callable[[S3], object]
+) -> None:
+    place = replace(place, uri=f"{place.uri}/policy")
+    lay(place, files)
+    with pytest.raises(BadInput) as said:
+        action(place)
+    assert not re.search("delet|remov|eras|overwrit|replac|clear", str(said.value)), said.value
+    assert lying(place) == files, "nothing of it is lost"
+
+
+def test_a_file_that_goes_while_it_is_downloaded_is_no_reason_to_delete_the_rest(
+    s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay(s3, TABLE)
+    get = Cache.get
+
+    def late(cache: Cache, digest: str, fetch: Callable[[Path], None]) -> Path:
+        s3.client.delete_object(**s3.key("a.jsonl"))
+        return get(cache, digest, fetch)
+
+    monkeypatch.setattr(Cache, "get", late)
+    with pytest.raises(Temporary, match=r"the file a.jsonl of .* changed while it was downloaded; try again"):
+        s3.store.download(Source(uri=s3.uri))
+
+
+def test_a_folder_that_a_console_made_is_no_file(s3: S3) -> None:
+    lay(s3, TABLE)
+    for key in ("", "images/", "empty/"):
+        s3.client.put_object(**s3.key(key), Body=b"")
+    assert files_below(s3.store.download(Source(uri=s3.uri))) == TABLE
 
 
 # ── tables ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -122,7 +122,9 @@ def change_a_byte(data: bytes) -> bytes:
         pytest.param("part-00000.parquet", lambda data: data[:-1], ["it was changed"], id="truncated"),
         pytest.param("part-00000.parquet", lambda _: b"", ["(0 bytes)", "it was changed"], id="emptied"),
         pytest.param(MANIFEST_NAME, lambda data: data + b"\n", ["has SHA-256", "as asked for"], id="other manifest"),
-        pytest.param(MANIFEST_NAME, lambda data: data[:50], ["is not a valid manifest"], id="truncated manifest"),
+        pytest.param(
+            MANIFEST_NAME, lambda data: data[:50], ["is not a valid manifest", "restore it"], id="truncated manifest"
+        ),
         pytest.param("part-00000.parquet", None, ["is missing although", "make the artifact anew"], id="file deleted"),
         pytest.param(MANIFEST_NAME, None, ["there is no artifact", "run the stage"], id="manifest deleted"),
     ],

@@ -199,5 +199,5 @@ def test_a_server_that_cannot_start_is_an_error_with_its_log(tmp_path: Path) -> 
 
 def test_damaged_credentials_are_named(tmp_path: Path) -> None:
     (tmp_path / "server.json").write_text(json.dumps({"access_key": "x"}))
-    with pytest.raises(EmbeddedS3Error, match=r"server.json is damaged.*delete it"), EmbeddedS3(tmp_path):
+    with pytest.raises(EmbeddedS3Error, match=r"server.json is damaged.*move it aside"), EmbeddedS3(tmp_path):
         pass

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from feedback_operator.cli.main import app
 from feedback_operator.cli.manifests import load
+from feedback_operator.cli.run import ExitStatus
 from tests.unit.worlds import manifest
 
 
@@ -75,6 +78,81 @@ def test_a_file_that_is_no_manifest(content: bytes, message: str, tmp_path: Path
     file.write_bytes(content)
     (problem,) = load(file).problems
     assert message in str(problem)
+
+
+def test_the_last_of_two_values_does_not_win_in_silence(tmp_path: Path) -> None:
+    file = written(tmp_path, manifest(sampling={"candidates": 10}))
+    file.write_text(file.read_text().replace("    candidates: 10\n", "    candidates: 10\n    candidates: 4\n"))
+    (problem,) = load(file).problems
+    lines = file.read_text().splitlines()
+    assert problem.path == "spec.sampling.candidates"
+    assert lines[problem.line - 1] == "    candidates: 4"
+    assert problem.message == f"is there twice, first in line {lines.index('    candidates: 10') + 1}; keep one of them"
+
+
+SEED = "  seed: 7\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "message"),
+    [
+        pytest.param("  seed: 7\n  'seed': 7\n", "spec.seed", "is there twice", id="the same key in quotes"),
+        pytest.param("  seed: 7\n  suspend: false\n  seed: 7\n  seed: 7\n", "spec.seed", "is there twice", id="thrice"),
+        pytest.param(
+            "  pairs: {truth: shapes, truth: shapes}\n", "spec.pairs.truth", "is there twice", id="in one line"
+        ),
+        pytest.param("  pairs:\n    <<: {}\n    <<: {}\n", "spec.pairs.<<", "is there twice", id="merged twice"),
+        pytest.param("  seed: !vault 7\n", "spec.seed", "has the tag !vault, which no field has", id="unknown tag"),
+        pytest.param("  pairs: !vault {}\n", "spec.pairs", "has the tag !vault", id="unknown tag of a mapping"),
+        pytest.param("  !vault seed: 7\n", "spec", "has the tag !vault", id="unknown tag of a key"),
+        pytest.param("  seed: !!binary aGk=\n", "spec.seed", "has the tag !!binary", id="a tag that JSON has not"),
+        pytest.param("  seed: !!python/name:os.system\n", "spec.seed", "has the tag !!python/name", id="code"),
+        pytest.param("  seed: !!str {a: b}\n", "spec.seed", "has the tag !!str", id="a tag of another kind of node"),
+        pytest.param("  seed: !!int seven\n", "spec.seed", "'seven' is no int", id="no integer"),
+        pytest.param("  seed: !!bool perhaps\n", "spec.seed", "'perhaps' is no bool", id="no boolean"),
+        pytest.param("  seed: 0b_\n", "spec.seed", "'0b_' is no int", id="no binary integer"),
+        pytest.param(f"  seed: {'9' * 5000}\n", "spec.seed", "is no int", id="an integer without end"),
+        pytest.param("  ? {a: b}\n  : 7\n", "spec", "has a mapping for a key", id="a mapping as key"),
+        pytest.param("  ? [a]\n  : 7\n", "spec", "has a sequence for a key", id="a list as key"),
+        pytest.param("  {{ seed }}: 7\n", "spec", "has a mapping for a key", id="a template that was not rendered"),
+        pytest.param("  pairs: {<<: 3}\n", "", "expected a mapping or list of mappings for merging", id="no merge"),
+        pytest.param("  seed: <<\n", "spec.seed", "has the tag !!merge", id="a merge that is no key"),
+        pytest.param("  seed: *gone\n", "", "found undefined alias", id="an alias of nothing"),
+        pytest.param("  pairs: &pairs {more: *pairs}\n", "spec.pairs.more", "is not a field", id="in itself"),
+        pytest.param(f"  pairs: {'[' * 1000}\n", "", "is nested too deeply", id="nested without end"),
+        pytest.param('  seed: "\0"\n', "", "is not YAML", id="no character of YAML"),
+        pytest.param("  training: {beta: 2026-13-45T00:00:00Z}\n", "spec.training.beta", "pattern", id="no date"),
+        pytest.param("  training: {beta: 2026-11-27}\n", "spec.training.beta", "(got '2026-11-27')", id="a date"),
+        pytest.param("  training: {beta: =}\n", "spec.training.beta", "(got '=')", id="an equals sign"),
+    ],
+)
+def test_what_yaml_allows_and_a_manifest_cannot_hold_ends_in_no_traceback(
+    given: str, path: str, message: str, tmp_path: Path
+) -> None:
+    file = written(tmp_path, manifest(seed=7))
+    file.write_text(file.read_text().replace(SEED, given))
+    problems = load(file).problems
+    assert {problem.path for problem in problems} == {path}
+    assert all(message in problem.message and "\n" not in problem.message for problem in problems)
+    ended = CliRunner().invoke(app, ["validate", str(file)])
+    assert (ended.exit_code, type(ended.exception)) == (ExitStatus.INVALID, SystemExit)
+    assert ended.stderr == "".join(f"{problem}\n" for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("given", "annotations"),
+    [
+        pytest.param("{date: 2026-11-27, sign: =}", {"date": "2026-11-27", "sign": "="}, id="what looks like no text"),
+        pytest.param("{<<: &all {a: x, b: y}, b: z}", {"a": "x", "b": "z"}, id="a key in place of a merged one"),
+        pytest.param("&all {a: &x x, b: *x}", {"a": "x", "b": "x"}, id="aliases"),
+    ],
+)
+def test_what_kubernetes_takes_is_taken(given: str, annotations: dict[str, str], tmp_path: Path) -> None:
+    file = written(tmp_path, manifest())
+    file.write_text(file.read_text().replace("  name: it\n", f"  name: it\n  annotations: {given}\n"))
+    loaded = load(file)
+    assert loaded.problems == ()
+    assert loaded.iterations[0].metadata.annotations == annotations
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -77,6 +77,13 @@ def test_balance(pairs: list[Pair], kept: list[tuple[int, int]], threshold: floa
     assert (words(balance.pairs), balance.threshold) == (kept, threshold)
 
 
+@pytest.mark.parametrize("sentence", ["A dog runs there. ", "一只狗在跑。", "犬が走っている。", "สุนัขวิ่งอยู่ตรงนั้น"])
+def test_length_does_not_tell_which_answer_is_preferred_whatever_the_script(sentence: str) -> None:
+    short, long = answer(0, 0, sentence), answer(1, -1, sentence * 8)
+    pairs = [Pair("x", short, long), Pair("y", answer(0, 0, sentence * 4), answer(1, -1, sentence * 4 + "!"))]
+    assert balance_lengths(pairs).pairs == tuple(pairs[1:])
+
+
 answers_ = st.lists(
     st.builds(
         ScoredAnswer, candidate=st.integers(0, 63), score=st.integers(-5, 0), text=st.text(alphabet="ab ", max_size=4)

@@ -8,7 +8,7 @@ from io import BytesIO
 from types import SimpleNamespace
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from feedback_workloads.preprocess import MAX_PIXELS, Preprocessor, load_picture
 from feedback_workloads.rows import BadRow
@@ -66,11 +66,100 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     assert load_picture(encoded(Image.new(mode, (4, 3)), kind)).mode == "RGB"
 
 
-def test_upright_as_exif_says() -> None:
+def glyph(mode: str) -> Image.Image:
+    """Eight black pixels on a transparent ground of black, four times as many; half transparent at its foot."""
+    picture = Image.new("LA", (8, 5), (0, 0))
+    picture.paste((0, 255), (3, 0, 5, 4))
+    picture.paste((0, 128), (3, 4, 5, 5))
+    return picture.convert("RGBA").quantize() if mode == "P" else picture.convert(mode)
+
+
+def one_colour_transparent(mode: str) -> bytes:
+    """The same glyph in a mode without alpha, one colour of which stands for what is transparent (tRNS)."""
+    picture = Image.new("L", (8, 5), 9)
+    picture.paste(0, (3, 0, 5, 4))
+    return encoded(picture.convert(mode), transparency=9 if mode == "L" else (9, 9, 9))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encoded(glyph("RGBA")), id="PNG, RGBA"),
+        pytest.param(encoded(glyph("LA")), id="PNG, LA"),
+        pytest.param(encoded(glyph("P")), id="PNG, palette"),
+        pytest.param(one_colour_transparent("L"), id="PNG, one gray transparent"),
+        pytest.param(one_colour_transparent("RGB"), id="PNG, one colour transparent"),
+        pytest.param(encoded(glyph("RGBA"), "WEBP", lossless=True), id="WebP"),
+        pytest.param(encoded(glyph("RGBA"), "TIFF"), id="TIFF"),
+        pytest.param(encoded(glyph("RGBA"), "GIF"), id="GIF"),
+        pytest.param(encoded(glyph("RGBA"), "PNG", save_all=True, append_images=[glyph("RGBA")]), id="APNG"),
+    ],
+)
+def test_a_black_glyph_on_a_transparent_ground_is_not_black_on_black(data: bytes) -> None:
+    picture = load_picture(data)
+    assert picture.mode == "RGB"
+    assert {picture.getpixel((x, y)) for x in (0, 2, 5, 7) for y in range(4)} == {(255, 255, 255)}
+    assert {picture.getpixel((x, y)) for x in (3, 4) for y in range(4)} == {(0, 0, 0)}
+
+
+def test_what_is_half_transparent_is_half_white() -> None:
+    assert load_picture(encoded(glyph("RGBA"))).getpixel((3, 4)) == (127, 127, 127)
+
+
+def test_an_opaque_picture_keeps_its_pixels() -> None:
+    noise = Image.effect_noise((16, 16), 200).convert("RGB")
+    assert load_picture(encoded(noise)).tobytes() == noise.tobytes()
+    assert load_picture(encoded(noise.convert("RGBA"))).tobytes() == noise.tobytes()
+
+
+TURNED = Image.effect_noise((6, 4), 200).convert("RGB")
+ORIENTATION = 0x0112
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_upright_as_exif_says(orientation: int) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
-    picture = Image.new("RGB", (4, 2), "red")
-    assert load_picture(encoded(picture, "JPEG", exif=exif)).size == (2, 4)
+    exif[ORIENTATION] = orientation
+    data = encoded(TURNED, "PNG", exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(BytesIO(data)))
+    assert load_picture(data).tobytes() == upright.tobytes()
+    assert load_picture(data).size == ((4, 6) if 5 <= orientation <= 8 else (6, 4))
+
+
+def jpeg_with_exif(*tags: tuple[int, int, int, bytes], claimed: int | None = None) -> bytes:
+    """A JPEG of 40 x 20 pixels with these tags (number, type, count, value) in its EXIF, whether they are sound or not.
+
+    `claimed` is how many it says that there are.
+    """
+    number_of_tags = struct.pack("<H", len(tags) if claimed is None else claimed)
+    entries = b"".join(struct.pack("<HHI", number, kind, count) + value for number, kind, count, value in tags)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + number_of_tags + entries + bytes(4)
+    plain = encoded(Image.new("RGB", (40, 20), "red"), "JPEG")
+    return plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
+
+
+BY_A_QUARTER = (ORIENTATION, 3, 1, struct.pack("<HH", 6, 0))
+
+
+@pytest.mark.parametrize(
+    ("data", "size"),
+    [
+        pytest.param(jpeg_with_exif(BY_A_QUARTER), (20, 40), id="sound"),
+        pytest.param(jpeg_with_exif(BY_A_QUARTER, (0x11A, 2, 4, b"72x\0")), (20, 40), id="resolution as text"),
+        pytest.param(
+            jpeg_with_exif(BY_A_QUARTER, (0x128, 4, 1, struct.pack("<I", 70000))), (20, 40), id="unit too large"
+        ),
+        pytest.param(jpeg_with_exif((ORIENTATION, 2, 4, b"six\0")), (40, 20), id="orientation as text"),
+        pytest.param(
+            jpeg_with_exif((ORIENTATION, 3, 9, struct.pack("<I", 1 << 30))), (40, 20), id="orientation nowhere"
+        ),
+        pytest.param(jpeg_with_exif((ORIENTATION, 99, 1, bytes(4))), (40, 20), id="type unknown"),
+        pytest.param(jpeg_with_exif(BY_A_QUARTER, claimed=9), (20, 40), id="cut short"),
+        pytest.param(jpeg_with_exif().replace(b"II*", b"no!"), (40, 20), id="no EXIF"),
+    ],
+)
+def test_a_sound_picture_is_not_lost_for_its_metadata(data: bytes, size: tuple[int, int]) -> None:
+    assert load_picture(data).size == size
 
 
 def preprocessor(do_center_crop: bool) -> Preprocessor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -215,6 +216,15 @@ def test_pictures() -> None:
     assert odd is not None
     assert odd.url.startswith("data:image/jpeg;")
     assert picture(b"no picture") is None
+
+
+def test_a_transparent_picture_is_shown_as_the_models_saw_it() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGBA", (200, 9)).save(buffer, "TIFF")
+    shown = picture(buffer.getvalue())
+    assert shown is not None
+    data = base64.b64decode(shown.url.partition(",")[2])
+    assert Image.open(io.BytesIO(data)).getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize(

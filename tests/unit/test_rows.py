@@ -89,6 +89,17 @@ def test_columns_of_other_arrow_types(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
+)
+def test_text_is_text_in_whatever_type_a_library_writes_it(kind: pa.DataType, tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(b"cat")
+    columns = {"id": "a", "image": "cat.png", "question": "What?", "truth": "a cat", "split": "report"}
+    table = pa.table({name: pa.array([value]).cast(kind) for name, value in columns.items()})
+    pq.write_table(table, tmp_path / "train.parquet")
+    assert read(tmp_path) == [Instruction("a", b"cat", "What?", "a cat", "report")]
+
+
 def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     for name in ("b.parquet", "a.parquet", "c.parquet"):
         write_parquet(tmp_path, [{"id": name[0], "image": EMBEDDED, "question": "What?"}], name)
@@ -104,7 +115,7 @@ def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path: Path) -> None:
 
 # ── rows that are not ────────────────────────────────────────────────────────────────────────────────────────────────
 
-GOOD = {"id": "a", "image": "cat.png", "question": "What?"}
+GOOD: dict[str, Any] = {"id": "a", "image": "cat.png", "question": "What?"}
 
 
 @pytest.mark.parametrize(
@@ -150,6 +161,37 @@ def test_a_bad_line_is_rejected_and_the_rest_goes_on(
     assert str(tmp_path) not in repr(rows), "the same words on every host"
 
 
+@pytest.mark.parametrize("place", range(3), ids=["first", "middle", "last"])
+@pytest.mark.parametrize(
+    ("lacks", "id", "expected"),
+    [
+        pytest.param("id", "train.jsonl:{}", "missing-id", id="id"),
+        pytest.param("image", "poor", "missing-picture", id="image"),
+        pytest.param("question", "poor", "empty-question", id="question"),
+    ],
+)
+def test_a_row_without_a_column_does_not_cost_the_whole_data_set(
+    lacks: str, id: str, expected: str, place: int, tmp_path: Path
+) -> None:
+    (tmp_path / "cat.png").write_bytes(b"cat")
+    rows = [{**GOOD, "id": name} for name in ("one", "two")]
+    poor = {name: value for name, value in {**GOOD, "id": "poor"}.items() if name != lacks}
+    write_lines(tmp_path, *rows[:place], poor, *rows[place:])
+    found = [(row.id, reason(row)) for row in read(tmp_path)]
+    assert found.pop(place) == (id.format(place + 1), expected)
+    assert found == [("one", None), ("two", None)]
+
+
+@pytest.mark.parametrize("first", [{}, {"truth": "a dog"}, {"split": "report"}, {"truth": None, "split": None}, b"{"])
+def test_truth_and_split_are_not_dropped_from_rows_after_one_without_them(
+    first: dict[str, str | None] | bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "cat.png").write_bytes(b"cat")
+    poor = first if isinstance(first, bytes) else {**GOOD, "id": "first", **first}
+    write_lines(tmp_path, poor, {**GOOD, "truth": "a cat", "split": "selection"})
+    assert read(tmp_path)[-1] == Instruction("a", b"cat", "What?", "a cat", "selection")
+
+
 def test_text_that_is_not_utf_8_in_parquet_spoils_its_own_row(tmp_path: Path) -> None:
     questions = pa.array([b"What?", b"\xff", b"Who?"], pa.binary()).view(pa.string())
     columns = {"id": pa.array(["a", "b", "c"]), "image": pa.array([EMBEDDED] * 3, IMAGE), "question": questions}
@@ -175,6 +217,11 @@ def test_an_id_is_taken_even_by_a_row_that_is_rejected(tmp_path: Path) -> None:
         pytest.param({"a.jsonl": b"", "b.parquet": b""}, "has both parquet and JSON lines", id="two kinds"),
         pytest.param({"a.parquet": b"no parquet"}, "a.parquet is not a readable parquet file", id="no parquet"),
         pytest.param({"a.jsonl": b'{"name": "a"}'}, "a.jsonl has no column 'id' or 'ds_question_id'", id="no id"),
+        pytest.param(
+            {"a.jsonl": b'{"id": "a"}\n{"id": "b", "image": "cat.png", "prompt": "What?"}'},
+            r"a.jsonl has no column 'question' \(its columns are id\)",
+            id="no question in any row",
+        ),
     ],
 )
 def test_a_folder_that_cannot_be_read_is_bad_input(tmp_path: Path, files: dict[str, bytes], message: str) -> None:

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -53,9 +53,14 @@ SHAPES_URI = "s3://feedback/shapes"
 SMALL_BYTES = 8 << 20
 """Files up to this size move several at a time; larger ones after one another, each in parallel parts."""
 SMALL_AT_ONCE = 16
+_RESTORE = "restore it, or move the folder aside and make the artifact anew"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class ForeignManifest(BadInput):
+    """A folder's manifest.json is not one that this project wrote, or is no longer."""
 
 
 class ArtifactStore:
@@ -105,7 +110,10 @@ class ArtifactStore:
     # ── manifests ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def find(self, uri: str) -> tuple[Manifest, Artifact] | None:
-        """Return the manifest below the folder `uri` and the reference to it, or None where there is none yet."""
+        """Return the manifest below the folder `uri` and the reference to it, or None where there is none yet.
+
+        Raises ForeignManifest where the name is taken by a file of somebody else.
+        """
         try:
             data = self.objects(uri).read(join(uri, MANIFEST_NAME))
         except Absent:
@@ -118,7 +126,15 @@ class ArtifactStore:
         return manifest
 
     def _verified(self, ref: Artifact | Source) -> tuple[Manifest, Artifact]:
-        found = self.find(ref.uri)
+        try:
+            found = self.find(ref.uri)
+        except ForeignManifest as foreign:
+            if isinstance(ref, Artifact):
+                raise
+            raise BadInput(
+                f"the {MANIFEST_NAME} of {ref.uri} is not one of ours, so sha256 {ref.sha256} cannot be checked; "
+                "leave sha256 out to take the folder as it is, or name the folder of an artifact"
+            ) from foreign
         if found is None:
             raise BadInput(f"there is no artifact at {ref.uri} (it has no {MANIFEST_NAME}); {_remedy(ref.uri)}")
         _, artifact = found
@@ -137,8 +153,8 @@ class ArtifactStore:
         data, name = manifest.encode(), join(uri, MANIFEST_NAME)
         if not self.objects(uri).create(name, data) and self.objects(uri).read(name) != data:
             raise BadInput(
-                f"{name} is there already and differs from what this run made; "
-                f"delete the folder {uri} to make the artifact anew"
+                f"{name} is there already and differs from what this run made: another run was first; "
+                "run the stage again to go on from that one"
             )
         return Artifact(uri=uri, sha256=Digest.of(data).sha256)
 
@@ -167,15 +183,19 @@ class ArtifactStore:
         """Return a local folder with every file of `ref`, each verified against the manifest's digest.
 
         A local folder is returned as it is (verified where a digest was asked for); `hf://owner/name` is fetched at its
-        revision (`hf://datasets/owner/name` for a data set); an S3 folder without a manifest is taken as it is listed,
-        unless a digest was asked for. The folder is shared by all callers: read it, never write to it.
+        revision (`hf://datasets/owner/name` for a data set); an S3 folder without a manifest of ours is taken as it is
+        listed, unless a digest was asked for. The folder is shared by all callers: read it, never write to it.
         """
         if ref.uri.startswith("hf://"):
             return self._local(hub.fetch(ref.uri, ref.revision if isinstance(ref, Source) else None), ref)
         if not ref.uri.startswith("s3://"):
             return self._local(local_path(ref.uri), ref)
-        found = self._verified(ref) if ref.sha256 else self.find(ref.uri)
-        return self._fetch_artifact(*found) if found else self._fetch_listing(ref.uri)
+        if ref.sha256:
+            return self._fetch_artifact(*self._verified(ref))
+        with suppress(ForeignManifest):
+            if found := self.find(ref.uri):
+                return self._fetch_artifact(*found)
+        return self._fetch_listing(ref.uri)
 
     def _local(self, folder: Path, ref: Artifact | Source) -> Path:
         if not folder.is_dir():
@@ -207,8 +227,10 @@ class ArtifactStore:
         def fetch(folder: Path) -> None:
             def download(listed: Listed) -> None:
                 read = partial(objects.download, join(uri, listed.name), _place(folder, uri, listed.name), listed.size)
-                if _present(uri, listed.name, read).size != listed.size:
-                    raise Temporary(f"the file {listed.name} of {uri} changed while it was downloaded; try again")
+                with suppress(Absent):
+                    if read().size == listed.size:
+                        return
+                raise Temporary(f"the file {listed.name} of {uri} changed while it was downloaded; try again")
 
             _each(download, files, size=lambda listed: listed.size)
 
@@ -280,7 +302,7 @@ def _present(uri: str, name: str, read: Callable[[], Result]) -> Result:
         return read()
     except Absent as error:
         raise BadInput(
-            f"the file {name} of {uri} is missing although it was listed; delete the folder to make the artifact anew"
+            f"the file {name} of {uri} is missing although its {MANIFEST_NAME} names it; {_RESTORE}"
         ) from error
 
 
@@ -288,7 +310,7 @@ def _check(uri: str, entry: FileEntry, found: Digest) -> None:
     if found.sha256 != entry.sha256:
         raise BadInput(
             f"the file {entry.name} of {uri} has SHA-256 {found.sha256} ({found.size} bytes), not {entry.sha256} "
-            f"({entry.bytes} bytes): it was changed after it was made; delete the folder to make the artifact anew"
+            f"({entry.bytes} bytes): it was changed after it was made; {_RESTORE}"
         )
 
 
@@ -310,9 +332,10 @@ def _parse_manifest(uri: str, data: bytes) -> Manifest:
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        raise BadInput(
-            f"{join(uri, MANIFEST_NAME)} is not a valid manifest ({error.error_count()} errors, "
-            f"first: {error.errors()[0]['msg']}); delete the folder to make the artifact anew"
+        raise ForeignManifest(
+            f"{join(uri, MANIFEST_NAME)} is not a valid manifest of ours ({error.error_count()} errors, "
+            f"first: {error.errors()[0]['msg']}): another program wrote it, or it was changed; "
+            "restore it, or have the artifact made in another folder"
         ) from error
 
 

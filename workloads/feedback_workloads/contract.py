@@ -131,6 +131,9 @@ class SamplesConfig(StageConfig):
     temperatures[i modulo their number].
     """
 
+    FORMAT_VERSION: ClassVar[int] = 2
+    """2: transparent pictures lie on white, not on black."""
+
     stage: Literal["samples"] = "samples"
     model: Source
     instructions: Source
@@ -193,6 +196,9 @@ class VerdictsConfig(StageConfig):
 
 class PairsConfig(StageConfig):
     """Score answers by minus their rejected claims and pair the answers of one instruction."""
+
+    FORMAT_VERSION: ClassVar[int] = 2
+    """2: letters of scripts without spaces are counted as words."""
 
     stage: Literal["pairs"] = "pairs"
     samples: tuple[Artifact, ...]

@@ -10,6 +10,7 @@ from typing import Any, Final
 from feedback_workloads import ranking
 from feedback_workloads.benchmarks import Benchmark, Judgement
 from feedback_workloads.statistics import Judged, Measures, measure
+from feedback_workloads.words import count_words
 
 BASELINE: Final = "baseline"
 RULE: Final = (
@@ -42,7 +43,7 @@ class Marked:
     @property
     def judged(self) -> Judged:
         found = self.judgement
-        words = len(self.answer.text.split())
+        words = count_words(self.answer.text)
         return Judged(self.answer.id, found.mentions, found.hallucinated, found.covered, found.truth_total, words)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -24,7 +24,7 @@ COLUMN_NAMES = {
     "truth": ("truth",),
     "split": ("split",),
 }
-"""What a column may be called, the first name that a file has being used."""
+"""What a column may be called, the first name that a parquet file, or a JSON line, has being used."""
 OPTIONAL_COLUMNS = {"truth", "split"}
 
 
@@ -107,7 +107,9 @@ def raw_rows(folder: Path, uri: str) -> Iterator[RawRow]:
     """
     tables, lines = (sorted(folder.rglob(pattern)) for pattern in ("*.parquet", "*.jsonl"))
     if tables and lines:
-        raise BadInput(f"{uri} has both parquet and JSON lines ({tables[0].name}, {lines[0].name}); keep one kind")
+        raise BadInput(
+            f"{uri} has both parquet and JSON lines ({tables[0].name}, {lines[0].name}); name a folder with one kind"
+        )
     if not tables and not lines:
         raise BadInput(f"{uri} has no *.parquet or *.jsonl file to read instructions from; check the URI")
     read = _parquet_rows if tables else _json_rows
@@ -118,7 +120,8 @@ def raw_rows(folder: Path, uri: str) -> Iterator[RawRow]:
 def _parquet_rows(file: Path, name: str, uri: str) -> Iterator[RawRow]:
     try:
         with pq.ParquetFile(file) as table:
-            columns = _columns(table.schema_arrow.names, f"{uri}/{name}")
+            columns = _columns(table.schema_arrow.names)
+            _check_complete(columns, table.schema_arrow.names, f"{uri}/{name}")
             for column, found in columns.items():
                 _check_type(column, table.schema_arrow.field(found), f"{uri}/{name}")
             number = 0
@@ -131,24 +134,47 @@ def _parquet_rows(file: Path, name: str, uri: str) -> Iterator[RawRow]:
                     yield RawRow(f"{name}:{number}", file.parent, values, images[index].as_py)
     except (pa.ArrowException, OSError) as error:
         why = " ".join(str(error).split())
-        raise BadInput(f"{uri}/{name} is not a readable parquet file ({why}); replace it") from error
+        raise BadInput(f"{uri}/{name} is not a readable parquet file ({why}); give one that is") from error
 
 
 def _json_rows(file: Path, name: str, uri: str) -> Iterator[RawRow]:
-    columns: Mapping[str, str] = {}
+    """Rows of which each has its own columns: what one lacks, the others may have."""
+    _check_lines(file, f"{uri}/{name}")
+    for number, row in _json_lines(file):
+        place = f"{name}:{number}"
+        if isinstance(row, BadRow):
+            yield RawRow(place, file.parent, {}, lambda: None, row)
+            continue
+        values = {column: row[found] for column, found in _columns(row).items()}
+        yield RawRow(place, file.parent, values, partial(values.get, "image"))
+
+
+def _check_lines(file: Path, name: str) -> None:
+    """Raise BadInput where a column is in none of the lines. Reads on only until all were seen."""
+    columns: dict[str, str] = {}
+    first: Mapping[str, object] | None = None
+    for _, row in _json_lines(file):
+        if isinstance(row, BadRow):
+            continue
+        first = first or row
+        columns |= _columns(row)
+        if not _missing(columns):
+            return
+    if first is not None:
+        _check_complete(columns, first, name)
+
+
+def _json_lines(file: Path) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
+    """Number and content of each line that is not blank."""
     with file.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue
-            place = f"{name}:{number}"
             try:
-                row = _json_object(line)
+                row: dict[str, object] | BadRow = _json_object(line)
             except BadRow as damage:
-                yield RawRow(place, file.parent, {}, lambda: None, damage)
-                continue
-            columns = columns or _columns(list(row), f"{uri}/{name}")
-            values = {column: row.get(found) for column, found in columns.items()}
-            yield RawRow(place, file.parent, values, partial(values.get, "image"))
+                row = damage
+            yield number, row
 
 
 def _json_object(line: bytes) -> dict[str, object]:
@@ -163,30 +189,35 @@ def _json_object(line: bytes) -> dict[str, object]:
     return row
 
 
-def _columns(found: Sequence[str], file: str) -> dict[str, str]:
-    """Return which column of the file holds what. Raises BadInput where one is missing."""
-    columns = {}
-    for column, names in COLUMN_NAMES.items():
-        present = [name for name in names if name in found]
-        if present:
-            columns[column] = present[0]
-        elif column not in OPTIONAL_COLUMNS:
-            raise BadInput(
-                f"{file} has no column {' or '.join(map(repr, names))} (its columns are {', '.join(found)}); "
-                "rename the column that holds it"
-            )
-    return columns
+def _columns(found: Container[str]) -> dict[str, str]:
+    """Return which of the columns that were found holds what."""
+    present = {column: [name for name in names if name in found] for column, names in COLUMN_NAMES.items()}
+    return {column: names[0] for column, names in present.items() if names}
+
+
+def _missing(columns: Container[str]) -> list[str]:
+    """The columns that a file must have and `columns` lacks."""
+    return [column for column in COLUMN_NAMES if column not in columns and column not in OPTIONAL_COLUMNS]
+
+
+def _check_complete(columns: Container[str], found: Iterable[str], file: str) -> None:
+    """Raise BadInput where `columns` lacks one; `found` are those that are there."""
+    if missing := _missing(columns):
+        names = " or ".join(map(repr, COLUMN_NAMES[missing[0]]))
+        raise BadInput(
+            f"{file} has no column {names} (its columns are {', '.join(found)}); rename the one that holds it"
+        )
 
 
 def _check_type(column: str, field: pa.Field, file: str) -> None:
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+    text = kind in {pa.string(), pa.large_string(), pa.string_view(), pa.null()}
     match column:
         case "id":
             fits, expected = text or pa.types.is_integer(kind), "a string or an integer"
         case "image":
             struct = pa.types.is_struct(kind) and {"bytes", "path"} <= {child.name for child in kind.fields}
-            fits, expected = struct or pa.types.is_string(kind), "struct<bytes, path> (a Hugging Face Image) or a path"
+            fits, expected = struct or text, "struct<bytes, path> (a Hugging Face Image) or a path"
         case _:
             fits, expected = text, "a string"
     if not fits:

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 
 from feedback_workloads.contract import BadInput
+from feedback_workloads.words import count_words
 
 BALANCE_STEPS: Final = 50
 """The length balance tries the thresholds 0, 1/50 ... 49/50."""
@@ -31,7 +32,7 @@ class ScoredAnswer:
 
     @property
     def words(self) -> int:
-        return len(self.text.split())
+        return count_words(self.text)
 
 
 @dataclass(frozen=True)

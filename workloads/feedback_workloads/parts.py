@@ -95,7 +95,9 @@ class Parts:
             with suppress(Absent):
                 rejected_file = self._objects.read(rejected_uri)
             if Digest.of(rejected_file).sha256 != digest.decode():
-                raise BadInput(f"{rejected_uri} does not belong to {uri}; delete the folder to make the artifact anew")
+                raise BadInput(
+                    f"{rejected_uri} does not belong to {uri}; move the folder aside to make the artifact anew"
+                )
             rejects = read_part(rejected_uri, rejected_file, REJECTED)
         self._add(number, part_file, table, rejected_file, rejects)
 
@@ -139,7 +141,7 @@ def read_part(uri: str, data: bytes, schema: pa.Schema, columns: Sequence[str] |
         return file.read(columns=wanted.names).cast(wanted)
     except (pa.ArrowException, OSError) as error:
         raise BadInput(
-            f"{uri} is not a readable parquet file ({_line(error)}); delete its folder to make it anew"
+            f"{uri} is not a readable parquet file ({_line(error)}); move its folder aside to make the artifact anew"
         ) from error
 
 

@@ -14,7 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from feedback_workloads.contract import BadInput
 from feedback_workloads.rows import BadRow
@@ -30,6 +30,17 @@ MAX_PADDED_PIXELS: Final = 4 * MAX_PIXELS
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What is decoded. PIL knows more, among them EPS, which it hands to an interpreter of programs."""
+
+TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture upright, by its EXIF orientation (EXIF 2.3, tag 0x0112); 1 is upright."""
 
 Message = Mapping[str, Any]
 """A chat message as Hugging Face templates take it: `role`, and `content` as text or as a list of parts."""
@@ -48,7 +59,7 @@ class Prompt:
 
 
 def load_picture(data: bytes) -> Image.Image:
-    """Decode an encoded picture to RGB, upright as its EXIF orientation says.
+    """Decode an encoded picture to RGB, upright as its EXIF orientation says, on white where it is transparent.
 
     Raises BadRow `undecodable-picture` or `picture-too-large`; the size is read from the header, before any decoding.
     """
@@ -58,7 +69,8 @@ def load_picture(data: bytes) -> Image.Image:
             picture = Image.open(BytesIO(data), formats=FORMATS)
         if picture.width * picture.height > MAX_PIXELS:
             raise BadRow("picture-too-large", f"{picture.width} x {picture.height} pixels, more than {MAX_PIXELS}")
-        return ImageOps.exif_transpose(picture).convert("RGB")
+        picture.load()
+        return _on_white(_upright(picture))
     except BadRow:
         raise
     except Image.DecompressionBombError as error:
@@ -68,6 +80,24 @@ def load_picture(data: bytes) -> Image.Image:
     # PIL's decoders raise many kinds of errors on damaged data: OSError, SyntaxError, ValueError, struct.error, ...
     except Exception as error:
         raise BadRow("undecodable-picture", f"{type(error).__name__}: {error}") from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF orientation says; where that cannot be read, leave it as its pixels are."""
+    try:
+        turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # of as many kinds as those of damaged pixels, while the pixels themselves are sound
+        return picture
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """The picture in RGB, laid on white where it is transparent, as a page would show it."""
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    white, layer = Image.new("RGB", picture.size, "white"), picture.convert("RGBA")
+    white.paste(layer, mask=layer)
+    return white
 
 
 def picture_key(data: bytes) -> str:

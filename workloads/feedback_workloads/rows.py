@@ -152,8 +152,9 @@ def read_instructions(
     """Stream the instructions of `source` that belong to shard `shard` of `shards`, in the order of the files.
 
     The source is a folder of parquet files (columns `id`, `image` as a Hugging Face Image, `question`, and optionally
-    `truth`, `split`) or of JSON lines (the same). A picture that is given by its path is looked up from the folder of
-    the file that names it. The names of the RLAIF-V reference, `ds_question_id` and `image_path`, are understood too.
+    `truth`, `split`) or of JSON lines (the same, in any row that has them). A picture that is given by its path is
+    looked up from the folder of the file that names it. The names of the RLAIF-V reference, `ds_question_id` and
+    `image_path`, are understood too.
 
     Rows that cannot be used come as Rejected, for one of the reasons missing-id, duplicate-id (the second and later;
     an id is taken even if the row that has it is rejected), empty-question, missing-picture, picture-too-large,

@@ -135,7 +135,8 @@ class S3Objects:
 
         def find() -> Sequence[Listed]:
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-            found = (one for page in pages for one in page.get("Contents", ()) if one["Key"] != prefix)
+            # A console's "folder" is an empty object whose key ends in "/".
+            found = (one for page in pages for one in page.get("Contents", ()) if not one["Key"].endswith("/"))
             return [Listed(one["Key"].removeprefix(prefix), one["Size"], one["ETag"]) for one in found]
 
         yield from patiently(uri, find)
@@ -150,7 +151,9 @@ def connect() -> S3Client:
     # Only where nothing else is asked for: AWS_RETRY_MODE would give way to it.
     retries: Any = {} if "AWS_RETRY_MODE" in os.environ else {"mode": "standard"}
     try:
-        return boto3.Session().client("s3", config=CLIENT.merge(Config(retries=retries)))
+        # boto3 itself knows AWS_DEFAULT_REGION alone; in the other SDKs AWS_REGION goes before it.
+        session = boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
+        return session.client("s3", config=CLIENT.merge(Config(retries=retries)))
     except (ValueError, errors.BotoCoreError) as error:
         raise BadInput(
             f"the AWS_* variables do not make an S3 client ({line(error)}); "

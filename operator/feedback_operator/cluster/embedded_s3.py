@@ -247,7 +247,9 @@ def _load(data: Path) -> Server | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
-        raise EmbeddedS3Error(f"{data / 'server.json'} is damaged: {error}; delete it for new credentials") from error
+        raise EmbeddedS3Error(
+            f"{data / 'server.json'} is damaged: {error}; move it aside for new credentials"
+        ) from error
 
 
 def _save(data: Path, server: Server) -> None:

@@ -223,7 +223,7 @@ class KubernetesCluster:
             return
         if owner_of(body).kind != ITERATION.name:
             what = f"{kind.name} {name} exists already and was not made for an endpoint"
-            raise Blocked("NameTaken", f"{what}; delete it, or give spec.serving.endpoint another name")
+            raise Blocked("NameTaken", f"{what}, so it is left alone; give spec.serving.endpoint another name")
 
     async def write_status(self, iteration: FeedbackIteration, status: IterationStatus) -> None:
         """Raises Conflict where there is a later version: it is read, and the iteration is to be looked at again."""
@@ -344,4 +344,8 @@ def _check_owner(body: Mapping[str, Any], manifest: Manifest) -> None:
         return
     what = f"{manifest['kind']} {manifest['metadata']['name']}"
     owner = f"{owner_of(body).kind} {owner_of(body).name}" if owner_of(body).uid else "nobody"
-    raise Blocked("NameTaken", f"{what} exists already and belongs to {owner}, not to this iteration; delete it")
+    raise Blocked(
+        "NameTaken",
+        f"{what} exists already and belongs to {owner}, not to this iteration, so it is left alone; give the iteration "
+        "another name, or wait until this one is free",
+    )

@@ -71,7 +71,10 @@ async def test_an_object_of_somebody_else_is_not_taken_over(world: World, operat
     before = await world.api.create(SERVICES, world.namespace, foreign)
     await world.apply(iteration("demo", serving={"endpoint": "answers"}))
     stalled = await world.until("demo", condition("Stalled", "True", "NameTaken"))
-    assert "Service answers exists already" in condition_of(stalled, "Stalled")["message"]
+    message = condition_of(stalled, "Stalled")["message"]
+    assert "Service answers exists already" in message
+    assert "give spec.serving.endpoint another name" in message
+    assert "delete" not in message, "it is not ours to delete"
     after = await world.api.get(SERVICES, world.namespace, "answers")
     assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
     await world.api.delete(SERVICES, world.namespace, "answers")

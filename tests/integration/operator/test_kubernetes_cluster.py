@@ -77,9 +77,10 @@ async def test_a_name_that_belongs_to_somebody_else_is_not_taken(world: World, c
     job = next(m for m in first_job(await seen(world, caches, cluster)) if m["kind"] == "Job")
     strangers = {**job, "metadata": {key: job["metadata"][key] for key in ("name", "namespace", "labels")}}
     await world.api.create(JOBS, world.namespace, strangers)
-    with pytest.raises(Blocked, match=r"exists already and belongs to nobody.*delete it") as refusal:
+    with pytest.raises(Blocked, match=r"exists already and belongs to nobody.*left alone.*another name") as refusal:
         await cluster.create(job)
     assert refusal.value.reason == "NameTaken"
+    assert "delete" not in str(refusal.value), "it is not ours to delete"
 
 
 async def test_what_the_api_server_refuses_comes_with_its_reason(world: World, client: ApiClient) -> None:

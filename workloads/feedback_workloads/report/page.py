@@ -12,11 +12,13 @@ from typing import Any, Final
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from feedback_workloads.preprocess import load_picture
 from feedback_workloads.report import charts
 from feedback_workloads.report.evidence import Evidence, Example, Kind, Row
 from feedback_workloads.report.summary import MEASURES, cell
+from feedback_workloads.rows import BadRow
 
 SHOWN_PIXELS: Final = 480  # longest side of an example picture; larger ones are made smaller
 EMBEDDED_BYTES: Final = 60_000  # a larger picture file is encoded again
@@ -161,8 +163,8 @@ def picture(data: bytes) -> Picture | None:
         with Image.open(io.BytesIO(data)) as opened:
             kind, tiny = opened.get_format_mimetype(), max(opened.size) <= TINY_PIXELS
             if len(data) > EMBEDDED_BYTES or kind not in EMBEDDED_KINDS:
-                data, kind = _smaller(opened), "image/jpeg"
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+                data, kind = _smaller(load_picture(data)), "image/jpeg"
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, BadRow):
         return None
     return Picture(f"data:{kind};base64,{base64.b64encode(data).decode()}", tiny)
 
@@ -184,10 +186,9 @@ def shortened(uri: str) -> str:
 
 
 def _smaller(picture: Image.Image) -> bytes:
-    small = ImageOps.exif_transpose(picture).convert("RGB")
-    small.thumbnail((SHOWN_PIXELS, SHOWN_PIXELS))
+    picture.thumbnail((SHOWN_PIXELS, SHOWN_PIXELS))
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=82)
+    picture.save(buffer, "JPEG", quality=82)
     return buffer.getvalue()
 
 

@@ -166,7 +166,7 @@ def _is_there(config: ShapesConfig, store: ArtifactStore, name: str) -> bool:
     if found and found[0].config != _identity(config, name):
         raise BadInput(
             f"{uri} was built from {found[0].config}, not from {_identity(config, name)}; "
-            "build this seed into another folder (feedback shapes --to URI), or delete that one"
+            "build this seed into another folder (feedback shapes --to URI)"
         )
     return found is not None
 

@@ -406,7 +406,9 @@ class SamplingSpec(StageSection):
     )
     shards: Integer = Field(default=1, ge=1, le=256, description="Pods that share the instructions.")
     max_model_len: Annotated[Annotated[Integer, Field(ge=16, le=1048576)] | None, OPERATIONAL] = Field(
-        default=None, description="Context length given to vLLM, in tokens; absent: the model's own."
+        default=None,
+        description="Context length of the policy in vLLM, in tokens, wherever it answers: in the stages samples and "
+        "scores, and at the endpoint; absent: the model's own.",
     )
 
 
@@ -471,7 +473,9 @@ class LabelingSpec(StageSection):
         default=1, ge=1, le=256, description="Pods that share the answers, in each of the two stages."
     )
     max_model_len: Annotated[Annotated[Integer, Field(ge=16, le=1048576)] | None, OPERATIONAL] = Field(
-        default=None, description="Context length given to vLLM, in tokens; absent: the model's own."
+        default=None,
+        description="Context length of the labeler and of a splitter's model in vLLM, in tokens; absent: the model's "
+        "own.",
     )
 
 

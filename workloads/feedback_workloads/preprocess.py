@@ -78,19 +78,21 @@ def picture_key(data: bytes) -> str:
 class Preprocessor:
     """A model's processor, with the decisions that all stages must share.
 
-    A picture that the processor would crop to a square is padded to one first, with the processor's mean colour, so
-    that nothing at its edges is lost (LLaVA-1.5, https://arxiv.org/abs/2310.03744, section 3).
+    With `pads`, a picture is padded to a square first, with the processor's mean colour: LLaVA-1.5's processor would
+    crop it to one, and what is at its edges would be lost (https://arxiv.org/abs/2310.03744, section 3). Those of other
+    models see a picture in its own shape.
     """
 
-    def __init__(self, processor: Any, eos_ids: frozenset[int]) -> None:
+    def __init__(self, processor: Any, eos_ids: frozenset[int], *, pads: bool = False) -> None:
         self.processor = processor
         self.eos_ids = eos_ids
         self.image_token_id: int = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+        self._pads = pads
 
     @classmethod
     def from_directory(cls, model: Path) -> Preprocessor:
         """The processor of a model folder. Raises BadInput if the folder has none, or no chat template."""
-        from transformers import AutoProcessor, GenerationConfig
+        from transformers import AutoProcessor, GenerationConfig, LlavaProcessor
 
         try:
             processor = AutoProcessor.from_pretrained(model)
@@ -104,12 +106,15 @@ class Preprocessor:
         if (model / "generation_config.json").exists():
             configured = GenerationConfig.from_pretrained(model).eos_token_id
             eos |= set(configured) if isinstance(configured, list) else {configured}
-        return cls(processor, frozenset(eos - {None}))
+        # Other processors have the switch, too, and do not heed it: LLaVA-NeXT's cuts a picture into tiles.
+        crops = getattr(processor.image_processor, "do_center_crop", False)
+        pads = isinstance(processor, LlavaProcessor) and bool(crops)
+        return cls(processor, frozenset(eos - {None}), pads=pads)
 
     def picture(self, data: bytes) -> Image.Image:
-        """Decode a picture and pad it where the processor would crop. Raises BadRow."""
+        """Decode a picture, and pad it where the processor would crop it. Raises BadRow."""
         picture = load_picture(data)
-        if not getattr(self.processor.image_processor, "do_center_crop", False) or picture.width == picture.height:
+        if not self._pads or picture.width == picture.height:
             return picture
         side = max(picture.size)
         if side * side > MAX_PADDED_PIXELS:

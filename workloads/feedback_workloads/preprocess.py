@@ -40,11 +40,18 @@ class Prompt:
     """Tokens up to where the answer begins, with one unexpanded picture token where there is a picture.
 
     `picture_key` names the picture's content: prompts that share it share the picture's preparation and its prefix.
+    The model sees `picture_tokens` in place of that one token.
     """
 
     ids: Sequence[int]
     picture: Image.Image | None = None
     picture_key: str = ""
+    picture_tokens: int = 1
+
+    @property
+    def length(self) -> int:
+        """Number of tokens that the model sees."""
+        return len(self.ids) + self.picture_tokens - 1
 
 
 def load_picture(data: bytes) -> Image.Image:
@@ -126,7 +133,8 @@ class Preprocessor:
 
     def prompt(self, question: str, data: bytes) -> Prompt:
         """What to ask a model about an encoded picture. Raises BadRow where the picture or the question is no good."""
-        return Prompt(self.prompt_ids(question), self.picture(data), picture_key(data))
+        ids, picture = self.prompt_ids(question), self.picture(data)
+        return Prompt(ids, picture, picture_key(data), self.image_tokens(picture))
 
     def prompt_ids(self, question: str) -> list[int]:
         """Tokens of a one-turn chat, picture first, up to where the answer begins, with one picture token.
@@ -156,8 +164,13 @@ class Preprocessor:
 
     def image_tokens(self, picture: Image.Image) -> int:
         """Number of tokens that one picture token stands for."""
-        found = self.processor._get_num_multimodal_tokens(image_sizes=[(picture.height, picture.width)])
-        return int(found["num_image_tokens"][0])
+        try:
+            found = self.processor._get_num_multimodal_tokens(image_sizes=[(picture.height, picture.width)])
+            return int(found["num_image_tokens"][0])
+        except (AttributeError, TypeError):
+            # Some processors cannot tell it from a size, and LLaVA's only where pictures are cropped.
+            found = self.processor(text=self.processor.image_token, images=[picture], add_special_tokens=False)
+            return len(found["input_ids"][0])
 
     def expand(self, ids: Sequence[int], picture: Image.Image) -> list[int]:
         """The prompt as the model sees it: the picture token repeated once for each picture feature."""

@@ -143,14 +143,12 @@ class Engine:
 
     def check(self, prompt: Prompt) -> None:
         """Raise BadRow `prompt-too-long` unless the model can read the prompt and answer at least one token."""
-        from vllm.exceptions import VLLMValidationError
-
-        try:
-            tokens = len(self._render(prompt)["prompt_token_ids"])
-        except VLLMValidationError as error:
-            raise BadRow("prompt-too-long", str(error).splitlines()[0]) from error
-        if tokens >= self.max_model_len:
-            raise BadRow("prompt-too-long", f"{tokens} tokens leave no room for an answer within {self.max_model_len}")
+        # Never by rendering it: vLLM takes a picture that was rendered for one that was sent, and does not send it with
+        # the next prompt.
+        if prompt.length >= self.max_model_len:
+            raise BadRow(
+                "prompt-too-long", f"{prompt.length} tokens leave no room for an answer within {self.max_model_len}"
+            )
 
     # ── which weights answer ─────────────────────────────────────────────────────────────────────────────────────────
 

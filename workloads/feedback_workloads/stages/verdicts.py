@@ -120,12 +120,13 @@ class Judging:
             if isinstance(instruction, Rejected):
                 raise BadRow(instruction.reason, instruction.detail)
             picture, key = self._preprocessor.picture(instruction.image), picture_key(instruction.image)
+            tokens = self._preprocessor.image_tokens(picture)
         except BadRow as bad:
             self._give_up(id, bad)
             return
         for question in case.questions:
             try:
-                prompt = Prompt(self._preprocessor.prompt_ids(question), picture, key)
+                prompt = Prompt(self._preprocessor.prompt_ids(question), picture, key, tokens)
                 self._engine.check(prompt)
             except BadRow as bad:
                 case.known[question] = bad

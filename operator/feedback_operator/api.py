@@ -458,11 +458,19 @@ class SplitterSpec(Resource):
 class LabelerSpec(Resource):
     """Who judges: a splitter that divides answers into claims, and a multimodal model that accepts or rejects each."""
 
-    model: SourceSpec = Field(description="Multimodal model that answers the yes/no questions.")
+    model: SourceSpec = Field(
+        description="Multimodal model that answers the yes/no questions. Where its chat template can switch thinking "
+        "off, it is off."
+    )
     splitter: SplitterSpec = Field(default=SplitterSpec(), description="How answers become claims.")
     question_template: Annotated[str, Field(max_length=512, pattern=r"\{claim\}")] = Field(
         default="Is it true that {claim}? Please answer yes or no.",
         description="Question made of a claim, for splitters without a model. Must contain {claim}.",
+    )
+    min_yes_no_mass: Fraction = Field(
+        default="0.5",
+        description="Least probability, from 0 to 1, that the model's answer to a question begins with yes or no. "
+        "Where it is less, the model says something else first, and the answer that was to be judged is rejected.",
     )
 
 

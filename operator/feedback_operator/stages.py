@@ -101,6 +101,7 @@ def verdicts_config(given: Inputs) -> StageConfig:
         claims=given.artifacts["claims"],
         instructions=_source(spec.instructions),
         labeler=_source(spec.labeler.model),
+        min_yes_no_mass=float(spec.labeler.min_yes_no_mass),
         precision=_precision(spec),
         engine=_engine(spec.labeling, spec.labeling.max_model_len),
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
 import torch
 from transformers import LlavaProcessor, SiglipImageProcessor
 
+from feedback_workloads.engine import Engine
 from feedback_workloads.preprocess import Preprocessor, load_picture
 from tests.integration.models import (
     CHAT_TEMPLATE,
@@ -77,6 +79,34 @@ def test_a_picture_is_never_padded_before_it_is_cut_into_tiles(
     assert ours.image_tokens(ours.picture(data)) == tokens
     expected = theirs.image_processor(images=[load_picture(data)], return_tensors="pt")["pixel_values"]
     assert torch.equal(ours.pixel_values([ours.picture(data)]), expected)
+
+
+THINKING: Final = (
+    CHAT_TEMPLATE
+    + "{% if enable_thinking is defined and not enable_thinking %} <think></think>{% else %} <think>{% endif %}"
+)
+"""As templates of models have it that think unless they are told not to."""
+
+
+def test_yes_and_no_are_never_read_where_a_thought_begins(tmp_path: Path) -> None:
+    processor = llava()
+    processor.chat_template = THINKING
+    processor.save_pretrained(tmp_path)
+    ours = Preprocessor.from_directory(tmp_path)
+    assert ours.decode(ours.prompt_ids("Is it red?")).endswith("<think></think>")
+
+
+def test_a_splitter_never_thinks_before_it_lists() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = THINKING
+    engine = Engine(SimpleNamespace(get_tokenizer=lambda: tokenizer), Path("model"), window=1)
+    assert engine.decode(engine.text_prompt("List the facts.").ids).endswith("<think></think>")
+
+
+def test_a_template_without_that_switch_is_not_told_of_it(ours: Preprocessor, caplog: pytest.LogCaptureFixture) -> None:
+    """Transformers would warn at every prompt."""
+    ours.prompt_ids("Is it red?")
+    assert caplog.records == []
 
 
 def test_nothing_at_the_edge_of_a_picture_is_cropped_away(tmp_path: Path) -> None:

@@ -168,6 +168,8 @@ Splitter = Annotated[SentenceSplitter | WholeAnswer | LLMSplitter, Field(discrim
 class ClaimsConfig(StageConfig):
     """Divide each answer into claims and each claim into one yes/no question."""
 
+    FORMAT_VERSION: ClassVar[int] = 2
+
     stage: Literal["claims"] = "claims"
     samples: tuple[Artifact, ...]
     splitter: Splitter = SentenceSplitter()
@@ -184,6 +186,8 @@ class VerdictsConfig(StageConfig):
     claims: tuple[Artifact, ...]
     instructions: Source
     labeler: Source
+    min_yes_no_mass: float = 0.5
+    """Least p(yes) + p(no) of a verdict: where there is less, the labeler's answer begins with something else."""
     precision: Precision = "auto"
     part_rows: int = 64
     engine: Engine = Engine()

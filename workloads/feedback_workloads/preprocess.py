@@ -77,6 +77,14 @@ def load_picture(data: bytes) -> Image.Image:
         raise BadRow("undecodable-picture", f"{type(error).__name__}: {error}") from error
 
 
+def template_switches(template: object) -> dict[str, bool]:
+    """What a chat template is given beside the messages: that the model is not to think first, where it can be told.
+
+    Claims would be made of its thoughts, and yes or no is read where its answer begins.
+    """
+    return {"enable_thinking": False} if "enable_thinking" in str(template) else {}
+
+
 def picture_key(data: bytes) -> str:
     """A name for the content of an encoded picture."""
     return hashlib.sha256(data).hexdigest()
@@ -149,7 +157,10 @@ class Preprocessor:
 
     def chat_ids(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of a chat up to where the next answer begins, with one token a picture, not expanded."""
-        text = self.processor.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        template = self.processor.chat_template
+        text = self.processor.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=False, **template_switches(template)
+        )
         bos = self.processor.tokenizer.bos_token
         starts_with_bos = bos is not None and text.startswith(bos)
         ids: list[int] = self.processor.tokenizer(text, add_special_tokens=not starts_with_bos)["input_ids"]

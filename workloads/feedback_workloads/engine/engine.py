@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from feedback_workloads import contract
 from feedback_workloads.contract import BadInput, Decoding, Precision, Temporary
 from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter, compile_nothing_on_a_cpu, engine_arguments
-from feedback_workloads.preprocess import Prompt
+from feedback_workloads.preprocess import Prompt, template_switches
 from feedback_workloads.rows import BadRow
 
 if TYPE_CHECKING:
@@ -66,6 +66,11 @@ class Verdict:
     def accepted(self) -> bool:
         """Ties reject."""
         return self.p_yes > self.p_no
+
+    @property
+    def mass(self) -> float:
+        """Probability that the answer begins with yes or no at all."""
+        return self.p_yes + self.p_no
 
 
 class Engine:
@@ -290,7 +295,11 @@ class Engine:
         if not tokenizer.chat_template:
             raise BadInput(f"{self._base} has no chat template; name a model that was tuned for chats")
         ids = tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
+            [{"role": "user", "content": text}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+            **template_switches(tokenizer.chat_template),
         )
         return Prompt(ids)
 

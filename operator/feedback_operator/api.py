@@ -545,6 +545,12 @@ class TrainingSpec(StageSection):
     reference: Literal["Sampled", "Recomputed"] = Field(
         default="Sampled", description="Reference log-probabilities: the sampler's own, or from a forward pass."
     )
+    parity_limit: Annotated[str, _DECIMAL, _above("0.03", "1000")] = Field(
+        default="0.2",
+        description="Largest mean difference, in nats a token, between the sampler's log-probabilities and those of a "
+        "forward pass. Above 0.03 references are recomputed; above this limit vLLM and the trainer compute different "
+        "models, best-of-N would rank by the wrong one, and training ends before its first step.",
+    )
     gradient_checkpointing: Annotated[Toggle, OPERATIONAL] = Field(
         default="Enabled", description="Compute activations again in the backward pass: less memory, more time."
     )

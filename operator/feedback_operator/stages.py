@@ -147,6 +147,7 @@ def policy_config(given: Inputs) -> StageConfig:
         precision=_precision(spec),
         gradient_checkpointing=training.gradient_checkpointing == "Enabled",
         reference="sampled" if training.reference == "Sampled" else "recomputed",
+        parity_limit=float(training.parity_limit),
         per_device_batch_size=training.per_device_batch_size,
         nodes=training.nodes,
         processes_per_node=training.processes_per_node,

@@ -237,10 +237,24 @@ def free_port() -> int:
     "changes", [{}, {"zero_stage": 3, "processes_per_node": 2}], ids=["one process", "ZeRO-3, two processes"]
 )
 def test_references_that_do_not_hold_are_recomputed(changes: dict[str, Any], tmp_path: Path, plain: Run) -> None:
-    run = study(tmp_path, shift=0.5).run("shifted", **changes)
+    run = study(tmp_path, shift=0.15).run("shifted", **changes)
     assert run.manifest.metrics["references_recomputed"] == 1
-    assert run.manifest.metrics["parity_mean_difference"] == pytest.approx(0.5, abs=1e-4)
+    assert run.manifest.metrics["parity_mean_difference"] == pytest.approx(0.15, abs=1e-4)
     assert_same(run, plain)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"processes_per_node": 2, "reference": "recomputed"}], ids=["one process", "two processes"]
+)
+def test_a_policy_that_the_sampler_computes_otherwise_is_never_trained(changes: dict[str, Any], tmp_path: Path) -> None:
+    """Recomputed references would train it well, and best-of-N would rank with the sampler's engine all the same."""
+    far = study(tmp_path, shift=0.5)
+    assert far.attempt("far", **changes) == ExitCode.BAD_INPUT
+    failure = StageFailure.model_validate_json((far.root / "far.result").read_text())
+    assert (failure.reason, failure.message.count("\n")) == ("BadInput", 0)
+    assert "are 0.5 nats a token" in failure.message
+    assert "more than parity_limit 0.2" in failure.message
+    assert list(far.root.glob("far/**/*.safetensors")) == []
 
 
 # ── kills ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import IntEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, model_validator
 
 MANIFEST_NAME = "manifest.json"
 """Name of the file that makes an artifact whole; written after everything it names."""
@@ -242,11 +242,19 @@ class PolicyConfig(StageConfig):
     parity_rows: int = 16
     """Rows on which the sampler's log-probabilities are checked against a forward pass before they are trusted."""
     parity_tolerance: float = 0.03
-    """Largest mean absolute difference, in nats a token, that still counts as parity."""
+    """Largest mean absolute difference, in nats a token, that is still parity; beyond it references are recomputed."""
+    parity_limit: float = 0.2
+    """The same beyond which nothing is trained: the sampler computes another model than the trainer."""
     per_device_batch_size: int = 1
     nodes: int = 1
     processes_per_node: int = 1
     zero_stage: Literal[0, 2, 3] = 2
+
+    @model_validator(mode="after")
+    def _limit_beyond_tolerance(self) -> Self:
+        if self.parity_limit <= self.parity_tolerance:
+            raise ValueError(f"parity_limit {self.parity_limit} must exceed parity_tolerance {self.parity_tolerance}")
+        return self
 
 
 class Benchmark(Frozen):

@@ -654,7 +654,9 @@ class ServingSpec(StageSection):
 class IterationSpec(Resource):
     """One round of sampling, labeling, training and scoring, and what becomes of the result."""
 
-    model: ModelSpec = Field(description="The policy to align; also the reference and the baseline.")
+    model: ModelSpec = Field(
+        description="The policy to align; also the reference and the baseline. A model of LLaVA-1.5's layout."
+    )
     labeler: LabelerSpec = Field(description="Who judges the answers.")
     instructions: SourceSpec = Field(description="Data set with columns id, image, question: Parquet or JSON lines.")
     artifacts: ArtifactsSpec = Field(description="Where the stages leave their results.")

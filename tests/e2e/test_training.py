@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import DPOConfig, DPOTrainer
 from trl.trainer import dpo_trainer
 
-from feedback_workloads.contract import ExitCode, StageFailure
+from feedback_workloads.contract import ExitCode, Source, StageFailure
 from feedback_workloads.precision import has_bfloat16
 from feedback_workloads.preprocess import Preprocessor, load_picture
 from feedback_workloads.training.collator import PictureCollator
@@ -367,3 +368,12 @@ def test_errors_are_one_sentence(
     failure = StageFailure.model_validate_json((tiny.root / f"{name}.result").read_text())
     assert words in failure.message
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_policy_of_another_layout_ends_by_its_name(tiny: Study, tmp_path: Path) -> None:
+    """Whoever has samples of it from before: it would end within the model, as Internal."""
+    config = {"model_type": "qwen2_5_vl", "architectures": ["Qwen2_5_VLForConditionalGeneration"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert tiny.attempt("qwen", model=Source(uri=str(tmp_path))) == ExitCode.BAD_INPUT
+    failure = StageFailure.model_validate_json((tiny.root / "qwen.result").read_text())
+    assert f"{tmp_path} is of type qwen2_5_vl (Qwen2_5_VLForConditionalGeneration)" in failure.message

@@ -68,7 +68,7 @@ def _judge(engine: Engine, preprocessor: Preprocessor, output: Path, *, shared: 
     instructions = [Instruction(str(i), picture(i, 320, 240), "What is it?") for i in range(PICTURES)]
     store, judged = ArtifactStore(output / "cache"), 0
     with store.append(str(output), VERDICTS) as parts, OrderedParts(parts, PICTURES, Progress("verdicts")) as ordered:
-        judging = Judging(cases, engine, preprocessor, ordered)
+        judging = Judging(cases, engine, preprocessor, ordered, min_mass=0.0)  # random weights say anything
         requests = judging.questions(instructions)
         for (id, question), verdict in engine.yes_no(requests if shared else _apart(requests)):
             judging.take(id, question, verdict)

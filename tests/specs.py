@@ -22,6 +22,7 @@ STRINGS: Final[dict[str, tuple[str, ...]]] = {
     "iteration": ("parent", "a" * 36),
     "endpoint": ("shapes", "a-1"),
     "language": ("en", "deu"),
+    "parityLimit": ("0.2", "0.030000000001", "1000"),
     "questionTemplate": ("{claim}?", "Is it so that {claim}? Yes or no."),
     "image": ("registry.example/generate:1", "generate@sha256:" + "0" * 64),
     "key": ("example.com/pool", "gpu"),
@@ -82,7 +83,7 @@ def _good_scalar(kind: str | None, schema: Schema, name: str, chance: random.Ran
 
 def _strings(schema: Schema, name: str) -> tuple[str, ...]:
     if schema["pattern"].startswith("^[0-9]{1,9}"):
-        return DECIMALS
+        return STRINGS.get(name, DECIMALS)
     return STRINGS.get(name, ("some-name", "n1"))
 
 

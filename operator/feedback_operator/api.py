@@ -406,7 +406,9 @@ class SamplingSpec(StageSection):
     )
     shards: Integer = Field(default=1, ge=1, le=256, description="Pods that share the instructions.")
     max_model_len: Annotated[Annotated[Integer, Field(ge=16, le=1048576)] | None, OPERATIONAL] = Field(
-        default=None, description="Context length given to vLLM, in tokens; absent: the model's own."
+        default=None,
+        description="Context length of the policy in vLLM, in tokens, wherever it answers: in the stages samples and "
+        "scores, and at the endpoint; absent: the model's own.",
     )
 
 
@@ -456,11 +458,19 @@ class SplitterSpec(Resource):
 class LabelerSpec(Resource):
     """Who judges: a splitter that divides answers into claims, and a multimodal model that accepts or rejects each."""
 
-    model: SourceSpec = Field(description="Multimodal model that answers the yes/no questions.")
+    model: SourceSpec = Field(
+        description="Multimodal model that answers the yes/no questions. Where its chat template can switch thinking "
+        "off, it is off."
+    )
     splitter: SplitterSpec = Field(default=SplitterSpec(), description="How answers become claims.")
     question_template: Annotated[str, Field(max_length=512, pattern=r"\{claim\}")] = Field(
         default="Is it true that {claim}? Please answer yes or no.",
         description="Question made of a claim, for splitters without a model. Must contain {claim}.",
+    )
+    min_yes_no_mass: Fraction = Field(
+        default="0.5",
+        description="Least probability, from 0 to 1, that the model's answer to a question begins with yes or no. "
+        "Where it is less, the model says something else first, and the answer that was to be judged is rejected.",
     )
 
 
@@ -471,7 +481,9 @@ class LabelingSpec(StageSection):
         default=1, ge=1, le=256, description="Pods that share the answers, in each of the two stages."
     )
     max_model_len: Annotated[Annotated[Integer, Field(ge=16, le=1048576)] | None, OPERATIONAL] = Field(
-        default=None, description="Context length given to vLLM, in tokens; absent: the model's own."
+        default=None,
+        description="Context length of the labeler and of a splitter's model in vLLM, in tokens; absent: the model's "
+        "own.",
     )
 
 
@@ -532,6 +544,12 @@ class TrainingSpec(StageSection):
     lora: LoRASpec | None = Field(default=None, description="Train adapters instead of all weights.")
     reference: Literal["Sampled", "Recomputed"] = Field(
         default="Sampled", description="Reference log-probabilities: the sampler's own, or from a forward pass."
+    )
+    parity_limit: Annotated[str, _DECIMAL, _above("0.03", "1000")] = Field(
+        default="0.2",
+        description="Largest mean difference, in nats a token, between the sampler's log-probabilities and those of a "
+        "forward pass. Above 0.03 references are recomputed; above this limit vLLM and the trainer compute different "
+        "models, best-of-N would rank by the wrong one, and training ends before its first step.",
     )
     gradient_checkpointing: Annotated[Toggle, OPERATIONAL] = Field(
         default="Enabled", description="Compute activations again in the backward pass: less memory, more time."
@@ -636,7 +654,9 @@ class ServingSpec(StageSection):
 class IterationSpec(Resource):
     """One round of sampling, labeling, training and scoring, and what becomes of the result."""
 
-    model: ModelSpec = Field(description="The policy to align; also the reference and the baseline.")
+    model: ModelSpec = Field(
+        description="The policy to align; also the reference and the baseline. A model of LLaVA-1.5's layout."
+    )
     labeler: LabelerSpec = Field(description="Who judges the answers.")
     instructions: SourceSpec = Field(description="Data set with columns id, image, question: Parquet or JSON lines.")
     artifacts: ArtifactsSpec = Field(description="Where the stages leave their results.")

@@ -13,7 +13,6 @@ from typing import Final, Literal
 from feedback_operator.api import (
     BenchmarkSpec,
     IterationSpec,
-    LabelingSpec,
     SamplingSpec,
     SourceSpec,
     SplitterSpec,
@@ -73,7 +72,7 @@ def samples_config(given: Inputs) -> StageConfig:
         decoding=_decoding(spec.sampling),
         temperatures=tuple(map(float, spec.sampling.temperatures)),
         precision=_precision(spec),
-        engine=_engine(spec.sampling),
+        engine=_engine(spec.sampling, spec.sampling.max_model_len),
     )
 
 
@@ -88,7 +87,7 @@ def claims_config(given: Inputs) -> StageConfig:
         splitter=_splitter(spec.labeler.splitter),
         question_template=spec.labeler.question_template,
         precision=_precision(spec),
-        engine=_engine(spec.labeling),
+        engine=_engine(spec.labeling, spec.labeling.max_model_len),
     )
 
 
@@ -102,8 +101,9 @@ def verdicts_config(given: Inputs) -> StageConfig:
         claims=given.artifacts["claims"],
         instructions=_source(spec.instructions),
         labeler=_source(spec.labeler.model),
+        min_yes_no_mass=float(spec.labeler.min_yes_no_mass),
         precision=_precision(spec),
-        engine=_engine(spec.labeling),
+        engine=_engine(spec.labeling, spec.labeling.max_model_len),
     )
 
 
@@ -147,6 +147,7 @@ def policy_config(given: Inputs) -> StageConfig:
         precision=_precision(spec),
         gradient_checkpointing=training.gradient_checkpointing == "Enabled",
         reference="sampled" if training.reference == "Sampled" else "recomputed",
+        parity_limit=float(training.parity_limit),
         per_device_batch_size=training.per_device_batch_size,
         nodes=training.nodes,
         processes_per_node=training.processes_per_node,
@@ -169,7 +170,8 @@ def scores_config(given: Inputs) -> StageConfig:
         length_normalisation=spec.evaluation.length_normalisation == "Enabled",
         min_recall_ratio=float(spec.evaluation.min_recall_ratio),
         precision=_precision(spec),
-        engine=_engine(spec.sampling),
+        # The pods are another section's, the model is the one that was sampled from.
+        engine=_engine(spec.evaluation, spec.sampling.max_model_len),
     )
 
 
@@ -211,9 +213,9 @@ def _precision(spec: IterationSpec) -> Literal["auto", "float32", "bfloat16"]:
             return "bfloat16"
 
 
-def _engine(section: SamplingSpec | LabelingSpec) -> contract.Engine:
-    """vLLM's share of the hardware: as many GPUs as each pod is given, and the context length."""
-    return contract.Engine(tensor_parallel_size=gpus(section), max_model_len=section.max_model_len)
+def _engine(pods: StageSection, max_model_len: int | None) -> contract.Engine:
+    """vLLM's share of the hardware, as many GPUs as each of the stage's pods has, and the model's context length."""
+    return contract.Engine(tensor_parallel_size=gpus(pods), max_model_len=max_model_len)
 
 
 def gpus(section: StageSection) -> int:

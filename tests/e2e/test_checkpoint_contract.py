@@ -42,7 +42,8 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     full = made.run("full", epochs=1).folder / "checkpoint-000002"
     lora = {"rank": 4, "alpha": 8, "dropout": 0.0}
     # Its pairs were not sampled from that checkpoint, so the references are recomputed.
-    run = made.run("adapter", epochs=1, checkpoints_per_epoch=2, lora=lora, model=Source(uri=str(full)))
+    far = {"parity_limit": 10.0, "model": Source(uri=str(full))}
+    run = made.run("adapter", epochs=1, checkpoints_per_epoch=2, lora=lora, **far)
     return Trained(made, full, (run.folder / "checkpoint-000001", run.folder / "checkpoint-000002"))
 
 

@@ -91,6 +91,23 @@ def llava_processor(tokenizer, side: int):  # type: ignore[no-untyped-def]
     )
 
 
+def llava_next_processor(tokenizer, side: int):  # type: ignore[no-untyped-def]
+    """The processor of a LLaVA-NeXT, whose pictures are cut into tiles of side x side pixels."""
+    from transformers import LlavaNextImageProcessor, LlavaNextProcessor
+
+    grid = [[rows * side, columns * side] for rows, columns in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
+    return LlavaNextProcessor(
+        LlavaNextImageProcessor(
+            size={"shortest_edge": side}, crop_size={"height": side, "width": side}, image_grid_pinpoints=grid
+        ),
+        tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
 def byte_tokenizer():  # type: ignore[no-untyped-def]
     """One token a byte, and the special ones; no text is unknown to it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers

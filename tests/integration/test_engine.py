@@ -181,6 +181,20 @@ def test_a_prompt_that_is_too_long_is_a_bad_row(engine, preprocessor, words: int
     assert refused.value.reason == "prompt-too-long"
 
 
+def test_a_question_that_is_too_long_leaves_the_picture_to_those_that_are_not(engine, preprocessor) -> None:
+    """It fits before its picture is expanded. Rendered and not sent, it would end the engine at the next question."""
+    data, room = picture(77), engine.max_model_len
+    short, filler = preprocessor.prompt("what?", data), "?" * (room - len(preprocessor.prompt_ids("what?")) - 8)
+    long = preprocessor.prompt("what?" + filler, data)
+    assert len(long.ids) < room < long.length
+    with pytest.raises(BadRow) as refused:
+        engine.check(long)
+    assert refused.value.reason == "prompt-too-long"
+    engine.check(short)
+    ((key, verdict),) = engine.yes_no([("next", short)])
+    assert (key, verdict.prompt_tokens) == ("next", short.length)
+
+
 def test_leaving_early_drops_what_is_unfinished(engine, prompts, preprocessor) -> None:
     requests = ((n, prompts[n % 4], Draw(n, 0.7)) for n in range(100))
     for _ in engine.sample(requests, DECODING):

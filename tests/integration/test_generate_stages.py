@@ -20,6 +20,7 @@ import pytest
 from feedback_workloads.artifacts import CACHE_VARIABLE, ArtifactStore
 from feedback_workloads.contract import (
     Artifact,
+    BadInput,
     ClaimsConfig,
     Decoding,
     Engine,
@@ -406,6 +407,7 @@ def judged(world: World, mixed: Source) -> tuple[VerdictsConfig, Outcome]:
         claims=(world.given("asked", CLAIMS, rows),),
         instructions=mixed,
         labeler=world.model,
+        min_yes_no_mass=0.0,  # a model of random weights says anything
         part_rows=1,
         engine=ENGINE,
     )
@@ -437,12 +439,14 @@ def test_what_cannot_be_judged_is_rejected(judged: tuple[VerdictsConfig, Outcome
         ("gone", 0): "missing-instruction",
     }
     accepted = [accepted for row in stored(config) for accepted in row["accepted"]]
-    assert outcome.metrics == {"accepted": pytest.approx(sum(accepted) / len(accepted))}
+    masses = [yes + no for row in stored(config) for yes, no in zip(row["p_yes"], row["p_no"], strict=True)]
+    assert outcome.metrics == {
+        "accepted": pytest.approx(sum(accepted) / len(accepted)),
+        "yes_no_mass": pytest.approx(sum(masses) / len(masses)),
+    }
 
 
 def test_a_labeler_without_yes_is_named(world: World, mixed: Source) -> None:
-    from feedback_workloads.contract import BadInput
-
     folder = tiny_llava(world.folder / "silent", seed=3)
     file = folder / "tokenizer.json"
     tokenizer = json.loads(file.read_text())
@@ -476,6 +480,7 @@ def test_the_stages_follow_each_other(world: World, mixed: Source, sampled: tupl
         claims=(world.publish(divided, run_claims(world, divided)),),
         instructions=mixed,
         labeler=world.model,
+        min_yes_no_mass=0.0,
         part_rows=3,
         engine=ENGINE,
     )

@@ -87,6 +87,14 @@ def test_too_many_rejected_rows_fail_the_stage(rejected: int, allowed: bool) -> 
         entry.check_rejected(CONFIG, outcome)
 
 
+def test_good_rows_that_a_bad_labeler_could_not_judge_are_not_to_be_mended() -> None:
+    counts = {"rows": 0, "rejected": 9, "rejected_neither-yes-nor-no": 8, "rejected_prompt-too-long": 1}
+    with pytest.raises(
+        BadInput, match=r"8 neither-yes-nor-no.*; name a labeler that begins its answers with yes or no"
+    ):
+        entry.check_rejected(CONFIG, Outcome(files=(), counts=counts))
+
+
 def test_a_large_result_is_cut_to_what_kubernetes_keeps(tmp_path: Path) -> None:
     result = StageResult(
         stage="scores",

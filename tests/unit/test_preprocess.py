@@ -162,31 +162,30 @@ def test_a_sound_picture_is_not_lost_for_its_metadata(data: bytes, size: tuple[i
     assert load_picture(data).size == size
 
 
-def preprocessor(do_center_crop: bool) -> Preprocessor:
-    images = SimpleNamespace(do_center_crop=do_center_crop, image_mean=(1.0, 0.5, 0.0))
+def preprocessor(pads: bool) -> Preprocessor:
+    images = SimpleNamespace(image_mean=(1.0, 0.5, 0.0))
     tokenizer = SimpleNamespace(convert_tokens_to_ids=lambda token: 7)
-    return Preprocessor(
-        SimpleNamespace(image_processor=images, tokenizer=tokenizer, image_token="<image>"), frozenset()
-    )
+    processor = SimpleNamespace(image_processor=images, tokenizer=tokenizer, image_token="<image>")
+    return Preprocessor(processor, frozenset(), pads=pads)
 
 
 def test_padded_to_a_square_where_the_processor_would_crop() -> None:
     wide = encoded(Image.new("RGB", (6, 2), "white"))
-    square = preprocessor(do_center_crop=True).picture(wide)
+    square = preprocessor(pads=True).picture(wide)
     assert square.size == (6, 6)
     assert square.getpixel((0, 0)) == square.getpixel((5, 5)) == (255, 127, 0)
     assert square.getpixel((0, 2)) == square.getpixel((5, 3)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize(
-    ("do_center_crop", "size"), [pytest.param(True, (5, 5), id="square"), pytest.param(False, (6, 2), id="not cropped")]
+    ("pads", "size"), [pytest.param(True, (5, 5), id="square"), pytest.param(False, (6, 2), id="not cropped")]
 )
-def test_left_as_it_is(do_center_crop: bool, size: tuple[int, int]) -> None:
+def test_left_as_it_is(pads: bool, size: tuple[int, int]) -> None:
     given = encoded(Image.new("RGB", size, "white"))
-    assert preprocessor(do_center_crop).picture(given).size == size
+    assert preprocessor(pads).picture(given).size == size
 
 
 def test_too_long_to_pad() -> None:
     strip = encoded(Image.new("L", (16000, 1)))
     with pytest.raises(BadRow, match="too long to pad"):
-        preprocessor(do_center_crop=True).picture(strip)
+        preprocessor(pads=True).picture(strip)

@@ -27,6 +27,8 @@ from feedback_workloads.splitting import (
         pytest.param("- -5 degrees are shown", ("-5 degrees are shown",), id="only the bullet is taken off"),
         pytest.param("NONE", (), id="nothing"),
         pytest.param("none.", (), id="nothing, written otherwise"),
+        pytest.param("<think>\n\n</think>\n\n- A cat.\n- A dog.", ("A cat.", "A dog."), id="no thought before it"),
+        pytest.param("<think>\n- a dog?\nNo.\n</think>\nNONE", (), id="a thought before nothing"),
     ],
 )
 def test_lists(text: str, items: tuple[str, ...]) -> None:

@@ -1,9 +1,13 @@
 """When the sampler's log-probabilities are trusted as references."""
 
+import math
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from feedback_operator.api import TrainingSpec
+from feedback_workloads.contract import BadInput, PolicyConfig, Source
 from feedback_workloads.training.references import Parity, References, compare, share_of, spread
 
 
@@ -31,6 +35,25 @@ def test_compare_counts_tokens_and_margins() -> None:
 )
 def test_parity_holds(given: Parity, holds: bool) -> None:
     assert given.holds(0.03) is holds
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.1, 0.2])
+def test_rounding_errors_end_no_training(mean: float) -> None:
+    Parity(4, 100, mean, 9.0, 9.0).check(0.2)
+
+
+@pytest.mark.parametrize("mean", [0.21, 0.86, math.nan, math.inf])
+def test_a_policy_that_the_sampler_computes_otherwise_is_never_trained(mean: float) -> None:
+    with pytest.raises(BadInput, match=rf"are {mean:g} nats a token .* more than parity_limit 0.2: "):
+        Parity(4, 100, mean, 9.0, 0.0).check(0.2)
+
+
+@pytest.mark.parametrize("limit", ["0.03", "0.01"])
+def test_a_limit_within_the_tolerance_is_refused_by_operator_and_stage(limit: str) -> None:
+    with pytest.raises(ValidationError, match=r"must be greater than 0\.03"):
+        TrainingSpec(parity_limit=limit)
+    with pytest.raises(ValidationError, match=r"must exceed parity_tolerance 0\.03"):
+        PolicyConfig(output="out", pairs=(), model=Source(uri="model"), parity_limit=float(limit))
 
 
 @pytest.mark.parametrize(

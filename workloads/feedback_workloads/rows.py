@@ -59,7 +59,8 @@ VERDICTS = pa.schema(
         _strict("accepted", pa.list_(pa.bool_())),
     ]
 )
-"""One row an answer, one list element a claim: probabilities over the full vocabulary, and p_yes > p_no."""
+"""One row an answer, one list element a claim: probabilities over the full vocabulary, and p_yes > p_no. What is
+missing of p_yes + p_no to 1 is the probability that the labeler answers otherwise."""
 
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 """A picture as Hugging Face `datasets` stores it."""

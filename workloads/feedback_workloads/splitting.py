@@ -38,6 +38,8 @@ Questions:"""
 
 REQUEST: Final = "Please answer yes or no."
 NOTHING: Final = "NONE"
+THOUGHT: Final = "</think>"
+"""Ends what a model says to itself before it answers."""
 _BULLET: Final = re.compile(r"\s*(?:[-*•]|\d{1,3}[.)])\s+(?P<text>\S.*)")
 
 
@@ -48,9 +50,10 @@ class Unparsable(ValueError):
 def parse_bullets(text: str) -> tuple[str, ...]:
     """The items of a bulleted or numbered list, without their marks; empty for `NONE`.
 
-    Raises Unparsable for anything else: prose around the items, an item of several lines or without text, no item.
+    What a model thought first is left out. Raises Unparsable for anything else: prose around the items, an item of
+    several lines or without text, no item.
     """
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    lines = [line.strip() for line in text.rpartition(THOUGHT)[2].split("\n") if line.strip()]
     if not lines:
         raise Unparsable("the list is empty")
     if _is_nothing(lines[0]) and len(lines) == 1:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from feedback_workloads import contract
 from feedback_workloads.contract import BadInput, Decoding, Precision, Temporary
 from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter, compile_nothing_on_a_cpu, engine_arguments
-from feedback_workloads.preprocess import Prompt
+from feedback_workloads.preprocess import Prompt, template_switches
 from feedback_workloads.rows import BadRow
 
 if TYPE_CHECKING:
@@ -66,6 +66,11 @@ class Verdict:
     def accepted(self) -> bool:
         """Ties reject."""
         return self.p_yes > self.p_no
+
+    @property
+    def mass(self) -> float:
+        """Probability that the answer begins with yes or no at all."""
+        return self.p_yes + self.p_no
 
 
 class Engine:
@@ -143,14 +148,12 @@ class Engine:
 
     def check(self, prompt: Prompt) -> None:
         """Raise BadRow `prompt-too-long` unless the model can read the prompt and answer at least one token."""
-        from vllm.exceptions import VLLMValidationError
-
-        try:
-            tokens = len(self._render(prompt)["prompt_token_ids"])
-        except VLLMValidationError as error:
-            raise BadRow("prompt-too-long", str(error).splitlines()[0]) from error
-        if tokens >= self.max_model_len:
-            raise BadRow("prompt-too-long", f"{tokens} tokens leave no room for an answer within {self.max_model_len}")
+        # Never by rendering it: vLLM takes a picture that was rendered for one that was sent, and does not send it with
+        # the next prompt.
+        if prompt.length >= self.max_model_len:
+            raise BadRow(
+                "prompt-too-long", f"{prompt.length} tokens leave no room for an answer within {self.max_model_len}"
+            )
 
     # ── which weights answer ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -292,7 +295,11 @@ class Engine:
         if not tokenizer.chat_template:
             raise BadInput(f"{self._base} has no chat template; name a model that was tuned for chats")
         ids = tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
+            [{"role": "user", "content": text}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+            **template_switches(tokenizer.chat_template),
         )
         return Prompt(ids)
 

@@ -69,10 +69,9 @@ class Ask:
 
 @dataclass(frozen=True)
 class Ready:
-    """A prompt that the engines can take, its length in tokens with the picture, and how to sample from it."""
+    """A prompt that the engines can take, and how to sample from it."""
 
     prompt: Prompt
-    prompt_tokens: int
     sampling: Sampling
 
 
@@ -169,7 +168,7 @@ class Service:
         blank = BytesIO()
         Image.new("RGB", (64, 48), "white").save(blank, "PNG")
         messages = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]},)
-        prompt, _ = self._prompt(messages, blank.getvalue(), None)
+        prompt = self._prompt(messages, blank.getvalue(), None)
         sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=4, seed=0)
         ranked = await best_of(self.engines, prompt, sampling, 2, self._reward)
         for score in ranked.scores or ():
@@ -180,13 +179,11 @@ class Service:
     # ── a prompt ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _prepare(self, ask: Ask) -> Ready:
-        prompt, tokens = await asyncio.to_thread(self._prompt, ask.messages, ask.picture, ask.picture_param)
-        return Ready(prompt, tokens, self._sampling(ask.wanted, tokens))
+        prompt = await asyncio.to_thread(self._prompt, ask.messages, ask.picture, ask.picture_param)
+        return Ready(prompt, self._sampling(ask.wanted, prompt.length))
 
-    def _prompt(
-        self, messages: tuple[ChatMessage, ...], data: bytes | None, picture_param: str | None
-    ) -> tuple[Prompt, int]:
-        """Preprocess a chat and its picture; returns the prompt, and its tokens with the picture's."""
+    def _prompt(self, messages: tuple[ChatMessage, ...], data: bytes | None, picture_param: str | None) -> Prompt:
+        """Preprocess a chat and its picture."""
         preprocessor = self.engines.preprocessor
         try:
             picture = None if data is None else preprocessor.picture(data)
@@ -199,9 +196,9 @@ class Service:
             raise invalid("messages", f"the model's chat template refuses this conversation: {error}") from error
         if ids.count(preprocessor.image_token_id) != (picture is not None):
             raise invalid("messages", "a text contains the model's own picture token; leave it out")
-        tokens = len(ids) + (0 if picture is None else preprocessor.image_tokens(picture) - 1)
-        key = "" if data is None else picture_key(data)
-        return Prompt(tuple(ids), picture, key), tokens
+        if data is None or picture is None:
+            return Prompt(tuple(ids))
+        return Prompt(tuple(ids), picture, picture_key(data), preprocessor.image_tokens(picture))
 
     def _check_length(self, chat: Conversation) -> None:
         characters = sum(len(part.get("text", "")) for message in chat.messages for part in message["content"])
@@ -284,12 +281,12 @@ class Service:
 
     def _spent(self, ready: Ready, candidates: int, completion_tokens: int) -> Usage:
         self.metrics.candidates.inc(candidates)
-        self.metrics.tokens.labels("prompt").inc(ready.prompt_tokens)
+        self.metrics.tokens.labels("prompt").inc(ready.prompt.length)
         self.metrics.tokens.labels("completion").inc(completion_tokens)
         return Usage(
-            prompt_tokens=ready.prompt_tokens,
+            prompt_tokens=ready.prompt.length,
             completion_tokens=completion_tokens,
-            total_tokens=ready.prompt_tokens + completion_tokens,
+            total_tokens=ready.prompt.length + completion_tokens,
         )
 
 

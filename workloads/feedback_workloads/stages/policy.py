@@ -20,6 +20,7 @@ from feedback_workloads.objects import digest_of
 from feedback_workloads.outcome import Outcome
 from feedback_workloads.progress import Progress
 from feedback_workloads.rows import PAIRS, REJECTED
+from feedback_workloads.trainable import check_trainable
 from feedback_workloads.training.dataset import COLUMNS, Prepared, prepare
 from feedback_workloads.training.outbox import Outbox
 from feedback_workloads.training.publisher import Follower, Publisher
@@ -44,6 +45,7 @@ def run(config: PolicyConfig, shard: int, store: ArtifactStore, progress: Progre
         work = Path(folder)
         progress.phase("preparing the pairs")
         model = store.download(config.model)
+        check_trainable(model, config.model.uri)
         prepared = _prepare(config, model, store, work)
         progress.count("rejected", len(prepared.rejected))
         schedule = Schedule.of(config, prepared.rows)

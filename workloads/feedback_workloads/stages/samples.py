@@ -13,6 +13,7 @@ from feedback_workloads.ordered import OrderedParts, stored_table
 from feedback_workloads.outcome import Outcome
 from feedback_workloads.preprocess import Preprocessor
 from feedback_workloads.rows import SAMPLES, BadRow, Instruction, Rejected, read_instructions, row_seed
+from feedback_workloads.trainable import check_trainable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,7 +28,8 @@ Key = tuple[str, str, int]
 def run(config: SamplesConfig, shard: int, store: ArtifactStore, progress: Progress) -> Outcome:
     """Write SAMPLES: `candidates` answers to each instruction of this shard.
 
-    Rejects instructions whose picture or question the policy cannot read. Metrics: `mean_tokens` of an answer,
+    Raises BadInput for a policy that a later stage could not train. Rejects instructions whose picture or question the
+    policy cannot read. Metrics: `mean_tokens` of an answer,
     `length_stops` (the share of answers that were cut at max_new_tokens), and `seeded`, 1.0 where the engine repeats an
     answer from its seed.
     """
@@ -41,6 +43,7 @@ def run(config: SamplesConfig, shard: int, store: ArtifactStore, progress: Progr
         if not finished.issuperset(ids):
             progress.phase("loading the policy")
             model = store.download(config.model)
+            check_trainable(model, config.model.uri)
             preprocessor = Preprocessor.from_directory(model)
             rows = read_instructions(store, config.instructions, shard, config.shards)
             todo = (row for row in rows if row.id not in finished)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow.compute as pc
 
@@ -22,8 +22,14 @@ from feedback_workloads.preprocess import Preprocessor, picture_key
 from feedback_workloads.rows import CLAIMS, VERDICTS, BadRow, Instruction, Rejected, read_instructions, shard_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from feedback_workloads.artifacts import ArtifactStore
     from feedback_workloads.progress import Progress
+
+
+NEITHER: Final = "neither-yes-nor-no"
+"""Reason of a rejected answer; `entry.REMEDIES` says what helps."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +61,9 @@ class Case:
 def run(config: VerdictsConfig, shard: int, store: ArtifactStore, progress: Progress) -> Outcome:
     """Write VERDICTS for every answer of this shard that has a row of claims.
 
-    Rejects answers that cannot be judged: their picture cannot be read, or one of their questions is too long. Metrics:
-    `accepted`, the share of claims that were.
+    Rejects answers that cannot be judged: their picture cannot be read, one of their questions is too long, or the
+    labeler answers it neither by yes nor by no. Metrics, over the claims of the other answers: `accepted`, the share
+    that was, and `yes_no_mass`, the mean of p_yes + p_no.
     """
     progress.phase("reading claims")
     output_uri = shard_uri(config, shard)
@@ -75,12 +82,20 @@ def run(config: VerdictsConfig, shard: int, store: ArtifactStore, progress: Prog
                 OrderedParts(parts, config.part_rows, progress) as output,
             ):
                 progress.phase("judging claims")
-                judging = Judging(todo, engine, preprocessor, output)
+                judging = Judging(todo, engine, preprocessor, output, config.min_yes_no_mass)
                 for (id, question), verdict in engine.yes_no(judging.questions(instructions)):
                     judging.take(id, question, verdict)
                     progress.count("tokens", verdict.prompt_tokens - verdict.cached_tokens)
-        accepted = pc.list_flatten(stored_table(store, output_uri, parts.files(), VERDICTS, ["accepted"])["accepted"])
-    return Outcome(parts.files(), parts.counts(), {"accepted": pc.mean(accepted).as_py()} if len(accepted) else {})
+        metrics = measure(stored_table(store, output_uri, parts.files(), VERDICTS, ["p_yes", "p_no", "accepted"]))
+    return Outcome(parts.files(), parts.counts(), metrics)
+
+
+def measure(answers: pa.Table) -> dict[str, float]:
+    """Figures of the verdicts; empty where there is none."""
+    p_yes, p_no, accepted = (pc.list_flatten(answers[name]) for name in ("p_yes", "p_no", "accepted"))
+    if not len(accepted):
+        return {}
+    return {"accepted": pc.mean(accepted).as_py(), "yes_no_mass": pc.mean(pc.add(p_yes, p_no)).as_py()}
 
 
 def read_cases(config: VerdictsConfig, shard: int, store: ArtifactStore) -> dict[str, Case]:
@@ -95,12 +110,18 @@ class Judging:
     """Joins questions with pictures, and verdicts with answers."""
 
     def __init__(
-        self, cases: dict[str, Case], engine: Engine, preprocessor: Preprocessor, output: OrderedParts
+        self,
+        cases: dict[str, Case],
+        engine: Engine,
+        preprocessor: Preprocessor,
+        output: OrderedParts,
+        min_mass: float,
     ) -> None:
         self._cases = cases
         self._engine = engine
         self._preprocessor = preprocessor
         self._output = output
+        self._min_mass = min_mass
 
     def questions(self, instructions: Iterable[Instruction | Rejected]) -> Iterator[tuple[tuple[str, str], Prompt]]:
         """Every different question once, with its instruction's id; those about one picture in a row."""
@@ -120,12 +141,13 @@ class Judging:
             if isinstance(instruction, Rejected):
                 raise BadRow(instruction.reason, instruction.detail)
             picture, key = self._preprocessor.picture(instruction.image), picture_key(instruction.image)
+            tokens = self._preprocessor.image_tokens(picture)
         except BadRow as bad:
             self._give_up(id, bad)
             return
         for question in case.questions:
             try:
-                prompt = Prompt(self._preprocessor.prompt_ids(question), picture, key)
+                prompt = Prompt(self._preprocessor.prompt_ids(question), picture, key, tokens)
                 self._engine.check(prompt)
             except BadRow as bad:
                 case.known[question] = bad
@@ -135,7 +157,7 @@ class Judging:
 
     def take(self, id: str, question: str, verdict: Verdict) -> None:
         """Keep the verdict on one question, and hand on the rows of an instruction with its last one."""
-        self._cases[id].known[question] = verdict
+        self._cases[id].known[question] = checked(verdict, self._min_mass)
         self._settle(id)
 
     def _give_up(self, id: str, why: BadRow) -> None:
@@ -154,6 +176,17 @@ class Judging:
                 self._output.reject(judged)
             else:
                 self._output.add(judged)
+
+
+def checked(verdict: Verdict, min_mass: float) -> Verdict | BadRow:
+    """The verdict, unless the labeler would rather begin its answer with something else than yes or no."""
+    if verdict.mass >= min_mass:
+        return verdict
+    return BadRow(
+        NEITHER,
+        f"p(yes) + p(no) is {verdict.mass:.3g}, below min_yes_no_mass {min_mass:g}: the labeler begins its answer with "
+        "something else; name a labeler that answers at once, or ask for yes or no in question_template",
+    )
 
 
 def verdicts_row(asked: Asked, known: dict[str, Verdict | BadRow]) -> dict[str, Any] | Rejected:

@@ -1,4 +1,7 @@
-"""Reference log-probabilities: those of the sampler where they agree with a forward pass, recomputed where not."""
+"""Reference log-probabilities: those of the sampler where they agree with a forward pass, recomputed where not.
+
+Where they are far from each other nothing is trained, since serving ranks by the sampler's engine.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from feedback_workloads.contract import BadInput
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,6 +47,16 @@ class Parity:
     mean_difference: float
     max_difference: float
     margin_drift: float
+
+    def check(self, limit: float) -> None:
+        """Raise BadInput where the difference is no rounding error: the two sides compute different models."""
+        if not self.mean_difference <= limit:  # nor is it where it is no number
+            raise BadInput(
+                f"the sampler's log-probabilities are {self.mean_difference:.3g} nats a token from those of a forward "
+                f"pass, on average over {self.tokens} tokens, more than parity_limit {limit:g}: vLLM and transformers "
+                "compute different models, and best-of-N would rank answers by the wrong one; set precision to float32 "
+                "or give a model that both compute alike, or raise parity_limit"
+            )
 
     def holds(self, tolerance: float) -> bool:
         return self.mean_difference <= tolerance and self.margin_drift <= DRIFT_TOLERANCE

@@ -189,19 +189,24 @@ def _arguments(job: Job, schedule: Schedule, accumulation: int, *, bfloat16: boo
 
 
 def _find_references(trainer: Any, config: PolicyConfig) -> references.References:
-    """Measure parity on a few rows, and score all rows with the base model where the sampler's values do not hold."""
+    """Measure parity on a few rows, and score all rows with the base model where the sampler's values do not hold.
+
+    Raises BadInput where they are beyond `parity_limit`.
+    """
     from accelerate.utils import broadcast_object_list, gather_object
 
     dataset, rank, world = trainer.train_dataset, trainer.args.process_index, trainer.args.world_size
     parity = None
-    recompute = [config.reference == "recomputed"]
+    recompute = config.reference == "recomputed"
     with trainer.scoring(SCORED_AT_ONCE * config.per_device_batch_size) as score:
         if config.parity_rows:
             rows = dataset.select(references.spread(len(dataset), config.parity_rows))
-            parity = references.compare(rows, score(rows), config.beta)
-            recompute[0] = recompute[0] or not parity.holds(config.parity_tolerance)
-            broadcast_object_list(recompute)  # rounding may differ between processes, the decision must not
-        if not recompute[0]:
+            found = [references.compare(rows, score(rows), config.beta)]
+            broadcast_object_list(found)  # rounding may differ between processes, what follows from it must not
+            parity = found[0]
+            parity.check(config.parity_limit)
+            recompute = recompute or not parity.holds(config.parity_tolerance)
+        if not recompute:
             return references.References.of(parity, None)
         share = references.share_of(rank, world, len(dataset))
         scored = zip(share, score(dataset.select(share)), strict=True)

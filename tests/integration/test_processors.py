@@ -1,0 +1,116 @@
+"""Our preprocessing beside that of each family's own processor: the same picture, the same number of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import pytest
+import torch
+from transformers import LlavaProcessor, SiglipImageProcessor
+
+from feedback_workloads.engine import Engine
+from feedback_workloads.preprocess import Preprocessor, load_picture
+from tests.integration.models import (
+    CHAT_TEMPLATE,
+    PATCH,
+    byte_tokenizer,
+    llava_next_processor,
+    llava_processor,
+    picture,
+)
+
+SIDE: Final = 336
+SIZES: Final = ((640, 480), (1000, 333), (333, 1000), (400, 400))
+
+
+def llava() -> Any:
+    return llava_processor(byte_tokenizer(), SIDE)
+
+
+def llava_next() -> Any:
+    return llava_next_processor(byte_tokenizer(), SIDE)
+
+
+def llava_with_siglip() -> Any:
+    """Of LLaVA-1.5's class, with pictures that are squeezed into a square instead of cropped to one."""
+    return LlavaProcessor(
+        SiglipImageProcessor(size={"height": SIDE, "width": SIDE}),
+        byte_tokenizer(),
+        patch_size=PATCH,
+        vision_feature_select_strategy="full",
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+FAMILIES: Final[dict[str, Callable[[], Any]]] = {
+    "LLaVA-1.5": llava,
+    "LLaVA-NeXT": llava_next,
+    "LLaVA with SigLIP": llava_with_siglip,
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES.values(), ids=FAMILIES)
+def ours(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Preprocessor:
+    folder: Path = tmp_path_factory.mktemp("processor")
+    request.param().save_pretrained(folder)
+    return Preprocessor.from_directory(folder)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_a_picture_has_as_many_tokens_as_its_family_makes_of_it(ours: Preprocessor, size: tuple[int, int]) -> None:
+    seen = ours.picture(picture(1, *size))
+    theirs = ours.processor(text="<image>", images=[seen], add_special_tokens=False)["input_ids"][0]
+    assert ours.image_tokens(seen) == theirs.count(ours.image_token_id) == len(theirs)
+
+
+@pytest.mark.parametrize(("size", "tokens"), [((640, 480), 2340), ((1000, 333), 2328)], ids=str)
+def test_a_picture_is_never_padded_before_it_is_cut_into_tiles(
+    tmp_path: Path, size: tuple[int, int], tokens: int
+) -> None:
+    """Padded, it would be laid on another grid of tiles, half of them blank, and have 2,928 tokens."""
+    theirs = llava_next_processor(byte_tokenizer(), SIDE)
+    grid = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]  # that of llava-v1.6
+    assert theirs.image_processor.image_grid_pinpoints == grid
+    theirs.save_pretrained(tmp_path)
+    ours, data = Preprocessor.from_directory(tmp_path), picture(1, *size)
+    assert ours.image_tokens(ours.picture(data)) == tokens
+    expected = theirs.image_processor(images=[load_picture(data)], return_tensors="pt")["pixel_values"]
+    assert torch.equal(ours.pixel_values([ours.picture(data)]), expected)
+
+
+THINKING: Final = (
+    CHAT_TEMPLATE
+    + "{% if enable_thinking is defined and not enable_thinking %} <think></think>{% else %} <think>{% endif %}"
+)
+"""As templates of models have it that think unless they are told not to."""
+
+
+def test_yes_and_no_are_never_read_where_a_thought_begins(tmp_path: Path) -> None:
+    processor = llava()
+    processor.chat_template = THINKING
+    processor.save_pretrained(tmp_path)
+    ours = Preprocessor.from_directory(tmp_path)
+    assert ours.decode(ours.prompt_ids("Is it red?")).endswith("<think></think>")
+
+
+def test_a_splitter_never_thinks_before_it_lists() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = THINKING
+    engine = Engine(SimpleNamespace(get_tokenizer=lambda: tokenizer), Path("model"), window=1)
+    assert engine.decode(engine.text_prompt("List the facts.").ids).endswith("<think></think>")
+
+
+def test_a_template_without_that_switch_is_not_told_of_it(ours: Preprocessor, caplog: pytest.LogCaptureFixture) -> None:
+    """Transformers would warn at every prompt."""
+    ours.prompt_ids("Is it red?")
+    assert caplog.records == []
+
+
+def test_nothing_at_the_edge_of_a_picture_is_cropped_away(tmp_path: Path) -> None:
+    """LLaVA-1.5 alone is shown a padded picture: its processor would cut off the ends of a long one."""
+    llava().save_pretrained(tmp_path)
+    ours = Preprocessor.from_directory(tmp_path)
+    assert ours.picture(picture(1, 1000, 333)).size == (1000, 1000)

@@ -96,6 +96,12 @@ def aligned_of(progress: Mapping[str, Progress]) -> SourceSpec | None:
     return scores.status.shards[0].aligned if isinstance(scores, Done) else None
 
 
+def selected_best_of(progress: Mapping[str, Progress]) -> int:
+    """How many answers of the aligned policy to rank; 1 where the scores stage does not say."""
+    scores = progress["scores"]
+    return (scores.status.shards[0].best_of if isinstance(scores, Done) else None) or 1
+
+
 def promoted_model(world: Snapshot, progress: Mapping[str, Progress], verdict: Verdict) -> PromotedModel | None:
     """The model that passed the gate now, or else the one that did last: it keeps its endpoint meanwhile."""
     aligned, reference, spec = aligned_of(progress), resolved_model(world), world.iteration.spec
@@ -111,6 +117,7 @@ def promoted_model(world: Snapshot, progress: Mapping[str, Progress], verdict: V
         temperature=spec.sampling.temperature,
         top_p=spec.sampling.top_p,
         max_new_tokens=spec.sampling.max_new_tokens,
+        best_of=selected_best_of(progress),
     )
 
 

@@ -367,6 +367,7 @@ def result_of(
         counts={"rows": 100, "rejected": 0},
         metrics=dict(metrics or {}),
         aligned=aligned,
+        best_of=3 if aligned else None,
         reused=reused,
     )
 

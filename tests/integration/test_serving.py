@@ -97,7 +97,7 @@ def server(models: Models, site: str, tmp_path_factory: pytest.TempPathFactory) 
 def adapter_server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An adapter and its base, with a queue of one."""
     log = tmp_path_factory.mktemp("serving") / "adapter.log"
-    running = Server(log, *flags(models.adapter, models.base, max_num_seqs=32, max_queue=1))
+    running = Server(log, *flags(models.adapter, models.base, best_of=4, max_num_seqs=32, max_queue=1))
     yield running
     running.stop()
 
@@ -137,13 +137,18 @@ def test_models(server: Server) -> None:
         server.client.models.retrieve("other")
 
 
+def test_the_server_says_at_its_start_how_many_answers_it_ranks(server: Server, adapter_server: Server) -> None:
+    assert "a request that does not say best_of gets one answer, not ranked" in server.log.read_text()
+    assert "a request that does not say best_of gets the best of 4 answers" in adapter_server.log.read_text()
+
+
 def test_health(server: Server) -> None:
     answer = httpx.get(f"{server.url}/health")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
 def test_one_answer(server: Server) -> None:
-    answer = ask(server, max_tokens=12)
+    answer = ask(server, best_of=8, max_tokens=12)
     [choice] = answer.choices
     assert (choice.index, choice.message.role) == (0, "assistant")
     assert choice.finish_reason in ("stop", "length")

@@ -121,6 +121,8 @@ def evaluate(config: ScoresConfig, questions: Questions, answers: Answers) -> tu
     reports = [Part(one, one.report) for one in config.benchmarks]
     chosen = choose(measures[BASELINE, selection], checkpoints(reports[0]), config.min_recall_ratio).name
     for part, asked in questions.items():
+        answers.several(chosen, part, asked)  # all of them before the first is weighed: the baseline is loaded once
+    for part, asked in questions.items():
         said[chosen, part] = judge(part, asked, answers.ranked(chosen, part, asked))
     best = choose_best_of(said[chosen, selection], config.best_of, figures, config.min_recall_ratio)
     cards: dict[str, Scorecard] = {}

@@ -619,7 +619,9 @@ class EvaluationSpec(StageSection):
     benchmarks: Annotated[list[BenchmarkSpec], Field(min_length=1, max_length=8), UniqueBy(("name",))] = Field(
         description="Benchmarks; the first one selects the checkpoint and feeds the gate."
     )
-    best_of: Integer = Field(default=8, ge=1, le=64, description="Answers ranked for the best-of-N figures.")
+    best_of: Integer = Field(
+        default=8, ge=1, le=64, description="Answers ranked for the best-of-N figures, from 1 up to so many."
+    )
     length_normalisation: Toggle = Field(default="Enabled", description="Divide the reward by the answer's length.")
     min_recall_ratio: Fraction = Field(
         default="0.95", description="A checkpoint with less than this share of the baseline's recall is not chosen."
@@ -642,7 +644,11 @@ class ServingSpec(StageSection):
         description="Pods behind the endpoint; 0 keeps its name and address without any. Absent: one at first, then as "
         "many as an autoscaler or `kubectl scale` makes of it.",
     )
-    best_of: Integer = Field(default=8, ge=1, le=64, description="Answers drawn for each request that does not say.")
+    best_of: Annotated[Integer, Field(ge=1, le=64)] | None = Field(
+        default=None,
+        description="Answers drawn and ranked for each request that does not say. Absent: as many as the scores stage "
+        "found best on the selection split, up to spec.evaluation.bestOf; one where ranking did not help.",
+    )
     progress_deadline_seconds: Integer = Field(
         default=1800,
         ge=10,
@@ -786,6 +792,9 @@ class ShardResult(Observed):
         default={}, description="What the stage measured, as decimal strings."
     )
     aligned: SourceSpec | None = Field(default=None, description="The checkpoint that the scores stage chose.")
+    best_of: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        default=None, description="How many of its answers to rank, as the scores stage chose."
+    )
     reused: bool = Field(default=False, description="True where the artifact was there already.")
 
 
@@ -846,6 +855,9 @@ class PromotedModel(Observed):
         default="",
         description="The operator's image for servers when the checkpoint was promoted: an operator that has another "
         "one by now changes no pods. spec.serving.pod.image goes before it.",
+    )
+    best_of: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="How many answers to rank where spec.serving.bestOf does not say, as it was scored best."
     )
 
 

@@ -104,6 +104,12 @@ def aligned_of(progress: Mapping[str, Progress]) -> SourceSpec | None:
     return scores.status.shards[0].aligned if isinstance(scores, Done) else None
 
 
+def selected_best_of(progress: Mapping[str, Progress]) -> int:
+    """How many answers of the aligned policy to rank; 1 where the scores stage does not say."""
+    scores = progress["scores"]
+    return (scores.status.shards[0].best_of if isinstance(scores, Done) else None) or 1
+
+
 def promoted_model(
     world: Snapshot, progress: Mapping[str, Progress], verdict: Verdict, image: str
 ) -> PromotedModel | None:
@@ -136,6 +142,7 @@ def _passing(world: Snapshot, progress: Mapping[str, Progress], verdict: Verdict
         temperature=spec.sampling.temperature,
         top_p=spec.sampling.top_p,
         max_new_tokens=spec.sampling.max_new_tokens,
+        best_of=selected_best_of(progress),
     )
 
 

@@ -140,5 +140,6 @@ def _shard(result: StageResult) -> ShardResult:
         counts=result.counts,
         metrics={name: format(Decimal(repr(value)), "f") for name, value in result.metrics.items()},
         aligned=aligned,
+        best_of=result.best_of,
         reused=result.reused,
     )

@@ -49,6 +49,8 @@ GOOD_SCORES: Final = {
     "baseline.mean_words": 40.0,
     "aligned.mean_words": 41.0,
 }
+BEST_OF: Final = 3
+"""How many answers the played scores stage finds best to rank."""
 
 Behaviour = Callable[["PlayedPod"], Awaitable[None]]
 """What the container of one pod does from its start to its end."""
@@ -367,6 +369,7 @@ def result_of(
         counts={"rows": 100, "rejected": 0},
         metrics=dict(metrics or {}),
         aligned=aligned,
+        best_of=BEST_OF if aligned else None,
         reused=reused,
     )
 

@@ -67,6 +67,7 @@ class Server:
     """`python -m feedback_workloads.serving` on a free port, ready to answer."""
 
     def __init__(self, log: Path, *flags: str) -> None:
+        self.log = log
         self._log = log.open("w")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "feedback_workloads.serving", "--port", "0", "--model-name", "tiny", *flags],

@@ -16,6 +16,7 @@ from prometheus_client import generate_latest
 from feedback_operator.progress import parse
 from feedback_workloads import answering
 from feedback_workloads.artifacts import ArtifactStore
+from feedback_workloads.benchmarks import Judgement
 from feedback_workloads.contract import (
     Artifact,
     BadInput,
@@ -27,6 +28,7 @@ from feedback_workloads.contract import (
     Source,
     shard_uri,
 )
+from feedback_workloads.evaluation import Answer, Figures, Marked, choose_best_of
 from feedback_workloads.outcome import Outcome
 from feedback_workloads.progress import Progress
 from feedback_workloads.report.__main__ import main as report
@@ -209,10 +211,10 @@ def test_every_model_answers_every_question_once_and_the_chosen_one_more(
     assert len(set(keys)) == len(keys)
     for model in ("baseline", *(f"checkpoint-{step:06}" for step in STEPS)):
         for split, number in QUESTIONS.items():
-            each = BEST_OF if (model, split) == (summary["selected"], "report") else 1
+            each = BEST_OF if model == summary["selected"] else 1
             assert sum(key[:2] == (model, split) for key in keys) == number * each
     ranked = {(row["checkpoint"], row["split"]) for row in said if row["reward"] is not None}
-    assert ranked == {(summary["selected"], "report")}
+    assert ranked == {(summary["selected"], "report"), (summary["selected"], "selection")}
 
 
 def check_progress(progress: Progress) -> None:
@@ -244,6 +246,23 @@ def test_figures_are_those_of_the_rows(said: list[dict[str, Any]], summary: dict
     assert outcome.artifacts["aligned"].uri.endswith(summary["selected"])
 
 
+def test_how_many_answers_to_rank_is_chosen_on_the_selection_split_alone(
+    said: list[dict[str, Any]], summary: dict[str, Any], outcome: Outcome
+) -> None:
+    marked = [
+        Marked(
+            Answer(row["id"], row["candidate"], row["answer"], row["tokens"], 0.0, row["reward"]),
+            Judgement(row["mentions"], row["hallucinated"], row["covered"], row["truth_total"]),
+        )
+        for row in said
+        if (row["checkpoint"], row["split"]) == (summary["selected"], "selection")
+    ]
+    expect = choose_best_of(marked, BEST_OF, Figures(50, 0), 0.95)
+    assert summary["selection_curve"] == expect.to_json()
+    assert [one["n"] for one in summary["selection_curve"]] == [1, 2, 3]
+    assert summary["selected_best_of"] == outcome.metrics["selected_best_of"] == expect.n
+
+
 def test_bad_rows_are_counted_by_reason(outcome: Outcome) -> None:
     counts = {name: number for name, number in outcome.counts.items() if name.startswith("rejected_")}
     assert counts == {
@@ -265,7 +284,7 @@ def check_rewards(world: World, config: ScoresConfig, outcome: Outcome, policy: 
     from feedback_workloads.preprocess import Preprocessor
 
     preprocessor = Preprocessor.from_directory(world.model)
-    pictures = {row.id: png(row.scene) for row in rows(0, "report", QUESTIONS["report"])}
+    pictures = {row.id: png(row.scene) for split, number in QUESTIONS.items() for row in rows(0, split, number)}
 
     def logp(model: Any, sample: dict[str, Any]) -> float:
         picture = preprocessor.picture(pictures[sample["id"]])
@@ -277,7 +296,7 @@ def check_rewards(world: World, config: ScoresConfig, outcome: Outcome, policy: 
         return float(steps.gather(1, torch.tensor(sample["token_ids"])[:, None]).sum())
 
     selected = f"checkpoint-{int(outcome.metrics['selected_step']):06}"
-    names = [name for name in outcome.artifacts if name.startswith(f"answers/{selected}/shapes/report/")]
+    names = [name for name in outcome.artifacts if name.startswith(f"answers/{selected}/shapes/")]
     drawn = {
         (row["id"], row["candidate"]): row
         for row in world.store.rows([outcome.artifacts[name] for name in names], SAMPLES)
@@ -285,7 +304,7 @@ def check_rewards(world: World, config: ScoresConfig, outcome: Outcome, policy: 
     reference = LlavaForConditionalGeneration.from_pretrained(world.model)
     parts = [Path(shard_uri(config, 0)) / entry.name for entry in outcome.files if entry.name.endswith(".parquet")]
     ranked = [row for part in parts for row in pq.read_table(part).to_pylist() if row["reward"] is not None]
-    assert len(ranked) == len(drawn) == QUESTIONS["report"] * BEST_OF
+    assert len(ranked) == len(drawn) == sum(QUESTIONS.values()) * BEST_OF
     for row in ranked:
         sample = drawn[row["id"], row["candidate"]]
         ratio = logp(policy, sample) - logp(reference, sample)
@@ -404,6 +423,7 @@ def test_report_of_a_run_whose_pairs_are_missing(
     assert report(["--iteration", str(tmp_path / "iteration.json"), "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines()[0].split() == ["baseline", "aligned", "aligned", "best-of-3"]
+    assert printed.out.splitlines()[-1].startswith("The server's default is ")
     missing = json.loads((out / "summary.json").read_text())["missing"]
     assert missing[0] == "Stage pairs failed: out of memory."
     assert "has no file training.jsonl" in missing[1]

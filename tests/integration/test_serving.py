@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import select
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from itertools import pairwise
@@ -43,6 +45,8 @@ AUTOSCALER = Path("examples/autoscaling/llava.yaml")
 LONG = 900
 """Tokens that take the tiny model seconds."""
 
+SLOW_CLIENTS = 32
+
 
 # ── what is served ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -52,9 +56,22 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return make_models(tmp_path_factory.mktemp("serving-models"))
 
 
+@dataclass(frozen=True)
+class Site:
+    """A web site with pictures, on loopback. Who asks for /slow.png is counted, and answered when `answers` is set."""
+
+    address: str
+    asked: threading.Semaphore
+    answers: threading.Event
+
+
+class Listener(ThreadingHTTPServer):
+    request_queue_size = 2 * SLOW_CLIENTS
+
+
 @pytest.fixture(scope="session")
-def site() -> Iterator[str]:
-    """A web site with pictures, on loopback: `host:port`."""
+def site() -> Iterator[Site]:
+    asked, answers = threading.Semaphore(0), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -63,6 +80,9 @@ def site() -> Iterator[str]:
                 self.send_header("Location", self.path.removeprefix("/redirect?"))
                 self.end_headers()
                 return
+            if self.path == "/slow.png":
+                asked.release()
+                answers.wait()
             body = picture(3) if self.path == "/cat.png" else bytes(MAX_PICTURE_BYTES + 1)
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
@@ -72,9 +92,9 @@ def site() -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+    with Listener(("127.0.0.1", 0), Handler) as httpd:
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{httpd.server_port}"
+        yield Site(f"127.0.0.1:{httpd.server_port}", asked, answers)
         httpd.shutdown()
 
 
@@ -84,9 +104,9 @@ def flags(policy: Path, reference: Path, **more: Any) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def server(models: Models, site: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(models: Models, site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Two full checkpoints."""
-    more = {"max_picture_bytes": MAX_PICTURE_BYTES, "private_picture_host": site, "drain_seconds": 1}
+    more = {"max_picture_bytes": MAX_PICTURE_BYTES, "private_picture_host": site.address, "drain_seconds": 1}
     log = tmp_path_factory.mktemp("serving") / "full.log"
     running = Server(log, *flags(models.policy, models.reference, **more))
     yield running
@@ -97,7 +117,7 @@ def server(models: Models, site: str, tmp_path_factory: pytest.TempPathFactory) 
 def adapter_server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An adapter and its base, with a queue of one."""
     log = tmp_path_factory.mktemp("serving") / "adapter.log"
-    running = Server(log, *flags(models.adapter, models.base, max_num_seqs=32, max_queue=1))
+    running = Server(log, *flags(models.adapter, models.base, best_of=4, max_num_seqs=32, max_queue=1))
     yield running
     running.stop()
 
@@ -137,13 +157,18 @@ def test_models(server: Server) -> None:
         server.client.models.retrieve("other")
 
 
+def test_the_server_says_at_its_start_how_many_answers_it_ranks(server: Server, adapter_server: Server) -> None:
+    assert "a request that does not say best_of gets one answer, not ranked" in server.log.read_text()
+    assert "a request that does not say best_of gets the best of 4 answers" in adapter_server.log.read_text()
+
+
 def test_health(server: Server) -> None:
     answer = httpx.get(f"{server.url}/health")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
 def test_one_answer(server: Server) -> None:
-    answer = ask(server, max_tokens=12)
+    answer = ask(server, best_of=8, max_tokens=12)
     [choice] = answer.choices
     assert (choice.index, choice.message.role) == (0, "assistant")
     assert choice.finish_reason in ("stop", "length")
@@ -432,21 +457,21 @@ def test_a_large_body_without_a_length(server: Server) -> None:
     assert server.metric("feedback_serving_requests_total", outcome="request_too_large") > 0
 
 
-def test_pictures_from_hosts(server: Server, site: str) -> None:
+def test_pictures_from_hosts(server: Server, site: Site) -> None:
     def fetch(url: str) -> Any:
         return ask(server, messages=about(url), best_of=1, max_tokens=4)
 
-    assert fetch(f"http://{site}/cat.png").usage.prompt_tokens > 16
-    unlisted = site.replace("127.0.0.1", "localhost")
+    assert fetch(f"http://{site.address}/cat.png").usage.prompt_tokens > 16
+    unlisted = site.address.replace("127.0.0.1", "localhost")
     for url, code in (
         (f"http://{unlisted}/cat.png", "image_host_refused"),
-        (f"http://{site}/redirect?http://{unlisted}/cat.png", "image_host_refused"),
-        (f"http://{site}/large.png", "image_too_large"),
+        (f"http://{site.address}/redirect?http://{unlisted}/cat.png", "image_host_refused"),
+        (f"http://{site.address}/large.png", "image_too_large"),
     ):
         with pytest.raises(openai.BadRequestError) as caught:
             fetch(url)
         assert caught.value.code == code
-    assert fetch(f"http://{site}/redirect?/cat.png").choices
+    assert fetch(f"http://{site.address}/redirect?/cat.png").choices
 
 
 # ── what is counted ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -480,11 +505,15 @@ def test_metrics(server: Server) -> None:
 # ── clients that leave, queues that are full, servers that end ───────────────────────────────────────────────────────
 
 
-def send(server: Server, **fields: Any) -> socket.socket:
-    """Send a request that takes long, and do not wait for its answer."""
+def send(server: Server, *, narrow: bool = False, **fields: Any) -> socket.socket:
+    """Send a request that takes long, and do not wait for its answer; on a `narrow` connection little of it fits."""
     body = json.dumps({"model": "tiny", "messages": about(PICTURE), "max_tokens": LONG, **fields}).encode()
     url = httpx.URL(server.url)
-    connection = socket.create_connection((url.host, url.port))
+    connection = socket.socket()
+    if narrow:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+    connection.connect((url.host, url.port))
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {url.host}\r\nContent-Length: {len(body)}\r\n\r\n"
     connection.sendall(head.encode() + body)
     return connection
@@ -507,6 +536,48 @@ def test_a_client_that_leaves_stops_its_work(server: Server, fields: dict[str, A
     server.wait_until(lambda: server.metric("feedback_serving_sequences") == 0)
     after = [server.metric("feedback_serving_requests_total", outcome=outcome) for outcome in outcomes]
     assert after == [before[0] + 1, before[1]]
+
+
+def begin(server: Server) -> socket.socket:
+    """Begin a request, and return once the server waits for the body, of which a little comes."""
+    url = httpx.URL(server.url)
+    connection = socket.create_connection((url.host, url.port), END_SECONDS)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {url.host}\r\nContent-Length: 1000\r\n"
+    connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+    assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
+    connection.sendall(b"{")
+    return connection
+
+
+def answered(connections: Sequence[socket.socket]) -> list[socket.socket]:
+    """Those that the server has answered, or ended."""
+    return select.select(connections, [], [], 0)[0]
+
+
+def test_clients_that_send_slowly_do_not_block_chat(server: Server) -> None:
+    with ExitStack() as clients:
+        slow = [clients.enter_context(begin(server)) for _ in range(SLOW_CLIENTS)]
+        assert ask(server, best_of=1, max_tokens=4).choices
+        assert not answered(slow)
+
+
+def test_hosts_of_pictures_that_answer_slowly_do_not_block_chat(server: Server, site: Site) -> None:
+    with ExitStack() as clients:
+        clients.callback(site.answers.set)
+        messages = about(f"http://{site.address}/slow.png")
+        slow = [clients.enter_context(send(server, messages=messages)) for _ in range(SLOW_CLIENTS)]
+        for _ in slow:
+            assert site.asked.acquire(timeout=END_SECONDS)
+        assert ask(server, best_of=1, max_tokens=4).choices
+        assert not answered(slow)
+
+
+def test_a_client_that_does_not_read_keeps_no_turn(server: Server) -> None:
+    """Its stream is more than fits between the two."""
+    before = server.metric("feedback_serving_requests_total", outcome="ok")
+    with send(server, narrow=True, best_of=16, n=16, stream=True):
+        server.wait_until(lambda: server.metric("feedback_serving_requests_total", outcome="ok") > before)
+        assert server.metric("feedback_serving_requests_running") == 0
 
 
 def test_a_full_queue(adapter_server: Server) -> None:

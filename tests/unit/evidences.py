@@ -9,6 +9,7 @@ from typing import Any
 
 from feedback_workloads.benchmarks import Judgement
 from feedback_workloads.evaluation import (
+    BEST_OF_RULE,
     RULE,
     Answer,
     Checkpoint,
@@ -17,6 +18,7 @@ from feedback_workloads.evaluation import (
     Scorecard,
     best_of_curve,
     choose,
+    choose_best_of,
     scores_row,
 )
 from feedback_workloads.report.evidence import Evidence, Example, Examples, answers_by_question, kind_of
@@ -63,7 +65,9 @@ def evidence(questions: int = 60) -> Evidence:
         for one, step in zip(speakers, STEPS, strict=True)
     ]
     chosen = choose(before, checkpoints, 0.95)
-    ranked = next(one for one in speakers if one.name == chosen.name).say_all(report, 8)
+    speaker = next(one for one in speakers if one.name == chosen.name)
+    ranked = speaker.say_all(report, 8)
+    best = choose_best_of(speaker.say_all(selection, 8), 8, FIGURES, 0.95)
     card = Scorecard(FIGURES.of(baseline.say_all(report)), checkpoints, chosen, best_of_curve(ranked, 8, FIGURES))
     unranked = [replace(one, answer=replace(one.answer, reward=None)) for one in baseline.say_all(report)]
     said = [
@@ -76,6 +80,9 @@ def evidence(questions: int = 60) -> Evidence:
         "rule": RULE.format(benchmark="shapes", ratio=0.95),
         "selected": chosen.name,
         "selected_step": chosen.step,
+        "best_of_rule": BEST_OF_RULE.format(benchmark="shapes", ratio=0.95),
+        "selected_best_of": best.n,
+        "selection_curve": best.to_json(),
         **card.to_json(),
         "others": {},
     }

@@ -35,6 +35,7 @@ SERVING = Serving(
         top_p="1.0",
         max_new_tokens=512,
         image="generate:test",
+        best_of=2,
     ),
     max_model_len=None,
 )
@@ -126,8 +127,10 @@ def test_the_server_understands_its_command_line(serving: Serving) -> None:
     [
         pytest.param({"spec": SERVING.spec.model_copy(update={"replicas": 5})}, False, id="replicas"),
         pytest.param({"heirs": (("u-9", "other"),)}, False, id="heirs"),
-        pytest.param({"spec": SERVING.spec.model_copy(update={"best_of": 2})}, True, id="best of"),
         pytest.param({"promoted": SERVING.promoted.model_copy(update={"image": "generate:2"})}, True, id="image"),
+        pytest.param({"spec": SERVING.spec.model_copy(update={"best_of": 4})}, True, id="best of"),
+        pytest.param({"promoted": SERVING.promoted.model_copy(update={"best_of": 4})}, True, id="best of, as chosen"),
+        pytest.param({"spec": SERVING.spec.model_copy(update={"best_of": 2})}, False, id="best of, given as chosen"),
         pytest.param({"owner": Metadata(name="newer", uid="u-2")}, True, id="holder"),
     ],
 )

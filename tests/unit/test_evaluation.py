@@ -16,6 +16,7 @@ from feedback_workloads.evaluation import (
     best_of,
     best_of_curve,
     choose,
+    choose_best_of,
     curve_sizes,
     mark,
     scores_row,
@@ -116,6 +117,55 @@ def test_scorecard() -> None:
     assert metrics["best_of_n.response_hallucination.low"] == 0.1
     assert metrics["best_of_n.n"] == 4
     assert metrics["selected_step"] == 20
+
+
+QUESTIONS = 200
+
+
+def ranking(*hallucinating: int, recall: tuple[int, ...] = (2, 2, 2, 2)) -> list[Marked]:
+    """Four candidates of each question, each preferred to those before it; so many of each hallucinate, of 100."""
+    return [
+        Marked(
+            answer(f"q{question:03}", candidate, reward=float(candidate)),
+            Judgement(2, int((question * 37) % 100 < hallucinating[candidate]), recall[candidate], 2),
+        )
+        for question in range(QUESTIONS)
+        for candidate in range(4)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ranked", "expect"),
+    [
+        pytest.param(ranking(20, 30, 30, 40), 1, id="every N is worse"),
+        pytest.param(ranking(20, 20, 20, 20), 1, id="no N is better"),
+        pytest.param(ranking(20, 19, 19, 19), 1, id="better by one question, as chance has it"),
+        pytest.param(ranking(20, 10, 15, 23), 2, id="the README's curve: 2 is best, 4 is worse than 1"),
+        pytest.param(ranking(20, 15, 10, 5), 4, id="the more the better"),
+        pytest.param(ranking(20, 10, 10, 10), 2, id="ties: the fewer"),
+        pytest.param(ranking(20, 10, 5, 5, recall=(2, 2, 1, 1)), 2, id="4 leaves half of the picture out"),
+        pytest.param([], 1, id="no answers"),
+    ],
+)
+def test_a_ranking_that_does_not_make_answers_better_is_not_the_default(ranked: list[Marked], expect: int) -> None:
+    found = choose_best_of(ranked, 4, Figures(500, 0), min_recall_ratio=0.95)
+    assert found.n == expect
+    assert [one["n"] for one in found.to_json() if one["selected"]] == [expect]
+    assert [one["difference"] is None for one in found.to_json()] == [True, False, False]
+
+
+def test_a_gain_that_may_be_chance_does_not_make_ranking_the_default() -> None:
+    """15% of the first answers hallucinate and 12% of the second, but to other questions."""
+    ranked = [
+        Marked(answer(f"q{question:03}", candidate, reward=float(candidate)), Judgement(2, int(wrong), 2, 2))
+        for question in range(QUESTIONS)
+        for candidate, wrong in enumerate((question < 30, 24 <= question < 48))
+    ]
+    assert choose_best_of(ranked, 2, Figures(500, 0), min_recall_ratio=0.95).n == 1
+
+
+def test_where_nothing_is_ranked_one_answer_is_the_default() -> None:
+    assert choose_best_of(ranking(20, 10, 10, 10), 1, Figures(500, 0), min_recall_ratio=0.95).n == 1
 
 
 def test_rows_have_the_columns_of_scores() -> None:

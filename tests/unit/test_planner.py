@@ -58,6 +58,7 @@ def test_a_whole_iteration_ends_ready_and_promoted() -> None:
     }
     assert status.aligned is not None
     assert status.promoted is not None
+    assert status.promoted.best_of == 4  # as the scores stage chose
     assert (status.promoted.uri, status.promoted.reference.uri) == (status.aligned.uri, "s3://b/policy")
     assert status.hallucination is not None
     assert (status.hallucination.baseline, status.hallucination.aligned) == ("0.42", "0.21")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 from PIL import Image
 
 from feedback_workloads.contract import BadInput
@@ -19,7 +20,7 @@ from feedback_workloads.report import charts
 from feedback_workloads.report.evidence import Evidence, Examples, answers_by_question, kind_of
 from feedback_workloads.report.iteration import Iteration, Shard, Stage
 from feedback_workloads.report.page import Segment, change, duration, picture, render, segments, shortened
-from feedback_workloads.report.summary import cell, summarise, table
+from feedback_workloads.report.summary import cell, served, summarise, table
 
 from .evidences import ITERATION, evidence
 
@@ -147,6 +148,53 @@ def test_summary_has_what_scripts_read(whole: Evidence) -> None:
     assert len(samples["shards"]) == 2
     assert verdicts["ran"] is False
     assert "shards" not in verdicts
+
+
+def scores_of(selected: int, *curve: tuple[int, float, float]) -> dict[str, Any]:
+    """What scores.json has of the server's default; `curve`: N, rate on the report split, difference."""
+
+    def rate(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.03, "high": value + 0.03}
+
+    figures = [{"n": n, "response_hallucination": rate(share), "recall": rate(0.9)} for n, share, _ in curve]
+    selection = [{"n": n, "difference": rate(less) if n > 1 else None} for n, _, less in curve]
+    return {"selected_best_of": selected, "aligned": figures[0], "curve": figures, "selection_curve": selection}
+
+
+@pytest.mark.parametrize(
+    ("scores", "expect"),
+    [
+        pytest.param(
+            scores_of(2, (1, 0.2, 0), (2, 0.108, -0.095), (8, 0.232, 0.02)),
+            "The server's default is the best of 2 answers: on the selection split, 9.5 points (6.5–12.5) fewer "
+            "answers with a hallucination than one answer. On the report split it has 10.8% (7.8–13.8) answers with a "
+            "hallucination and 90.0% (87.0–93.0) recall; one answer has 20.0% (17.0–23.0) and 90.0% (87.0–93.0). "
+            "Intervals are over the questions of this run; how much another training differs, with another seed, "
+            "they do not say.",
+            id="ranking helps",
+        ),
+        pytest.param(
+            scores_of(1, (1, 0.2, 0), (2, 0.21, 0.01), (8, 0.232, 0.02)),
+            "The server's default is one answer, not ranked: on the selection split, the best of 2 or 8 did not "
+            "hallucinate less beyond chance.",
+            id="it does not",
+        ),
+        pytest.param(
+            scores_of(1, (1, 0.2, 0)),
+            "The server's default is one answer, not ranked: ranking was not measured, because spec.evaluation.bestOf "
+            "is 1.",
+            id="nobody knows",
+        ),
+    ],
+)
+def test_the_report_says_what_the_server_ranks_and_what_that_gives(scores: dict[str, Any], expect: str) -> None:
+    assert served(scores) == expect
+
+
+def test_the_server_default_is_on_the_page_and_in_the_summary(whole: Evidence) -> None:
+    assert whole.scores is not None
+    assert summarise(whole)["selected_best_of"] == whole.scores["selected_best_of"]
+    assert str(escape(served(whole.scores))) in render(whole)
 
 
 def test_table_is_aligned(whole: Evidence) -> None:

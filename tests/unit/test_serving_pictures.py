@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from feedback_workloads.contract import BadInput
 from feedback_workloads.serving.errors import ApiError
-from feedback_workloads.serving.pictures import PictureHosts, Pictures, _is_public
+from feedback_workloads.serving.pictures import FETCHES_A_HOST, PictureHosts, Pictures, _is_public
 
 LIMIT = 1000
 PICTURE = bytes(range(256)) * 3
@@ -26,9 +27,13 @@ def data_url(data: bytes, head: str = "data:image/png;base64,") -> str:
     return head + base64.b64encode(data).decode()
 
 
+def nothing(size: int) -> None:
+    """Nobody counts what arrives."""
+
+
 async def refusal(source: Pictures, url: str) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        await source.read(url, "messages[0]")
+        await source.read(url, "messages[0]", nothing)
     assert (caught.value.status, caught.value.param) == (400, "messages[0]")
     return caught.value
 
@@ -39,8 +44,8 @@ async def refusal(source: Pictures, url: str) -> ApiError:
 @pytest.mark.parametrize("size", [0, 1, 2, 3, LIMIT - 2, LIMIT - 1, LIMIT])
 async def test_data_url(size: int) -> None:
     data = bytes(size)
-    assert await pictures().read(data_url(data), "p") == data
-    assert await pictures().read(data_url(data, "DATA:image/jpeg;BASE64,"), "p") == data
+    assert await pictures().read(data_url(data), "p", nothing) == data
+    assert await pictures().read(data_url(data, "DATA:image/jpeg;BASE64,"), "p", nothing) == data
 
 
 @pytest.mark.parametrize(
@@ -152,12 +157,12 @@ async def site() -> AsyncIterator[str]:
 
 
 async def test_fetches_from_a_listed_host(site: str) -> None:
-    assert await pictures(private=(site,)).read(f"http://{site}/cat.png", "p") == PICTURE
+    assert await pictures(private=(site,)).read(f"http://{site}/cat.png", "p", nothing) == PICTURE
 
 
 async def test_a_name_is_resolved(site: str) -> None:
     name = site.replace("127.0.0.1", "localhost")
-    assert await pictures(private=(name,)).read(f"http://{name}/cat.png", "p") == PICTURE
+    assert await pictures(private=(name,)).read(f"http://{name}/cat.png", "p", nothing) == PICTURE
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
@@ -188,7 +193,7 @@ async def test_nobody_listens() -> None:
 
 
 async def test_redirect_within_the_list(site: str) -> None:
-    assert await pictures(private=(site,)).read(f"http://{site}/redirect?to=/cat.png", "p") == PICTURE
+    assert await pictures(private=(site,)).read(f"http://{site}/redirect?to=/cat.png", "p", nothing) == PICTURE
 
 
 @pytest.mark.parametrize(
@@ -197,6 +202,34 @@ async def test_redirect_within_the_list(site: str) -> None:
 async def test_redirect_out_of_the_list(site: str, target: str) -> None:
     error = await refusal(pictures(private=(site,)), f"http://{site}/redirect?to={target}")
     assert error.code in ("image_host_refused", "invalid_image_url")
+
+
+async def test_what_is_fetched_is_counted_as_it_arrives(site: str) -> None:
+    arrived: list[int] = []
+    await pictures(private=(site,)).read(f"http://{site}/cat.png", "p", arrived.append)
+    assert sum(arrived) == len(PICTURE)
+
+
+async def test_a_slow_host_does_not_hold_up_pictures_of_others(site: str) -> None:
+    """More are asked of it than are fetched at once, and it answers none of them."""
+    asked, answered = asyncio.Semaphore(0), asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.release()
+        await answered.wait()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as slow:
+        host = f"127.0.0.1:{slow.sockets[0].getsockname()[1]}"
+        source = pictures(private=(site, host))
+        waiting = [asyncio.create_task(refusal(source, f"http://{host}/{i}.png")) for i in range(FETCHES_A_HOST + 8)]
+        for _ in range(FETCHES_A_HOST):
+            await asked.acquire()
+        assert await source.read(f"http://{site}/cat.png", "p", nothing) == PICTURE
+        assert asked.locked()
+        assert not any(task.done() for task in waiting)
+        answered.set()
+        await asyncio.gather(*waiting)
 
 
 async def test_redirects_end(site: str) -> None:

@@ -17,7 +17,7 @@ def test_defaults() -> None:
     assert settings.policy == Source(uri="s3://bucket/policy/abc/aligned/")
     assert settings.reference == Source(uri="hf://owner/base")
     assert (settings.model_name, settings.host, settings.port) == ("aligned", "127.0.0.1", 8000)
-    assert settings.defaults == Defaults(best_of=8, max_best_of=64, temperature=0.7, top_p=1.0, max_tokens=512)
+    assert settings.defaults == Defaults(best_of=1, max_best_of=64, temperature=0.7, top_p=1.0, max_tokens=512)
     assert (settings.beta, settings.normalise) == (0.1, True)
     assert not settings.picture_hosts.public
     assert settings.max_body_bytes > settings.max_picture_bytes * 4 / 3
@@ -51,7 +51,7 @@ def test_a_policy_of_another_digest_or_name_has_another_fingerprint() -> None:
         pytest.param("--best-of 0", "--best-of is 0; give a value from 1 to 64", id="no candidates"),
         pytest.param("--max-best-of 65", "--max-best-of is 65", id="above the paper's curve"),
         pytest.param("--best-of 8 --max-best-of 4", "--best-of is 8; give at most --max-best-of", id="contradiction"),
-        pytest.param("--temperature 0", "--temperature is 0", id="greedy best-of-8"),
+        pytest.param("--temperature 0 --best-of 8", "--temperature is 0", id="greedy best-of-8"),
         pytest.param("--beta 0", "--beta is 0", id="no reward"),
         pytest.param("--port 70000", "--port is 70000", id="no such port"),
         pytest.param("--max-queue -1", "--max-queue is -1; give a value at least 0", id="below nothing"),

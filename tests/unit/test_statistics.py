@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback_workloads.statistics import Judged, Measures, Rate, measure
+from feedback_workloads.statistics import Judged, Measures, Rate, difference, measure
 
 
 def judged(
@@ -68,6 +68,35 @@ def test_answers_to_one_question_are_resampled_together() -> None:
 
 def test_no_resamples_leave_the_widest_interval() -> None:
     assert measure([judged("a")], 0, 0).recall == Rate(0.5, 0.0, 1.0)
+
+
+def test_a_difference_is_of_the_same_questions() -> None:
+    """What both get wrong cancels out: the interval is that of the questions on which they differ."""
+    before = [judged(f"{i:03}", hallucinated=int(i % 10 < 4)) for i in range(400)]
+    after = [judged(f"{i:03}", hallucinated=int(i % 10 < 3)) for i in range(400)]
+    found = difference(after, before, 4000, 7)
+    deviation = math.sqrt(0.1 * 0.9 / 400)
+    assert found.value == pytest.approx(-0.1)
+    assert found.low == pytest.approx(-0.1 - 1.96 * deviation, abs=0.005)
+    assert found.high == pytest.approx(-0.1 + 1.96 * deviation, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "resamples", "expect"),
+    [
+        pytest.param([judged("a")], [judged("a")], 100, Rate(0.0, 0.0, 0.0), id="none"),
+        pytest.param([judged("a", 0)], [judged("a")], 100, NOTHING, id="one names nothing"),
+        pytest.param([], [], 100, NOTHING, id="no answers"),
+        pytest.param([judged("a")], [judged("a", 1, 1)], 0, Rate(-1.0, -1.0, 1.0), id="no resamples"),
+    ],
+)
+def test_differences(one: list[Judged], other: list[Judged], resamples: int, expect: Rate) -> None:
+    assert difference(one, other, resamples, 0) == expect
+
+
+def test_answers_to_other_questions_cannot_be_compared() -> None:
+    with pytest.raises(ValueError, match="answers to 1 questions are compared with answers to 2"):
+        difference([judged("a")], [judged("a"), judged("b")], 100, 0)
 
 
 def test_json_and_flat_figures() -> None:

@@ -78,6 +78,7 @@ def result(stage: str, shard: int = 0, metrics: dict[str, float] | None = None) 
         counts={"rows": 10, "rejected": 0},
         metrics=metrics or {},
         aligned=aligned,
+        best_of=4 if aligned else None,
         reused=False,
     )
 

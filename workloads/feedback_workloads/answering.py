@@ -74,13 +74,18 @@ class Answers:
         """One answer of `model` to each question."""
         return [_answer(row) for row in self._drawn(model, part, asked, range(1))]
 
+    def several(self, model: str, part: Part, asked: Sequence[Instruction]) -> list[Row]:
+        """`best_of` answers of `model` to each question, as SAMPLES; the first is the one that `once` gives."""
+        candidates = range(1), range(1, self._config.best_of)
+        return [row for some in candidates for row in self._drawn(model, part, asked, some)]
+
     def ranked(self, model: str, part: Part, asked: Sequence[Instruction]) -> list[Answer]:
         """`best_of` answers of `model` to each question with their rewards; the first is the one that `once` gives.
 
         The log-probabilities under `model` are those that the sampler returned; the baseline's take one prefill each.
         """
         config = self._config
-        drawn = [row for some in (range(1), range(1, config.best_of)) for row in self._drawn(model, part, asked, some)]
+        drawn = self.several(model, part, asked)
         weighed = self._weighed(part, asked, drawn)
         ref_logps = {(row["id"], row["candidate"]): math.fsum(row["logprobs"]) for row in weighed}
         return with_rewards(map(_answer, drawn), ref_logps, config.beta, normalise=config.length_normalisation)

@@ -279,8 +279,11 @@ class Benchmark(Frozen):
 class ScoresConfig(StageConfig):
     """Score the baseline and every checkpoint, choose one, and measure best-of-N on it.
 
-    Selection reads the `selection` split of the first benchmark alone; all that is reported comes from `report` splits.
+    Selection, of a checkpoint and of how many answers to rank, reads the `selection` split of the first benchmark
+    alone; all that is reported comes from `report` splits.
     """
+
+    FORMAT_VERSION: ClassVar[int] = 2
 
     stage: Literal["scores"] = "scores"
     policy: tuple[Artifact, ...]
@@ -356,6 +359,8 @@ class StageResult(Frozen):
     metrics: dict[str, FiniteFloat] = {}
     aligned: Artifact | None = None
     """The checkpoint that the scores stage chose."""
+    best_of: Annotated[int, Field(ge=1, le=64)] | None = None
+    """How many of its answers to rank, as the scores stage chose; 1 where ranking did not help."""
     reused: bool
     """True where the artifact was already there and nothing was computed."""
 

@@ -198,6 +198,7 @@ def versions() -> dict[str, str]:
 
 
 def _result(config: StageConfig, shard: int, manifest: Manifest, artifact: Artifact, *, reused: bool) -> StageResult:
+    best_of = manifest.metrics.get("selected_best_of")
     return StageResult(
         stage=config.stage,
         shard=shard,
@@ -205,6 +206,7 @@ def _result(config: StageConfig, shard: int, manifest: Manifest, artifact: Artif
         counts=manifest.counts,
         metrics=manifest.metrics,
         aligned=manifest.artifacts.get("aligned"),
+        best_of=None if best_of is None else int(best_of),
         reused=reused,
     )
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from feedback_workloads import ranking
 from feedback_workloads.benchmarks import Benchmark, Judgement
-from feedback_workloads.statistics import Judged, Measures, measure
+from feedback_workloads.statistics import Judged, Measures, Rate, difference, measure
 from feedback_workloads.words import count_words
 
 BASELINE: Final = "baseline"
@@ -17,6 +17,12 @@ RULE: Final = (
     "On the selection split of benchmark {benchmark}: of the checkpoints whose recall is at least {ratio:g} times the "
     "baseline's, the one with the lowest response-level hallucination; ties go to the lower mention-level one, then to "
     "the earlier step. Where no checkpoint keeps the recall, the one with the highest."
+)
+BEST_OF_RULE: Final = (
+    "On the selection split of benchmark {benchmark}: of the numbers N for which the best of N answers hallucinates "
+    "less than one answer, with the whole 95% interval of the difference below 0, and has at least {ratio:g} times its "
+    "recall, the one with the lowest response-level hallucination; ties go to the smaller N. Where there is none, one "
+    "answer."
 )
 _WORST_RATE: Final = 1.0  # of a model that names no object at all, for which no rate is defined
 
@@ -57,6 +63,10 @@ class Figures:
     def of(self, marked: Iterable[Marked]) -> Measures:
         return measure((one.judged for one in marked), self.resamples, self.seed)
 
+    def difference(self, marked: Iterable[Marked], other: Iterable[Marked]) -> Rate:
+        judged = ([one.judged for one in some] for some in (marked, other))
+        return difference(*judged, self.resamples, self.seed)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -66,6 +76,30 @@ class Checkpoint:
     step: int
     selection: Measures
     report: Measures
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """How many answers of the chosen checkpoint are best ranked, and the figures on the selection split that say so.
+
+    `curve` has figures by N, `differences` how much less the best of N > 1 hallucinates than one answer.
+    """
+
+    n: int
+    curve: Mapping[int, Measures]
+    differences: Mapping[int, Rate]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The curve of scores.json, by N; `difference` is null for one answer."""
+        return [
+            {
+                "n": n,
+                "selected": n == self.n,
+                **measures.to_json(),
+                "difference": self.differences[n].to_json() if n in self.differences else None,
+            }
+            for n, measures in sorted(self.curve.items())
+        ]
 
 
 @dataclass(frozen=True)
@@ -152,6 +186,29 @@ def best_of_curve(ranked: Sequence[Marked], most: int, figures: Figures) -> dict
 def curve_sizes(best_of: int) -> list[int]:
     """1, 2, 4 ... and `best_of` itself: how many answers the best-of-N curve ranks."""
     return sorted({*(2**i for i in range(best_of.bit_length()) if 2**i <= best_of), best_of})
+
+
+def choose_best_of(ranked: Sequence[Marked], most: int, figures: Figures, min_recall_ratio: float) -> BestOf:
+    """The number of answers to rank that BEST_OF_RULE chooses; `ranked` are candidates on the selection split.
+
+    Ranking N answers costs N times as much as one, and a ranking that follows what the policy over-learned makes
+    answers worse. So N > 1 has to prove itself beyond chance: its difference from one answer, over the same questions,
+    must have its whole interval below 0. Among several N the chance is a little greater than of one test; against that,
+    the checkpoint was chosen by its single answers on this very split, which flatters N = 1.
+    """
+    answers = {n: best_of(ranked, n) for n in curve_sizes(most)}
+    curve = {n: figures.of(some) for n, some in answers.items()}
+    differences = {n: figures.difference(some, answers[1]) for n, some in answers.items() if n > 1}
+
+    def helps(n: int) -> bool:
+        high = differences[n].high
+        return high is not None and high < 0 and _recall(curve[n]) >= min_recall_ratio * _recall(curve[1])
+
+    def rate(n: int) -> tuple[float, int]:
+        value = curve[n].response_hallucination.value
+        return (_WORST_RATE if value is None else value, n)
+
+    return BestOf(min(filter(helps, differences), key=rate, default=1), curve, differences)
 
 
 def scores_row(checkpoint: str, benchmark: str, split: str, marked: Marked) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Rate:
-    """A share in [0, 1] with its 95% interval; all None where it is 0 of 0 and so says nothing."""
+    """A share in [0, 1], or a difference of two, with its 95% interval; all None where it is 0 of 0."""
 
     value: float | None
     low: float | None
@@ -95,6 +95,23 @@ def measure(judged: Iterable[Judged], resamples: int, seed: int) -> Measures:
     )
 
 
+def difference(judged: Iterable[Judged], other: Iterable[Judged], resamples: int, seed: int) -> Rate:
+    """Response-level hallucination of `judged` less that of `other`, in [-1, 1] with its 95% interval.
+
+    Both are answers to the same questions, and a resample draws the same questions of both: what makes a question hard
+    cancels out, so this says more than two intervals beside each other. Raises ValueError for other questions.
+    """
+    tables = _sums_by_question(judged), _sums_by_question(other)
+    if len(tables[0]) != len(tables[1]):
+        raise ValueError(f"answers to {len(tables[0])} questions are compared with answers to {len(tables[1])}")
+    both = np.hstack(tables)
+    (point,), samples = _differences(both.sum(axis=0, keepdims=True)), _differences(_bootstrap(both, resamples, seed))
+    if np.isnan(point):
+        return Rate(None, None, None)
+    low, high = _interval(samples[~np.isnan(samples)], widest=(-1.0, 1.0))
+    return Rate(float(point), low, high)
+
+
 _HALLUCINATING, _NAMING, _HALLUCINATED, _MENTIONS, _COVERED, _TRUTH, _WORDS, _ANSWERS = range(8)
 
 
@@ -109,10 +126,10 @@ def _sums_by_question(judged: Iterable[Judged]) -> NDArray[np.float64]:
 
 
 def _bootstrap(table: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    """The table's column sums in each of `resamples` draws of as many questions, with replacement: (resamples, 8)."""
+    """The table's column sums in each of `resamples` draws of as many questions, with replacement, a row a draw."""
     questions = len(table)
     if questions == 0 or resamples == 0:
-        return np.zeros((0, 8))
+        return np.zeros((0, table.shape[1]))
     random = np.random.default_rng(seed)
     chances = np.full(questions, 1 / questions)
     blocks = [min(_RESAMPLES_A_BLOCK, resamples - done) for done in range(0, resamples, _RESAMPLES_A_BLOCK)]
@@ -124,6 +141,21 @@ def _rate(point: NDArray[np.float64], samples: NDArray[np.float64], part: int, w
         return Rate(None, None, None)
     defined = samples[samples[:, whole] > 0]
     shares = defined[:, part] / defined[:, whole]
+    low, high = _interval(shares, widest=(0.0, 1.0))
+    return Rate(float(point[0, part] / point[0, whole]), low, high)
+
+
+def _differences(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Response-level rates of the first eight columns less those of the last eight, a row; NaN where one is 0 of 0."""
+    one, other = np.split(sums, 2, axis=1)
+    with np.errstate(invalid="ignore"):
+        return one[:, _HALLUCINATING] / one[:, _NAMING] - other[:, _HALLUCINATING] / other[:, _NAMING]
+
+
+def _interval(values: NDArray[np.float64], widest: tuple[float, float]) -> tuple[float, float]:
+    """The middle 95% of `values`; without any, `widest`."""
+    if not len(values):
+        return widest
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(shares, (tail, 100 - tail)) if len(shares) else (0.0, 1.0)
-    return Rate(float(point[0, part] / point[0, whole]), float(low), float(high))
+    low, high = np.percentile(values, (tail, 100 - tail))
+    return float(low), float(high)

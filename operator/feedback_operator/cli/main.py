@@ -83,6 +83,7 @@ def serve(
         errors.print(f"{result}: the run has no aligned policy to serve; run it to its end first")
         raise typer.Exit(ExitStatus.INVALID)
     arguments = ["--policy", aligned.uri, "--reference", model.uri, "--beta", iteration.spec.training.beta]
+    arguments += ["--best-of", str(best_of(iteration))]
     with s3_environment(state, [aligned.uri, model.uri]) as environment:
         raise typer.Exit(workload("feedback_workloads.serving", [*arguments, *context.args], state, environment))
 
@@ -106,6 +107,13 @@ def _load(target: Path) -> tuple[FeedbackIteration, ...]:
     if loaded.problems:
         raise typer.Exit(ExitStatus.INVALID)
     return loaded.iterations
+
+
+def best_of(iteration: FeedbackIteration) -> int:
+    """How many answers the server of a finished run ranks: what the spec says, or else what the scores stage chose."""
+    given = iteration.spec.serving and iteration.spec.serving.best_of
+    shards = (shard for stage in iteration.status.stages for shard in stage.shards)
+    return given or next((shard.best_of for shard in shards if shard.best_of), 1)
 
 
 def _finished(folder: Path) -> FeedbackIteration:

@@ -161,7 +161,7 @@ def _arguments(serving: Serving) -> list[str]:
         "--temperature": promoted.temperature,
         "--top-p": promoted.top_p,
         "--max-tokens": promoted.max_new_tokens,
-        "--best-of": serving.spec.best_of,
+        "--best-of": serving.spec.best_of or promoted.best_of,
         "--precision": promoted.precision.lower(),
         "--max-model-len": serving.max_model_len,
         "--tensor-parallel-size": gpus(serving.spec),

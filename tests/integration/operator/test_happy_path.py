@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.cluster.api import BUDGETS, DEPLOYMENTS, NETWORK_POLICIES, SERVICES
 from tests.cluster.operator_process import OperatorProcess
-from tests.cluster.pod_agent import GOOD_SCORES
+from tests.cluster.pod_agent import BEST_OF, GOOD_SCORES
 from tests.cluster.world import READY, STAGES, World, condition_of, iteration, stage_is, stage_of
 
 
@@ -30,6 +30,8 @@ async def test_its_endpoint_is_rolled_out_once_it_is_promoted(world: World, oper
     assert condition_of(done, "Serving")["status"] == "True"
     deployment = await world.api.get(DEPLOYMENTS, world.namespace, "answers")
     assert deployment["status"]["readyReplicas"] == 2
+    assert done["status"]["promoted"]["bestOf"] == BEST_OF
+    assert f"--best-of={BEST_OF}" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
     for kind in (SERVICES, BUDGETS, NETWORK_POLICIES):
         assert "answers" in [item["metadata"]["name"] for item in await world.api.list(kind, world.namespace)]
 

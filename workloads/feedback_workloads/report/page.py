@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from feedback_workloads.preprocess import load_picture
 from feedback_workloads.report import charts
 from feedback_workloads.report.evidence import Evidence, Example, Kind, Row
-from feedback_workloads.report.summary import MEASURES, cell
+from feedback_workloads.report.summary import MEASURES, cell, served
 from feedback_workloads.rows import BadRow
 
 SHOWN_PIXELS: Final = 480  # longest side of an example picture; larger ones are made smaller
@@ -73,6 +73,7 @@ def render(evidence: Evidence) -> str:
         scores=evidence.scores,
         measures=MEASURES,
         headline=headline(evidence.scores) if evidence.scores else None,
+        served=served(evidence.scores) if evidence.scores else None,
         verdict=verdict(evidence),
         result_figures=_result_figures(evidence.scores) if evidence.scores else [],
         training_figures=_training_figures(evidence.training, evidence.scores),
@@ -211,7 +212,8 @@ def _result_figures(scores: Row) -> list[Figure]:
         Figure(
             "Ranking several answers",
             Markup(charts.best_of_curve(scores)),
-            f"The aligned policy draws N answers and returns the one it prefers most over its reference; N up to {n}.",
+            f"The aligned policy draws N answers and returns the one it prefers most over its reference; N up to {n}. "
+            f"The server's default: {scores['best_of_rule']}",
         ),
     )
 

@@ -26,6 +26,7 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
         "baseline": scores.get("baseline"),
         "aligned": scores.get("aligned"),
         "best_of_n": scores.get("best_of_n"),
+        "selected_best_of": scores.get("selected_best_of"),
         "checkpoints": [
             {
                 "step": checkpoint["step"],
@@ -53,6 +54,34 @@ def table(scores: Mapping[str, Any]) -> str:
     lines = [header, *([words, *(str(cell(column[name])) for column in columns)] for name, words in MEASURES.items())]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(_line(line, widths) for line in lines)
+
+
+def served(scores: Mapping[str, Any]) -> str:
+    """How many answers the server ranks by default, why, and what that gives on the report split, in sentences."""
+    n = scores["selected_best_of"]
+    if n == 1:
+        tried = [str(one["n"]) for one in scores["selection_curve"] if one["n"] > 1]
+        why = (
+            f"on the selection split, the best of {' or '.join(tried)} did not hallucinate less beyond chance"
+            if tried
+            else "ranking was not measured, because spec.evaluation.bestOf is 1"
+        )
+        return f"The server's default is one answer, not ranked: {why}."
+    chosen = next(one for one in scores["selection_curve"] if one["n"] == n)
+    one, best = scores["aligned"], next(one for one in scores["curve"] if one["n"] == n)
+    return (
+        f"The server's default is the best of {n} answers: on the selection split, {_points(chosen['difference'])} "
+        f"fewer answers with a hallucination than one answer. On the report split it has "
+        f"{cell(best['response_hallucination'])} answers with a hallucination and {cell(best['recall'])} recall; one "
+        f"answer has {cell(one['response_hallucination'])} and {cell(one['recall'])}. Intervals are over the questions "
+        f"of this run; how much another training differs, with another seed, they do not say."
+    )
+
+
+def _points(difference: Mapping[str, float]) -> str:
+    """A reduction in percentage points with its interval: `9.2 points (4.0–14.1)`."""
+    less, least, most = (-100 * difference[name] for name in ("value", "high", "low"))
+    return f"{less:.1f} points ({least:.1f}–{most:.1f})"
 
 
 @dataclass(frozen=True)

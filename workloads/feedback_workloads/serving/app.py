@@ -22,18 +22,16 @@ from feedback_workloads.serving.errors import (
     engine_dead,
     internal,
     too_large,
-    too_slow,
     unknown_model,
 )
 from feedback_workloads.serving.protocol import Answered, Model, ModelList
+from feedback_workloads.serving.receiving import Arrived, Receiving
 from feedback_workloads.serving.service import Service
 
 LOG = logging.getLogger(__name__)
 
-BODIES_AT_ONCE = 32
-"""Bodies and pictures that are being received; more wait on their connections, so that memory stays bounded."""
-
-BODY_SECONDS = 60.0
+LARGEST_AT_ONCE = 32
+"""Requests of the largest size that may be received at once, and as many more as have no more bytes in all."""
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's word for it; nobody reads the answer."""
@@ -48,15 +46,16 @@ class Disconnected(Exception):
 def build_app(service: Service) -> FastAPI:
     """The server's routes around `service`."""
     app = FastAPI(title="best-of-N", docs_url=None, redoc_url=None, openapi_url=None)
-    receiving = asyncio.Semaphore(BODIES_AT_ONCE)
+    receiving = Receiving(LARGEST_AT_ONCE * service.settings.max_body_bytes)
     served = Model(id=service.settings.model_name, created=service.created)
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         if not service.admission.is_open:
             raise draining()
-        async with receiving:
-            ask = await service.understand(await read_body(request, service.settings.max_body_bytes))
+        async with receiving.request() as arrived:
+            body = await read_body(request, service.settings.max_body_bytes, arrived)
+            ask = await service.understand(body, arrived)
         if not ask.stream:
             return _json(await unless_ended(service, request.receive, service.complete(ask)))
         events = service.stream(ask)
@@ -110,20 +109,17 @@ def told(service: Service, error: Exception) -> ApiError:
     return error
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Read a request's body. Raises ApiError once it is larger than `limit` bytes or takes too long."""
+async def read_body(request: Request, limit: int, arrived: Arrived) -> bytes:
+    """Read a request's body. Raises ApiError once it is larger than `limit` bytes."""
     message = f"the body has more than {limit} bytes; send a smaller picture"
     if int(request.headers.get("content-length", "0")) > limit:
         raise too_large(message)
     body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    raise too_large(message)
-    except TimeoutError as error:
-        raise too_slow(BODY_SECONDS) from error
+    async for chunk in request.stream():
+        arrived(len(chunk))
+        body += chunk
+        if len(body) > limit:
+            raise too_large(message)
     return bytes(body)
 
 

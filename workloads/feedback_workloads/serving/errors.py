@@ -77,6 +77,13 @@ def engine_dead() -> ApiError:
     return ApiError(503, "the engine has stopped; the server ends", type="server_error", code="engine_stopped")
 
 
+def crowded() -> ApiError:
+    """More is being received than fits, and this request has held the most of it for the longest."""
+    message = "more is sent to this server at once than it has room for, and this request slowly; try again"
+    headers = {"Retry-After": "1", **HANG_UP}
+    return ApiError(429, message, type="requests", code="rate_limit_exceeded", headers=headers)
+
+
 def too_slow(seconds: float) -> ApiError:
-    message = f"the body did not arrive within {seconds:g} s; send it again"
+    message = f"the request and its picture did not arrive within {seconds:g} s; send it again"
     return ApiError(408, message, code="request_timeout", headers=HANG_UP)

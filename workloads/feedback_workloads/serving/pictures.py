@@ -6,11 +6,13 @@ checked, so a name cannot lead inside by resolving anew. Redirects are followed 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import ipaddress
 import socket
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -18,9 +20,12 @@ from yarl import URL
 
 from feedback_workloads.contract import BadInput
 from feedback_workloads.serving.errors import ApiError, invalid
+from feedback_workloads.serving.receiving import Arrived
 
 MAX_REDIRECTS = 3
 FETCH_SECONDS = 10.0
+FETCHES_A_HOST = 32
+"""Pictures that are fetched from one host at once: a host that is slow keeps nobody waiting who wants none of its."""
 CHUNK_BYTES = 64 * 1024
 
 Host = tuple[str, int | None]
@@ -69,9 +74,15 @@ class Pictures:
 
     hosts: PictureHosts
     max_bytes: int
+    _fetching: defaultdict[str, asyncio.Semaphore] = field(
+        default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(FETCHES_A_HOST)), init=False
+    )
 
-    async def read(self, text: str, param: str) -> bytes:
-        """Return the picture's bytes. Raises ApiError (400) about the field `param`, saying what is allowed."""
+    async def read(self, text: str, param: str, arrived: Arrived) -> bytes:
+        """Return the picture's bytes. Raises ApiError (400) about the field `param`, saying what is allowed.
+
+        `arrived` is told of what is fetched.
+        """
         if text[:5].lower() == "data:":
             return self._decode(text, param)
         try:
@@ -79,8 +90,9 @@ class Pictures:
         except ValueError as error:
             raise invalid(param, "the picture's URL cannot be read; send a data URL", "invalid_image_url") from error
         try:
-            async with _session(self.hosts, url) as session:
-                return await self._fetch(session, url, param)
+            self._check(url, param)
+            async with self._fetching[url.authority], _session(self.hosts, url) as session:
+                return await self._fetch(session, url, param, arrived)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             # The reason stays out of the answer: it would tell a client what listens where.
             raise invalid(
@@ -101,16 +113,16 @@ class Pictures:
             raise self._too_large(param)
         return data
 
-    async def _fetch(self, session: aiohttp.ClientSession, url: URL, param: str) -> bytes:
+    async def _fetch(self, session: aiohttp.ClientSession, url: URL, param: str, arrived: Arrived) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
-            self._check(url, param)
             async with session.get(url, allow_redirects=False) as response:
                 location = response.headers.get("Location")
                 if response.status in (301, 302, 303, 307, 308) and location:
                     url = url.join(URL(location))
+                    self._check(url, param)
                     continue
                 response.raise_for_status()
-                return await self._body(response, param)
+                return await self._body(response, param, arrived)
         raise invalid(param, f"the picture's URL redirects more than {MAX_REDIRECTS} times", "invalid_image_url")
 
     def _check(self, url: URL, param: str) -> None:
@@ -124,11 +136,12 @@ class Pictures:
                 "image_host_refused",
             )
 
-    async def _body(self, response: aiohttp.ClientResponse, param: str) -> bytes:
+    async def _body(self, response: aiohttp.ClientResponse, param: str, arrived: Arrived) -> bytes:
         if response.content_length is not None and response.content_length > self.max_bytes:
             raise self._too_large(param)
         data = bytearray()
         async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+            arrived(len(chunk))
             data += chunk
             if len(data) > self.max_bytes:
                 raise self._too_large(param)

@@ -73,6 +73,9 @@ class DrainingServer(uvicorn.Server):
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             address = f"[{host}]" if ":" in host else host
             name = self._service.settings.model_name
+            best_of = self._service.settings.defaults.best_of
+            answers = f"the best of {best_of} answers" if best_of > 1 else "one answer, not ranked"
+            LOG.info("a request that does not say best_of gets %s", answers)
             sys.stdout.write(f"serving {name} at http://{address}:{port}/v1\n")
             sys.stdout.flush()
 

@@ -41,6 +41,7 @@ from feedback_workloads.serving.protocol import (
     read_request,
     wanted,
 )
+from feedback_workloads.serving.receiving import Arrived
 
 if TYPE_CHECKING:
     from feedback_workloads.serving.settings import Settings
@@ -101,7 +102,7 @@ class Service:
     def healthy(self) -> bool:
         return self.engines.alive and not self.leaving
 
-    async def understand(self, body: bytes) -> Ask:
+    async def understand(self, body: bytes, arrived: Arrived) -> Ask:
         """Check a request and get its picture, where it is to be fetched. Raises ApiError."""
         request = read_request(body)
         if request.model != self.settings.model_name:
@@ -110,7 +111,7 @@ class Service:
         self._check_length(chat)
         picture = None
         if chat.picture is not None and chat.picture_param is not None:
-            picture = await self._pictures.read(chat.picture, chat.picture_param)
+            picture = await self._pictures.read(chat.picture, chat.picture_param, arrived)
         return Ask(
             wanted=asked,
             messages=chat.messages,
@@ -136,12 +137,16 @@ class Service:
                 candidate_rewards=_rewards(ranked, ask.wanted),
             )
 
-    async def stream(self, ask: Ask) -> AsyncGenerator[bytes, None]:
+    def stream(self, ask: Ask) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events, in OpenAI's chunks.
 
         The winners are streamed once they are known; a single answer that nothing is compared with, as it is written.
-        Before the first event this raises ApiError, later whatever the engines raise.
+        Before the first event this raises ApiError, later whatever the engines raise. The request has its turn for as
+        long as the engines work for it, however slowly the events are taken.
         """
+        return _ahead(self._events(ask))
+
+    async def _events(self, ask: Ask) -> AsyncGenerator[bytes, None]:
         head = Chunk(
             id=_answer_id(),
             created=int(time.time()),
@@ -306,6 +311,31 @@ def _choices(ranked: Ranked, asked: Wanted) -> list[Choice]:
 
 def _rewards(ranked: Ranked, asked: Wanted) -> list[float] | None:
     return [score.reward for score in ranked.scores] if asked.scores and ranked.scores is not None else None
+
+
+async def _ahead(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Yield `events`, which are made as fast as they can be, whether or not they are taken; an answer is bounded.
+
+    When closed early, closes `events`.
+    """
+    made: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    async def make() -> None:
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    made.put_nowait(event)
+        finally:
+            made.put_nowait(None)
+
+    making = asyncio.create_task(make())
+    try:
+        while (event := await made.get()) is not None:
+            yield event
+        await making  # raises what ended it early
+    finally:
+        making.cancel()
+        await asyncio.gather(making, return_exceptions=True)
 
 
 async def _comments_until(task: asyncio.Task[Ranked]) -> AsyncGenerator[bytes, None]:

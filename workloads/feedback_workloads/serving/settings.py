@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="type of the weights")
 
     add = parser.add_argument_group("answers").add_argument
-    add("--best-of", type=int, default=8, metavar="N", help="candidates where a request does not say")
+    add("--best-of", type=int, default=1, metavar="N", help="candidates where a request does not say")
     add("--max-best-of", type=int, default=LARGEST_BEST_OF, metavar="N", help="the most a request may ask for")
     add("--beta", type=float, default=0.1, metavar="B", help="scale of the reward, as in training")
     add(

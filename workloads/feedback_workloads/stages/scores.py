@@ -1,7 +1,8 @@
-"""scores: answers of the baseline and of every checkpoint, judged; the choice of one; best-of-N on it.
+"""scores: answers of the baseline and of every checkpoint, judged; the choice of one, and of how many to rank.
 
 All models answer the same questions with the same seeds in one engine, whose weights are swapped. The checkpoint is
-chosen on the selection split of the first benchmark, see `evaluation.RULE`; what is reported comes from report splits.
+chosen on the selection split of the first benchmark, see `evaluation.RULE`, and so is how many of its answers the
+server ranks, see `evaluation.BEST_OF_RULE`; what is reported comes from report splits.
 """
 
 from __future__ import annotations
@@ -28,14 +29,17 @@ from feedback_workloads.contract import (
 )
 from feedback_workloads.evaluation import (
     BASELINE,
+    BEST_OF_RULE,
     RULE,
     Answer,
+    BestOf,
     Checkpoint,
     Figures,
     Marked,
     Scorecard,
     best_of_curve,
     choose,
+    choose_best_of,
     mark,
     scores_row,
 )
@@ -58,7 +62,8 @@ def run(config: ScoresConfig, shard: int, store: ArtifactStore, progress: Progre
     """Write SCORES and scores.json, and name the chosen checkpoint `aligned`.
 
     scores.json has the figures of the first benchmark (see `Scorecard.to_json`) with `benchmark`, the number of its
-    `questions` by split, `rule`, `selected` and `selected_step`; `others` has the figures of other benchmarks by name.
+    `questions` by split, `rule`, `selected` and `selected_step`, and `best_of_rule`, `selected_best_of` and
+    `selection_curve` (see `BestOf.to_json`); `others` has the figures of other benchmarks by name.
     The count `rows` is of questions; `answers` is that of the rows of SCORES.
 
     The answers of each model to each split are an artifact of their own below this one, of SAMPLES, so that a restarted
@@ -70,7 +75,7 @@ def run(config: ScoresConfig, shard: int, store: ArtifactStore, progress: Progre
     progress.start(total=number_of_answers(questions, len(checkpoints), config.best_of))
     output = shard_uri(config, shard)
     with Answers(config, output, store, progress, checkpoints) as answers:
-        cards, said = evaluate(config, questions, answers)
+        cards, best, said = evaluate(config, questions, answers)
     first, card = config.benchmarks[0], cards[config.benchmarks[0].name]
     summary = {
         "benchmark": first.name,
@@ -78,6 +83,9 @@ def run(config: ScoresConfig, shard: int, store: ArtifactStore, progress: Progre
         "rule": RULE.format(benchmark=first.name, ratio=config.min_recall_ratio),
         "selected": card.chosen.name,
         "selected_step": card.chosen.step,
+        "best_of_rule": BEST_OF_RULE.format(benchmark=first.name, ratio=config.min_recall_ratio),
+        "selected_best_of": best.n,
+        "selection_curve": best.to_json(),
         **card.to_json(),
         "others": {name: other.to_json() for name, other in cards.items() if name != first.name},
     }
@@ -85,13 +93,16 @@ def run(config: ScoresConfig, shard: int, store: ArtifactStore, progress: Progre
     return Outcome(
         files=(*rows, store.put(canonical_json(summary), output, SCORES_NAME)),
         counts=count(said, rejected, answers),
-        metrics=card.metrics(),
+        metrics={**card.metrics(), "selected_best_of": float(best.n)},
         artifacts={"aligned": checkpoints[card.chosen.name], **answers.artifacts},
     )
 
 
-def evaluate(config: ScoresConfig, questions: Questions, answers: Answers) -> tuple[dict[str, Scorecard], Said]:
-    """Have every model answer, choose a checkpoint, rank its answers: figures by benchmark, and all judged answers."""
+def evaluate(config: ScoresConfig, questions: Questions, answers: Answers) -> tuple[dict[str, Scorecard], BestOf, Said]:
+    """Have every model answer, choose a checkpoint, rank its answers.
+
+    Returns figures by benchmark, how many answers are best ranked, and all judged answers.
+    """
     said = {
         (model, part): judge(part, asked, answers.once(model, part, asked))
         for model in (BASELINE, *answers.checkpoints)
@@ -109,17 +120,20 @@ def evaluate(config: ScoresConfig, questions: Questions, answers: Answers) -> tu
 
     reports = [Part(one, one.report) for one in config.benchmarks]
     chosen = choose(measures[BASELINE, selection], checkpoints(reports[0]), config.min_recall_ratio).name
+    for part, asked in questions.items():
+        answers.several(chosen, part, asked)  # all of them before the first is weighed: the baseline is loaded once
+    for part, asked in questions.items():
+        said[chosen, part] = judge(part, asked, answers.ranked(chosen, part, asked))
+    best = choose_best_of(said[chosen, selection], config.best_of, figures, config.min_recall_ratio)
     cards: dict[str, Scorecard] = {}
     for report in reports:
-        ranked = judge(report, questions[report], answers.ranked(chosen, report, questions[report]))
-        said[chosen, report] = ranked
         cards[report.benchmark.name] = Scorecard(
             baseline=measures[BASELINE, report],
             checkpoints=checkpoints(report),
             chosen=next(one for one in checkpoints(report) if one.name == chosen),
-            curve=best_of_curve(ranked, config.best_of, figures),
+            curve=best_of_curve(said[chosen, report], config.best_of, figures),
         )
-    return cards, said
+    return cards, best, said
 
 
 def count(said: Said, rejected: Sequence[Rejected], answers: Answers) -> dict[str, int]:
@@ -215,5 +229,4 @@ def number_of_answers(questions: Questions, checkpoints: int, best_of: int) -> i
 
     Ranking draws `best_of` answers, of which the first is there already, and weighs them all by the baseline.
     """
-    reported = sum(len(asked) for part, asked in questions.items() if part.split == part.benchmark.report)
-    return (1 + checkpoints) * sum(map(len, questions.values())) + (2 * best_of - 1) * reported
+    return (1 + checkpoints + 2 * best_of - 1) * sum(map(len, questions.values()))

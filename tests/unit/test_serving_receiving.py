@@ -1,0 +1,99 @@
+"""What may be received at once: bytes are bounded, and those who send slowly are in nobody's way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from feedback_workloads.serving import receiving
+from feedback_workloads.serving.errors import ApiError
+from feedback_workloads.serving.receiving import Arrived, Receiving
+
+
+class Sender:
+    """A client whose request is being received until it is told to end."""
+
+    def __init__(self, to: Receiving) -> None:
+        self._begun: asyncio.Future[Arrived] = asyncio.get_running_loop().create_future()
+        self._complete = asyncio.Event()
+        self.task = asyncio.create_task(self._receive(to))
+
+    async def _receive(self, to: Receiving) -> None:
+        async with to.request() as arrived:
+            self._begun.set_result(arrived)
+            await self._complete.wait()
+
+    async def sends(self, size: int) -> None:
+        (await self._begun)(size)
+
+    async def ends(self) -> None:
+        self._complete.set()
+        await self.task
+
+    async def error(self) -> ApiError:
+        with pytest.raises(ApiError) as caught:
+            await self.task
+        return caught.value
+
+
+async def time_passes() -> None:
+    """Until the loop's clock has moved on."""
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    while loop.time() == before:
+        await asyncio.sleep(0)
+
+
+async def test_any_number_of_clients_that_send_next_to_nothing_leave_room_for_others() -> None:
+    room = Receiving(capacity=1000)
+    slow = [Sender(room) for _ in range(500)]
+    for one in slow:
+        await one.sends(1)
+    other = Sender(room)
+    await other.sends(500)
+    await other.ends()
+    for one in slow:
+        await one.ends()
+
+
+async def test_where_the_bytes_are_too_many_the_slowest_large_one_goes() -> None:
+    room = Receiving(capacity=1000)
+    small, large = Sender(room), Sender(room)
+    await small.sends(10)
+    await large.sends(600)
+    await time_passes()
+    quick = Sender(room)
+    await quick.sends(500)
+    error = await large.error()
+    assert (error.status, error.code, error.headers["Retry-After"]) == (429, "rate_limit_exceeded", "1")
+    await quick.ends()
+    await small.ends()
+
+
+async def test_what_was_turned_away_counts_no_more() -> None:
+    room = Receiving(capacity=1000)
+    large = Sender(room)
+    await large.sends(600)
+    await time_passes()
+    quick = Sender(room)
+    await quick.sends(900)
+    await large.sends(600)  # it was not told yet
+    await quick.sends(100)
+    await quick.ends()
+    assert (await large.error()).status == 429
+    whole = Sender(room)
+    await whole.sends(1000)
+    await whole.ends()
+
+
+async def test_a_request_of_any_size_alone_that_is_too_large_is_turned_away() -> None:
+    only = Sender(Receiving(capacity=1000))
+    await only.sends(1001)
+    assert (await only.error()).status == 429
+
+
+async def test_a_request_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiving, "RECEIVE_SECONDS", 0.0)
+    error = await Sender(Receiving(capacity=1000)).error()
+    assert (error.status, error.code) == (408, "request_timeout")

@@ -277,7 +277,7 @@ def test_the_next_model_is_served_with_the_image_of_the_operator_that_promotes_i
 
 def test_an_older_model_does_not_take_over_from_one_that_has_served(succession: Namespace) -> None:
     """An edit whose pods find no GPU: what served goes on, until there is one."""
-    succession.edit("second", bestOf=4)
+    succession.edit("second", bestOf=8)
     succession.settle()
     succession.pods = (Pod(0, reason="Unschedulable", message="0/3 nodes are available"),)
     succession.deployment("ProgressDeadlineExceeded", **HALF)
@@ -289,7 +289,7 @@ def test_an_older_model_does_not_take_over_from_one_that_has_served(succession: 
     assert "0/3 nodes are available" in succession.told("second")[2]
     assert succession.told("first")[1] == "Superseded"
     succession.pods = ()
-    succession.edit("second", bestOf=4, replicas=3)
+    succession.edit("second", bestOf=8, replicas=3)
     succession.settle()
     assert (succession.replicas, succession.told("second")[1]) == (3, "RolledBack"), "it is still in charge"
     succession.deployment(**dict.fromkeys(READY, 3))

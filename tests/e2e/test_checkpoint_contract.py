@@ -17,14 +17,14 @@ from feedback_workloads.contract import Engine as Settings
 from feedback_workloads.contract import Manifest, Source
 from feedback_workloads.engine import Engine
 from feedback_workloads.preprocess import Preprocessor
-from tests.integration.models import picture, tiny_llava
+from tests.integration.models import picture, tiny_llava, tiny_llava_with_siglip
 from tests.integration.training_runs import Study, forward, study
 
 TOLERANCE = 1e-3  # nats a token; measured: 4e-6
 QUESTIONS = ("what is it?", "Is there a red block?")
 ANSWERS = ("a red block at the top", "nothing that has a name")
 
-ARCHITECTURES: Mapping[str, Callable[[Path], Path]] = {"llava": tiny_llava}
+ARCHITECTURES: Mapping[str, Callable[[Path], Path]] = {"llava": tiny_llava, "siglip": tiny_llava_with_siglip}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ PATCH: Final = 14
 LESSONS: Final = 500
 
 
-def tiny_llava(directory: Path, seed: int = 0, *, side: int = 56, hidden: int = 64, layers: int = 2) -> Path:
+def tiny_llava(
+    directory: Path, seed: int = 0, *, side: int = 56, hidden: int = 64, layers: int = 2, siglip: bool = False
+) -> Path:
     """Save a LLaVA of random weights with pictures of side x side pixels; returns `directory`.
 
     Its tokenizer takes any text byte by byte, and its image processor crops to a square, as LLaVA-1.5's does.
@@ -33,6 +35,7 @@ def tiny_llava(directory: Path, seed: int = 0, *, side: int = 56, hidden: int = 
         LlamaConfig,
         LlavaConfig,
         LlavaForConditionalGeneration,
+        SiglipVisionConfig,
     )
 
     from feedback_workloads.training.checkpoint import convert_for_vllm
@@ -40,7 +43,7 @@ def tiny_llava(directory: Path, seed: int = 0, *, side: int = 56, hidden: int = 
     tokenizer = byte_tokenizer()
     heads = hidden // 32
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
+        vision_config=(SiglipVisionConfig if siglip else CLIPVisionConfig)(
             hidden_size=64,
             intermediate_size=128,
             num_hidden_layers=3,
@@ -62,6 +65,7 @@ def tiny_llava(directory: Path, seed: int = 0, *, side: int = 56, hidden: int = 
         ),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=(side // PATCH) ** 2,
+        vision_feature_select_strategy="full" if siglip else "default",
         tie_word_embeddings=False,
     )
     torch.manual_seed(seed)
@@ -72,9 +76,14 @@ def tiny_llava(directory: Path, seed: int = 0, *, side: int = 56, hidden: int = 
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(directory)
-    llava_processor(tokenizer, side).save_pretrained(directory)
+    (siglip_processor if siglip else llava_processor)(tokenizer, side).save_pretrained(directory)
     convert_for_vllm(directory)
     return directory
+
+
+def tiny_llava_with_siglip(directory: Path, seed: int = 0) -> Path:
+    """As `tiny_llava`, with SigLIP's tower, which has no class token."""
+    return tiny_llava(directory, seed, siglip=True)
 
 
 def llava_processor(tokenizer, side: int):  # type: ignore[no-untyped-def]
@@ -87,6 +96,19 @@ def llava_processor(tokenizer, side: int):  # type: ignore[no-untyped-def]
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def siglip_processor(tokenizer, side: int):  # type: ignore[no-untyped-def]
+    """The processor of a LLaVA with SigLIP's tower: pictures are squeezed into a square of side x side pixels."""
+    from transformers import LlavaProcessor, SiglipImageProcessor
+
+    return LlavaProcessor(
+        SiglipImageProcessor(size={"height": side, "width": side}),
+        tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="full",
         chat_template=CHAT_TEMPLATE,
     )
 

@@ -9,17 +9,16 @@ from typing import Any, Final
 
 import pytest
 import torch
-from transformers import LlavaProcessor, SiglipImageProcessor
 
 from feedback_workloads.engine import Engine
 from feedback_workloads.preprocess import Preprocessor, load_picture
 from tests.integration.models import (
     CHAT_TEMPLATE,
-    PATCH,
     byte_tokenizer,
     llava_next_processor,
     llava_processor,
     picture,
+    siglip_processor,
 )
 
 SIDE: Final = 336
@@ -35,14 +34,7 @@ def llava_next() -> Any:
 
 
 def llava_with_siglip() -> Any:
-    """Of LLaVA-1.5's class, with pictures that are squeezed into a square instead of cropped to one."""
-    return LlavaProcessor(
-        SiglipImageProcessor(size={"height": SIDE, "width": SIDE}),
-        byte_tokenizer(),
-        patch_size=PATCH,
-        vision_feature_select_strategy="full",
-        chat_template=CHAT_TEMPLATE,
-    )
+    return siglip_processor(byte_tokenizer(), SIDE)
 
 
 FAMILIES: Final[dict[str, Callable[[], Any]]] = {

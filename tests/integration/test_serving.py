@@ -575,7 +575,7 @@ def test_hosts_of_pictures_that_answer_slowly_do_not_block_chat(server: Server, 
 def test_a_client_that_does_not_read_keeps_no_turn(server: Server) -> None:
     """Its stream is more than fits between the two."""
     before = server.metric("feedback_serving_requests_total", outcome="ok")
-    with send(server, narrow=True, best_of=16, n=16, stream=True):
+    with send(server, narrow=True, best_of=32, n=32, seed=0, stream=True):
         server.wait_until(lambda: server.metric("feedback_serving_requests_total", outcome="ok") > before)
         assert server.metric("feedback_serving_requests_running") == 0
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
-from feedback_operator.api import ResolvedModel, StageStatus
+from feedback_operator.api import FeedbackIteration, ResolvedModel, StageStatus
 from feedback_operator.failures import Circumstances, Failure, failed_pods, failure_of, kept, trouble_of
 from feedback_operator.resources.job import QUEUE_LABEL, pods_digest
 from feedback_operator.snapshot import Job, Snapshot
-from feedback_operator.stages import GRAPH, Inputs, Stage
+from feedback_operator.stages import GRAPH, STAGES, Inputs, Stage
 from feedback_operator.states import (
     REPLACED,
     Done,
@@ -46,10 +46,22 @@ OTHERS_LOOKED_AT: Final = timedelta(seconds=10)
 
 def observe(world: Snapshot) -> dict[str, Progress]:
     """The state of each stage, in the order of the graph."""
-    states: dict[str, Progress] = {}
+    states: dict[str, Progress] = _finished(world.iteration)
+    if states:
+        return states
     for stage in GRAPH:
         states[stage.name] = _observe_stage(world, stage, states)
     return states
+
+
+def _finished(iteration: FeedbackIteration) -> dict[str, Progress]:
+    """What an iteration that is all done, and was not edited since, has come to; empty for any other.
+
+    It stays so whatever its stages' configurations, and so their addresses, would be to another version of the operator.
+    """
+    recorded = {stage.name: stage for stage in iteration.status.stages if stage.state == "Done"}
+    done = iteration.looked_at and recorded.keys() == STAGES.keys()
+    return {stage.name: Done(recorded[stage.name]) for stage in GRAPH} if done else {}
 
 
 def _observe_stage(world: Snapshot, stage: Stage, before: Mapping[str, Progress]) -> Progress:

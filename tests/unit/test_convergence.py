@@ -220,6 +220,7 @@ class Operator(RuleBasedStateMachine):
     @rule()
     def finished_jobs_are_collected(self) -> None:
         self.jobs = {name: job for name, job in self.jobs.items() if job.state in ("Active", "Suspended")}
+        self.unseen = {name: pods for name, pods in self.unseen.items() if name in self.jobs}
 
     @precondition(lambda self: self.jobs)
     @rule()

@@ -23,7 +23,10 @@ from feedback_workloads.contract import (
     Source,
     StageResult,
     Temporary,
+    shard_uri,
 )
+from feedback_workloads.lease import Lease
+from feedback_workloads.objects import FileObjects
 from feedback_workloads.outcome import Outcome
 
 CONFIG = SamplesConfig(output="s3://b/o", model=Source(uri="s3://b/m"), instructions=Source(uri="s3://b/i"))
@@ -161,6 +164,11 @@ def test_of_nodes_that_train_together_the_first_alone_publishes_and_hands_in(
     def manifests() -> list[str]:
         return [file.parent.name for file in (tmp_path / "policy").rglob("manifest.json")]
 
+    output = shard_uri(config, 0)
+    Path(output).mkdir(parents=True)
+    first = Lease(FileObjects(), output, "")
+    assert first.take(lambda _: None)
+    first.release()
     assert node(1) == ""
     assert manifests() == []
     assert not StageResult.model_validate_json(node(0)).reused

@@ -14,7 +14,7 @@ from feedback_operator.resources.job import STAGE_LABEL
 from feedback_operator.snapshot import Parent, Pod, Units
 from feedback_operator.stages import GRAPH
 from feedback_operator.timestamps import timestamp
-from feedback_workloads.contract import STAGE_CONFIG, Source
+from feedback_workloads.contract import STAGE_CONFIG, SamplesConfig, Source
 from tests.unit.worlds import METRICS, NOW, Simulation, broken, decide, succeeded, with_metadata
 
 STAGES = [stage.name for stage in GRAPH]
@@ -64,6 +64,20 @@ def test_a_whole_iteration_ends_ready_and_promoted() -> None:
     assert (status.hallucination.baseline, status.hallucination.aligned) == ("0.42", "0.21")
     assert (status.stage, status.progress) == ("", "")
     assert simulation.step().create == ()
+
+
+def test_an_upgrade_of_the_operator_does_not_compute_a_finished_iteration_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another version may give its stages other addresses."""
+    simulation = Simulation.of(evaluation=GATE)
+    simulation.run()
+    before = simulation.iteration.status
+    monkeypatch.setattr(SamplesConfig, "FORMAT_VERSION", 99)
+    assert simulation.step().create == ()
+    assert simulation.iteration.status == before
+    simulation.edit(seed=7)
+    assert created(simulation) == ["samples"]
 
 
 def test_all_conditions_are_there_from_the_first_visit() -> None:

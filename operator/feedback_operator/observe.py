@@ -57,7 +57,7 @@ def observe(world: Snapshot) -> dict[str, Progress]:
 def _finished(iteration: FeedbackIteration) -> dict[str, Progress]:
     """What an iteration that is all done, and was not edited since, has come to; empty for any other.
 
-    It stays so whatever its stages' configurations, and so their addresses, would be to another version of the operator.
+    It stays so whatever configurations, and so addresses, another version of the operator would give its stages.
     """
     recorded = {stage.name: stage for stage in iteration.status.stages if stage.state == "Done"}
     done = iteration.looked_at and recorded.keys() == STAGES.keys()

@@ -38,6 +38,8 @@ PASSING: Final = frozenset(
 
 
 CHILD: Final = re.compile(rf"(demo-(?:{'|'.join(STAGES)}|stages))-[0-9a-f]{{8}}")
+FOR_WHOM: Final = re.compile(r'"[^"/]+/(demo)/[0-9a-f-]{36}"')
+"""The variable by which a stage process knows its iteration: namespace, name and uid."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,8 @@ def _lines(expected: str, found: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Names of children without the part that follows from the iteration's uid."""
-    return CHILD.sub(r"\1", text)
+    """Names without what follows from the namespace and the iteration's uid."""
+    return FOR_WHOM.sub(r'"\1"', CHILD.sub(r"\1", text))
 
 
 def _written(job: Object) -> Any:

@@ -253,7 +253,7 @@ def test_sigterm_keeps_what_is_whole_and_the_next_process_goes_on(world: World) 
     assert not (folder / "manifest.json").exists()
 
     process = start(world, config)
-    assert process.wait(300) == ExitCode.DONE, (world.folder / "stage.log").read_text()[-3000:]
+    assert process.wait(900) == ExitCode.DONE, (world.folder / "stage.log").read_text()[-3000:]
     assert sorted(keys(stored(config))) == [(id, candidate) for id in ids for candidate in range(3)]
     assert (folder / "manifest.json").exists()
 

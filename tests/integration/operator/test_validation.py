@@ -11,15 +11,18 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import pytest
 from pydantic import ValidationError
 
 from feedback_operator.api import FeedbackIteration
+from feedback_operator.observe import PARENTS_SETTLE
 from feedback_operator.resources import Manifest
 from feedback_operator.snapshot import Claimant, Endpoint, Parent
 from feedback_operator.stages import GRAPH
+from feedback_operator.timestamps import moment_of
 from feedback_workloads.contract import Source
 from tests.cluster.api import ITERATIONS, KINDS, Api, Object, Refused
 from tests.cluster.control_plane import ControlPlane
@@ -107,7 +110,7 @@ def _whole_life(accepted: FeedbackIteration) -> list[Manifest]:
     spec = accepted.spec
     awake = accepted.model_copy(update={"spec": spec.model_copy(update={"suspend": False})})
     parent = Parent(spec.model.from_.iteration, model=MODEL) if spec.model.from_ else None
-    world = Simulation(awake, parent=parent, endpoint=_endpoint(accepted))
+    world = Simulation(awake, parent=parent, endpoint=_endpoint(accepted), now=_settled(accepted))
     made: list[Manifest] = []
     for _ in range(len(GRAPH) + 1):
         decided = world.step()
@@ -116,6 +119,13 @@ def _whole_life(accepted: FeedbackIteration) -> list[Manifest]:
             world.complete(job)
     assert set(world.states().values()) == {"Done"}, world.states()
     return made
+
+
+def _settled(accepted: FeedbackIteration) -> datetime:
+    """When its parent, which may have come with it, is taken for what it is."""
+    created = moment_of(accepted.metadata.creation_timestamp)
+    assert created
+    return created + PARENTS_SETTLE
 
 
 def _endpoint(accepted: FeedbackIteration) -> Endpoint | None:

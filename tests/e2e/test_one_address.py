@@ -34,7 +34,9 @@ from tests.unit.worlds import iteration, with_metadata
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-PATIENCE_SECONDS = 300
+PATIENCE_SECONDS = 600
+LOOK_SECONDS = 0.3
+"""Between two looks, each of which costs as much as a step of training."""
 ROWS = 160
 """As many that one epoch, of 40 steps, is still at work when another process has started."""
 
@@ -118,7 +120,7 @@ class Training:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while (job := await self.job()).state != "Complete":
                 assert job.state != "Failed", (job.pods, self.log)
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(LOOK_SECONDS)
         result = job.pods[0].result()
         assert result is not None
         return result
@@ -129,14 +131,14 @@ class Training:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while (job := await self.job()).units.phase != expect:
                 assert job.state == "Active", self.log
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(LOOK_SECONDS)
 
     async def until(self, word: str) -> None:
         """Return once something of this name is stored, which must be before it ends."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not await asyncio.to_thread(self.place.has, word):
                 assert (await self.job()).state == "Active", self.log
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(LOOK_SECONDS)
 
     @property
     def log(self) -> str:

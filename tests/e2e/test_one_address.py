@@ -73,7 +73,7 @@ def place(
     for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)
     name = "".join(c if c.isalnum() else "-" for c in request.node.name)
-    config = tiny.config("policy", epochs=6).model_copy(update={"output": f"s3://{BUCKET}/one-address/{name}"})
+    config = tiny.config("policy", epochs=4).model_copy(update={"output": f"s3://{BUCKET}/one-address/{name}"})
     return Place(config, connect())
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feedback_workloads import lease as lease_module
 from feedback_workloads.artifacts import ArtifactStore
 from feedback_workloads.contract import BadInput, Temporary
-from feedback_workloads.lease import HEARTBEAT_SECONDS, LEASE_NAME, LEASE_SECONDS, Lease, Record, look
-from feedback_workloads.objects import FileObjects
+from feedback_workloads.lease import HEARTBEAT_SECONDS, LEASE_NAME, LEASE_SECONDS, Lease, Record, held, look
+from feedback_workloads.objects import Absent, FileObjects, Version
+from feedback_workloads.progress import Progress
 
 
 class TooLong(Exception):
@@ -128,6 +132,76 @@ def test_a_write_whose_answer_was_lost_is_a_write(tmp_path: Path, clock: Time) -
     assert waits(first, clock)[0] < HEARTBEAT_SECONDS
     first.beat()
     first.check()
+
+
+def test_without_conditional_writes_one_of_two_finds_that_it_is_not_alone(tmp_path: Path, clock: Time) -> None:
+    class Unconditional(FileObjects):
+        """A server that heeds no condition; both look before either writes."""
+
+        def __init__(self) -> None:
+            self.looks = 0
+
+        def version(self, uri: str) -> Version:
+            self.looks += 1
+            if self.looks == 1:
+                raise Absent(uri)
+            return super().version(uri)
+
+        def create(self, uri: str, data: bytes) -> bool:
+            self.write(uri, data)
+            return True
+
+        def replace(self, uri: str, data: bytes, tag: str) -> bool:
+            self.write(uri, data)
+            return True
+
+    both = [Lease(Unconditional(), str(tmp_path), "", clock=lambda: clock.now, pause=clock.pause) for _ in range(2)]
+    assert [one.take(lambda _: None) for one in both] == [True, True]
+    for one in both:
+        one.beat()
+    assert [passes(one) for one in both].count(True) == 1
+
+
+class Failing(FileObjects):
+    """A disk whose n-th writes of the lease fail, counted from 1; `well` is set by the write after the last of them."""
+
+    def __init__(self, *failures: int) -> None:
+        self.failures = set(failures)
+        self.writes = 0
+        self.well = threading.Event()
+
+    def replace(self, uri: str, data: bytes, tag: str) -> bool:
+        self.writes += 1
+        if self.writes in self.failures:
+            raise OSError(errno.EIO, "Input/output error")
+        if self.writes > max(self.failures):
+            self.well.set()
+        return super().replace(uri, data, tag)
+
+
+@pytest.fixture
+def progress() -> Progress:
+    return Progress("policy")
+
+
+def store_on(objects: FileObjects, cache: Path) -> ArtifactStore:
+    store = ArtifactStore(cache)
+    store._files = objects
+    return store
+
+
+def test_a_beat_that_fails_is_not_the_last(tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a training that stores nothing for half a minute would be taken over from a process that lives."""
+    monkeypatch.setattr(lease_module, "HEARTBEAT_SECONDS", 0.01)
+    objects = Failing(1, 2)
+    with held(store_on(objects, tmp_path / "cache"), str(tmp_path), progress):
+        assert objects.well.wait(30)
+
+
+def test_what_was_made_is_not_lost_where_the_lease_cannot_be_released(tmp_path: Path, progress: Progress) -> None:
+    with held(store_on(Failing(1), tmp_path / "cache"), str(tmp_path), progress) as own:
+        own.put(b"made", str(tmp_path), "model")
+    assert (tmp_path / "model").read_bytes() == b"made"
 
 
 def test_what_is_not_a_lease_is_not_taken_for_one(tmp_path: Path, clock: Time) -> None:

@@ -174,6 +174,7 @@ class ClaimsConfig(StageConfig):
     """Divide each answer into claims and each claim into one yes/no question."""
 
     FORMAT_VERSION: ClassVar[int] = 2
+    """2: a splitter's thoughts are neither asked for nor taken for claims."""
 
     stage: Literal["claims"] = "claims"
     samples: tuple[Artifact, ...]
@@ -284,6 +285,7 @@ class ScoresConfig(StageConfig):
     """
 
     FORMAT_VERSION: ClassVar[int] = 2
+    """2: the selection split is ranked, too, and how many answers to rank is chosen on it."""
 
     stage: Literal["scores"] = "scores"
     policy: tuple[Artifact, ...]

@@ -116,8 +116,7 @@ def _execute(config: StageConfig | ShapesConfig, shard: int) -> StageResult | No
     found = store.find(output)
     if not found:
         with _turn(config, output, store, progress, helps=helps) as own:
-            # Another process may have made it while this one waited for its turn.
-            found = own.find(output) if config.ALONE else None
+            found = own.find(output)  # another process may have made it while this one waited for its turn
             if not found:
                 return _make(config, shard, output, own, progress, helps=helps)
     manifest, artifact = found

@@ -29,6 +29,8 @@ HEARTBEAT_SECONDS = 5.0
 LEASE_SECONDS = 30.0
 LOOK_SECONDS = 1.0
 """Between two looks at a lease that somebody else has."""
+MAY_PASS = (Temporary, BadInput, OSError)
+"""What storage raises. Saying that one is alive is tried again, and what it is about is met by the next change, too."""
 ITERATION_VARIABLE = "FEEDBACK_ITERATION"
 """For whom a stage process works, `namespace/name/uid`: set on every pod by the operator."""
 
@@ -194,7 +196,7 @@ def held(store: ArtifactStore, uri: str, progress: Progress) -> Iterator[Artifac
 
     def beat() -> None:
         while not ended.wait(HEARTBEAT_SECONDS):
-            with suppress(Temporary, BadInput):  # tried again; a server that stays away ends what is to be stored
+            with suppress(*MAY_PASS):
                 lease.beat()
 
     heart = threading.Thread(target=beat, name="lease", daemon=True)
@@ -204,7 +206,7 @@ def held(store: ArtifactStore, uri: str, progress: Progress) -> Iterator[Artifac
     finally:
         ended.set()
         heart.join()
-        with suppress(Temporary, BadInput):  # it ends by itself then
+        with suppress(*MAY_PASS):  # the lease ends by itself then, and what was made is made
             lease.release()
 
 

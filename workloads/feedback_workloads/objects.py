@@ -165,12 +165,12 @@ class FileObjects:
         file = local_path(uri)
         if not file.exists():
             return False
-        with file.with_name(f".part-{file.name}.lock").open("w") as lock:
+        with file.with_name(f".part-{file.name}.lock").open("w") as lock, suppress(Absent):
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if self.version(uri).tag != tag:
-                return False
-            self.write(uri, data)
-            return True
+            if self.version(uri).tag == tag:
+                self.write(uri, data)
+                return True
+        return False
 
     def upload(self, file: Path, uri: str) -> Digest:
         destination = local_path(uri)

@@ -28,7 +28,7 @@ from PIL import Image
 from feedback_workloads.preprocess import Preprocessor
 from feedback_workloads.ranking import reward
 from tests.integration.models import picture
-from tests.integration.servers import END_SECONDS, Models, Server, make_models
+from tests.integration.servers import PATIENCE_SECONDS, Models, Server, make_models
 
 BETA = 0.1
 MAX_PICTURE_BYTES = 100_000
@@ -117,7 +117,8 @@ def server(models: Models, site: Site, tmp_path_factory: pytest.TempPathFactory)
 def adapter_server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An adapter and its base, with a queue of one."""
     log = tmp_path_factory.mktemp("serving") / "adapter.log"
-    running = Server(log, *flags(models.adapter, models.base, best_of=4, max_num_seqs=32, max_queue=1))
+    patient = {"drain_seconds": PATIENCE_SECONDS}
+    running = Server(log, *flags(models.adapter, models.base, best_of=4, max_num_seqs=32, max_queue=1, **patient))
     yield running
     running.stop()
 
@@ -163,7 +164,7 @@ def test_the_server_says_at_its_start_how_many_answers_it_ranks(server: Server, 
 
 
 def test_health(server: Server) -> None:
-    answer = httpx.get(f"{server.url}/health")
+    answer = httpx.get(f"{server.url}/health", timeout=PATIENCE_SECONDS)
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
@@ -270,7 +271,7 @@ def test_a_stream_of_two_winners_with_scores(server: Server) -> None:
 
 def test_the_bytes_of_a_stream(server: Server) -> None:
     body = {"model": "tiny", "messages": about(PICTURE), "stream": True, "max_tokens": 4}
-    answer = httpx.post(f"{server.base_url}/chat/completions", json=body, timeout=120)
+    answer = httpx.post(f"{server.base_url}/chat/completions", json=body, timeout=PATIENCE_SECONDS)
     assert answer.headers["content-type"].startswith("text/event-stream")
     events = answer.text.removesuffix("\n\n").split("\n\n")
     assert events[-1] == "data: [DONE]"
@@ -428,7 +429,7 @@ def test_errors(
     server: Server, fields: dict[str, Any], status: int, param: str | None, code: str, stream: bool
 ) -> None:
     body = {"model": "tiny", "messages": about(PICTURE), "max_tokens": 4, "stream": stream, **fields}
-    answer = httpx.post(f"{server.base_url}/chat/completions", json=body, timeout=120)
+    answer = httpx.post(f"{server.base_url}/chat/completions", json=body, timeout=PATIENCE_SECONDS)
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["code"]) == (status, param, code)
     assert error["type"] == "invalid_request_error"
@@ -450,7 +451,7 @@ def test_a_large_body_without_a_length(server: Server) -> None:
         while True:
             yield bytes(100_000)
 
-    with httpx.Client() as client:
+    with httpx.Client(timeout=PATIENCE_SECONDS) as client:
         request = client.build_request("POST", f"{server.base_url}/chat/completions", content=endless())
         with suppress(httpx.WriteError):  # where the server hung up before its answer was read
             assert client.send(request).status_code == 413
@@ -496,7 +497,7 @@ def test_metrics(server: Server) -> None:
     gained = [after - earlier for earlier, after in zip(before, counted(), strict=True)]
     assert gained == [2, 2, 5, usage.completion_tokens + 1, 2 * usage.prompt_tokens, 1]
     assert server.metric("feedback_serving_up") == 1
-    shown = httpx.get(f"{server.url}/metrics").text
+    shown = httpx.get(f"{server.url}/metrics", timeout=PATIENCE_SECONDS).text
     assert "vllm:num_requests_running" in shown
     for metric in yaml.safe_load(AUTOSCALER.read_text())["spec"]["metrics"]:
         assert f"# TYPE {metric['pods']['metric']['name']} gauge" in shown
@@ -541,7 +542,7 @@ def test_a_client_that_leaves_stops_its_work(server: Server, fields: dict[str, A
 def begin(server: Server) -> socket.socket:
     """Begin a request, and return once the server waits for the body, of which a little comes."""
     url = httpx.URL(server.url)
-    connection = socket.create_connection((url.host, url.port), END_SECONDS)
+    connection = socket.create_connection((url.host, url.port), PATIENCE_SECONDS)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {url.host}\r\nContent-Length: 1000\r\n"
     connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
     assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
@@ -567,7 +568,7 @@ def test_hosts_of_pictures_that_answer_slowly_do_not_block_chat(server: Server, 
         messages = about(f"http://{site.address}/slow.png")
         slow = [clients.enter_context(send(server, messages=messages)) for _ in range(SLOW_CLIENTS)]
         for _ in slow:
-            assert site.asked.acquire(timeout=END_SECONDS)
+            assert site.asked.acquire(timeout=PATIENCE_SECONDS)
         assert ask(server, best_of=1, max_tokens=4).choices
         assert not answered(slow)
 
@@ -603,26 +604,26 @@ def test_sigterm_finishes_what_runs_and_turns_new_requests_away(adapter_server: 
         running = pool.submit(ask, server, best_of=32, max_tokens=LONG)
         server.wait_until(lambda: server.metric("feedback_serving_requests_running") == 1)
         server.terminate()
-        server.wait_until(lambda: httpx.get(f"{server.url}/health").status_code == 503)
+        server.wait_until(lambda: server.health() == 503)
         with pytest.raises(openai.InternalServerError) as caught:
             ask(server)
         assert (caught.value.status_code, caught.value.code) == (503, "shutting_down")
         assert caught.value.response.headers["retry-after"] == "1"
         assert not running.done()
         assert running.result().choices[0].message.content
-    assert server.process.wait(END_SECONDS) == 0
+    assert server.process.wait(PATIENCE_SECONDS) == 0
 
 
 def test_a_connection_that_is_kept_is_answered_until_load_balancers_know(models: Models, tmp_path: Path) -> None:
-    server = Server(tmp_path / "leaving.log", *flags(models.policy, models.reference, unlisted_seconds=5))
+    server = Server(tmp_path / "leaving.log", *flags(models.policy, models.reference, unlisted_seconds=10))
     with server.client:
         ask(server, best_of=1, max_tokens=4)
         server.terminate()
-        server.wait_until(lambda: httpx.get(f"{server.url}/health").status_code == 503)
+        server.wait_until(lambda: server.health() == 503)
         answers = server.client.chat.completions.with_raw_response
         last = answers.create(model="tiny", messages=about(PICTURE), max_tokens=4)
         assert (last.status_code, last.headers["connection"]) == (200, "close")
-    assert server.process.wait(END_SECONDS) == 0
+    assert server.process.wait(PATIENCE_SECONDS) == 0
 
 
 def test_sigterm_does_not_wait_for_ever(server: Server) -> None:
@@ -633,7 +634,7 @@ def test_sigterm_does_not_wait_for_ever(server: Server) -> None:
         running = [pool.submit(ask, server, best_of=64, max_tokens=LONG), pool.submit(stream)]
         server.wait_until(lambda: server.metric("feedback_serving_requests_running") == 2)
         server.terminate()
-        assert server.process.wait(END_SECONDS) == 0
+        assert server.process.wait(PATIENCE_SECONDS) == 0
         errors = [request.exception() for request in running]
     assert all(isinstance(error, openai.APIError) and error.code == "shutting_down" for error in errors)
 

@@ -67,7 +67,7 @@ class Collector:
 
 
 async def samples(port: int) -> Samples:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         answer = await client.get(f"http://127.0.0.1:{port}/metrics")
     families = text_string_to_metric_families(answer.text)
     return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
@@ -89,7 +89,7 @@ async def test_one_iteration_seen_from_outside(world: World) -> None:
             await world.until("demo", READY)
             await collector.until("reconcile", "create jobs", "patch feedbackiterations")
             found = await samples(metrics_port)
-            async with httpx.AsyncClient(trust_env=False) as client:
+            async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
                 health = await client.get(f"http://127.0.0.1:{health_port}/healthz")
             lines = [json.loads(line) for line in log.read_text().splitlines()]
 

@@ -25,7 +25,7 @@ TIMED := $(PYTHON) -m tests.parts
 
 test: $(VENV)/.ready  ## Everything but what is long and says little more; ends with a table of the parts and their minutes
 	@rm -f build/parts.jsonl
-	@export FEEDBACK_TEST_START=$$(date +%s); $(MAKE) --jobs=4 --output-sync $(PARTS); code=$$?; \
+	@export FEEDBACK_TEST_START=$$(date +%s); $(MAKE) --jobs=4 --keep-going --output-sync $(PARTS); code=$$?; \
 	  $(BIN)/python -m tests.parts table; exit $$code
 
 # Those of the operator mostly wait, and so start first; others would take their places while Kubernetes is built.

@@ -74,10 +74,12 @@ lint-here:
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m feedback_operator.generate --check
+	$(BIN)/python -m feedback_operator.api.generate --check
+	$(BIN)/python -m tests.rooms --check
 
-generate: $(VENV)/.ready  ## Make the CRD, its reference and the RBAC manifests from the sources
-	$(BIN)/python -m feedback_operator.generate
+generate: $(VENV)/.ready  ## Make the CRD, its reference, the RBAC manifests and the picture of rooms from the sources
+	$(BIN)/python -m feedback_operator.api.generate
+	$(BIN)/python -m tests.rooms
 
 bench: $(VENV)/.ready  ## Ratios against the best alternatives, into build/bench.json
 	$(BIN)/feedback shapes

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.table import Ratio
 
-NAMES: Final = ("world", "avx2", "transfer", "sampling", "verdicts", "dpo", "best_of_n", "overhead")
+NAMES: Final = ("world", "avx2", "transfer", "sampling", "labeling", "dpo", "best_of_n", "overhead")
 OUTPUT: Final = Path("build/bench.json")
 
 PROGRAM: Final = """

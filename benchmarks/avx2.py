@@ -65,17 +65,16 @@ def world_step() -> float:
 
 def sampling() -> float:
     """Answers of a small model in vLLM."""
-    from feedback_workloads.contract import Decoding
-    from feedback_workloads.contract import Engine as Settings
+    from feedback_workloads.contract import Decoding, EngineConfig
     from feedback_workloads.engine import Draw, Engine
-    from feedback_workloads.preprocess import Preprocessor
+    from feedback_workloads.models.preprocessing import Preprocessor
     from tests.integration.models import picture, tiny_llava
 
     with tempfile.TemporaryDirectory() as folder:
         model = tiny_llava(Path(folder) / "model", hidden=128, layers=4, side=112)
         preprocessor = Preprocessor.from_directory(model)
         prompts = [preprocessor.prompt("What is in the picture?", picture(i, 320, 240)) for i in range(32)]
-        with Engine.load(model, Settings(max_model_len=512, max_num_seqs=64)) as engine:
+        with Engine.load(model, EngineConfig(max_model_len=512, max_num_seqs=64)) as engine:
 
             def answer(seed: int) -> float:
                 began = time.process_time()
@@ -87,7 +86,7 @@ def sampling() -> float:
 
 
 def dpo_step() -> float:
-    """A step of the policy stage on a model of some 8M parameters."""
+    """A step of training on a model of some 8M parameters."""
     from benchmarks.dpo import Case, config, train
     from tests.integration.models import tiny_llava
 

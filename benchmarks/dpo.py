@@ -1,4 +1,4 @@
-"""DPO as the policy stage trains, against stock TRL with online references.
+"""DPO as the training stage does it, against stock TRL with online references.
 
 Ours has the references from the sampler, and one row for both answers of a pair. Both train the same model on the same
 tokens and pictures, in batches of the same number of pairs, each in a process of its own, and have to find the same
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from benchmarks.table import Ratio
-from feedback_workloads.contract import Frozen, PolicyConfig, Source
+from feedback_workloads.contract import Frozen, Source, TrainingConfig
 from tests.integration.models import picture, tiny_llava
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Case(Frozen):
     The tokenizers of these models take a letter for a token.
     """
 
-    config: PolicyConfig
+    config: TrainingConfig
     steps: int
     side: int
     letters: int
@@ -82,9 +82,9 @@ def run() -> list[Ratio]:
     return ratios("DPO", case, ours, stock, speed=">= 1.7", memory="<= 0.85")
 
 
-def config(model: Path, **settings: Any) -> PolicyConfig:
+def config(model: Path, **settings: Any) -> TrainingConfig:
     """A training that changes next to nothing, so that both sides find the same log-probabilities in every step."""
-    return PolicyConfig(
+    return TrainingConfig(
         output="", pairs=(), model=Source(uri=str(model)), epochs=1, learning_rate=1e-12, checkpoints_per_epoch=1,
         **settings,
     )  # fmt: skip
@@ -130,7 +130,7 @@ def make_stock(case: Case, work: Path) -> DPOTrainer:
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from trl import DPOConfig, DPOTrainer
 
-    from feedback_workloads.preprocess import load_picture
+    from feedback_workloads.models.preprocessing import load_picture
     from feedback_workloads.training import policy_model
     from feedback_workloads.training.deepspeed import zero_config
 
@@ -182,13 +182,13 @@ def make_stock(case: Case, work: Path) -> DPOTrainer:
 
 
 def make_ours(case: Case, work: Path) -> DPOTrainer:
-    """What the policy stage trains with, the references being the sampler's."""
+    """What the training stage uses, the references being the sampler's."""
     import pyarrow as pa
 
-    from feedback_workloads.preprocess import Preprocessor
-    from feedback_workloads.training.dataset import PREPARED
+    from feedback_workloads.models.preprocessing import Preprocessor
+    from feedback_workloads.training.batches.dataset import PREPARED
     from feedback_workloads.training.trainer import CheckpointAt
-    from feedback_workloads.training.worker import PAIRS_FILE, Job, make_trainer
+    from feedback_workloads.training.worker import PAIRS_FILE, TrainingRun, make_trainer
 
     model = Path(case.config.model.uri)
     preprocessor = Preprocessor.from_directory(model)
@@ -211,7 +211,7 @@ def make_ours(case: Case, work: Path) -> DPOTrainer:
         )
     with pa.OSFile(str(work / PAIRS_FILE), "wb") as sink, pa.ipc.new_stream(sink, PREPARED) as writer:
         writer.write_table(pa.Table.from_pylist(rows, PREPARED))
-    trainer = make_trainer(Job(config=case.config, model=model, work=work, rows=len(rows)))
+    trainer = make_trainer(TrainingRun(config=case.config, model=model, work=work, rows=len(rows)))
     trainer.remove_callback(CheckpointAt)
     return trainer
 

@@ -20,7 +20,8 @@ from typing import Any
 from benchmarks.dpo import OUT_OF_MEMORY, QUESTION, SIDES, Case, Measured, assert_same_work, config, measure, ratios
 from benchmarks.table import Ratio
 from feedback_workloads.contract import LoRA
-from tests.integration.models import byte_tokenizer, llava_processor, picture
+from feedback_workloads.models.llava import new_processor
+from tests.integration.models import PATCH, byte_tokenizer, picture
 
 LAYERS = 32
 LAYER_PARAMETERS = 4 * 4096**2 + 3 * 4096 * 11008
@@ -110,7 +111,7 @@ def operations(case: Case, tokens: int, *, reference: bool) -> float:
 
 
 def prompt_tokens(model: Path) -> int:
-    from feedback_workloads.preprocess import Preprocessor
+    from feedback_workloads.models.preprocessing import Preprocessor
 
     preprocessor = Preprocessor.from_directory(model)
     return len(preprocessor.expand(preprocessor.prompt_ids(QUESTION), preprocessor.picture(picture(0, SIDE, SIDE))))
@@ -152,7 +153,7 @@ def save_llava(folder: Path) -> Path:
     model.save_pretrained(folder)
     del model
     torch.cuda.empty_cache()
-    llava_processor(tokenizer, SIDE).save_pretrained(folder)
+    new_processor(tokenizer, SIDE, PATCH).save_pretrained(folder)
     return folder
 
 

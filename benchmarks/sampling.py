@@ -1,4 +1,4 @@
-"""The samples stage's generation against one plain `LLM.generate` over the same prompts, in the same engine.
+"""The sampling stage's generation against one plain `LLM.generate` over the same prompts, in the same engine.
 
 Ours reads instructions, decodes pictures, keeps log-probabilities and writes part files on the way; the peer is handed
 decoded pictures and keeps everything in memory. Both run in turns with cold caches; the median round counts.
@@ -17,15 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.table import Ratio
-from feedback_workloads.artifacts import ArtifactStore
-from feedback_workloads.contract import Decoding, SamplesConfig, Source, shard_uri
-from feedback_workloads.contract import Engine as Settings
+from feedback_workloads.contract import Decoding, EngineConfig, SamplingConfig, Source, shard_uri
 from feedback_workloads.engine import Engine, Prompt
-from feedback_workloads.ordered import OrderedParts
-from feedback_workloads.preprocess import Preprocessor
-from feedback_workloads.progress import Progress
-from feedback_workloads.rows import IMAGE, SAMPLES, Instruction, read_instructions
-from feedback_workloads.stages.samples import sample
+from feedback_workloads.models.preprocessing import Preprocessor
+from feedback_workloads.process.progress import Progress
+from feedback_workloads.rows.instructions import Instruction
+from feedback_workloads.rows.schemas import IMAGE, SAMPLES
+from feedback_workloads.stages.ordered import OrderedParts
+from feedback_workloads.stages.sampling import sample
+from feedback_workloads.storage.artifacts import ArtifactStore
 from tests.integration.models import picture, tiny_llava
 
 ROUNDS = 4
@@ -42,10 +42,10 @@ def run() -> list[Ratio]:
         folder = Path(scratch)
         model = tiny_llava(folder / "model", hidden=128, layers=4, side=112)
         instructions = _instructions(folder / "instructions")
-        with Engine.load(model, Settings(max_model_len=512, max_num_seqs=256)) as engine:
+        with Engine.load(model, EngineConfig(max_model_len=512, max_num_seqs=256)) as engine:
             preprocessor = Preprocessor.from_directory(model)
             store = ArtifactStore(folder / "cache")
-            rows = [row for row in read_instructions(store, instructions) if isinstance(row, Instruction)]
+            rows = [row for row in store.instructions(instructions) if isinstance(row, Instruction)]
             prompts = [preprocessor.prompt(row.question, row.image) for row in rows]
             ours, peer = [], []
             for number in range(ROUNDS + 1):
@@ -54,13 +54,13 @@ def run() -> list[Ratio]:
                 peer.append(_timed(engine, lambda: _plain(engine, prompts)))
     # The first round warms both up.
     speeds = median(ours[1:]), median(peer[1:])
-    return [Ratio("samples stage, tokens/s over plain LLM.generate", *speeds, speeds[0] / speeds[1], ">= 0.95")]
+    return [Ratio("sampling stage, tokens/s over plain LLM.generate", *speeds, speeds[0] / speeds[1], ">= 0.95")]
 
 
-def _stage(config: SamplesConfig, engine: Engine, preprocessor: Preprocessor, store: ArtifactStore) -> int:
+def _stage(config: SamplingConfig, engine: Engine, preprocessor: Preprocessor, store: ArtifactStore) -> int:
     """What the stage does once its engine is loaded; the number of sampled tokens."""
-    todo, uri = read_instructions(store, config.instructions), shard_uri(config, 0)
-    with store.append(uri, SAMPLES) as parts, OrderedParts(parts, config.part_rows, Progress("samples")) as output:
+    todo, uri = store.instructions(config.instructions), shard_uri(config, 0)
+    with store.append(uri, SAMPLES) as parts, OrderedParts(parts, config.part_rows, Progress("sampling")) as output:
         tokens = sum(len(answer.token_ids) for answer in sample(config, todo, engine, preprocessor, output))
     assert parts.counts()["rows"] == INSTRUCTIONS * CANDIDATES
     return tokens
@@ -89,8 +89,8 @@ def _timed(engine: Engine, action: Any) -> float:
     return tokens / (time.perf_counter() - began)
 
 
-def _config(output: Path, instructions: Source) -> SamplesConfig:
-    return SamplesConfig(
+def _config(output: Path, instructions: Source) -> SamplingConfig:
+    return SamplingConfig(
         output=str(output),
         model=Source(uri="loaded"),
         instructions=instructions,

@@ -18,10 +18,10 @@ from pathlib import Path
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
 
 from benchmarks.table import Ratio
-from feedback_operator.cluster.embedded_s3 import BUCKET, EmbeddedS3
-from feedback_workloads.artifacts import SMALL_AT_ONCE, ArtifactStore
+from feedback_operator.cluster.local.embedded_s3 import BUCKET, EmbeddedS3
 from feedback_workloads.contract import Artifact, Manifest
-from feedback_workloads.s3 import connect
+from feedback_workloads.storage.artifacts import SMALL_AT_ONCE, ArtifactStore
+from feedback_workloads.storage.s3 import connect
 
 LARGE_BYTES = 512 << 20
 SMALL_FILES = 1000

@@ -21,7 +21,7 @@ from typing import Final
 import torch
 
 from benchmarks.table import Ratio
-from feedback_workloads.progress import Progress
+from feedback_workloads.process.progress import Progress
 from feedback_workloads.shapes import models
 from feedback_workloads.shapes.build import train
 from feedback_workloads.shapes.models import COMPARING, SEEING, Course, Curriculum

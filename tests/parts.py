@@ -36,7 +36,7 @@ def run(name: str, command: Sequence[str]) -> int:
 
 def table() -> str:
     """Minutes of each part, and of its processes' time on a core, the longest part first."""
-    from feedback_operator.cluster.capacity import processor
+    from feedback_operator.cluster.local.capacity import processor
 
     parts = [json.loads(line) for line in TIMES.read_text().splitlines()] if TIMES.exists() else []
     lines = [processor(), *map(_line, sorted(parts, key=lambda part: -part["seconds"]))]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from feedback_operator.schema import root_schema
+from feedback_operator.api.schema import root_schema
 
 Json = Any
 Schema = dict[str, Any]
@@ -120,17 +120,17 @@ def _one_model(spec: Json, chance: random.Random) -> None:
         model.setdefault("uri", "s3://bucket/policy")
 
 
-def _one_splitter(spec: Json, chance: random.Random) -> None:
-    splitter = spec["labeler"].get("splitter")
-    if splitter is None:
+def _one_way_to_split(spec: Json, chance: random.Random) -> None:
+    splitting = spec.get("splitting")
+    if splitting is None:
         return
-    kind = splitter.get("type", "Sentences")
+    kind = splitting.get("type", "Sentences")
     if kind == "LLM":
-        splitter.setdefault("llm", {"model": {"uri": "hf://owner/text"}})
+        splitting.setdefault("llm", {"model": {"uri": "hf://owner/text"}})
     else:
-        splitter.pop("llm", None)
+        splitting.pop("llm", None)
     if kind != "Sentences":
-        splitter.pop("sentences", None)
+        splitting.pop("sentences", None)
 
 
 def _batches_that_divide(spec: Json, chance: random.Random) -> None:
@@ -165,7 +165,7 @@ def _possible_pods(spec: Json, chance: random.Random) -> None:
             limits["nvidia.com/gpu"] = chance.choice([1, "8"])
 
 
-REPAIRS: Final = (_one_model, _one_splitter, _batches_that_divide, _gate_with_bounds, _possible_pods)
+REPAIRS: Final = (_one_model, _one_way_to_split, _batches_that_divide, _gate_with_bounds, _possible_pods)
 """What makes a random spec meet the rules over several fields."""
 
 

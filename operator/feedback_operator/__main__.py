@@ -11,12 +11,12 @@ from typing import Annotated, Final, get_args
 
 import typer
 
-from feedback_operator.cluster.connection import own_namespace
-from feedback_operator.cluster.lease import Terms
-from feedback_operator.logs import Format, log_to_stderr
-from feedback_operator.service import Options, serve
-from feedback_operator.snapshot import Limits
-from feedback_operator.tracing import start_tracing
+from feedback_operator.cluster.kubernetes.connection import own_namespace
+from feedback_operator.cluster.kubernetes.election import Terms
+from feedback_operator.plan.snapshot import Limits
+from feedback_operator.service.logs import Format, log_to_stderr
+from feedback_operator.service.serve import Options, serve
+from feedback_operator.service.tracing import start_tracing
 
 LEASE: Final = "feedback-operator"
 SHORTEST_LEASE_SECONDS: Final = 2

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from feedback_operator.api import (
     BenchmarkSpec,
     IterationSpec,
     SamplingSpec,
     SourceSpec,
-    SplitterSpec,
+    SplittingSpec,
     StageSection,
 )
 from feedback_workloads import contract
@@ -35,7 +35,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Stage:
-    """One node of the graph. `pods` is how many pods its Job runs side by side.
+    """One node of the graph. `name` is that of its section of the spec, and `pods` how many its Job runs side by side.
 
     They share the work out in shards, or do it `together`: then they need each other, and hand in one result.
     """
@@ -43,7 +43,6 @@ class Stage:
     name: str
     needs: tuple[str, ...]
     image: Image
-    section: Callable[[IterationSpec], StageSection]
     pods: Callable[[IterationSpec], int]
     config: Callable[[Inputs], StageConfig]
     together: bool = False
@@ -54,18 +53,15 @@ class Stage:
 
     def addressed_config(self, given: Inputs) -> StageConfig:
         """The configuration with its content address as output: `<artifacts.uri>/<stage>/<hash>`."""
-        config = self.config(given)
+        config = self.config(given).model_copy(update={"shards": self.results(given.spec)})
         root = given.spec.artifacts.uri.rstrip("/")
         return config.model_copy(update={"output": f"{root}/{self.name}/{config.content_hash()}"})
 
 
-def samples_config(given: Inputs) -> StageConfig:
+def sampling_config(given: Inputs) -> StageConfig:
     spec = given.spec
-    return contract.SamplesConfig(
-        output="",
-        shards=spec.sampling.shards,
-        seed=spec.seed,
-        max_rejected_fraction=float(spec.max_rejected_fraction),
+    return contract.SamplingConfig(
+        **_shared(given),
         model=given.model,
         instructions=_source(spec.instructions),
         candidates=spec.sampling.candidates,
@@ -76,64 +72,54 @@ def samples_config(given: Inputs) -> StageConfig:
     )
 
 
-def claims_config(given: Inputs) -> StageConfig:
+def splitting_config(given: Inputs) -> StageConfig:
     spec = given.spec
-    return contract.ClaimsConfig(
-        output="",
-        shards=spec.labeling.shards,
-        seed=spec.seed,
-        max_rejected_fraction=float(spec.max_rejected_fraction),
-        samples=given.artifacts["samples"],
-        splitter=_splitter(spec.labeler.splitter),
-        question_template=spec.labeler.question_template,
+    return contract.SplittingConfig(
+        **_shared(given),
+        samples=given.artifacts["sampling"],
+        splitter=_splitter(spec.splitting),
+        question_template=spec.splitting.question_template,
+        precision=_precision(spec),
+        engine=_engine(spec.splitting, spec.splitting.max_model_len),
+    )
+
+
+def labeling_config(given: Inputs) -> StageConfig:
+    spec = given.spec
+    return contract.LabelingConfig(
+        **_shared(given),
+        claims=given.artifacts["splitting"],
+        instructions=_source(spec.instructions),
+        model=_source(spec.labeling.model),
+        min_yes_no_mass=float(spec.labeling.min_yes_no_mass),
         precision=_precision(spec),
         engine=_engine(spec.labeling, spec.labeling.max_model_len),
     )
 
 
-def verdicts_config(given: Inputs) -> StageConfig:
+def pairing_config(given: Inputs) -> StageConfig:
     spec = given.spec
-    return contract.VerdictsConfig(
-        output="",
-        shards=spec.labeling.shards,
-        seed=spec.seed,
-        max_rejected_fraction=float(spec.max_rejected_fraction),
-        claims=given.artifacts["claims"],
+    return contract.PairingConfig(
+        **_shared(given),
+        samples=given.artifacts["sampling"],
+        claims=given.artifacts["splitting"],
+        verdicts=given.artifacts["labeling"],
         instructions=_source(spec.instructions),
-        labeler=_source(spec.labeler.model),
-        min_yes_no_mass=float(spec.labeler.min_yes_no_mass),
-        precision=_precision(spec),
-        engine=_engine(spec.labeling, spec.labeling.max_model_len),
+        pairs_per_instruction=spec.pairing.per_instruction,
+        min_score_difference=spec.pairing.min_score_difference,
+        length_balance=spec.pairing.length_balance == "Enabled",
+        truth=spec.pairing.truth,
     )
 
 
-def pairs_config(given: Inputs) -> StageConfig:
-    spec = given.spec
-    return contract.PairsConfig(
-        output="",
-        seed=spec.seed,
-        max_rejected_fraction=float(spec.max_rejected_fraction),
-        samples=given.artifacts["samples"],
-        claims=given.artifacts["claims"],
-        verdicts=given.artifacts["verdicts"],
-        instructions=_source(spec.instructions),
-        pairs_per_instruction=spec.pairs.per_instruction,
-        min_score_difference=spec.pairs.min_score_difference,
-        length_balance=spec.pairs.length_balance == "Enabled",
-        truth=spec.pairs.truth,
-    )
-
-
-def policy_config(given: Inputs) -> StageConfig:
+def training_config(given: Inputs) -> StageConfig:
     spec, training = given.spec, given.spec.training
     lora = training.lora and contract.LoRA(
         rank=training.lora.rank, alpha=training.lora.alpha, dropout=float(training.lora.dropout)
     )
-    return contract.PolicyConfig(
-        output="",
-        seed=spec.seed,
-        max_rejected_fraction=float(spec.max_rejected_fraction),
-        pairs=given.artifacts["pairs"],
+    return contract.TrainingConfig(
+        **_shared(given),
+        pairs=given.artifacts["pairing"],
         model=given.model,
         beta=float(training.beta),
         learning_rate=float(training.learning_rate),
@@ -155,13 +141,11 @@ def policy_config(given: Inputs) -> StageConfig:
     )
 
 
-def scores_config(given: Inputs) -> StageConfig:
+def evaluation_config(given: Inputs) -> StageConfig:
     spec = given.spec
-    return contract.ScoresConfig(
-        output="",
-        seed=spec.seed,
-        max_rejected_fraction=float(spec.max_rejected_fraction),
-        policy=given.artifacts["policy"],
+    return contract.EvaluationConfig(
+        **_shared(given),
+        policy=given.artifacts["training"],
         model=given.model,
         benchmarks=tuple(map(_benchmark, spec.evaluation.benchmarks)),
         decoding=_decoding(spec.sampling),
@@ -175,13 +159,19 @@ def scores_config(given: Inputs) -> StageConfig:
     )
 
 
+def _shared(given: Inputs) -> dict[str, Any]:
+    """What every stage is given alike; `output` is known once all else is."""
+    spec = given.spec
+    return {"output": "", "seed": spec.seed, "max_rejected_fraction": float(spec.max_rejected_fraction)}
+
+
 def _source(spec: SourceSpec) -> Source:
     return Source(uri=spec.uri.rstrip("/"), revision=spec.revision, sha256=spec.sha256)
 
 
-def _benchmark(spec: BenchmarkSpec) -> contract.Benchmark:
+def _benchmark(spec: BenchmarkSpec) -> contract.BenchmarkConfig:
     source = Source(uri=spec.uri.rstrip("/"), revision=spec.revision, sha256=spec.sha256)
-    return contract.Benchmark(name=spec.name, type=spec.type, source=source)
+    return contract.BenchmarkConfig(name=spec.name, type=spec.type, source=source)
 
 
 def _decoding(sampling: SamplingSpec) -> contract.Decoding:
@@ -190,7 +180,7 @@ def _decoding(sampling: SamplingSpec) -> contract.Decoding:
     )
 
 
-def _splitter(spec: SplitterSpec) -> contract.Splitter:
+def _splitter(spec: SplittingSpec) -> contract.Splitter:
     if spec.llm is not None:
         decoding = contract.Decoding(
             temperature=float(spec.llm.temperature),
@@ -213,9 +203,9 @@ def _precision(spec: IterationSpec) -> Literal["auto", "float32", "bfloat16"]:
             return "bfloat16"
 
 
-def _engine(pods: StageSection, max_model_len: int | None) -> contract.Engine:
+def _engine(pods: StageSection, max_model_len: int | None) -> contract.EngineConfig:
     """vLLM's share of the hardware, as many GPUs as each of the stage's pods has, and the model's context length."""
-    return contract.Engine(tensor_parallel_size=gpus(pods), max_model_len=max_model_len)
+    return contract.EngineConfig(tensor_parallel_size=gpus(pods), max_model_len=max_model_len)
 
 
 def gpus(section: StageSection) -> int:
@@ -226,53 +216,47 @@ def gpus(section: StageSection) -> int:
 
 GRAPH: Final = (
     Stage(
-        name="samples",
+        name="sampling",
         needs=(),
         image="generate",
-        section=lambda s: s.sampling,
         pods=lambda s: s.sampling.shards,
-        config=samples_config,
+        config=sampling_config,
     ),
     Stage(
-        name="claims",
-        needs=("samples",),
+        name="splitting",
+        needs=("sampling",),
         image="generate",
-        section=lambda s: s.labeling,
-        pods=lambda s: s.labeling.shards,
-        config=claims_config,
+        pods=lambda s: s.splitting.shards,
+        config=splitting_config,
     ),
     Stage(
-        name="verdicts",
-        needs=("claims",),
+        name="labeling",
+        needs=("splitting",),
         image="generate",
-        section=lambda s: s.labeling,
         pods=lambda s: s.labeling.shards,
-        config=verdicts_config,
+        config=labeling_config,
     ),
     Stage(
-        name="pairs",
-        needs=("samples", "claims", "verdicts"),
+        name="pairing",
+        needs=("sampling", "splitting", "labeling"),
         image="train",
-        section=lambda s: s.pairs,
         pods=lambda s: 1,
-        config=pairs_config,
+        config=pairing_config,
     ),
     Stage(
-        name="policy",
-        needs=("pairs",),
+        name="training",
+        needs=("pairing",),
         image="train",
-        section=lambda s: s.training,
         pods=lambda s: s.training.nodes,
-        config=policy_config,
+        config=training_config,
         together=True,
     ),
     Stage(
-        name="scores",
-        needs=("policy",),
+        name="evaluation",
+        needs=("training",),
         image="generate",
-        section=lambda s: s.evaluation,
         pods=lambda s: 1,
-        config=scores_config,
+        config=evaluation_config,
     ),
 )
 """All stages in an order in which every stage follows what it needs."""

@@ -9,24 +9,28 @@ from typing import get_args
 import pytest
 import yaml
 
-from feedback_operator import endpoint, failures
-from feedback_operator.cluster.calls import KINDS
-from feedback_operator.telemetry import Telemetry
+from feedback_operator.api.calls import KINDS
+from feedback_operator.plan import endpoint, failures
+from feedback_operator.service.telemetry import Telemetry
 from tests.chart.rendering import CHART, ROOT
 
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 SOURCES = ROOT / "operator/feedback_operator"
-WORDS = re.compile(r'(?:Failure|Waiting|Trouble)\("(\w+)"|reason="(\w+)"|(?:Verdict|Standing)\("\w+", "([A-Z]\w+)"')
+WORDS = re.compile(r'(?:Failure|Waiting|Trouble)\("(\w+)"|reason="(\w+)"|(?:GateResult|Readiness)\("\w+", "([A-Z]\w+)"')
 
 
 def reasons() -> set[str]:
     """All reasons of conditions and stages that the operator's sources name."""
-    found = {word for words in WORDS.findall("".join(f.read_text() for f in SOURCES.glob("*.py"))) for word in words}
+    found = {word for words in WORDS.findall("".join(f.read_text() for f in SOURCES.rglob("*.py"))) for word in words}
     children = {f"{kind.name}Refused" for kind in KINDS if {"create", "patch"} & set(kind.verbs)}
     told = {"BadInput", "Temporary", "Communication", "OutOfMemory", "DiskFull"}
     also = {"JobDeleted", "Queued", "JobSuspended", "Replacing", "InvalidSpec"}
     named = found | set(failures.WORDS.values()) | set(get_args(endpoint.State)) | children | told | also
     return named - {"", "EventRefused", "LeaseRefused", "FeedbackIterationRefused"}
+
+
+def test_reasons_are_found_in_every_room() -> None:
+    assert {"GateFailed", "ParentCycle", "NotStarted", "StageRunning"} <= reasons()
 
 
 @pytest.mark.parametrize("reason", sorted(reasons()))

@@ -9,6 +9,7 @@ import yaml
 from lupa import lua51
 
 from feedback_operator.cli.manifests import load
+from feedback_operator.stages import STAGES
 from tests.chart.rendering import ROOT
 
 HEALTH: Final = yaml.safe_load((ROOT / "deploy/argocd-cm.yaml").read_text())["data"]
@@ -53,8 +54,8 @@ def standing(holds: str, reason: str, message: str) -> dict[str, tuple[str, str,
             id="another generation was seen",
         ),
         pytest.param(
-            iteration(**standing("Reconciling", "StageRunning", "at stage policy")),
-            ("Progressing", "StageRunning: at stage policy"),
+            iteration(**standing("Reconciling", "StageRunning", "at stage training")),
+            ("Progressing", "StageRunning: at stage training"),
             id="at work",
         ),
         pytest.param(
@@ -63,8 +64,8 @@ def standing(holds: str, reason: str, message: str) -> dict[str, tuple[str, str,
             id="stalled",
         ),
         pytest.param(
-            iteration(suspend=True, **standing("Nothing", "Suspended", "suspended at stage pairs")),
-            ("Suspended", "Suspended: suspended at stage pairs"),
+            iteration(suspend=True, **standing("Nothing", "Suspended", "suspended at stage pairing")),
+            ("Suspended", "Suspended: suspended at stage pairing"),
             id="suspended",
         ),
         pytest.param(
@@ -94,4 +95,4 @@ def test_the_quickstarts_iteration_is_the_demos_with_credentials() -> None:
     pods = {name: section.pop("pod", None) for name, section in quick["spec"].items() if isinstance(section, dict)}
     assert quick == demo
     given = {name for name, pod in pods.items() if pod == {"envFrom": [{"name": "s3"}]}}
-    assert given == {"sampling", "labeling", "pairs", "training", "evaluation", "serving"}
+    assert given == {*STAGES, "serving"}

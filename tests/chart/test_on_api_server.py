@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from feedback_operator.cluster.calls import FINALIZERS, KINDS
+from feedback_operator.api.calls import FINALIZERS, KINDS
 from tests.chart.openapi import LOCATION, write_schemas
 from tests.chart.rendering import CHART, NAME, NAMESPACE, RELEASE, ROOT, Rendered, Values, helm, render
 from tests.chart.test_templates import EVERYTHING

@@ -99,24 +99,24 @@ async def release(
 
 async def test_an_iteration_outlives_upgrades_and_reinstallation(release: Release) -> None:
     world = release.world
-    claims = world.script.hold("claims")
+    splitting = world.script.hold("splitting")
     first = await release.helm("install")
     async with contextlib.AsyncExitStack() as old:
         await old.enter_async_context(release.operator(first))
         await world.apply(iteration("demo", serving={"endpoint": "answers"}))
-        await world.until("demo", stage_is("claims", "Running"))
+        await world.until("demo", stage_is("splitting", "Running"))
         upgraded = await release.helm("upgrade", {"workloads": {"train": {"tag": "newer"}}, "operator": {"workers": 2}})
         async with release.operator(upgraded) as port:
             await old.aclose()
-            claims.release()
+            splitting.release()
             done = await world.until("demo", READY)
             assert await asyncio.to_thread(leads, port), "what `helm test` asks"
     assert condition_of(done, "Serving")["status"] == "True"
     jobs = await world.jobs("demo")
     assert len(jobs) == 6
     images = {job["metadata"]["labels"]["feedback.rlaif.dev/stage"]: image_of(job) for job in jobs.values()}
-    assert images["samples"] == "feedback-operator/generate:0.1.0"
-    assert images["policy"] == "feedback-operator/train:newer", "stages that start after an upgrade have its images"
+    assert images["sampling"] == "feedback-operator/generate:0.1.0"
+    assert images["training"] == "feedback-operator/train:newer", "stages that start after an upgrade have its images"
 
     await release.uninstall()
     kept = await world.look("demo")

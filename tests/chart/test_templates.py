@@ -13,8 +13,8 @@ import yaml
 from typer.main import get_command
 
 from feedback_operator import __main__ as operator_main
-from feedback_operator import rbac
-from feedback_operator.telemetry import Standing, Telemetry
+from feedback_operator.api import rbac
+from feedback_operator.service.telemetry import IterationFigures, Telemetry
 from tests.chart.rendering import CHART, NAME, NAMESPACE, ROOT, Refused, Rendered, Values, helm, render
 
 EVERYTHING: Final[Values] = {
@@ -362,7 +362,7 @@ def test_the_schema_knows_every_value() -> None:
 def metric_names() -> set[str]:
     """Of the operator, with what a histogram and a counter add."""
     telemetry = Telemetry()
-    telemetry.watch(lambda: 0, lambda: True, lambda: iter([Standing("a", "b", "c", (0.4, 0.2))]))
+    telemetry.watch(lambda: 0, lambda: True, lambda: iter([IterationFigures("a", "b", "c", (0.4, 0.2))]))
     names = set()
     for family in telemetry.registry.collect():
         suffixes = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("_total",)}.get(family.type, ("",))

@@ -24,8 +24,8 @@ from feedback_operator.resources.job import METRICS_PORT, STAGE_LABEL
 from feedback_workloads.contract import (
     STAGE_CONFIG,
     Artifact,
+    EvaluationConfig,
     ExitCode,
-    ScoresConfig,
     StageConfig,
     StageFailure,
     StageResult,
@@ -50,7 +50,7 @@ GOOD_SCORES: Final = {
     "aligned.mean_words": 41.0,
 }
 BEST_OF: Final = 3
-"""How many answers the played scores stage finds best to rank."""
+"""How many answers the played evaluation finds best to rank."""
 
 Behaviour = Callable[["PlayedPod"], Awaitable[None]]
 """What the container of one pod does from its start to its end."""
@@ -273,7 +273,7 @@ class PlayedPod:
 
     async def succeed(self, config: StageConfig, metrics: Mapping[str, float] | None) -> None:
         """End well, with the result in the termination message; of the nodes of a training only the first has one."""
-        if self.stage == "policy" and self.shard > 0:
+        if self.stage == "training" and self.shard > 0:
             await self.end(ExitCode.DONE, "Completed")
             return
         folder = shard_uri(config, self.shard)
@@ -358,7 +358,7 @@ def result_of(
     """What a stage hands in: the digest follows from the configuration, as it does where equal work is equal bytes."""
     digest = hashlib.sha256(canonical_json([config.content(), shard])).hexdigest()
     aligned = None
-    if isinstance(config, ScoresConfig):
+    if isinstance(config, EvaluationConfig):
         policy = config.policy[0]
         aligned = Artifact(uri=f"{policy.uri}/checkpoints/last", sha256=hashlib.sha256(policy.uri.encode()).hexdigest())
         metrics = metrics or GOOD_SCORES

@@ -13,7 +13,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.operator_process import OperatorProcess
 from tests.cluster.pod_agent import Script
 
-STAGES: Final = ("samples", "claims", "verdicts", "pairs", "policy", "scores")
+STAGES: Final = ("sampling", "splitting", "labeling", "pairing", "training", "evaluation")
 
 Expected = Callable[[Object], bool]
 
@@ -22,7 +22,7 @@ def iteration(name: str, **spec: Any) -> Object:
     """A small FeedbackIteration; keywords replace or extend parts of its spec, deeply."""
     plain = {
         "model": {"uri": "s3://feedback/policy"},
-        "labeler": {"model": {"uri": "s3://feedback/labeler"}},
+        "labeling": {"model": {"uri": "s3://feedback/labeler"}},
         "instructions": {"uri": "s3://feedback/instructions"},
         "artifacts": {"uri": "s3://feedback/iterations"},
         "evaluation": {

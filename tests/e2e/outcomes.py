@@ -8,17 +8,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from feedback_workloads.artifacts import ArtifactStore
 from feedback_workloads.contract import Artifact
-from feedback_workloads.objects import join
-from feedback_workloads.rows import CLAIMS, PAIRS, SAMPLES, SCORES, VERDICTS
+from feedback_workloads.rows.schemas import CLAIMS, PAIRS, SAMPLES, SCORES, VERDICTS
+from feedback_workloads.storage.artifacts import ArtifactStore
+from feedback_workloads.storage.objects import join
 
 ROWS: Mapping[str, tuple[pa.Schema, list[str]]] = {
-    "samples": (SAMPLES, ["id", "candidate", "answer", "finish_reason", "seed"]),
-    "claims": (CLAIMS, ["id", "candidate", "claims", "questions"]),
-    "verdicts": (VERDICTS, ["id", "candidate", "accepted"]),
-    "pairs": (PAIRS, ["id", "chosen", "rejected", "chosen_score", "rejected_score"]),
-    "scores": (SCORES, ["checkpoint", "split", "id", "candidate", "answer"]),
+    "sampling": (SAMPLES, ["id", "candidate", "answer", "finish_reason", "seed"]),
+    "splitting": (CLAIMS, ["id", "candidate", "claims", "questions"]),
+    "labeling": (VERDICTS, ["id", "candidate", "accepted"]),
+    "pairing": (PAIRS, ["id", "chosen", "rejected", "chosen_score", "rejected_score"]),
+    "evaluation": (SCORES, ["checkpoint", "split", "id", "candidate", "answer"]),
 }
 
 

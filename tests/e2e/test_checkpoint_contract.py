@@ -13,10 +13,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
-from feedback_workloads.contract import Engine as Settings
-from feedback_workloads.contract import Manifest, Source
+from feedback_workloads.contract import EngineConfig, Manifest, Source
 from feedback_workloads.engine import Engine
-from feedback_workloads.preprocess import Preprocessor
+from feedback_workloads.models.preprocessing import Preprocessor
 from tests.integration.models import picture, tiny_llava, tiny_llava_with_siglip
 from tests.integration.training_runs import Study, forward, study
 
@@ -49,7 +48,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def engine(trained: Trained) -> Iterator[Engine]:
-    settings = Settings(max_model_len=512, max_num_seqs=16)
+    settings = EngineConfig(max_model_len=512, max_num_seqs=16)
     with Engine.load(trained.full, settings, adapter=trained.adapters[1]) as loaded:
         yield loaded
 

@@ -19,15 +19,15 @@ import psutil
 import pytest
 
 from feedback_operator.api import FeedbackIteration
-from feedback_operator.cluster.capacity import Capacity
-from feedback_operator.cluster.embedded_s3 import BUCKET
-from feedback_operator.cluster.local import LocalCluster
+from feedback_operator.cluster.local.capacity import Capacity
+from feedback_operator.cluster.local.cluster import LocalCluster
+from feedback_operator.cluster.local.embedded_s3 import BUCKET
+from feedback_operator.plan.snapshot import Job
 from feedback_operator.resources.configmap import build_configmap
 from feedback_operator.resources.job import StageRun, build_job
-from feedback_operator.snapshot import Job
 from feedback_operator.stages import STAGES
-from feedback_workloads.contract import PolicyConfig, StageResult
-from feedback_workloads.lease import LEASE_NAME
+from feedback_workloads.contract import StageResult, TrainingConfig
+from feedback_workloads.storage.lease import LEASE_NAME
 from tests.integration.training_runs import Study, study
 from tests.unit.worlds import iteration, with_metadata
 
@@ -50,7 +50,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Study:
 class Place:
     """A stage folder on S3 that several Jobs share."""
 
-    config: PolicyConfig
+    config: TrainingConfig
     client: S3Client
 
     def objects(self) -> dict[str, str]:
@@ -68,18 +68,18 @@ class Place:
 def place(
     tiny: Study, s3_environment: Mapping[str, str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Place:
-    from feedback_workloads.s3 import connect
+    from feedback_workloads.storage.s3 import connect
 
     for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)
     name = "".join(c if c.isalnum() else "-" for c in request.node.name)
-    config = tiny.config("policy", epochs=4).model_copy(update={"output": f"s3://{BUCKET}/one-address/{name}"})
+    config = tiny.config("training", epochs=4).model_copy(update={"output": f"s3://{BUCKET}/one-address/{name}"})
     return Place(config, connect())
 
 
 @dataclass(frozen=True)
 class Training:
-    """The policy Job of one iteration, on a cluster of its own or on one that it shares."""
+    """The training Job of one iteration, on a cluster of its own or on one that it shares."""
 
     cluster: LocalCluster
     iteration: FeedbackIteration
@@ -87,11 +87,11 @@ class Training:
 
     @property
     def run(self) -> StageRun:
-        spec, stage = self.iteration.spec, STAGES["policy"]
+        spec, stage = self.iteration.spec, STAGES["training"]
         return StageRun(
             owner=self.iteration.metadata,
             stage=stage,
-            section=stage.section(spec),
+            section=spec.section(stage.name),
             config=self.place.config,
             address=self.place.config.content_hash(),
             attempt=0,

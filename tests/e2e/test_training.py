@@ -1,4 +1,4 @@
-"""The policy stage: the loss is TRL's, and neither processes, ZeRO nor kills change what is learned."""
+"""Training: the loss is TRL's, and neither processes, ZeRO nor kills change what is learned."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer import dpo_trainer
 
 from feedback_workloads.contract import ExitCode, Source, StageFailure
-from feedback_workloads.precision import has_bfloat16
-from feedback_workloads.preprocess import Preprocessor, load_picture
-from feedback_workloads.training.collator import PictureCollator
-from feedback_workloads.training.outbox import Outbox
+from feedback_workloads.models.precision import has_bfloat16
+from feedback_workloads.models.preprocessing import Preprocessor, load_picture
+from feedback_workloads.training.batches.collator import PictureCollator
+from feedback_workloads.training.batches.shared_prompt import share_prompts
+from feedback_workloads.training.publishing.outbox import Outbox
 from feedback_workloads.training.schedule import MicroBatches, Schedule
-from feedback_workloads.training.shared_prompt import share_prompts
 from feedback_workloads.training.trainer import PairTrainer
 from tests.arithmetic import NoBfloat16
 from tests.integration.models import picture, tiny_llava

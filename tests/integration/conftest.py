@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from feedback_operator.cluster.embedded_s3 import BUCKET, EmbeddedS3
-from feedback_workloads.artifacts import CACHE_VARIABLE, ArtifactStore
+from feedback_operator.cluster.local.embedded_s3 import BUCKET, EmbeddedS3
+from feedback_workloads.storage.artifacts import CACHE_VARIABLE, ArtifactStore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -33,7 +33,7 @@ class S3:
 
     @property
     def client(self) -> S3Client:
-        from feedback_workloads.s3 import connect
+        from feedback_workloads.storage.s3 import connect
 
         return connect()
 

@@ -10,6 +10,8 @@ from typing import Final
 
 from PIL import Image
 
+from feedback_workloads.models.llava import new_processor
+
 SPECIAL: Final = ("<pad>", "<s>", "</s>", "<image>")
 CHAT_TEMPLATE: Final = (
     "{{ bos_token }}{% for message in messages %}{{ message['role'] | upper }}: "
@@ -38,7 +40,7 @@ def tiny_llava(
         SiglipVisionConfig,
     )
 
-    from feedback_workloads.training.checkpoint import convert_for_vllm
+    from feedback_workloads.models.checkpoint import convert_for_vllm
 
     tokenizer = byte_tokenizer()
     heads = hidden // 32
@@ -76,7 +78,8 @@ def tiny_llava(
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(directory)
-    (siglip_processor if siglip else llava_processor)(tokenizer, side).save_pretrained(directory)
+    processor = siglip_processor(tokenizer, side) if siglip else new_processor(tokenizer, side, PATCH)
+    processor.save_pretrained(directory)
     convert_for_vllm(directory)
     return directory
 
@@ -84,20 +87,6 @@ def tiny_llava(
 def tiny_llava_with_siglip(directory: Path, seed: int = 0) -> Path:
     """As `tiny_llava`, with SigLIP's tower, which has no class token."""
     return tiny_llava(directory, seed, siglip=True)
-
-
-def llava_processor(tokenizer, side: int):  # type: ignore[no-untyped-def]
-    """The processor of a LLaVA for pictures of side x side pixels, in patches of `PATCH`."""
-    from transformers import CLIPImageProcessor, LlavaProcessor
-
-    return LlavaProcessor(
-        CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
-        tokenizer,
-        patch_size=PATCH,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
-    )
 
 
 def siglip_processor(tokenizer, side: int):  # type: ignore[no-untyped-def]

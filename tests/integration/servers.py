@@ -38,7 +38,7 @@ def make_models(folder: Path) -> Models:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-    from feedback_workloads.training.checkpoint import convert_for_vllm
+    from feedback_workloads.models.checkpoint import convert_for_vllm
 
     policy = tiny_llava(folder / "policy", seed=1)
     torch.manual_seed(2)

@@ -20,8 +20,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from feedback_workloads.artifacts import ArtifactStore
-from feedback_workloads.cache import Cache
 from feedback_workloads.contract import (
     MANIFEST_NAME,
     Artifact,
@@ -32,11 +30,14 @@ from feedback_workloads.contract import (
     Source,
     Temporary,
 )
-from feedback_workloads.objects import Absent, Digest, Objects
-from feedback_workloads.progress import Progress
-from feedback_workloads.rows import CLAIMS, IMAGE, PAIRS, Rejected, read_instructions
-from feedback_workloads.s3 import SINGLE_REQUEST_BYTES
+from feedback_workloads.process.progress import Progress
+from feedback_workloads.rows.rejected import Rejected
+from feedback_workloads.rows.schemas import CLAIMS, IMAGE, PAIRS
 from feedback_workloads.shapes.build import run as build
+from feedback_workloads.storage.artifacts import ArtifactStore
+from feedback_workloads.storage.cache import Cache
+from feedback_workloads.storage.objects import Absent, Digest, Objects
+from feedback_workloads.storage.s3 import SINGLE_REQUEST_BYTES
 
 from .conftest import S3
 from .faults import Answer, Cut, Drop, Fault, FaultyProxy
@@ -53,7 +54,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> S3:
 
 
 def manifest(files: Sequence[FileEntry] = (), **counts: int) -> Manifest:
-    return Manifest(stage="claims", config={}, config_hash="", files=tuple(files), counts={"rows": 0, **counts})
+    return Manifest(stage="splitting", config={}, config_hash="", files=tuple(files), counts={"rows": 0, **counts})
 
 
 def claims(id: str, candidate: int = 0) -> dict[str, object]:
@@ -106,7 +107,7 @@ def test_publishing_again_is_fine_and_publishing_something_else_is_not(place: S3
 
 PUBLISH = """
 import sys
-from feedback_workloads.artifacts import ArtifactStore
+from feedback_workloads.storage.artifacts import ArtifactStore
 from feedback_workloads.contract import BadInput, Manifest
 uri, rows = sys.argv[1:]
 store = ArtifactStore.from_environment()
@@ -114,7 +115,7 @@ store.find(uri)  # connects
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    store.publish(uri, Manifest(stage="claims", config={}, config_hash="", files=(), counts={"rows": int(rows)}))
+    store.publish(uri, Manifest(stage="splitting", config={}, config_hash="", files=(), counts={"rows": int(rows)}))
     print("published")
 except BadInput:
     print("refused")
@@ -147,7 +148,7 @@ def test_processes_publish_at_the_same_time(place: S3, rows: list[int], outcome:
 UPLOAD = """
 import sys
 from pathlib import Path
-from feedback_workloads.artifacts import ArtifactStore
+from feedback_workloads.storage.artifacts import ArtifactStore
 ArtifactStore.from_environment().upload(Path(sys.argv[1]), sys.argv[2], "large.bin")
 """
 
@@ -168,7 +169,7 @@ def test_a_killed_upload_leaves_nothing_to_see(s3: S3, tmp_path: Path) -> None:
 
 DOWNLOAD = """
 import sys
-from feedback_workloads.artifacts import ArtifactStore
+from feedback_workloads.storage.artifacts import ArtifactStore
 from feedback_workloads.contract import Source
 print(ArtifactStore.from_environment().download(Source(uri=sys.argv[1])))
 """
@@ -209,14 +210,14 @@ def test_processes_share_one_download(s3: S3, tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from feedback_workloads.artifacts import ArtifactStore
+from feedback_workloads.storage.artifacts import ArtifactStore
 from feedback_workloads.contract import Manifest
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 store, file, uri = ArtifactStore.from_environment(), Path(sys.argv[1]), sys.argv[2]
 store.find(uri)
 before = peak()
 entry = store.upload(file, uri, "large.bin")
-artifact = store.publish(uri, Manifest(stage="claims", config={}, config_hash="", files=(entry,), counts={}))
+artifact = store.publish(uri, Manifest(stage="splitting", config={}, config_hash="", files=(entry,), counts={}))
 store.download(artifact)
 print(peak() - before)
 """
@@ -321,7 +322,7 @@ def append(place: S3) -> None:
 
 
 def read_rows(place: S3) -> None:
-    list(read_instructions(place.store, Source(uri=place.uri)))
+    list(place.store.instructions(Source(uri=place.uri)))
 
 
 def read_artifact(place: S3) -> None:

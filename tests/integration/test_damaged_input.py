@@ -16,16 +16,17 @@ import pytest
 from feedback_workloads.contract import (
     MANIFEST_NAME,
     Artifact,
-    ClaimsConfig,
     ExitCode,
     Manifest,
-    SamplesConfig,
+    SamplingConfig,
     Source,
+    SplittingConfig,
     StageConfig,
     StageFailure,
 )
-from feedback_workloads.objects import Digest
-from feedback_workloads.rows import CLAIMS, SAMPLES, Instruction, read_instructions
+from feedback_workloads.rows.instructions import Instruction
+from feedback_workloads.rows.schemas import CLAIMS, SAMPLES
+from feedback_workloads.storage.objects import Digest
 
 from .conftest import S3
 from .faults import Drop, FaultyProxy
@@ -94,8 +95,8 @@ def publish(s3: S3, name: str, schema: pa.Schema, rows: list[dict[str, object]])
     return s3.store.publish(uri, manifest)
 
 
-def claims_config(s3: S3, samples: Artifact, output: str = "claims") -> ClaimsConfig:
-    return ClaimsConfig(output=f"{s3.uri}/{output}", samples=(samples,))
+def splitting_config(s3: S3, samples: Artifact, output: str = "splitting") -> SplittingConfig:
+    return SplittingConfig(output=f"{s3.uri}/{output}", samples=(samples,))
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def samples(s3: S3) -> Artifact:
 
 
 def test_undamaged_input_is_fine(s3: S3, samples: Artifact, tmp_path: Path) -> None:
-    ended = run_stage(claims_config(s3, samples), tmp_path, s3.environment)
+    ended = run_stage(splitting_config(s3, samples), tmp_path, s3.environment)
     assert ended.code == ExitCode.DONE, ended.output
 
 
@@ -136,30 +137,30 @@ def test_tampered_artifact(s3: S3, samples: Artifact, file: str, damage, words: 
     else:
         data = s3.client.get_object(**where)["Body"].read()
         s3.client.put_object(**where, Body=damage(data))
-    ended = run_stage(claims_config(s3, samples), tmp_path, s3.environment)
+    ended = run_stage(splitting_config(s3, samples), tmp_path, s3.environment)
     ended.check(ExitCode.BAD_INPUT, samples.uri, *words)
-    assert s3.store.find(f"{s3.uri}/claims/shard-00000-of-00001") is None
+    assert s3.store.find(f"{s3.uri}/splitting/shard-00000-of-00001") is None
 
 
 def test_artifact_of_the_wrong_stage(s3: S3, tmp_path: Path) -> None:
     row = {"id": "a", "candidate": 0, "claims": [], "questions": []}
     wrong = publish(s3, "samples", CLAIMS, [row])
-    ended = run_stage(claims_config(s3, wrong), tmp_path, s3.environment)
+    ended = run_stage(splitting_config(s3, wrong), tmp_path, s3.environment)
     ended.check(ExitCode.BAD_INPUT, f"{wrong.uri}/part-00000.parquet has no column 'question'", "claims, questions")
 
 
 def test_column_of_the_wrong_type(s3: S3, tmp_path: Path) -> None:
     schema = SAMPLES.set(3, pa.field("answer", pa.int32()))
     wrong = publish(s3, "samples", schema, [{**sample("a"), "answer": 1}])
-    ended = run_stage(claims_config(s3, wrong), tmp_path, s3.environment)
+    ended = run_stage(splitting_config(s3, wrong), tmp_path, s3.environment)
     ended.check(ExitCode.BAD_INPUT, "the column 'answer' of", "has type int32, not string")
 
 
 def test_part_that_is_no_parquet(s3: S3, tmp_path: Path) -> None:
     entry = s3.store.put(b"no parquet at all", f"{s3.uri}/samples", "part-00000.parquet", rows=1)
-    manifest = Manifest(stage="samples", config={}, config_hash="", files=(entry,), counts={"rows": 1, "rejected": 0})
+    manifest = Manifest(stage="sampling", config={}, config_hash="", files=(entry,), counts={"rows": 1, "rejected": 0})
     wrong = s3.store.publish(f"{s3.uri}/samples", manifest)
-    ended = run_stage(claims_config(s3, wrong), tmp_path, s3.environment)
+    ended = run_stage(splitting_config(s3, wrong), tmp_path, s3.environment)
     ended.check(ExitCode.BAD_INPUT, "part-00000.parquet is not a readable parquet file")
 
 
@@ -167,7 +168,7 @@ def test_part_that_is_no_parquet(s3: S3, tmp_path: Path) -> None:
 
 
 def test_missing_bucket(s3: S3, samples: Artifact, tmp_path: Path) -> None:
-    config = claims_config(s3, samples).model_copy(update={"output": "s3://no-such-bucket/claims"})
+    config = splitting_config(s3, samples).model_copy(update={"output": "s3://no-such-bucket/claims"})
     ended = run_stage(config, tmp_path, s3.environment)
     ended.check(ExitCode.BAD_INPUT, "the bucket no-such-bucket of s3://no-such-bucket/claims", "create it")
 
@@ -184,20 +185,20 @@ def test_missing_bucket(s3: S3, samples: Artifact, tmp_path: Path) -> None:
 )
 def test_wrong_key(s3: S3, samples: Artifact, environment: dict[str, str], words: list[str], tmp_path: Path) -> None:
     own = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null", **environment}
-    ended = run_stage(claims_config(s3, samples), tmp_path, {**s3.environment, **own})
+    ended = run_stage(splitting_config(s3, samples), tmp_path, {**s3.environment, **own})
     ended.check(ExitCode.BAD_INPUT, s3.uri, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", *words)
 
 
 def test_endpoint_that_is_no_url(s3: S3, samples: Artifact, tmp_path: Path) -> None:
     environment = {**s3.environment, "AWS_ENDPOINT_URL": "localhost"}
-    ended = run_stage(claims_config(s3, samples), tmp_path, environment)
+    ended = run_stage(splitting_config(s3, samples), tmp_path, environment)
     ended.check(ExitCode.BAD_INPUT, "AWS_ENDPOINT_URL", "localhost")
 
 
 def test_server_out_of_reach(s3: S3, samples: Artifact, tmp_path: Path) -> None:
     with FaultyProxy(s3.environment["AWS_ENDPOINT_URL"], [Drop()] * 100) as proxy:
         environment = {**s3.environment, "AWS_ENDPOINT_URL": proxy.url, "AWS_MAX_ATTEMPTS": "3"}
-        ended = run_stage(claims_config(s3, samples), tmp_path, environment)
+        ended = run_stage(splitting_config(s3, samples), tmp_path, environment)
     ended.check(ExitCode.TEMPORARY, s3.uri, "check AWS_ENDPOINT_URL")
 
 
@@ -216,7 +217,7 @@ def on_a_small_disk(folder: Path, size: str) -> list[str]:
 def test_full_disk_below_the_output(s3: S3, tmp_path: Path) -> None:
     long = publish(s3, "samples", SAMPLES, [sample(str(n), os.urandom(2000).hex()) for n in range(1000)])
     disk = tmp_path / "disk"
-    config = ClaimsConfig(output=f"{disk}/claims", samples=(long,))
+    config = SplittingConfig(output=f"{disk}/claims", samples=(long,))
     ended = run_stage(config, tmp_path, s3.environment, *on_a_small_disk(disk, "256k"))
     ended.check(ExitCode.TEMPORARY, "no space left on the disk that holds", str(disk), "part-00000.parquet")
 
@@ -225,7 +226,7 @@ def test_full_disk_below_the_output(s3: S3, tmp_path: Path) -> None:
 def test_full_disk_below_the_cache(s3: S3, size: int, tmp_path: Path) -> None:
     s3.client.put_object(**s3.key("data/train.parquet"), Body=bytes(size))
     disk = tmp_path / "disk"
-    config = SamplesConfig(
+    config = SamplingConfig(
         output=f"{s3.uri}/samples",
         model=Source(uri="/nowhere"),
         instructions=Source(uri=f"{s3.uri}/data"),
@@ -271,7 +272,7 @@ def test_wrong_column(s3: S3, columns: dict[str, list[object]], words: list[str]
     data = tmp_path / "data"
     data.mkdir()
     pq.write_table(pa.table(columns), data / "train.parquet")
-    config = SamplesConfig(output=f"{s3.uri}/out", model=Source(uri="/nowhere"), instructions=Source(uri=str(data)))
+    config = SamplingConfig(output=f"{s3.uri}/out", model=Source(uri="/nowhere"), instructions=Source(uri=str(data)))
     run_stage(config, tmp_path, s3.environment).check(ExitCode.BAD_INPUT, f"{data}/train.parquet", *words)
 
 
@@ -290,7 +291,7 @@ def test_damaged_rows_on_s3_are_rejected_and_counted(s3: S3) -> None:
     s3.client.put_object(**s3.key("train.jsonl"), Body=data)
     s3.client.put_object(**s3.key("picture.png"), Body=b"picture")
     source = Source(uri=s3.uri)
-    rows = list(read_instructions(s3.store, source))
+    rows = list(s3.store.instructions(source))
     assert [(row.id, None if isinstance(row, Instruction) else row.reason) for row in rows] == [
         ("a", None),
         ("train.jsonl:2", "duplicate-id"),

@@ -20,12 +20,12 @@ import boto3
 import psutil
 import pytest
 
-from feedback_operator.cluster.embedded_s3 import BUCKET, EmbeddedS3, EmbeddedS3Error
+from feedback_operator.cluster.local.embedded_s3 import BUCKET, EmbeddedS3, EmbeddedS3Error
 
 USER = """
 import sys
 from pathlib import Path
-from feedback_operator.cluster.embedded_s3 import EmbeddedS3
+from feedback_operator.cluster.local.embedded_s3 import EmbeddedS3
 with EmbeddedS3(Path(sys.argv[1])) as server:
     print(server.environment["AWS_ENDPOINT_URL"], flush=True)
     sys.stdin.readline()

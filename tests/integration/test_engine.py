@@ -13,16 +13,15 @@ import torch._inductor.config as inductor
 from peft import PeftModel, get_peft_model
 from transformers import LlavaForConditionalGeneration
 
-from feedback_workloads.contract import BadInput, Decoding
-from feedback_workloads.contract import Engine as Settings
+from feedback_workloads.contract import BadInput, Decoding, EngineConfig
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
 from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter
-from feedback_workloads.preprocess import Preprocessor
-from feedback_workloads.rows import BadRow
+from feedback_workloads.models.preprocessing import Preprocessor
+from feedback_workloads.rows.rejected import BadRow
 from tests.integration.models import picture, tiny_llava
 
 TOLERANCE = 1e-3  # nats a token; measured: 1e-6
-SETTINGS = Settings(max_model_len=512, max_num_seqs=32)
+SETTINGS = EngineConfig(max_model_len=512, max_num_seqs=32)
 DECODING = Decoding(temperature=0.7, max_new_tokens=24)
 QUESTIONS = ("what is it?", "Is there a red block? Please answer yes or no.")
 

@@ -17,32 +17,33 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feedback_workloads.artifacts import CACHE_VARIABLE, ArtifactStore
 from feedback_workloads.contract import (
     Artifact,
     BadInput,
-    ClaimsConfig,
     Decoding,
-    Engine,
+    EngineConfig,
     ExitCode,
+    LabelingConfig,
     LLMSplitter,
     Manifest,
-    SamplesConfig,
+    SamplingConfig,
     Source,
+    SplittingConfig,
     StageConfig,
-    VerdictsConfig,
     WholeAnswer,
     shard_uri,
 )
-from feedback_workloads.entry import TERMINATION_LOG_VARIABLE
-from feedback_workloads.outcome import Outcome
-from feedback_workloads.progress import Progress
-from feedback_workloads.rows import CLAIMS, IMAGE, SAMPLES, shard_of
-from feedback_workloads.splitting import CONVERT_PROMPT, DIVIDE_PROMPT, REQUEST, bullets
-from feedback_workloads.stages import claims, samples, verdicts
+from feedback_workloads.method.splitting import CONVERT_PROMPT, DIVIDE_PROMPT, REQUEST, bullets
+from feedback_workloads.process.outcome import Outcome
+from feedback_workloads.process.progress import Progress
+from feedback_workloads.rows.identity import shard_of
+from feedback_workloads.rows.schemas import CLAIMS, IMAGE, SAMPLES
+from feedback_workloads.stages import labeling, sampling, splitting
+from feedback_workloads.stages.entry import TERMINATION_LOG_VARIABLE
+from feedback_workloads.storage.artifacts import CACHE_VARIABLE, ArtifactStore
 from tests.integration.models import picture, tiny_llava, tiny_llm
 
-ENGINE = Engine(max_model_len=320, max_num_seqs=16)
+ENGINE = EngineConfig(max_model_len=320, max_num_seqs=16)
 QUESTION = "What is it?"
 GOOD = [f"good-{i}" for i in range(7)]
 
@@ -128,8 +129,8 @@ def large_png() -> bytes:
     return data.getvalue()
 
 
-def samples_config(world: World, instructions: Source, output: str, **options: Any) -> SamplesConfig:
-    return SamplesConfig(
+def sampling_config(world: World, instructions: Source, output: str, **options: Any) -> SamplingConfig:
+    return SamplingConfig(
         output=str(world.folder / output),
         model=world.model,
         instructions=instructions,
@@ -141,20 +142,20 @@ def samples_config(world: World, instructions: Source, output: str, **options: A
     )
 
 
-def run_samples(world: World, config: SamplesConfig, shard: int = 0) -> Outcome:
-    return samples.run(config, shard, world.store, Progress("samples"))
+def run_samples(world: World, config: SamplingConfig, shard: int = 0) -> Outcome:
+    return sampling.run(config, shard, world.store, Progress("sampling"))
 
 
 @pytest.fixture(scope="module")
-def sampled(world: World, mixed: Source) -> tuple[SamplesConfig, Outcome]:
-    config = samples_config(world, mixed, "samples")
+def sampled(world: World, mixed: Source) -> tuple[SamplingConfig, Outcome]:
+    config = sampling_config(world, mixed, "sampling")
     return config, run_samples(world, config)
 
 
 # ── samples ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_each_candidate_once_in_the_order_of_the_instructions(sampled: tuple[SamplesConfig, Outcome]) -> None:
+def test_each_candidate_once_in_the_order_of_the_instructions(sampled: tuple[SamplingConfig, Outcome]) -> None:
     config, outcome = sampled
     rows = stored(config)
     assert keys(rows) == [(id, candidate) for id in GOOD for candidate in range(3)]
@@ -166,7 +167,7 @@ def test_each_candidate_once_in_the_order_of_the_instructions(sampled: tuple[Sam
     assert len({row["seed"] for row in rows}) == len(rows)
 
 
-def test_bad_instructions_are_rejected_with_a_reason(sampled: tuple[SamplesConfig, Outcome]) -> None:
+def test_bad_instructions_are_rejected_with_a_reason(sampled: tuple[SamplingConfig, Outcome]) -> None:
     config, outcome = sampled
     assert {row["id"]: row["reason"] for row in stored(config, "rejected")} == {
         "truncated": "undecodable-picture",
@@ -179,7 +180,7 @@ def test_bad_instructions_are_rejected_with_a_reason(sampled: tuple[SamplesConfi
     assert outcome.counts["rejected"] == 6
 
 
-def test_metrics_are_of_all_answers(sampled: tuple[SamplesConfig, Outcome]) -> None:
+def test_metrics_are_of_all_answers(sampled: tuple[SamplingConfig, Outcome]) -> None:
     config, outcome = sampled
     rows = stored(config)
     assert outcome.metrics["seeded"] == 1.0
@@ -191,9 +192,9 @@ def test_metrics_are_of_all_answers(sampled: tuple[SamplesConfig, Outcome]) -> N
 
 
 def test_a_stage_that_lost_its_last_parts_ends_the_same(
-    world: World, mixed: Source, sampled: tuple[SamplesConfig, Outcome]
+    world: World, mixed: Source, sampled: tuple[SamplingConfig, Outcome]
 ) -> None:
-    config = samples_config(world, mixed, "samples-again")
+    config = sampling_config(world, mixed, "samples-again")
     first, *others = sorted(Path(shard_uri(sampled[0], 0)).glob("*-0000*.parquet"))
     folder = Path(shard_uri(config, 0))
     folder.mkdir(parents=True)
@@ -209,7 +210,7 @@ def answers_of(rows: Iterable[Row]) -> Mapping[tuple[str, int], tuple[int, ...]]
     return {(row["id"], row["candidate"]): tuple(row["token_ids"]) for row in rows}
 
 
-def test_a_finished_shard_loads_no_engine(sampled: tuple[SamplesConfig, Outcome], world: World) -> None:
+def test_a_finished_shard_loads_no_engine(sampled: tuple[SamplingConfig, Outcome], world: World) -> None:
     config, outcome = sampled
     missing = config.model_copy(update={"model": Source(uri="/nowhere")})
     again = run_samples(world, missing)
@@ -217,8 +218,8 @@ def test_a_finished_shard_loads_no_engine(sampled: tuple[SamplesConfig, Outcome]
     assert again.counts == outcome.counts
 
 
-def test_shards_share_the_work_by_id(world: World, mixed: Source, sampled: tuple[SamplesConfig, Outcome]) -> None:
-    config = samples_config(world, mixed, "samples-sharded", shards=2)
+def test_shards_share_the_work_by_id(world: World, mixed: Source, sampled: tuple[SamplingConfig, Outcome]) -> None:
+    config = sampling_config(world, mixed, "samples-sharded", shards=2)
     outcome = run_samples(world, config, shard=1)
     found = answers_of(stored(config, shard=1))
     assert {id for id, _ in found} == {id for id in GOOD if shard_of(id, 2) == 1}
@@ -227,7 +228,7 @@ def test_shards_share_the_work_by_id(world: World, mixed: Source, sampled: tuple
 
 
 def test_temperatures_of_the_ablation_go_round(world: World, mixed: Source) -> None:
-    config = samples_config(world, mixed, "samples-hot", temperatures=(0.0, 1.5))
+    config = sampling_config(world, mixed, "samples-hot", temperatures=(0.0, 1.5))
     run_samples(world, config)
     assert Counter(row["temperature"] for row in stored(config)) == {0.0: 2 * len(GOOD), 1.5: len(GOOD)}
     greedy = {(row["id"], tuple(row["token_ids"])) for row in stored(config) if row["temperature"] == 0.0}
@@ -237,7 +238,7 @@ def test_temperatures_of_the_ablation_go_round(world: World, mixed: Source) -> N
 def test_sigterm_keeps_what_is_whole_and_the_next_process_goes_on(world: World) -> None:
     ids = [f"many-{i:03d}" for i in range(120)]
     instructions = world.instructions("many", [(id, picture(i), QUESTION) for i, id in enumerate(ids)])
-    config = samples_config(world, instructions, "samples-terminated").model_copy(
+    config = sampling_config(world, instructions, "samples-terminated").model_copy(
         update={"decoding": Decoding(max_new_tokens=60)}
     )
     folder = Path(shard_uri(config, 0))
@@ -258,7 +259,7 @@ def test_sigterm_keeps_what_is_whole_and_the_next_process_goes_on(world: World) 
     assert (folder / "manifest.json").exists()
 
 
-def start(world: World, config: SamplesConfig) -> subprocess.Popen[bytes]:
+def start(world: World, config: SamplingConfig) -> subprocess.Popen[bytes]:
     file = world.folder / "config.json"
     file.write_text(config.model_dump_json())
     environment = {
@@ -268,7 +269,7 @@ def start(world: World, config: SamplesConfig) -> subprocess.Popen[bytes]:
     }
     with (world.folder / "stage.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "feedback_workloads", "samples", "--config", str(file)],
+            [sys.executable, "-m", "feedback_workloads", "sampling", "--config", str(file)],
             env=environment, stdout=log, stderr=log,
         )  # fmt: skip
 
@@ -296,16 +297,16 @@ def told(world: World) -> Artifact:
     return world.given("told", SAMPLES, [sample_row(*key, answer) for key, answer in TOLD.items()])
 
 
-def claims_config(world: World, told: Artifact, output: str, **options: Any) -> ClaimsConfig:
-    return ClaimsConfig(output=str(world.folder / output), samples=(told,), part_rows=1, engine=ENGINE, **options)
+def splitting_config(world: World, told: Artifact, output: str, **options: Any) -> SplittingConfig:
+    return SplittingConfig(output=str(world.folder / output), samples=(told,), part_rows=1, engine=ENGINE, **options)
 
 
-def run_claims(world: World, config: ClaimsConfig) -> Outcome:
-    return claims.run(config, 0, world.store, Progress("claims"))
+def run_claims(world: World, config: SplittingConfig) -> Outcome:
+    return splitting.run(config, 0, world.store, Progress("splitting"))
 
 
 def test_each_sentence_is_a_claim(world: World, told: Artifact) -> None:
-    config = claims_config(world, told, "claims", question_template="Is it so that {claim}? Yes or no.")
+    config = splitting_config(world, told, "splitting", question_template="Is it so that {claim}? Yes or no.")
     outcome = run_claims(world, config)
     assert {(row["id"], row["candidate"]): row["claims"] for row in stored(config)} == {
         ("a", 0): ["A cat sits.", "It is red."],
@@ -321,7 +322,7 @@ def test_each_sentence_is_a_claim(world: World, told: Artifact) -> None:
 
 
 def test_the_whole_answer_is_one_claim(world: World, told: Artifact) -> None:
-    config = claims_config(world, told, "claims-whole", splitter=WholeAnswer())
+    config = splitting_config(world, told, "claims-whole", splitter=WholeAnswer())
     run_claims(world, config)
     assert {(row["id"], row["candidate"]): row["claims"] for row in stored(config)} == {
         key: [answer] if answer else [] for key, answer in TOLD.items()
@@ -329,15 +330,15 @@ def test_the_whole_answer_is_one_claim(world: World, told: Artifact) -> None:
 
 
 def test_rules_need_neither_torch_nor_vllm(world: World, told: Artifact) -> None:
-    config = claims_config(world, told, "claims-light")
+    config = splitting_config(world, told, "claims-light")
     program = """
 import sys
 from pathlib import Path
-from feedback_workloads.artifacts import ArtifactStore
+from feedback_workloads.storage.artifacts import ArtifactStore
 from feedback_workloads.contract import STAGE_CONFIG
-from feedback_workloads.progress import Progress
-from feedback_workloads.stages import claims
-claims.run(STAGE_CONFIG.validate_json(sys.argv[1]), 0, ArtifactStore(Path(sys.argv[2])), Progress("claims"))
+from feedback_workloads.process.progress import Progress
+from feedback_workloads.stages import splitting
+splitting.run(STAGE_CONFIG.validate_json(sys.argv[1]), 0, ArtifactStore(Path(sys.argv[2])), Progress("splitting"))
 assert not {"torch", "vllm", "transformers"} & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", program, config.model_dump_json(), str(world.folder / "cache")], check=True)
@@ -364,8 +365,8 @@ def test_a_text_model_divides_and_asks(world: World) -> None:
     splitter = LLMSplitter(
         model=Source(uri=str(world.folder / "llm")), decoding=Decoding(temperature=0.0, max_new_tokens=64)
     )
-    config = claims_config(world, given, "claims-llm", splitter=splitter).model_copy(
-        update={"engine": Engine(max_model_len=2048, max_num_seqs=16)}
+    config = splitting_config(world, given, "claims-llm", splitter=splitter).model_copy(
+        update={"engine": EngineConfig(max_model_len=2048, max_num_seqs=16)}
     )
     outcome = run_claims(world, config)
     questions = [f"Does a cat sit? {REQUEST}", f"Is it red? {REQUEST}"]
@@ -397,24 +398,24 @@ ASKED = {
 
 
 @pytest.fixture(scope="module")
-def judged(world: World, mixed: Source) -> tuple[VerdictsConfig, Outcome]:
+def judged(world: World, mixed: Source) -> tuple[LabelingConfig, Outcome]:
     rows = [
         {"id": id, "candidate": candidate, "claims": asked, "questions": asked}
         for (id, candidate), asked in ASKED.items()
     ]
-    config = VerdictsConfig(
-        output=str(world.folder / "verdicts"),
+    config = LabelingConfig(
+        output=str(world.folder / "labeling"),
         claims=(world.given("asked", CLAIMS, rows),),
         instructions=mixed,
-        labeler=world.model,
+        model=world.model,
         min_yes_no_mass=0.0,  # a model of random weights says anything
         part_rows=1,
         engine=ENGINE,
     )
-    return config, verdicts.run(config, 0, world.store, Progress("verdicts"))
+    return config, labeling.run(config, 0, world.store, Progress("labeling"))
 
 
-def test_one_verdict_a_claim(judged: tuple[VerdictsConfig, Outcome]) -> None:
+def test_one_verdict_a_claim(judged: tuple[LabelingConfig, Outcome]) -> None:
     found = {(row["id"], row["candidate"]): row for row in stored(judged[0])}
     assert {key: len(row["accepted"]) for key, row in found.items()} == {
         ("good-0", 0): 2,
@@ -431,7 +432,7 @@ def test_one_verdict_a_claim(judged: tuple[VerdictsConfig, Outcome]) -> None:
     assert first["p_yes"][0] != found["good-1", 0]["p_yes"][0], "the picture matters"
 
 
-def test_what_cannot_be_judged_is_rejected(judged: tuple[VerdictsConfig, Outcome]) -> None:
+def test_what_cannot_be_judged_is_rejected(judged: tuple[LabelingConfig, Outcome]) -> None:
     config, outcome = judged
     assert {(row["id"], row["candidate"]): row["reason"] for row in stored(config, "rejected")} == {
         ("good-1", 1): "prompt-too-long",
@@ -460,30 +461,30 @@ def test_a_labeler_without_yes_is_named(world: World, mixed: Source) -> None:
     ]
     file.write_text(json.dumps(tokenizer))
     rows = [{"id": "good-0", "candidate": 0, "claims": ["x"], "questions": ["Is it?"]}]
-    config = VerdictsConfig(
+    config = LabelingConfig(
         output=str(world.folder / "verdicts-silent"),
         claims=(world.given("asked-silent", CLAIMS, rows),),
         instructions=mixed,
-        labeler=Source(uri=str(folder)),
+        model=Source(uri=str(folder)),
         engine=ENGINE,
     )
     with pytest.raises(BadInput, match="has no single token for yes and no; name another labeler"):
-        verdicts.run(config, 0, world.store, Progress("verdicts"))
+        labeling.run(config, 0, world.store, Progress("labeling"))
 
 
-def test_the_stages_follow_each_other(world: World, mixed: Source, sampled: tuple[SamplesConfig, Outcome]) -> None:
+def test_the_stages_follow_each_other(world: World, mixed: Source, sampled: tuple[SamplingConfig, Outcome]) -> None:
     """What a random model says goes through all three stages, whatever it is."""
     published = world.publish(*sampled)
-    divided = claims_config(world, published, "chain-claims")
-    config = VerdictsConfig(
+    divided = splitting_config(world, published, "chain-claims")
+    config = LabelingConfig(
         output=str(world.folder / "chain-verdicts"),
         claims=(world.publish(divided, run_claims(world, divided)),),
         instructions=mixed,
-        labeler=world.model,
+        model=world.model,
         min_yes_no_mass=0.0,
         part_rows=3,
         engine=ENGINE,
     )
-    outcome = verdicts.run(config, 0, world.store, Progress("verdicts"))
+    outcome = labeling.run(config, 0, world.store, Progress("labeling"))
     assert keys(stored(config)) == keys(stored(sampled[0]))
     assert outcome.counts["rejected"] == 0

@@ -18,7 +18,7 @@ from feedback_operator.cli.run import OWN_S3_VARIABLES, ExitStatus
     ("arguments", "begun"),
     [
         pytest.param(["shapes"], "building the world", id="shapes"),
-        pytest.param(["run", "examples/shapes.yaml"], "samples running", id="run"),
+        pytest.param(["run", "examples/shapes.yaml"], "sampling running", id="run"),
     ],
 )
 def test_ctrl_c(arguments: list[str], begun: str, tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 import pytest
 
-from feedback_operator.cluster import local
-from feedback_operator.cluster import process as process_module
-from feedback_operator.cluster.capacity import Capacity
-from feedback_operator.cluster.local import AlreadyRunning, LocalCluster
-from feedback_operator.snapshot import Job, Snapshot
+from feedback_operator.cluster.local import cluster as local_cluster
+from feedback_operator.cluster.local import process as process_module
+from feedback_operator.cluster.local.capacity import Capacity
+from feedback_operator.cluster.local.cluster import AlreadyRunning, LocalCluster
+from feedback_operator.plan.snapshot import Job, Snapshot
 from tests.unit.worlds import NOW, decide, iteration
 
 # A stage that obeys a script in its configuration folder, so that each test says what its pods do.
@@ -40,7 +40,7 @@ exec((work / "script.py").read_text())
 
 @pytest.fixture
 async def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalCluster]:
-    monkeypatch.setattr(local, "FIRST_BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(local_cluster, "FIRST_BACKOFF_SECONDS", 0.01)
     async with LocalCluster.open(tmp_path / "state", {"WORK": str(tmp_path)}, Capacity(2, 10**12, ())) as opened:
         opened.add(iteration())
         yield opened
@@ -94,7 +94,7 @@ async def test_the_configuration_is_where_the_manifest_mounts_it(cluster: LocalC
     configmap, made = job(script)
     made["spec"]["template"]["spec"]["containers"][0]["args"] = ["/etc/feedback/config.json"]
     observed = await run(cluster, (configmap, made))
-    assert json.loads(observed.pods[0].message)["stage"] == "samples"
+    assert json.loads(observed.pods[0].message)["stage"] == "sampling"
 
 
 @pytest.mark.parametrize(("given", "expect"), [(None, "2"), ("1", "1")], ids=["as many as cores", "as the person says"])
@@ -181,7 +181,7 @@ async def test_what_a_killed_runner_left_is_ended_by_the_next(tmp_path: Path, mo
     runner = f"""
 import asyncio, os, sys
 from pathlib import Path
-from feedback_operator.cluster.process import StageProcess
+from feedback_operator.cluster.local.process import StageProcess
 async def main():
     state = Path({str(state)!r})
     command = [sys.executable, "-c", {child!r}]

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from feedback_workloads.engine import Engine
-from feedback_workloads.preprocess import Preprocessor, load_picture
+from feedback_workloads.models.llava import new_processor
+from feedback_workloads.models.preprocessing import Preprocessor, load_picture
 from tests.integration.models import (
     CHAT_TEMPLATE,
+    PATCH,
     byte_tokenizer,
     llava_next_processor,
-    llava_processor,
     picture,
     siglip_processor,
 )
@@ -26,7 +27,7 @@ SIZES: Final = ((640, 480), (1000, 333), (333, 1000), (400, 400))
 
 
 def llava() -> Any:
-    return llava_processor(byte_tokenizer(), SIDE)
+    return new_processor(byte_tokenizer(), SIDE, PATCH)
 
 
 def llava_next() -> Any:

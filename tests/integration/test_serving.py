@@ -25,8 +25,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from feedback_workloads.preprocess import Preprocessor
-from feedback_workloads.ranking import reward
+from feedback_workloads.method.ranking import reward
+from feedback_workloads.models.preprocessing import Preprocessor
 from tests.integration.models import picture
 from tests.integration.servers import PATIENCE_SECONDS, Models, Server, make_models
 

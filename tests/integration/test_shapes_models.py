@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
-from feedback_workloads.contract import Decoding
-from feedback_workloads.contract import Engine as Settings
+from feedback_workloads.contract import Decoding, EngineConfig
 from feedback_workloads.engine import Draw, Engine, Prompt
-from feedback_workloads.preprocess import Preprocessor
-from feedback_workloads.progress import Progress
+from feedback_workloads.models.preprocessing import Preprocessor
+from feedback_workloads.process.progress import Progress
 from feedback_workloads.shapes.build import train, write_rows
 from feedback_workloads.shapes.lessons import Lesson, ask, question, single_claim, true_caption
 from feedback_workloads.shapes.models import COMPARING, SEEING, Course, Curriculum, learn, load, new_model, pixels, save
@@ -59,7 +58,7 @@ def network(model: Path) -> LlavaForConditionalGeneration:
 
 @pytest.fixture(scope="module")
 def engine(model: Path) -> Iterator[Engine]:
-    with Engine.load(model, Settings(max_model_len=256, max_num_seqs=16), precision="float32") as loaded:
+    with Engine.load(model, EngineConfig(max_model_len=256, max_num_seqs=16), precision="float32") as loaded:
         yield loaded
 
 

@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
-from feedback_workloads.artifacts import CACHE_VARIABLE, ArtifactStore
-from feedback_workloads.contract import Artifact, ExitCode, Manifest, PolicyConfig, Source, StageResult, shard_uri
-from feedback_workloads.entry import TERMINATION_LOG_VARIABLE, main
-from feedback_workloads.preprocess import Preprocessor
-from feedback_workloads.rows import PAIRS
+from feedback_workloads.contract import Artifact, ExitCode, Manifest, Source, StageResult, TrainingConfig, shard_uri
+from feedback_workloads.models.preprocessing import Preprocessor
+from feedback_workloads.rows.schemas import PAIRS
+from feedback_workloads.stages.entry import TERMINATION_LOG_VARIABLE, main
+from feedback_workloads.storage.artifacts import CACHE_VARIABLE, ArtifactStore
 from tests.integration.models import picture, tiny_llava
 
 PATIENCE_SECONDS = 600
@@ -41,7 +41,7 @@ class Study:
         """Folder of what PyTorch compiles at run time."""
         return self.root / "compiled"
 
-    def config(self, name: str, **changes: Any) -> PolicyConfig:
+    def config(self, name: str, **changes: Any) -> TrainingConfig:
         settings: dict[str, Any] = {
             "learning_rate": 1e-3,
             "epochs": 3,
@@ -55,14 +55,14 @@ class Study:
             "model": Source(uri=str(self.model)),
             **changes,
         }
-        return PolicyConfig(output=str(self.root / name), pairs=(self.pairs,), **settings)
+        return TrainingConfig(output=str(self.root / name), pairs=(self.pairs,), **settings)
 
     def start(self, name: str, environment: Mapping[str, str] | None = None, **changes: Any) -> Process:
         """Start a stage in a process of its own."""
         run = Run(self, name, self.config(name, **changes))
         with (self.root / f"{name}.log").open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "feedback_workloads", "policy", "--config", str(run.write_config())],
+                [sys.executable, "-m", "feedback_workloads", "training", "--config", str(run.write_config())],
                 env={**os.environ, **run.environment, "OMP_NUM_THREADS": "1", **(environment or {})},
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -78,16 +78,16 @@ class Study:
         """As `run`, however it ends; its exit code."""
         run = Run(self, name, self.config(name, **changes))
         with patch.dict(os.environ, {**run.environment, "OMP_NUM_THREADS": "1"}):
-            return main(["policy", "--config", str(run.write_config())])
+            return main(["training", "--config", str(run.write_config())])
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the policy stage, and what it left."""
+    """One training, and what it left."""
 
     study: Study
     name: str
-    config: PolicyConfig
+    config: TrainingConfig
 
     def write_config(self) -> Path:
         file = self.study.root / f"{self.name}.json"
@@ -153,7 +153,9 @@ def study(root: Path, rows: int = 16, *, shift: float = 0.0, build: Callable[[Pa
     uri, store = str(root / "pairs"), ArtifactStore(root / "cache")
     with store.append(uri, PAIRS) as parts:
         parts.write(pairs)
-        manifest = Manifest(stage="pairs", config={}, config_hash="0" * 64, files=parts.files(), counts=parts.counts())
+        manifest = Manifest(
+            stage="pairing", config={}, config_hash="0" * 64, files=parts.files(), counts=parts.counts()
+        )
     return Study(root, model, store.publish(uri, manifest))
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from feedback_workloads.artifacts import ArtifactStore
 from feedback_workloads.contract import FileEntry, Manifest
 from feedback_workloads.shapes.build import write_rows
 from feedback_workloads.shapes.world import rows
+from feedback_workloads.storage.artifacts import ArtifactStore
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,11 @@ class SmallWorld:
             "metadata": {"name": "small"},
             "spec": {
                 "model": {"uri": f"{self.uri}/policy"},
-                "labeler": {"model": {"uri": f"{self.uri}/labeler"}},
                 "instructions": {"uri": f"{self.uri}/instructions"},
                 "artifacts": {"uri": artifacts},
                 "sampling": {"candidates": 4, "maxNewTokens": 48, "maxModelLen": 256},
-                "labeling": {"maxModelLen": 256},
-                "pairs": {"truth": "shapes"},
+                "labeling": {"model": {"uri": f"{self.uri}/labeler"}, "maxModelLen": 256},
+                "pairing": {"truth": "shapes"},
                 "training": {
                     "learningRate": "0.00001",
                     "epochs": 2,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from feedback_workloads.artifacts import CACHE_VARIABLE, ArtifactStore
+from feedback_workloads.storage.artifacts import CACHE_VARIABLE, ArtifactStore
 from tests.chart.rendering import CHART, helm
 from tests.cluster.api import Object
 from tests.cluster.node.places import Places, own_kubeconfig

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.cluster.api import ITERATIONS, PODS, Api, Kind, Object
-from tests.cluster.world import STALLED, Expected, merged
+from tests.cluster.world import STAGES, STALLED, Expected, merged
 
 ROOT: Final = Path(__file__).parents[2]
 TOOLS: Final = Path(sys.executable).parent
@@ -105,7 +105,7 @@ class Team:
 
 def on_cluster(manifest: Object, name: str, **spec: Any) -> Object:
     """The manifest under another name, with S3's credentials for every pod, and with other changes to its spec."""
-    sections = ("sampling", "labeling", "pairs", "training", "evaluation", "serving")
-    credentials = {section: WITH_S3 for section in sections if section in {**manifest["spec"], **spec}}
+    serving = ["serving"] if "serving" in {**manifest["spec"], **spec} else []
+    credentials = dict.fromkeys((*STAGES, *serving), WITH_S3)
     changed = merged(merged(manifest["spec"], credentials), spec)
     return {**manifest, "metadata": {"name": name}, "spec": changed}

@@ -19,9 +19,9 @@ compile_module_from_src(source, "launcher")
 """
 """On GPUs Triton builds the like of this before it starts a kernel, of TRL or of vLLM."""
 WORKS: Final = {
-    "operator:0.1.0": "import feedback_operator.service, kopf; assert not shutil.which('gcc')",
-    "train:0.1.0": f"import deepspeed, trl, feedback_workloads.stages.policy\n{STARTS_KERNELS}",
-    "generate:0.1.0-cpu": f"import vllm, feedback_workloads.stages.samples\n{STARTS_KERNELS}",
+    "operator:0.1.0": "import feedback_operator.service.serve, kopf; assert not shutil.which('gcc')",
+    "train:0.1.0": f"import deepspeed, trl, feedback_workloads.stages.training\n{STARTS_KERNELS}",
+    "generate:0.1.0-cpu": f"import vllm, feedback_workloads.stages.sampling\n{STARTS_KERNELS}",
 }
 """What each image is for, in short."""
 NOTHING_TO_BUILD_WITH: Final = """

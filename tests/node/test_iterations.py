@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from feedback_workloads.artifacts import ArtifactStore
 from feedback_workloads.contract import Artifact
-from feedback_workloads.objects import join
+from feedback_workloads.storage.artifacts import ArtifactStore
+from feedback_workloads.storage.objects import join
 from tests.cluster.api import ITERATIONS, Object
 from tests.cluster.world import READY, STALLED, condition, condition_of, stage_is, stage_of
 from tests.e2e.outcomes import artifacts_of
@@ -24,7 +24,7 @@ def second(team: Team, manifest: Object, first: Object, release: Release) -> tup
     [old] = team.pods(**{"feedback.rlaif.dev/endpoint": ENDPOINT})
     with Asking(team.address(ENDPOINT), ENDPOINT) as asking:
         team.apply(on_cluster(manifest, "second", model={"uri": None, "from": {"iteration": "first"}}))
-        team.until("second", stage_is("samples", "Running"))
+        team.until("second", stage_is("sampling", "Running"))
         release.upgrade()
         finished = team.until("second", READY)
         team.kubectl("wait", "--for=delete", f"pod/{old['metadata']['name']}", "--timeout=120s")
@@ -114,5 +114,5 @@ def test_a_model_that_cannot_be_served_is_rolled_back(
     assert condition("Stalled", "True", "RolledBack")(found)
     assert asking.failures == []
     assert set(asking.revisions) == {fingerprint(finished)}
-    assert stage_of(found, "scores")["state"] == "Done"
+    assert stage_of(found, "evaluation")["state"] == "Done"
     print(condition_of(found, "Serving")["message"])

@@ -18,8 +18,8 @@ from typing import Final
 import httpx
 import pytest
 
-from feedback_operator.progress import parse
-from feedback_workloads.artifacts import ArtifactStore
+from feedback_operator.cluster.progress import parse
+from feedback_workloads.storage.artifacts import ArtifactStore
 from tests.cluster.api import DEPLOYMENTS, Object
 from tests.cluster.node.outside import processes, refused
 from tests.cluster.node.places import Places, own_kubeconfig
@@ -33,15 +33,15 @@ from tests.node.team import BUCKET, ENDPOINT, ITERATION_SECONDS, Team, on_cluste
 NAME: Final = "disturbed"
 S3_PORT: Final = 8333
 OUTAGE_SECONDS: Final = 60.0
-QUICK: Final = ("claims", "pairs")
+QUICK: Final = ("splitting", "pairing")
 """Stages that have ended before one can be caught at work here: they are killed as they start."""
 UNITS: Final = {
-    "samples": "instructions",
-    "claims": "answers",
-    "verdicts": "answers",
-    "pairs": "instructions",
-    "policy": "steps",
-    "scores": "answers",
+    "sampling": "instructions",
+    "splitting": "answers",
+    "labeling": "answers",
+    "pairing": "instructions",
+    "training": "steps",
+    "evaluation": "answers",
 }
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.long]
 
@@ -127,7 +127,7 @@ def cut_s3(team: Team) -> None:
             threading.Event().wait(OUTAGE_SECONDS)
 
 
-DISTURBANCES: Final[Mapping[str, Callable[[Team], None]]] = {"samples": kill_operator, "verdicts": kill_kubelet}
+DISTURBANCES: Final[Mapping[str, Callable[[Team], None]]] = {"sampling": kill_operator, "labeling": kill_kubelet}
 """Besides: in each stage a pod is killed at work, and the next one loses S3 at work."""
 
 

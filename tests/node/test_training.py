@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from feedback_workloads.artifacts import ArtifactStore
-from feedback_workloads.objects import join
+from feedback_workloads.storage.artifacts import ArtifactStore
+from feedback_workloads.storage.objects import join
 from tests.cluster.api import Object
 from tests.cluster.world import stage_is, stage_of
 from tests.e2e.outcomes import artifacts_of, forget, kept
@@ -29,7 +29,7 @@ def train(team: Team, manifest: Object, name: str, nodes: int) -> None:
 
 def log_of(store: ArtifactStore, iteration: Object) -> list[dict[str, float]]:
     """What the trainer measured, a step a row; its artifact is removed, so that the next run trains again."""
-    [policy] = artifacts_of(iteration, "policy")[:1]
+    [policy] = artifacts_of(iteration, "training")[:1]
     text = store.objects(policy.uri).read(join(policy.uri, "training.jsonl")).decode()
     forget(store, policy.uri.rpartition("/")[0])
     return [json.loads(line) for line in text.splitlines()]
@@ -39,7 +39,7 @@ def log_of(store: ArtifactStore, iteration: Object) -> list[dict[str, float]]:
 def alone(team: Team, manifest: Object, first: Object, store: ArtifactStore) -> list[dict[str, float]]:
     """What one pod measures."""
     train(team, manifest, "alone", nodes=1)
-    done = team.until("alone", stage_is("policy", "Done"))
+    done = team.until("alone", stage_is("training", "Done"))
     team.kubectl("delete", "feedbackiteration", "alone")
     return log_of(store, done)
 
@@ -48,8 +48,8 @@ def kill_one(team: Team, name: str, store: ArtifactStore) -> None:
     """Kill one of the two pods once a random one of the checkpoints is stored."""
     rng = random.Random(SEED)
     checkpoints = rng.randrange(1, EPOCHS)
-    stage = stage_of(team.until(name, stage_is("policy", "Running")), "policy")
-    folder = f"s3://{BUCKET}/iterations/policy/{stage['hash']}"
+    stage = stage_of(team.until(name, stage_is("training", "Running")), "training")
+    folder = f"s3://{BUCKET}/iterations/training/{stage['hash']}"
     deadline = time.monotonic() + ITERATION_SECONDS
     while len([file for file in kept(store, folder) if "/checkpoint-" in file]) < checkpoints:
         assert time.monotonic() < deadline, f"{folder} never had {checkpoints} checkpoints"
@@ -67,7 +67,7 @@ def test_two_pods_train_as_one(
     train(team, manifest, name, nodes=2)
     if killed:
         kill_one(team, name, store)
-    done = team.until(name, stage_is("policy", "Done"))
+    done = team.until(name, stage_is("training", "Done"))
     team.kubectl("delete", "feedbackiteration", name)
     losses = [row["loss"] for row in log_of(store, done)]
     assert losses == pytest.approx([row["loss"] for row in alone], rel=1e-4)

@@ -7,8 +7,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from feedback_workloads.benchmarks import Judgement
-from feedback_workloads.evaluation import (
+from feedback_workloads.method.evaluation import (
     BEST_OF_RULE,
     RULE,
     Answer,
@@ -21,6 +20,7 @@ from feedback_workloads.evaluation import (
     choose_best_of,
     scores_row,
 )
+from feedback_workloads.method.judgement import Judgement
 from feedback_workloads.report.evidence import Evidence, Example, Examples, answers_by_question, kind_of
 from feedback_workloads.report.iteration import Iteration
 from feedback_workloads.shapes.world import COLORS, PLACES, SHAPES, Row, Thing, png, rows
@@ -117,7 +117,7 @@ def training() -> list[dict[str, Any]]:
 
 
 def pairs() -> dict[str, Any]:
-    """statistics.json of the pairs stage."""
+    """statistics.json of the pairing stage."""
     random = Random(1)
 
     def histogram(mean: float, number: int) -> dict[str, int]:
@@ -154,7 +154,7 @@ def _stage(name: str, start: str, end: str, rows: int, *, reused: bool = False, 
                 "shard": shard,
                 "uri": f"s3://feedback/iterations/{name}/{'5e8a' * 16}/shard-{shard:05}-of-{shards:05}",
                 "sha256": f"{shard}{'9c4f' * 15}abc",
-                "counts": {"rows": rows // shards, "rejected": 2 if name == "samples" and shard == 0 else 0},
+                "counts": {"rows": rows // shards, "rejected": 2 if name == "sampling" and shard == 0 else 0},
                 "metrics": {},
                 "reused": reused,
             }
@@ -170,7 +170,8 @@ ITERATION = Iteration.model_validate(
         "metadata": {"name": "shapes", "namespace": "default"},
         "spec": {
             "model": {"uri": "s3://feedback/shapes/policy"},
-            "labeler": {"model": {"uri": "s3://feedback/shapes/labeler"}, "splitter": {"type": "Sentences"}},
+            "splitting": {"type": "Sentences"},
+            "labeling": {"model": {"uri": "s3://feedback/shapes/labeler"}},
             "sampling": {"candidates": 10, "temperature": "0.7"},
             "training": {"beta": "0.1", "learningRate": "0.000003"},
         },
@@ -179,12 +180,12 @@ ITERATION = Iteration.model_validate(
                 {"type": "Promoted", "status": "True", "reason": "GatePassed", "message": "it meets every rule"}
             ],
             "stages": [
-                _stage("samples", "00:00", "02:10", 4000, shards=2),
-                _stage("claims", "02:10", "02:14", 4000),
-                _stage("verdicts", "02:14", "04:30", 4000, reused=True),
-                _stage("pairs", "04:30", "04:33", 640),
-                _stage("policy", "04:33", "09:01", 120),
-                _stage("scores", "09:01", "12:40", 600),
+                _stage("sampling", "00:00", "02:10", 4000, shards=2),
+                _stage("splitting", "02:10", "02:14", 4000),
+                _stage("labeling", "02:14", "04:30", 4000, reused=True),
+                _stage("pairing", "04:30", "04:33", 640),
+                _stage("training", "04:33", "09:01", 120),
+                _stage("evaluation", "09:01", "12:40", 600),
             ],
         },
         "wallSeconds": 763.4,

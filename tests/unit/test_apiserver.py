@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback_operator.cluster.apiserver import (
-    Answer,
-    ApiError,
+from feedback_operator.cluster.kubernetes.apiserver import (
+    ApiServerError,
+    ApiServerUnavailable,
     Conflict,
     Exists,
     Missing,
     Refused,
-    Unavailable,
+    Response,
     error_of,
     merge_patch,
     parsed,
@@ -34,12 +34,12 @@ TERMINATING = {"reason": "Forbidden", "details": {"causes": [{"reason": "Namespa
         (403, {"reason": "Forbidden"}, Refused),
         (403, TERMINATING, Missing),
         (422, {"reason": "Invalid"}, Refused),
-        (401, {"reason": "Unauthorized"}, Unavailable),
+        (401, {"reason": "Unauthorized"}, ApiServerUnavailable),
         (413, {"message": "too large"}, Refused),
     ],
 )
-def test_error_of(status: int, body: dict[str, Any], kind: type[ApiError]) -> None:
-    assert type(error_of("POST /jobs", Answer(status, {}, body))) is kind
+def test_error_of(status: int, body: dict[str, Any], kind: type[ApiServerError]) -> None:
+    assert type(error_of("POST /jobs", Response(status, {}, body))) is kind
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_error_of(status: int, body: dict[str, Any], kind: type[ApiError]) -> No
     ],
 )
 def test_pause(headers: dict[str, str], attempt: int, chance: float, seconds: float) -> None:
-    assert pause(Answer(429, headers, {}), attempt, chance) == pytest.approx(seconds)
+    assert pause(Response(429, headers, {}), attempt, chance) == pytest.approx(seconds)
 
 
 def test_what_stands_in_front_of_the_api_server_may_answer_with_anything() -> None:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback_workloads.s3_download import FollowingHash
+from feedback_workloads.storage.download import FollowingHash
 
 CUTS = st.lists(st.integers(0, 5000), max_size=12)
 

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback_workloads.contract import BadInput
-from feedback_workloads.objects import Digest, FileObjects, Listed
-from feedback_workloads.parts import Parts
-from feedback_workloads.rows import CLAIMS, Rejected
+from feedback_workloads.rows.rejected import Rejected
+from feedback_workloads.rows.schemas import CLAIMS
+from feedback_workloads.storage.objects import Digest, FileObjects, Listed
+from feedback_workloads.storage.parts import Parts
 
 
 class Killed(Exception):

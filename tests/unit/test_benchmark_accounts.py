@@ -53,11 +53,11 @@ def test_latency_by_its_parts() -> None:
     seen = Transitions(
         completed={("iteration-1", 0): 10.0, ("chain-1", 0): 10.0, ("iteration-1", 1): 30.0},
         created={ITERATION: 11.0, CHAIN: 10.5, ("iteration-1", 2): 31.0},
-        names={ITERATION: "iteration-1-claims-ab-0", CHAIN: "chain-1-1"},
+        names={ITERATION: "iteration-1-splitting-ab-0", CHAIN: "chain-1-1"},
     )
     calls = [
-        Call("create configmaps", "iteration-1-claims-ab-0-cd", 10.25, 10.375),
-        Call("create jobs", "iteration-1-claims-ab-0", 10.5, 10.75),
+        Call("create configmaps", "iteration-1-splitting-ab-0-cd", 10.25, 10.375),
+        Call("create jobs", "iteration-1-splitting-ab-0", 10.5, 10.75),
         Call("create jobs", "chain-1-1", 10.125, 10.25),
     ]
     assert seen.latencies(calls, 0, 20) == [Latency(0.125, 0.125, 0.25), Latency(0.25, 0.5, 0.25)]

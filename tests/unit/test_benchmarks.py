@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback_workloads import benchmarks
-from feedback_workloads.benchmarks import Judgement, benchmark
+from feedback_workloads.benchmarks import benchmark
 from feedback_workloads.benchmarks.object_halbench import coco_lexicon
-from feedback_workloads.rows import BadRow
+from feedback_workloads.method.judgement import Judgement
+from feedback_workloads.rows.rejected import BadRow
 
 COCO = benchmark("object-halbench")
 LEXICON = coco_lexicon()

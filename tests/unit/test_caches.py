@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from feedback_operator.cluster.caches import Caches, Store
-from feedback_operator.cluster.observed import Identity
+from feedback_operator.cluster.kubernetes.caches import Caches, Store
+from feedback_operator.cluster.kubernetes.observed import Identity
 
 Body = dict[str, Any]
 
@@ -114,7 +114,10 @@ def caches() -> Caches:
         pytest.param("Pod", child("Pod", "p", "running", status=ended(0)), set(), id="a result before its Job's end"),
         pytest.param("Deployment", child("Deployment", "d", "it"), {"ns/it"}, id="an endpoint's object: who holds it"),
         pytest.param(
-            "FeedbackIteration", iteration("parent", 2, status={"stage": "claims"}), {"ns/parent"}, id="its own course"
+            "FeedbackIteration",
+            iteration("parent", 2, status={"stage": "splitting"}),
+            {"ns/parent"},
+            id="its own course",
         ),
         pytest.param(
             "FeedbackIteration",

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from feedback_operator.cluster.capacity import Capacity, Grant, Request, processor, quantity
+from feedback_operator.api import amount
+from feedback_operator.cluster.local.capacity import Capacity, Grant, Request, processor
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,7 @@ from feedback_operator.cluster.capacity import Capacity, Grant, Request, process
     [("2", "2"), ("500m", "0.5"), ("1.5", "1.5"), ("1Gi", "1073741824"), ("2G", "2000000000"), ("3Ki", "3072")],
 )
 def test_quantity(text: str, number: str) -> None:
-    assert quantity(text) == Decimal(number)
+    assert amount(text) == Decimal(number)
 
 
 @pytest.mark.parametrize(

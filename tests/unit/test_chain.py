@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from feedback_operator.api import Condition, FeedbackIteration
-from feedback_operator.chain import parent_of
+from feedback_operator.plan.chain import parent_of
 from tests.unit.worlds import iteration, promoted, with_metadata
 
 
@@ -31,7 +31,7 @@ def test_the_model_that_the_parent_promoted() -> None:
     parent = parent_of(follows("first"), {"first": promoted("first", "u-9")})
     assert parent is not None
     assert parent.model is not None
-    assert (parent.model.uri, parent.model.sha256) == ("s3://b/artifacts/policy/x/checkpoint-000010", "a" * 64)
+    assert (parent.model.uri, parent.model.sha256) == ("s3://b/artifacts/training/x/checkpoint-000010", "a" * 64)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_the_model_that_the_parent_promoted() -> None:
     [
         pytest.param(promoted("first", "u-9"), id="promoted"),
         pytest.param(named("first", Promoted=("False", "recall is 0.5, below 1")), id="gate failed"),
-        pytest.param(named("first", Stalled=("True", "samples: out of memory")), id="stalled"),
+        pytest.param(named("first", Stalled=("True", "sampling: out of memory")), id="stalled"),
     ],
 )
 def test_a_child_never_trains_from_a_stale_parent(before: FeedbackIteration) -> None:
@@ -62,10 +62,10 @@ def test_a_child_never_trains_from_a_stale_parent(before: FeedbackIteration) -> 
             id="gate failed",
         ),
         pytest.param(
-            [named("first", Stalled=("True", "samples: out of memory"))],
+            [named("first", Stalled=("True", "sampling: out of memory"))],
             "ParentStalled",
             True,
-            "iteration first is stalled: samples: out of memory",
+            "iteration first is stalled: sampling: out of memory",
             id="stalled",
         ),
         pytest.param(

@@ -12,12 +12,12 @@ import yaml
 
 from feedback_operator.api import FeedbackIteration
 from feedback_operator.cli.cluster_errors import (
-    Asked,
     ClusterError,
+    ClusterRequest,
+    ClusterUnavailable,
+    ManifestRejected,
     NotFound,
     Owned,
-    Rejected,
-    Unavailable,
     explain,
     with_near_names,
 )
@@ -28,9 +28,9 @@ from feedback_operator.cli.submit import home
 from tests.unit.worlds import manifest
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
-LIST = Asked("list", "feedbackiterations", "team-a", "", "work")
-GET = Asked("get", "feedbackiterations", "team-a", "shapes", "work")
-LOG = Asked("get", "pods/log", "team-a", "shapes-samples-0-x", "work")
+LIST = ClusterRequest("list", "feedbackiterations", "team-a", "", "work")
+GET = ClusterRequest("get", "feedbackiterations", "team-a", "shapes", "work")
+LOG = ClusterRequest("get", "pods/log", "team-a", "shapes-sampling-0-x", "work")
 
 
 @pytest.mark.parametrize(
@@ -58,23 +58,27 @@ LOG = Asked("get", "pods/log", "team-a", "shapes-samples-0-x", "work")
             id="no such iteration",
         ),
         pytest.param(
-            404, {"details": {"name": "x"}}, LOG, NotFound, "no pods/log shapes-samples-0-x", id="no such pod"
+            404, {"details": {"name": "x"}}, LOG, NotFound, "no pods/log shapes-sampling-0-x", id="no such pod"
         ),
         pytest.param(
             422,
             {"details": {"causes": [{"field": "spec.seed", "message": "too big"}, {"field": "spec", "message": "no"}]}},
             GET,
-            Rejected,
+            ManifestRejected,
             "shapes: spec.seed: too big\nshapes: spec: no",
             id="invalid",
         ),
-        pytest.param(400, {"message": 'unknown field "spec.x"'}, GET, Rejected, 'unknown field "spec.x"', id="unknown"),
-        pytest.param(500, {"message": "etcd"}, GET, Unavailable, "answered 500: etcd; try again", id="broken"),
-        pytest.param(429, {"message": "slow down"}, GET, Unavailable, "answered 429: slow down; try again", id="busy"),
-        pytest.param(502, "<html>", GET, Unavailable, "answered 502: without a reason", id="a proxy's page"),
+        pytest.param(
+            400, {"message": 'unknown field "spec.x"'}, GET, ManifestRejected, 'unknown field "spec.x"', id="unknown"
+        ),
+        pytest.param(500, {"message": "etcd"}, GET, ClusterUnavailable, "answered 500: etcd; try again", id="broken"),
+        pytest.param(
+            429, {"message": "slow down"}, GET, ClusterUnavailable, "answered 429: slow down; try again", id="busy"
+        ),
+        pytest.param(502, "<html>", GET, ClusterUnavailable, "answered 502: without a reason", id="a proxy's page"),
     ],
 )
-def test_an_answer_that_is_none(status: int, body: Any, asked: Asked, kind: type, said: str) -> None:
+def test_an_answer_that_is_none(status: int, body: Any, asked: ClusterRequest, kind: type, said: str) -> None:
     error = explain(status, body.encode() if isinstance(body, str) else json.dumps(body).encode(), asked)
     assert type(error) is kind
     assert said in str(error)
@@ -106,7 +110,7 @@ def stage(name: str, state: str = "Waiting", **more: Any) -> dict[str, Any]:
 
 
 def conditions(**status: str) -> list[dict[str, Any]]:
-    """`Ready="False StageRunning at stage policy"`: status, reason and message of each."""
+    """`Ready="False StageRunning at stage training"`: status, reason and message of each."""
     return [
         {"type": kind, **dict(zip(("status", "reason", "message"), text.split(" ", 2), strict=False))}
         for kind, text in status.items()
@@ -122,22 +126,22 @@ def seen(spec: dict[str, Any] | None = None, generation: int = 1, **status: Any)
 
 
 DONE = stage(
-    "samples",
+    "sampling",
     "Done",
     shards=[{"shard": 0, "uri": "s3://b/a", "sha256": "0" * 64, "counts": {"rows": 120, "rejected": 2}}],
 )
 RUNNING = seen(
-    stage="policy",
+    stage="training",
     progress="312/2668",
-    stages=[DONE, stage("policy", "Running", job="it-policy-0", done=312, total=2668, message="training")],
-    conditions=conditions(Ready="False StageRunning at stage policy", Reconciling="True StageRunning"),
+    stages=[DONE, stage("training", "Running", job="it-training-0", done=312, total=2668, message="training")],
+    conditions=conditions(Ready="False StageRunning at stage training", Reconciling="True StageRunning"),
 )
 FAILED = seen(
-    stages=[DONE, stage("policy", "Failed", job="it-policy-0", reason="OutOfMemory", message="raise the limit")],
+    stages=[DONE, stage("training", "Failed", job="it-training-0", reason="OutOfMemory", message="raise the limit")],
     conditions=conditions(Ready="False OutOfMemory raise the limit", Stalled="True OutOfMemory raise the limit"),
 )
 PENDING = seen(
-    stages=[stage("samples", "Running", job="it-samples-0", reason="ImagePullBackOff", message="no such image")],
+    stages=[stage("sampling", "Running", job="it-sampling-0", reason="ImagePullBackOff", message="no such image")],
     conditions=conditions(Ready="False ImagePullBackOff", Reconciling="True ImagePullBackOff"),
 )
 FINISHED = seen(
@@ -164,10 +168,10 @@ ROLLED_BACK = seen(
 )
 CHILD = seen(
     spec={"model": {"from": {"iteration": "parent"}}},
-    stages=[stage("samples", message="waits for parent")],
+    stages=[stage("sampling", message="waits for parent")],
     conditions=conditions(Ready="False WaitingForParent", Reconciling="True WaitingForParent"),
 )
-SUSPENDED = seen(spec={"suspend": True}, stages=[DONE, stage("claims", "Suspended", job="it-claims-0")])
+SUSPENDED = seen(spec={"suspend": True}, stages=[DONE, stage("splitting", "Suspended", job="it-splitting-0")])
 UNSEEN = seen(generation=2)
 
 
@@ -179,8 +183,8 @@ UNSEEN = seen(generation=2)
         pytest.param(
             FAILED,
             [
-                "Stage policy failed: raise the limit",
-                "feedback logs policy -i it -n team-a",
+                "Stage training failed: raise the limit",
+                "feedback logs training -i it -n team-a",
                 "kubectl edit fbi it -n team-a",
                 "feedback suspend it -n team-a && feedback resume it -n team-a",
             ],
@@ -188,7 +192,7 @@ UNSEEN = seen(generation=2)
         ),
         pytest.param(
             PENDING,
-            ["no such image", "kubectl describe pods -l batch.kubernetes.io/job-name=it-samples-0 -n team-a"],
+            ["no such image", "kubectl describe pods -l batch.kubernetes.io/job-name=it-sampling-0 -n team-a"],
             id="pods do not start",
         ),
         pytest.param(GATE_FAILED, ["recall is 0.5, below 0.9", "feedback report it -n team-a"], id="gate failed"),
@@ -223,9 +227,9 @@ def test_settled(iteration: FeedbackIteration, expected: bool) -> None:
 
 def test_a_list_says_where_it_is_whether_it_helped_and_whether_it_serves() -> None:
     assert listing([RUNNING, FINISHED], NOW, everywhere=True).splitlines() == [
-        "NAMESPACE  NAME  STAGE   PROGRESS  READY  REASON        BEFORE  AFTER  PROMOTED  SERVING  AGE",
-        "team-a     it    policy  312/2668  False  StageRunning                                    2h",
-        "team-a     it                      True   Complete      0.41    0.22   True      True     2h",
+        "NAMESPACE  NAME  STAGE     PROGRESS  READY  REASON        BEFORE  AFTER  PROMOTED  SERVING  AGE",
+        "team-a     it    training  312/2668  False  StageRunning                                    2h",
+        "team-a     it                        True   Complete      0.41    0.22   True      True     2h",
     ]
 
 
@@ -233,12 +237,12 @@ def test_a_description_shows_stages_and_conditions() -> None:
     assert description(RUNNING, NOW).splitlines() == [
         "it in team-a, 2h old, generation 1",
         "",
-        "STAGE    STATE    DONE                  TIME",
-        "samples  done     120 rows, 2 rejected",
-        "policy   running  312/2668                    training",
+        "STAGE     STATE    DONE                  TIME",
+        "sampling  done     120 rows, 2 rejected",
+        "training  running  312/2668                    training",
         "",
         "CONDITION    STATUS  REASON        MESSAGE",
-        "Ready        False   StageRunning  at stage policy",
+        "Ready        False   StageRunning  at stage training",
         "Reconciling  True    StageRunning",
     ]
 

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from feedback_operator.api import IterationStatus, StageStatus
-from feedback_operator.planner import Plan
-from feedback_operator.snapshot import Job, Pod, Snapshot
+from feedback_operator.plan.planner import Plan
+from feedback_operator.plan.snapshot import Job, Pod, Snapshot
+from feedback_operator.plan.states import is_live
 from feedback_operator.stages import GRAPH, STAGES
-from feedback_operator.states import is_live
-from tests.unit.worlds import NOW, broken, decide, iteration, job_of, succeeded, with_metadata
+from tests.unit.worlds import NOW, broken, decide, iteration, started, succeeded, with_metadata
 
 SPECS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -106,7 +106,7 @@ class Operator(RuleBasedStateMachine):
 
     def _create(self, made: dict[str, Any]) -> None:
         if made["kind"] == "Job":
-            job = replace(job_of(made), created=self.now, started=self.now)
+            job = replace(started(made), created=self.now, started=self.now)
             unseen = {name for name in self.unseen if name in self.jobs and self.jobs[name].address == job.address}
             assert unseen <= {job.name}, "a Job whose results are there, though no watch shows them, is not followed"
             self.jobs.setdefault(job.name, job)

@@ -11,9 +11,9 @@ from rich.live import Live
 from feedback_operator.api import FeedbackIteration, IterationStatus, ShardResult, StageStatus
 from feedback_operator.cli import display as display_module
 from feedback_operator.cli.display import LiveDisplay, Pace, PlainDisplay, clock, display, note
-from feedback_operator.progress import joined, parse
-from feedback_operator.snapshot import Units
-from feedback_workloads.progress import Progress
+from feedback_operator.cluster.progress import joined, parse
+from feedback_operator.plan.snapshot import Units
+from feedback_workloads.process.progress import Progress
 from tests.unit.worlds import iteration
 
 
@@ -26,24 +26,24 @@ def done(rows: int, rejected: int = 0, reused: bool = False) -> StageStatus:
         shard=0, uri="s3://b/x", sha256="a" * 64, counts={"rows": rows, "rejected": rejected}, reused=reused
     )
     times = {"start_time": "2026-01-01T00:00:00Z", "completion_time": "2026-01-01T00:01:05Z"}
-    return StageStatus(name="samples", state="Done", shards=[shard], **times)
+    return StageStatus(name="sampling", state="Done", shards=[shard], **times)
 
 
 @pytest.mark.parametrize(
     ("stage", "line"),
     [
-        pytest.param(done(10), "it: samples done in 01:05 10 rows", id="done"),
-        pytest.param(done(10, rejected=2), "it: samples done in 01:05 10 rows, 2 rejected", id="rejected"),
-        pytest.param(done(10, reused=True), "it: samples already done in 01:05 10 rows", id="reused"),
+        pytest.param(done(10), "it: sampling done in 01:05 10 rows", id="done"),
+        pytest.param(done(10, rejected=2), "it: sampling done in 01:05 10 rows, 2 rejected", id="rejected"),
+        pytest.param(done(10, reused=True), "it: sampling already done in 01:05 10 rows", id="reused"),
         pytest.param(
-            StageStatus(name="samples", state="Failed", message="the bucket is gone"),
-            "it: samples failed in 00:00 the bucket is gone",
+            StageStatus(name="sampling", state="Failed", message="the bucket is gone"),
+            "it: sampling failed in 00:00 the bucket is gone",
             id="failed",
         ),
-        pytest.param(StageStatus(name="samples", state="Waiting", message="waits for x"), "", id="waiting is silent"),
+        pytest.param(StageStatus(name="sampling", state="Waiting", message="waits for x"), "", id="waiting is silent"),
         pytest.param(
-            StageStatus(name="samples", state="Waiting", job="it-samples-x-0", message="S3 is away; again at noon"),
-            "it: samples waiting S3 is away; again at noon",
+            StageStatus(name="sampling", state="Waiting", job="it-sampling-x-0", message="S3 is away; again at noon"),
+            "it: sampling waiting S3 is away; again at noon",
             id="unless for another try",
         ),
     ],
@@ -65,14 +65,14 @@ def test_a_plain_line_is_not_repeated() -> None:
 @pytest.mark.parametrize(
     ("update", "line"),
     [
-        ({"message": "sampling", "done": 3, "total": 10}, "it: samples sampling 3/10"),
-        ({"message": "loading the engine"}, "it: samples loading the engine"),
+        ({"message": "sampling", "done": 3, "total": 10}, "it: sampling sampling 3/10"),
+        ({"message": "loading the engine"}, "it: sampling loading the engine"),
         ({}, ""),
     ],
 )
 def test_progress_on_plain_lines(update: dict[str, object], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(display_module, "PLAIN_INTERVAL_SECONDS", -1.0)
-    running, text = StageStatus(name="samples", state="Running", job="j"), StringIO()
+    running, text = StageStatus(name="sampling", state="Running", job="j"), StringIO()
     shown = PlainDisplay(Console(file=text, width=200))
     shown.update([at(running)])
     shown.update([at(running.model_copy(update=update))])
@@ -83,17 +83,17 @@ def test_the_live_table_shows_every_stage_and_the_reason_of_a_failure() -> None:
     text = StringIO()
     console = Console(file=text, width=100, force_terminal=True)
     with display(console) as shown:
-        running = StageStatus(name="claims", state="Running", job="j", done=3, total=10)
-        failed = StageStatus(name="verdicts", state="Failed", message="out of memory; raise the limit")
+        running = StageStatus(name="splitting", state="Running", job="j", done=3, total=10)
+        failed = StageStatus(name="labeling", state="Failed", message="out of memory; raise the limit")
         shown.update([at(done(10), running, failed)])
     written = text.getvalue()
     for part in (
-        "samples",
+        "sampling",
         "done",
-        "claims",
+        "splitting",
         "running",
         "3/10",
-        "verdicts",
+        "labeling",
         "failed",
         "out of memory; raise the limit",
     ):
@@ -110,7 +110,7 @@ def drawn(width: int, *stages: StageStatus) -> list[str]:
 
 @pytest.mark.parametrize("width", [80, 100, 200])
 def test_nothing_moves_while_figures_grow(width: int) -> None:
-    running = StageStatus(name="scores", state="Running", job="j", message="loading the engine")
+    running = StageStatus(name="evaluation", state="Running", job="j", message="loading the engine")
     looks = [running, *(running.model_copy(update={"done": n, "total": 4200}) for n in (0, 7, 1200, 4200))]
     tables = [drawn(width, done(4000), look) for look in looks]
     assert {table[0] for table in tables} == {tables[0][0]}
@@ -120,11 +120,11 @@ def test_nothing_moves_while_figures_grow(width: int) -> None:
 
 
 def test_a_long_note_is_cut_but_trouble_is_told_in_full() -> None:
-    phase = StageStatus(name="scores", state="Running", message="checkpoint-000120 answers shapes/report")
+    phase = StageStatus(name="evaluation", state="Running", message="checkpoint-000120 answers shapes/report")
     reason = "the length balance dropped all 12 pairs; set length_balance to false"
-    table = drawn(80, phase, StageStatus(name="pairs", state="Failed", message=reason))
+    table = drawn(80, phase, StageStatus(name="pairing", state="Failed", message=reason))
     assert "…" in table[1]
-    assert table[-1] == f"pairs: {reason}"
+    assert table[-1] == f"pairing: {reason}"
 
 
 def test_the_pace_is_that_of_the_work_and_not_of_the_loading_before_it() -> None:
@@ -140,13 +140,13 @@ def test_clock(seconds: float, text: str) -> None:
 
 
 def test_a_running_stage_says_what_it_does() -> None:
-    assert note(StageStatus(name="samples", state="Running", message="loading the engine")) == "loading the engine"
+    assert note(StageStatus(name="sampling", state="Running", message="loading the engine")) == "loading the engine"
 
 
 def test_progress_is_read_back_from_what_a_stage_serves() -> None:
     from prometheus_client import generate_latest
 
-    progress = Progress("samples", 1)
+    progress = Progress("sampling", 1)
     progress.phase("loading the engine")
     progress.phase("sampling")
     progress.start(total=10, done=2)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from feedback_operator.api import FeedbackIteration
-from feedback_operator.endpoint import claimants, holder
-from feedback_operator.planner import Plan, plan
+from feedback_operator.plan.endpoint import claimants, holder
+from feedback_operator.plan.planner import Plan, plan
+from feedback_operator.plan.snapshot import Claimant, Endpoint, Pod, Snapshot
 from feedback_operator.resources import FIELD_MANAGER
 from feedback_operator.resources.deployment import REVISION_ANNOTATION
-from feedback_operator.snapshot import Claimant, Endpoint, Pod, Snapshot
 from tests.unit.worlds import IMAGES, NOW, Simulation, promoted, with_metadata
 
 SERVING = {"serving": {"endpoint": "chat", "replicas": 2}}

@@ -22,7 +22,7 @@ EXPECTED = Path(__file__).parent / "expected"
 SERVING = Serving(
     name="chat",
     owner=Metadata(name="it", uid="u-1"),
-    heirs=(),
+    co_owners=(),
     spec=ServingSpec(endpoint="chat", replicas=2),
     promoted=PromotedModel(
         uri="s3://b/artifacts/policy/x/checkpoint-000010",
@@ -41,7 +41,7 @@ SERVING = Serving(
 )
 EVERYTHING = replace(
     SERVING,
-    heirs=(("u-0", "older"),),
+    co_owners=(("u-0", "older"),),
     spec=ServingSpec.model_validate(
         {
             "endpoint": "chat",
@@ -126,7 +126,7 @@ def test_the_server_understands_its_command_line(serving: Serving) -> None:
     ("change", "rolls"),
     [
         pytest.param({"spec": SERVING.spec.model_copy(update={"replicas": 5})}, False, id="replicas"),
-        pytest.param({"heirs": (("u-9", "other"),)}, False, id="heirs"),
+        pytest.param({"co_owners": (("u-9", "other"),)}, False, id="co_owners"),
         pytest.param({"promoted": SERVING.promoted.model_copy(update={"image": "generate:2"})}, True, id="image"),
         pytest.param({"spec": SERVING.spec.model_copy(update={"best_of": 4})}, True, id="best of"),
         pytest.param({"promoted": SERVING.promoted.model_copy(update={"best_of": 4})}, True, id="best of, as chosen"),

@@ -11,50 +11,50 @@ from types import ModuleType
 import pytest
 from pydantic import ValidationError
 
-from feedback_workloads import entry
 from feedback_workloads.contract import (
     RESULT_LIMIT_BYTES,
     Artifact,
     BadInput,
     Disconnected,
-    PairsConfig,
-    PolicyConfig,
-    SamplesConfig,
+    PairingConfig,
+    SamplingConfig,
     Source,
     StageResult,
     Temporary,
+    TrainingConfig,
     shard_uri,
 )
-from feedback_workloads.lease import Lease
-from feedback_workloads.objects import FileObjects
-from feedback_workloads.outcome import Outcome
+from feedback_workloads.process.outcome import Outcome
+from feedback_workloads.stages import entry
+from feedback_workloads.storage.lease import Lease
+from feedback_workloads.storage.objects import FileObjects
 
-CONFIG = SamplesConfig(output="s3://b/o", model=Source(uri="s3://b/m"), instructions=Source(uri="s3://b/i"))
+CONFIG = SamplingConfig(output="s3://b/o", model=Source(uri="s3://b/m"), instructions=Source(uri="s3://b/i"))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        pytest.param('{"stage": "samples"}', "samples.output: Field required", id="missing field"),
+        pytest.param('{"stage": "sampling"}', "sampling.output: Field required", id="missing field"),
         pytest.param('{"stage": "dreams"}', "is not valid", id="unknown stage"),
         pytest.param("{", "is not valid", id="not JSON"),
-        pytest.param(CONFIG.model_dump_json().replace("samples", "pairs", 1), "is not valid", id="other fields"),
+        pytest.param(CONFIG.model_dump_json().replace("sampling", "pairing", 1), "is not valid", id="other fields"),
     ],
 )
 def test_a_wrong_configuration_is_named(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_text(text)
     with pytest.raises(BadInput, match=message):
-        entry.read_config("samples", file)
+        entry.read_config("sampling", file)
 
 
 def test_a_missing_configuration_and_another_stage(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="No such file"):
-        entry.read_config("samples", tmp_path / "none")
+        entry.read_config("sampling", tmp_path / "none")
     file = tmp_path / "config.json"
     file.write_text(CONFIG.model_dump_json())
-    with pytest.raises(BadInput, match="is for stage 'samples', not 'pairs'"):
-        entry.read_config("pairs", file)
+    with pytest.raises(BadInput, match="is for stage 'sampling', not 'pairing'"):
+        entry.read_config("pairing", file)
 
 
 @pytest.mark.parametrize("metric", [float("nan"), float("inf")])
@@ -75,7 +75,7 @@ def test_a_metric_that_is_no_number_fails_the_stage(metric: float) -> None:
     ],
 )
 def test_failures_become_messages_and_exit_codes(error: Exception, reason: str, code: int) -> None:
-    failure, exit_code = entry._failure("samples", 3, error)
+    failure, exit_code = entry._failure("sampling", 3, error)
     assert (failure.reason, failure.shard, exit_code) == (reason, 3, code)
 
 
@@ -100,7 +100,7 @@ def test_good_rows_that_a_bad_labeler_could_not_judge_are_not_to_be_mended() -> 
 
 def test_a_large_result_is_cut_to_what_kubernetes_keeps(tmp_path: Path) -> None:
     result = StageResult(
-        stage="scores",
+        stage="evaluation",
         shard=0,
         manifest=Artifact(uri="s3://b/x", sha256="a" * 64),
         counts={"rows": 1, "rejected": 0},
@@ -130,7 +130,7 @@ def test_infrastructure_does_not_change_the_address_and_everything_else_does() -
 
 
 def test_a_manifest_is_canonical() -> None:
-    config = PairsConfig(output="x", samples=(), claims=(), verdicts=(), instructions=Source(uri="s3://b/i"))
+    config = PairingConfig(output="x", samples=(), claims=(), verdicts=(), instructions=Source(uri="s3://b/i"))
     manifest = entry._manifest(
         config, Outcome(files=(), counts={"rows": 0, "rejected": 0}, metrics={"b": 1.0, "a": 0.5})
     )
@@ -144,21 +144,21 @@ def test_of_nodes_that_train_together_the_first_alone_publishes_and_hands_in(
 ) -> None:
     ran: list[int] = []
 
-    def run(config: PolicyConfig, shard: int, *_: object) -> Outcome:
+    def run(config: TrainingConfig, shard: int, *_: object) -> Outcome:
         ran.append(shard)
         return Outcome(files=(), counts={"rows": 1, "rejected": 0})
 
-    stage = ModuleType("policy")
+    stage = ModuleType("training")
     stage.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "feedback_workloads.stages.policy", stage)
-    config = PolicyConfig(output=str(tmp_path / "policy"), pairs=(), model=Source(uri="s3://b/m"), nodes=2)
+    monkeypatch.setitem(sys.modules, "feedback_workloads.stages.training", stage)
+    config = TrainingConfig(output=str(tmp_path / "policy"), pairs=(), model=Source(uri="s3://b/m"), nodes=2)
     (tmp_path / "config.json").write_text(config.model_dump_json())
 
     def node(number: int) -> str:
         message = tmp_path / f"message-{number}"
         monkeypatch.setenv("JOB_COMPLETION_INDEX", str(number))
         monkeypatch.setenv("FEEDBACK_TERMINATION_LOG", str(message))
-        assert entry.main(["policy", "--config", str(tmp_path / "config.json")]) == 0
+        assert entry.main(["training", "--config", str(tmp_path / "config.json")]) == 0
         return message.read_text() if message.exists() else ""
 
     def manifests() -> list[str]:

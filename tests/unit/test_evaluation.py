@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback_workloads.benchmarks import Judgement, benchmark
-from feedback_workloads.evaluation import (
+from feedback_workloads.benchmarks import benchmark
+from feedback_workloads.method.evaluation import (
     Answer,
     Checkpoint,
     Figures,
@@ -22,8 +22,9 @@ from feedback_workloads.evaluation import (
     scores_row,
     with_rewards,
 )
-from feedback_workloads.rows import SCORES
-from feedback_workloads.statistics import Measures, Rate
+from feedback_workloads.method.judgement import Judgement
+from feedback_workloads.method.statistics import Measures, Rate
+from feedback_workloads.rows.schemas import SCORES
 
 
 def measures(response: float | None = 0.4, mention: float | None = 0.2, recall: float | None = 0.8) -> Measures:

@@ -14,8 +14,8 @@ WHOLE: Final = Path("examples/shapes.yaml")
 ABLATIONS: Final = sorted(Path("examples/ablations").glob("*.yaml"))
 ABLATED: Final[dict[str, tuple[str, str, object]]] = {
     "confounded": ("sampling", "temperatures", ["0.2", "0.5", "0.8", "1.1", "1.4"]),
-    "holistic": ("labeler", "splitter", {"type": "WholeAnswer"}),
-    "no-length-balance": ("pairs", "lengthBalance", "Disabled"),
+    "holistic": ("splitting", "type", "WholeAnswer"),
+    "no-length-balance": ("pairing", "lengthBalance", "Disabled"),
     "no-length-normalisation": ("evaluation", "lengthNormalisation", "Disabled"),
 }
 """Section, field and value of each ablation."""

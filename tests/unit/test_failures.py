@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from feedback_operator.failures import PODS_START, Circumstances, failure_of, trouble_of
-from feedback_operator.snapshot import Job, Pod, Units
+from feedback_operator.plan.failures import PODS_START, Circumstances, failure_of, trouble_of
+from feedback_operator.plan.snapshot import Job, Pod, Units
 from tests.unit.worlds import NOW, broken, iteration
 
 SPEC = iteration(
@@ -32,146 +32,146 @@ def job(stage: str, *pods: Pod, reason: str = "FailedIndexes", state: str = "Fai
     ("given", "reached", "reason", "retryable", "message"),
     [
         pytest.param(
-            job("policy", Pod(0, 137, "OOMKilled")),
+            job("training", Pod(0, 137, "OOMKilled")),
             STEP_312,
             "OutOfMemory",
             False,
-            "policy: the container exceeded its memory limit (64Gi) at step 312 of 2668; "
+            "training: the container exceeded its memory limit (64Gi) at step 312 of 2668; "
             "raise spec.training.resources.limits.memory, or lower spec.training.perDeviceBatchSize "
             "(goes on from its last checkpoint)",
             id="out of memory: the trainer",
         ),
         pytest.param(
-            job("verdicts", Pod(3, 137, "OOMKilled")),
+            job("labeling", Pod(3, 137, "OOMKilled")),
             Units(10, 40),
             "OutOfMemory",
             False,
-            "verdicts, shard 3: the container exceeded the memory of its node at 10 of 40; "
+            "labeling, shard 3: the container exceeded the memory of its node at 10 of 40; "
             "raise spec.labeling.resources.limits.memory (finished parts are kept)",
             id="out of memory: a shard without a limit",
         ),
         pytest.param(
-            job("samples", broken("BadInput", "s3://b/x has no column question; rename it", 2)),
+            job("sampling", broken("BadInput", "s3://b/x has no column question; rename it", 2)),
             Units(),
             "BadInput",
             False,
-            "samples: s3://b/x has no column question; rename it",
+            "sampling: s3://b/x has no column question; rename it",
             id="bad input",
         ),
         pytest.param(
-            job("samples", broken("Temporary", "S3 is out of reach", 75)),
+            job("sampling", broken("Temporary", "S3 is out of reach", 75)),
             Units(),
             "Temporary",
             True,
-            "samples: S3 is out of reach",
+            "sampling: S3 is out of reach",
             id="temporary",
         ),
         pytest.param(
-            job("samples", broken("DiskFull", "no space left on /tmp", 75)),
+            job("sampling", broken("DiskFull", "no space left on /tmp", 75)),
             Units(),
             "DiskFull",
             True,
-            "samples: no space left on /tmp",
+            "sampling: no space left on /tmp",
             id="disk full",
         ),
         pytest.param(
-            job("claims", broken("Internal", "KeyError: 'x'", 1, "claims")),
+            job("splitting", broken("Internal", "KeyError: 'x'", 1, "splitting")),
             Units(),
             "Crashed",
             False,
-            "claims: KeyError: 'x'",
+            "splitting: KeyError: 'x'",
             id="a bug of ours",
         ),
         pytest.param(
-            job("policy", broken("Internal", NCCL, 1, "policy", 1)),
+            job("training", broken("Internal", NCCL, 1, "training", 1)),
             STEP_312,
             "Communication",
             True,
-            f"policy, node 1: the training processes lost each other ({NCCL}); {REMEDY}",
+            f"training, node 1: the training processes lost each other ({NCCL}); {REMEDY}",
             id="NCCL, told by the stage",
         ),
         pytest.param(
-            job("policy", broken("Communication", "the 2 nodes did not meet", 75, "policy")),
+            job("training", broken("Communication", "the 2 nodes did not meet", 75, "training")),
             Units(),
             "Communication",
             True,
-            f"policy: the training processes lost each other (the 2 nodes did not meet); {REMEDY}",
+            f"training: the training processes lost each other (the 2 nodes did not meet); {REMEDY}",
             id="nodes that never met",
         ),
         pytest.param(
-            job("policy", Pod(0, 1, "Error", "Traceback\n  ...\ntorch.distributed.DistStoreError: Timed out")),
+            job("training", Pod(0, 1, "Error", "Traceback\n  ...\ntorch.distributed.DistStoreError: Timed out")),
             Units(),
             "Communication",
             True,
-            "policy: the training processes lost each other (torch.distributed.DistStoreError: Timed out); " + REMEDY,
+            "training: the training processes lost each other (torch.distributed.DistStoreError: Timed out); " + REMEDY,
             id="rendezvous, from the log",
         ),
         pytest.param(
-            job("samples", Pod(0, 1, "Error", "Traceback (most recent call last):\nValueError: x\n")),
+            job("sampling", Pod(0, 1, "Error", "Traceback (most recent call last):\nValueError: x\n")),
             Units(),
             "Crashed",
             False,
-            "samples: ended with exit code 1: ValueError: x; see its log: feedback logs samples -i it",
+            "sampling: ended with exit code 1: ValueError: x; see its log: feedback logs sampling -i it",
             id="crash",
         ),
         pytest.param(
-            job("samples", Pod(0, 137, "Error")),
+            job("sampling", Pod(0, 137, "Error")),
             Units(),
             "Killed",
             True,
-            "samples: the process was killed (SIGKILL); it runs again (finished parts are kept)",
+            "sampling: the process was killed (SIGKILL); it runs again (finished parts are kept)",
             id="killed",
         ),
         pytest.param(
-            job("samples", Pod(0, 143, "Error")),
+            job("sampling", Pod(0, 143, "Error")),
             Units(),
             "Terminated",
             True,
-            "samples: was asked to end (SIGTERM); it runs again (finished parts are kept)",
+            "sampling: was asked to end (SIGTERM); it runs again (finished parts are kept)",
             id="terminated",
         ),
         pytest.param(
-            job("samples", Pod(0, 137, "Evicted", "The node was low on resource: ephemeral-storage.")),
+            job("sampling", Pod(0, 137, "Evicted", "The node was low on resource: ephemeral-storage.")),
             Units(),
             "Evicted",
             True,
-            "samples: the pod was evicted (The node was low on resource: ephemeral-storage.); it is started again "
+            "sampling: the pod was evicted (The node was low on resource: ephemeral-storage.); it is started again "
             "(finished parts are kept)",
             id="evicted",
         ),
         pytest.param(
-            job("samples", Pod(0, 137, "PreemptionByScheduler", "preempting to accommodate a higher priority pod")),
+            job("sampling", Pod(0, 137, "PreemptionByScheduler", "preempting to accommodate a higher priority pod")),
             Units(),
             "Evicted",
             True,
-            "samples: the pod was evicted (preempting to accommodate a higher priority pod); it is started again "
+            "sampling: the pod was evicted (preempting to accommodate a higher priority pod); it is started again "
             "(finished parts are kept)",
             id="preempted",
         ),
         pytest.param(
-            job("samples", Pod(0, 137, "DeletionByTaintManager", "deleting due to NoExecute taint")),
+            job("sampling", Pod(0, 137, "DeletionByTaintManager", "deleting due to NoExecute taint")),
             Units(),
             "NodeLost",
             True,
-            "samples: its node is not heard of (deleting due to NoExecute taint); it is started elsewhere once the "
+            "sampling: its node is not heard of (deleting due to NoExecute taint); it is started elsewhere once the "
             "node is given up (finished parts are kept)",
             id="node lost",
         ),
         pytest.param(
-            job("policy", reason="DeadlineExceeded"),
+            job("training", reason="DeadlineExceeded"),
             STEP_312,
             "DeadlineExceeded",
             False,
-            "policy: took longer than spec.deadlineSeconds (60) at step 312 of 2668; raise it "
+            "training: took longer than spec.deadlineSeconds (60) at step 312 of 2668; raise it "
             "(goes on from its last checkpoint)",
             id="deadline",
         ),
         pytest.param(
-            job("samples", reason="BackoffLimitExceeded"),
+            job("sampling", reason="BackoffLimitExceeded"),
             Units(),
             "Unknown",
             True,
-            "samples: Job it-samples-x-0 failed (BackoffLimitExceeded) and its pods are gone",
+            "sampling: Job it-sampling-x-0 failed (BackoffLimitExceeded) and its pods are gone",
             id="nothing left to tell",
         ),
     ],
@@ -193,7 +193,7 @@ def test_failure(given: Job, reached: Units, reason: str, retryable: bool, messa
     ],
 )
 def test_the_cause_comes_before_what_it_did_to_others(pods: tuple[Pod, ...], reason: str) -> None:
-    assert failure_of(job("policy", *pods), Circumstances(SPEC, Units())).reason == reason
+    assert failure_of(job("training", *pods), Circumstances(SPEC, Units())).reason == reason
 
 
 PREEMPTED = Pod(0, 137, "PreemptionByScheduler", "preempting to accommodate a higher priority pod")
@@ -218,7 +218,7 @@ LOST = Pod(1, 1, "Error", NCCL)
 def test_the_disruption_of_a_pod_is_no_failure_of_its_peers(
     pods: tuple[Pod, ...], gone: bool, reason: str, disruption: bool
 ) -> None:
-    given = replace(job("policy", *pods), disrupted=gone)
+    given = replace(job("training", *pods), disrupted=gone)
     found = failure_of(given, Circumstances(SPEC, Units()))
     assert (found.reason, found.disruption) == (reason, disruption)
 
@@ -229,58 +229,58 @@ def test_the_disruption_of_a_pod_is_no_failure_of_its_peers(
         pytest.param(
             Pod(0, reason="ImagePullBackOff", message='Back-off pulling image "generate:typo"'),
             "ImagePull",
-            'samples: the image cannot be pulled (Back-off pulling image "generate:typo"); correct '
+            'sampling: the image cannot be pulled (Back-off pulling image "generate:typo"); correct '
             "spec.sampling.pod.image (generate:typo), or name a pull secret in spec.sampling.pod.imagePullSecrets",
             id="image pull",
         ),
         pytest.param(
             Pod(2, reason="CreateContainerConfigError", message='secret "s3" not found'),
             "PodConfiguration",
-            'samples, shard 2: the container cannot be made (secret "s3" not found); create what is missing, or '
+            'sampling, shard 2: the container cannot be made (secret "s3" not found); create what is missing, or '
             "correct spec.sampling.pod",
             id="a Secret that is not there",
         ),
         pytest.param(
             Pod(0, reason="Unschedulable", message='persistentvolumeclaim "models" not found'),
             "Unschedulable",
-            'samples: its volume is not there (persistentvolumeclaim "models" not found); create the claim, or correct '
-            "spec.sampling.pod.cache.claimName",
+            'sampling: its volume is not there (persistentvolumeclaim "models" not found); create the claim, or '
+            "correct spec.sampling.pod.cache.claimName",
             id="a claim that is not there",
         ),
         pytest.param(
             Pod(0, reason="Unschedulable", message="0/3 nodes are available: 3 Insufficient nvidia.com/gpu."),
             "Unschedulable",
-            "samples: no node takes the pod (0/3 nodes are available: 3 Insufficient nvidia.com/gpu.); lower "
+            "sampling: no node takes the pod (0/3 nodes are available: 3 Insufficient nvidia.com/gpu.); lower "
             "spec.sampling.resources, correct spec.sampling.pod, or add nodes",
             id="no room",
         ),
         pytest.param(
             Pod(0, reason="NodeNotReady", message="node-1", running=True),
             "NodeLost",
-            "samples: its node is not heard of (node-1); it is started elsewhere once the node is given up "
+            "sampling: its node is not heard of (node-1); it is started elsewhere once the node is given up "
             "(finished parts are kept)",
             id="node lost",
         ),
         pytest.param(
             broken("Temporary", "S3 is out of reach", 75),
             "Temporary",
-            "samples: S3 is out of reach",
+            "sampling: S3 is out of reach",
             id="failed, and no pod has followed yet",
         ),
     ],
 )
 def test_trouble(pod: Pod, reason: str, message: str) -> None:
-    found = trouble_of(job("samples", replace(pod, since=NOW), state="Active"), Circumstances(SPEC, Units()))
+    found = trouble_of(job("sampling", replace(pod, since=NOW), state="Active"), Circumstances(SPEC, Units()))
     assert found is not None
     assert (found.reason, found.message, found.since) == (reason, message, NOW)
 
 
 def test_a_pod_that_says_nothing_and_does_not_start_is_trouble_after_a_while() -> None:
-    pod = Pod(1, name="it-samples-1", since=NOW)
-    found = trouble_of(job("samples", pod, state="Active"), Circumstances(SPEC, Units()))
+    pod = Pod(1, name="it-sampling-1", since=NOW)
+    found = trouble_of(job("sampling", pod, state="Active"), Circumstances(SPEC, Units()))
     assert found is not None
     assert (found.reason, found.since) == ("NotStarted", NOW + PODS_START)
-    assert found.message.startswith("samples, shard 1: the pod has not started; `kubectl describe pod it-samples-1`")
+    assert found.message.startswith("sampling, shard 1: the pod has not started; `kubectl describe pod it-sampling-1`")
 
 
 def test_the_trouble_that_has_lasted_longest_is_told() -> None:
@@ -291,6 +291,6 @@ def test_the_trouble_that_has_lasted_longest_is_told() -> None:
         Pod(3, 0, reason="Completed", since=NOW - timedelta(seconds=5)),
         Pod(4, running=True),
     )
-    found = trouble_of(job("samples", *pods, state="Active"), Circumstances(SPEC, Units()))
+    found = trouble_of(job("sampling", *pods, state="Active"), Circumstances(SPEC, Units()))
     assert found is not None
     assert found.reason == "ImagePull"

@@ -6,7 +6,7 @@ import pytest
 
 from feedback_operator.cli.display import Pace
 from feedback_operator.cli.local import forecast, minutes
-from feedback_operator.snapshot import Units
+from feedback_operator.plan.snapshot import Units
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from feedback_operator.resources.configmap import build_configmap
 from feedback_operator.resources.headless_service import build_headless_service
 from feedback_operator.resources.job import StageRun, build_job
 from feedback_operator.resources.networkpolicy import build_stages_policy
-from feedback_operator.stages import STAGES
-from feedback_workloads.contract import Artifact, Engine, PolicyConfig, SamplesConfig, Source
+from feedback_operator.stages import GRAPH, STAGES, Stage
+from feedback_workloads.contract import Artifact, EngineConfig, SamplingConfig, Source, TrainingConfig
 from tests.unit.worlds import IMAGES, iteration, with_metadata
 
 EXPECTED = Path(__file__).parent / "expected"
@@ -35,19 +35,21 @@ OVERRIDES = {
     "deadlineSeconds": 7200,
     "ttlSecondsAfterFinished": 3600,
 }
-SAMPLES = SamplesConfig(output="", model=Source(uri="s3://b/policy"), instructions=Source(uri="s3://b/instructions"))
-POLICY = PolicyConfig(output="", model=Source(uri="s3://b/policy"), pairs=(Artifact(uri="s3://b/p", sha256="a" * 64),))
+SAMPLING = SamplingConfig(output="", model=Source(uri="s3://b/policy"), instructions=Source(uri="s3://b/instructions"))
+TRAINING = TrainingConfig(
+    output="", model=Source(uri="s3://b/policy"), pairs=(Artifact(uri="s3://b/p", sha256="a" * 64),)
+)
 
 
-def run_of(stage: str = "samples", name: str = "it", queue: str = "", attempt: int = 0, **spec: object) -> StageRun:
+def run_of(stage: str = "sampling", name: str = "it", queue: str = "", attempt: int = 0, **spec: object) -> StageRun:
     """An attempt at an address that does not move with the contract."""
     labels = {"kueue.x-k8s.io/queue-name": queue} if queue else {}
     given, found = with_metadata(iteration(**spec), name=name, labels=labels), STAGES[stage]
     return StageRun(
         owner=given.metadata,
         stage=found,
-        section=found.section(given.spec),
-        config=POLICY if stage == "policy" else SAMPLES,
+        section=given.spec.section(found.name),
+        config=TRAINING if stage == "training" else SAMPLING,
         address="ab" * 32,
         attempt=attempt,
         retries=0,
@@ -64,7 +66,7 @@ def run_of(stage: str = "samples", name: str = "it", queue: str = "", attempt: i
     [
         pytest.param("job-default", run_of(), id="defaults"),
         pytest.param("job-overrides", run_of(**OVERRIDES), id="everything that may be given"),
-        pytest.param("job-nodes", run_of("policy", training={"nodes": 2}), id="training on two nodes"),
+        pytest.param("job-nodes", run_of("training", training={"nodes": 2}), id="training on two nodes"),
         pytest.param("job-queue", run_of(queue="gpus"), id="in a queue"),
     ],
 )
@@ -73,7 +75,7 @@ def test_job(file: str, run: StageRun) -> None:
 
 
 def test_headless_service() -> None:
-    made = build_headless_service(run_of("policy", training={"nodes": 2}))
+    made = build_headless_service(run_of("training", training={"nodes": 2}))
     assert made == yaml.safe_load((EXPECTED / "headless-service.yaml").read_text())
 
 
@@ -90,7 +92,7 @@ def test_the_configuration_is_immutable_and_mounted_by_its_name() -> None:
 
 def test_another_configuration_has_another_name_even_at_the_same_address() -> None:
     given = run_of()
-    engine = given.config.model_copy(update={"engine": Engine(tensor_parallel_size=2)})
+    engine = given.config.model_copy(update={"engine": EngineConfig(tensor_parallel_size=2)})
     other = StageRun(**{**vars(given), "config": engine})
     assert (other.name, other.config_name != given.config_name) == (given.name, True)
 
@@ -103,6 +105,7 @@ def test_children_of_a_deleted_iteration_and_of_a_new_one_of_its_name_do_not_mee
     assert len(set(policies)) == 2
 
 
-def test_names_of_jobs_and_pods_stay_within_a_label() -> None:
-    job = build_job(run_of("samples", name="x" * 36, attempt=99, sampling={"shards": 256}))
+@pytest.mark.parametrize("stage", GRAPH, ids=lambda stage: stage.name)
+def test_names_of_jobs_and_pods_stay_within_a_label(stage: Stage) -> None:
+    job = build_job(run_of(stage.name, name="x" * 36, attempt=99))
     assert len(f"{job['metadata']['name']}-255") <= 63

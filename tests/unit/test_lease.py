@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from feedback_operator.cluster.lease import Seen, Terms, age_of, claim, free, look
+from feedback_operator.cluster.kubernetes.election import Seen, Terms, age_of, claim, free, look
 
 TERMS = Terms("ns", "lease", "me", duration=15, renew_within=10, renew_every=3, look_every=1)
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -10,9 +10,9 @@ import pytest
 
 from feedback_workloads.contract import Decoding, LLMSplitter, Source
 from feedback_workloads.engine import Draw, Prompt, Sampled
-from feedback_workloads.rows import BadRow, Rejected
-from feedback_workloads.splitting import REQUEST
-from feedback_workloads.stages.claims import LLMDivider, Sample
+from feedback_workloads.method.splitting import REQUEST
+from feedback_workloads.rows.rejected import BadRow, Rejected
+from feedback_workloads.stages.splitting import LLMDivider, Sample
 
 CUT = "<cut>"
 TOO_LONG = "a very long story"

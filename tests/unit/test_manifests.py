@@ -27,14 +27,14 @@ def written(folder: Path, *documents: object, name: str = "it.yaml") -> Path:
         pytest.param({"sampling": {"temperature": "3"}}, "spec.sampling.temperature", "between 0 and 2", id="range"),
         pytest.param({"sampling": {"temprature": "1"}}, "spec.sampling.temprature", "is not a field", id="typo"),
         pytest.param({"model": {}}, "spec.model", "exactly one of uri and from", id="no model"),
-        pytest.param({"labeler": {}}, "spec.labeler.model", "is required", id="missing"),
+        pytest.param({"labeling": {}}, "spec.labeling.model", "is required", id="missing"),
         pytest.param(
             {"training": {"perDeviceBatchSize": 3}}, "spec.training", "must be a multiple of", id="cross-field"
         ),
         pytest.param({"evaluation": {"benchmarks": []}}, "spec.evaluation.benchmarks", "at least 1", id="empty list"),
         pytest.param(
-            {"labeler": {"model": {"uri": "s3://b/l"}, "splitter": {"type": "LLM", "llm": {}}}},
-            "spec.labeler.splitter.llm.model",
+            {"splitting": {"type": "LLM", "llm": {}}},
+            "spec.splitting.llm.model",
             "is required",
             id="union",
         ),
@@ -55,11 +55,11 @@ def test_the_line_is_the_one_of_the_field(tmp_path: Path) -> None:
 
 
 def test_every_error_is_named(tmp_path: Path) -> None:
-    file = written(tmp_path, manifest(sampling={"candidates": 1}, seed=-1, pairs={"perInstruction": 0}))
+    file = written(tmp_path, manifest(sampling={"candidates": 1}, seed=-1, pairing={"perInstruction": 0}))
     assert {problem.path for problem in load(file).problems} == {
         "spec.sampling.candidates",
         "spec.seed",
-        "spec.pairs.perInstruction",
+        "spec.pairing.perInstruction",
     }
 
 
@@ -99,11 +99,11 @@ SEED = "  seed: 7\n"
         pytest.param("  seed: 7\n  'seed': 7\n", "spec.seed", "is there twice", id="the same key in quotes"),
         pytest.param("  seed: 7\n  suspend: false\n  seed: 7\n  seed: 7\n", "spec.seed", "is there twice", id="thrice"),
         pytest.param(
-            "  pairs: {truth: shapes, truth: shapes}\n", "spec.pairs.truth", "is there twice", id="in one line"
+            "  pairing: {truth: shapes, truth: shapes}\n", "spec.pairing.truth", "is there twice", id="in one line"
         ),
-        pytest.param("  pairs:\n    <<: {}\n    <<: {}\n", "spec.pairs.<<", "is there twice", id="merged twice"),
+        pytest.param("  pairing:\n    <<: {}\n    <<: {}\n", "spec.pairing.<<", "is there twice", id="merged twice"),
         pytest.param("  seed: !vault 7\n", "spec.seed", "has the tag !vault, which no field has", id="unknown tag"),
-        pytest.param("  pairs: !vault {}\n", "spec.pairs", "has the tag !vault", id="unknown tag of a mapping"),
+        pytest.param("  pairing: !vault {}\n", "spec.pairing", "has the tag !vault", id="unknown tag of a mapping"),
         pytest.param("  !vault seed: 7\n", "spec", "has the tag !vault", id="unknown tag of a key"),
         pytest.param("  seed: !!binary aGk=\n", "spec.seed", "has the tag !!binary", id="a tag that JSON has not"),
         pytest.param("  seed: !!python/name:os.system\n", "spec.seed", "has the tag !!python/name", id="code"),
@@ -115,11 +115,11 @@ SEED = "  seed: 7\n"
         pytest.param("  ? {a: b}\n  : 7\n", "spec", "has a mapping for a key", id="a mapping as key"),
         pytest.param("  ? [a]\n  : 7\n", "spec", "has a sequence for a key", id="a list as key"),
         pytest.param("  {{ seed }}: 7\n", "spec", "has a mapping for a key", id="a template that was not rendered"),
-        pytest.param("  pairs: {<<: 3}\n", "", "expected a mapping or list of mappings for merging", id="no merge"),
+        pytest.param("  pairing: {<<: 3}\n", "", "expected a mapping or list of mappings for merging", id="no merge"),
         pytest.param("  seed: <<\n", "spec.seed", "has the tag !!merge", id="a merge that is no key"),
         pytest.param("  seed: *gone\n", "", "found undefined alias", id="an alias of nothing"),
-        pytest.param("  pairs: &pairs {more: *pairs}\n", "spec.pairs.more", "is not a field", id="in itself"),
-        pytest.param(f"  pairs: {'[' * 1000}\n", "", "is nested too deeply", id="nested without end"),
+        pytest.param("  pairing: &pairing {more: *pairing}\n", "spec.pairing.more", "is not a field", id="in itself"),
+        pytest.param(f"  pairing: {'[' * 1000}\n", "", "is nested too deeply", id="nested without end"),
         pytest.param('  seed: "\0"\n', "", "is not YAML", id="no character of YAML"),
         pytest.param("  training: {beta: 2026-13-45T00:00:00Z}\n", "spec.training.beta", "pattern", id="no date"),
         pytest.param("  training: {beta: 2026-11-27}\n", "spec.training.beta", "(got '2026-11-27')", id="a date"),

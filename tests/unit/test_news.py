@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from feedback_operator.api import Condition, IterationStatus, StageStatus
-from feedback_operator.news import News, news
+from feedback_operator.plan.news import News, news
 
 
 def status(*conditions: tuple[str, str, str, str], **stages: Any) -> IterationStatus:
@@ -20,8 +20,8 @@ def status(*conditions: tuple[str, str, str, str], **stages: Any) -> IterationSt
     )
 
 
-RUNNING = {"state": "Running", "job": "it-samples-0"}
-OOM = {"state": "Failed", "message": "samples: out of memory; raise it"}
+RUNNING = {"state": "Running", "job": "it-sampling-0"}
+OOM = {"state": "Failed", "message": "sampling: out of memory; raise it"}
 
 
 @pytest.mark.parametrize(
@@ -30,50 +30,53 @@ OOM = {"state": "Failed", "message": "samples: out of memory; raise it"}
         pytest.param(status(), status(), None, id="nothing"),
         pytest.param(
             status(),
-            status(samples=RUNNING),
-            News("StageStarted", "samples runs as Job it-samples-0", stage="samples"),
+            status(sampling=RUNNING),
+            News("StageStarted", "sampling runs as Job it-sampling-0", stage="sampling"),
             id="the start",
         ),
         pytest.param(
-            status(samples=RUNNING),
-            status(samples="Done", claims={"state": "Running", "job": "it-claims-0"}),
-            News("StageDone", "samples is done", stage="samples"),
+            status(sampling=RUNNING),
+            status(sampling="Done", splitting={"state": "Running", "job": "it-splitting-0"}),
+            News("StageDone", "sampling is done", stage="sampling"),
             id="one stage after the other: one event",
         ),
         pytest.param(
-            status(samples="Done"),
-            status(samples="Done", claims={"state": "Running", "job": "j"}),
+            status(sampling="Done"),
+            status(sampling="Done", splitting={"state": "Running", "job": "j"}),
             None,
             id="the next stage's start was told with the end of the last",
         ),
         pytest.param(
-            status(samples=RUNNING), status(samples={**RUNNING, "done": 5, "total": 9}), None, id="progress is no event"
+            status(sampling=RUNNING),
+            status(sampling={**RUNNING, "done": 5, "total": 9}),
+            None,
+            id="progress is no event",
         ),
         pytest.param(
-            status(samples=RUNNING),
-            status(samples="Suspended"),
-            News("Suspended", "samples is suspended", stage="samples"),
+            status(sampling=RUNNING),
+            status(sampling="Suspended"),
+            News("Suspended", "sampling is suspended", stage="sampling"),
             id="suspended",
         ),
         pytest.param(
-            status(samples="Suspended"),
-            status(samples=RUNNING),
-            News("StageStarted", "samples runs as Job it-samples-0", stage="samples"),
+            status(sampling="Suspended"),
+            status(sampling=RUNNING),
+            News("StageStarted", "sampling runs as Job it-sampling-0", stage="sampling"),
             id="resumed",
         ),
         pytest.param(
-            status(("Stalled", "False", "Progressing", ""), samples=RUNNING),
-            status(("Stalled", "True", "OutOfMemory", OOM["message"]), samples=OOM),
-            News("StageFailed", OOM["message"], warning=True, stage="samples"),
+            status(("Stalled", "False", "Progressing", ""), sampling=RUNNING),
+            status(("Stalled", "True", "OutOfMemory", OOM["message"]), sampling=OOM),
+            News("StageFailed", OOM["message"], warning=True, stage="sampling"),
             id="a failure is told once, though stage and condition say it",
         ),
         pytest.param(
             status(), status(("Promoted", "False", "NotPromoted", "not yet")), None, id="not promoted yet is no event"
         ),
         pytest.param(
-            status(("Promoted", "False", "NotPromoted", "not yet"), scores=RUNNING),
-            status(("Promoted", "True", "GatePassed", "meets every rule"), scores="Done"),
-            News("Promoted", "scores is done; meets every rule", stage="scores"),
+            status(("Promoted", "False", "NotPromoted", "not yet"), evaluation=RUNNING),
+            status(("Promoted", "True", "GatePassed", "meets every rule"), evaluation="Done"),
+            News("Promoted", "evaluation is done; meets every rule", stage="evaluation"),
             id="promoted",
         ),
         pytest.param(

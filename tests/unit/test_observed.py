@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 
-from feedback_operator.cluster.observed import ObservedPod, iteration_of, job_of, owner_of, pod_of, telling_pods, whole
-from feedback_operator.snapshot import Job, Pod
+from feedback_operator.cluster.jobs import job_of
+from feedback_operator.cluster.kubernetes.observed import (
+    ObservedPod,
+    iteration_of,
+    owner_of,
+    pod_of,
+    pods_by_index,
+    whole,
+)
+from feedback_operator.plan.snapshot import Job, Pod
 
 CREATED = "2026-01-01T00:00:00Z"
 LATER = "2026-01-01T00:05:00Z"
@@ -22,9 +30,9 @@ def at(text: str) -> datetime:
 def job(status: Body | None = None, spec: Body | None = None, **metadata: Any) -> Body:
     return {
         "metadata": {
-            "name": "it-samples-01234567-0",
+            "name": "it-sampling-01234567-0",
             "creationTimestamp": CREATED,
-            "labels": {"feedback.rlaif.dev/stage": "samples", "feedback.rlaif.dev/attempt": "2"},
+            "labels": {"feedback.rlaif.dev/stage": "sampling", "feedback.rlaif.dev/attempt": "2"},
             "annotations": {
                 "feedback.rlaif.dev/address": "a" * 64,
                 "feedback.rlaif.dev/generation": "3",
@@ -39,8 +47,8 @@ def job(status: Body | None = None, spec: Body | None = None, **metadata: Any) -
 
 def expected(**changes: Any) -> Job:
     known: Body = {
-        "name": "it-samples-01234567-0",
-        "stage": "samples",
+        "name": "it-sampling-01234567-0",
+        "stage": "sampling",
         "address": "a" * 64,
         "attempt": 2,
         "state": "Active",
@@ -193,8 +201,8 @@ def test_of_each_index_the_pod_that_says_most() -> None:
         observed(container(OOM), 1, "failed", CREATED),
         observed(container({"running": {}}), 1, "again", LATER),
     ]
-    assert [chosen.name for chosen in telling_pods(iter(pods))] == ["first-done", "again"]
-    assert [chosen.name for chosen in telling_pods(reversed(pods))] == ["first-done", "again"]
+    assert [chosen.name for chosen in pods_by_index(iter(pods))] == ["first-done", "again"]
+    assert [chosen.name for chosen in pods_by_index(reversed(pods))] == ["first-done", "again"]
 
 
 def test_owner_is_the_controller() -> None:
@@ -261,7 +269,7 @@ def test_state_for_metrics(conditions: dict[str, tuple[str, str]], state: str) -
 @pytest.mark.parametrize(
     ("change", "concerns_others"),
     [
-        pytest.param({"stages": [{"name": "samples", "state": "Done"}]}, False, id="a stage"),
+        pytest.param({"stages": [{"name": "sampling", "state": "Done"}]}, False, id="a stage"),
         pytest.param(
             {"conditions": [{"type": "Reconciling", "status": "True", "reason": "x"}]}, False, id="its course"
         ),
@@ -271,6 +279,6 @@ def test_state_for_metrics(conditions: dict[str, tuple[str, str]], state: str) -
         pytest.param({"observedGeneration": 1}, True, id="the operator has looked at its edit"),
     ],
 )
-def test_standing_changes_with_what_others_look_at(change: Body, concerns_others: bool) -> None:
+def test_what_is_visible_changes_with_what_others_look_at(change: Body, concerns_others: bool) -> None:
     before, after = iteration_of(observed_iteration(status={})), iteration_of(observed_iteration(status=change))
-    assert (before.standing != after.standing) is concerns_others
+    assert (before.visible_hash != after.visible_hash) is concerns_others

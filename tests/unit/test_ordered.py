@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback_workloads.artifacts import ArtifactStore
-from feedback_workloads.ordered import OrderedParts, stored_table
-from feedback_workloads.parts import Parts
-from feedback_workloads.progress import Progress
-from feedback_workloads.rows import CLAIMS, Rejected
+from feedback_workloads.process.progress import Progress
+from feedback_workloads.rows.rejected import Rejected
+from feedback_workloads.rows.schemas import CLAIMS
+from feedback_workloads.stages.ordered import OrderedParts, stored_table
+from feedback_workloads.storage.artifacts import ArtifactStore
+from feedback_workloads.storage.parts import Parts
 
 Key = tuple[str, int]
 INSTRUCTIONS = {"d": 2, "a": 3, "c": 1, "b": 2, "e": 1}
@@ -42,7 +43,7 @@ def write(
     kind: type[Parts] = Parts,
 ) -> None:
     parts = kind(ArtifactStore(folder / "cache").objects(str(folder)), str(folder), CLAIMS)
-    with OrderedParts(parts, part_rows, Progress("claims")) as output:
+    with OrderedParts(parts, part_rows, Progress("splitting")) as output:
         for id, candidates in INSTRUCTIONS.items():
             output.begin(id, candidates)
         for key in arrivals:
@@ -108,7 +109,7 @@ def test_rejected_candidates_and_instructions_keep_their_place(tmp_path: Path) -
 
 def test_instructions_that_were_never_begun_can_be_rejected(tmp_path: Path) -> None:
     parts = Parts(ArtifactStore(tmp_path / "cache").objects(str(tmp_path)), str(tmp_path), CLAIMS)
-    with OrderedParts(parts, 8, Progress("claims")) as output:
+    with OrderedParts(parts, 8, Progress("splitting")) as output:
         output.reject(Rejected("data.jsonl:3", None, "not-json", ""))
     assert parts.counts()["rejected"] == 1
 

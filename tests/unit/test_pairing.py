@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback_workloads.contract import BadInput
-from feedback_workloads.pairing import Pair, ScoredAnswer, balance_lengths, combine, draw, score
+from feedback_workloads.method.pairing import Pair, ScoredAnswer, balance_lengths, combine, draw, score
 
 
 def answer(candidate: int = 0, score: int = 0, text: str = "a") -> ScoredAnswer:

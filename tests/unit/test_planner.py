@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from feedback_operator.observe import PARENTS_SETTLE, PODS_FOLLOW
+from feedback_operator.api.status import timestamp
+from feedback_operator.plan.observe import PARENTS_SETTLE, PODS_FOLLOW
+from feedback_operator.plan.snapshot import Parent, Pod, Units
 from feedback_operator.resources.job import STAGE_LABEL
-from feedback_operator.snapshot import Parent, Pod, Units
 from feedback_operator.stages import GRAPH
-from feedback_operator.timestamps import timestamp
-from feedback_workloads.contract import STAGE_CONFIG, SamplesConfig, Source
+from feedback_workloads.contract import STAGE_CONFIG, SamplingConfig, Source
 from tests.unit.worlds import METRICS, NOW, Simulation, broken, decide, succeeded, with_metadata
 
 STAGES = [stage.name for stage in GRAPH]
@@ -58,7 +58,7 @@ def test_a_whole_iteration_ends_ready_and_promoted() -> None:
     }
     assert status.aligned is not None
     assert status.promoted is not None
-    assert status.promoted.best_of == 4  # as the scores stage chose
+    assert status.promoted.best_of == 4  # as the evaluation chose
     assert (status.promoted.uri, status.promoted.reference.uri) == (status.aligned.uri, "s3://b/policy")
     assert status.hallucination is not None
     assert (status.hallucination.baseline, status.hallucination.aligned) == ("0.42", "0.21")
@@ -73,11 +73,11 @@ def test_an_upgrade_of_the_operator_does_not_compute_a_finished_iteration_anew(
     simulation = Simulation.of(evaluation=GATE)
     simulation.run()
     before = simulation.iteration.status
-    monkeypatch.setattr(SamplesConfig, "FORMAT_VERSION", 99)
+    monkeypatch.setattr(SamplingConfig, "FORMAT_VERSION", 99)
     assert simulation.step().create == ()
     assert simulation.iteration.status == before
     simulation.edit(seed=7)
-    assert created(simulation) == ["samples"]
+    assert created(simulation) == ["sampling"]
 
 
 def test_all_conditions_are_there_from_the_first_visit() -> None:
@@ -95,7 +95,7 @@ def test_all_conditions_are_there_from_the_first_visit() -> None:
 
 def test_progress_is_that_of_the_current_stage_and_is_kept_while_nobody_answers() -> None:
     simulation = Simulation.of()
-    job = simulation.run_until("policy")
+    job = simulation.run_until("training")
     simulation.change(job, units=Units(312, 2668, "training"))
     simulation.step()
     assert simulation.iteration.status.progress == "312/2668"
@@ -114,7 +114,7 @@ def test_progress_is_that_of_the_current_stage_and_is_kept_while_nobody_answers(
 )
 def test_a_broken_rule_is_not_promoted(metrics: dict[str, float], message: str) -> None:
     simulation = Simulation.of(evaluation=GATE)
-    simulation.complete(simulation.run_until("scores"), {**METRICS, **metrics})
+    simulation.complete(simulation.run_until("evaluation"), {**METRICS, **metrics})
     simulation.step()
     status, reason, said = simulation.told("Promoted")
     assert (status, reason) == ("False", "GateFailed")
@@ -148,42 +148,42 @@ def test_every_shard_must_hand_in_its_result() -> None:
     simulation = Simulation.of(sampling={"shards": 2})
     simulation.step()
     (job,) = simulation.active()
-    simulation.finish(job, "Complete", succeeded("samples", 0), Pod(1, 0))
-    assert created(simulation) == ["samples"]
+    simulation.finish(job, "Complete", succeeded("sampling", 0), Pod(1, 0))
+    assert created(simulation) == ["sampling"]
     (job,) = simulation.active()
     simulation.complete(job)
-    assert created(simulation) == ["claims"]
+    assert created(simulation) == ["splitting"]
 
 
 @pytest.mark.parametrize("state", ["Complete", "Failed"])
 def test_a_job_may_be_seen_to_end_before_its_pods(state: str) -> None:
     simulation = Simulation.of()
-    job = simulation.run_until("samples")
+    job = simulation.run_until("sampling")
     simulation.finish(job, state, Pod(0, running=True))
     decided = simulation.step()
     assert decided.create == ()
     assert decided.wake_at == NOW + PODS_FOLLOW
-    assert simulation.states()["samples"] == "Running"
+    assert simulation.states()["sampling"] == "Running"
     simulation.complete(job)
-    assert created(simulation) == ["claims"]
+    assert created(simulation) == ["splitting"]
 
 
 @pytest.mark.parametrize("late", [timedelta(), timedelta(hours=1)], ids=["at once", "after an outage"])
 def test_pods_that_do_not_follow_their_job_are_read(late: timedelta) -> None:
     """However long ago the Job ended: the watch of its pods may have been broken since before."""
     simulation = Simulation.of()
-    job = simulation.run_until("samples")
+    job = simulation.run_until("sampling")
     simulation.finish(job, "Complete", Pod(0, running=True))
-    simulation.unseen = {job.name: (succeeded("samples"),)}
+    simulation.unseen = {job.name: (succeeded("sampling"),)}
     simulation.now += PODS_FOLLOW + late
-    assert created(simulation) == ["claims"]
+    assert created(simulation) == ["splitting"]
 
 
 def test_a_result_that_is_not_there_is_asked_for_by_another_attempt() -> None:
     simulation = Simulation.of()
-    simulation.finish(simulation.run_until("samples"), "Complete")
+    simulation.finish(simulation.run_until("sampling"), "Complete")
     simulation.now += PODS_FOLLOW
-    assert created(simulation) == ["samples"]
+    assert created(simulation) == ["sampling"]
 
 
 # ── what becomes of Jobs ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -199,7 +199,7 @@ def test_a_finished_stage_whose_job_is_gone_does_not_run_again() -> None:
 
 def test_a_failed_stage_whose_job_is_gone_stays_failed() -> None:
     simulation = Simulation.of()
-    simulation.finish(simulation.run_until("claims"), "Failed", broken("BadInput", "no such bucket", 2, "claims"))
+    simulation.finish(simulation.run_until("splitting"), "Failed", broken("BadInput", "no such bucket", 2, "splitting"))
     simulation.step()
     before = simulation.iteration.status
     simulation.jobs.clear()
@@ -210,11 +210,11 @@ def test_a_failed_stage_whose_job_is_gone_stays_failed() -> None:
 
 def test_a_running_job_that_is_deleted_is_followed_by_another_attempt_but_not_for_ever() -> None:
     simulation = Simulation.of()
-    simulation.run_until("claims")
+    simulation.run_until("splitting")
     for retries in range(4):
         simulation.step()
         (job,) = simulation.active()
-        assert (job.stage, job.attempt, job.retries) == ("claims", 0, retries)
+        assert (job.stage, job.attempt, job.retries) == ("splitting", 0, retries)
         del simulation.jobs[job.name]
         simulation.step()
     assert simulation.told("Stalled")[:2] == ("True", "JobDeleted")
@@ -223,13 +223,13 @@ def test_a_running_job_that_is_deleted_is_followed_by_another_attempt_but_not_fo
 
 def test_a_job_that_is_being_deleted_is_waited_for() -> None:
     simulation = Simulation.of()
-    job = simulation.run_until("claims")
+    job = simulation.run_until("splitting")
     simulation.change(job, deleting=True, pods=())
     simulation.wait(3600)
     assert simulation.step().create == ()
     assert simulation.conditions()["Stalled"] == "False"
     del simulation.jobs[job.name]
-    assert created(simulation) == ["claims"]
+    assert created(simulation) == ["splitting"]
 
 
 def test_a_cache_that_does_not_show_the_job_yet_leads_to_the_same_name() -> None:
@@ -246,12 +246,12 @@ def test_a_cache_that_does_not_show_the_job_yet_leads_to_the_same_name() -> None
 
 def test_a_failure_stalls_until_the_spec_is_edited() -> None:
     simulation = Simulation.of()
-    simulation.finish(simulation.run_until("samples"), "Failed", Pod(0, 137, "OOMKilled"))
+    simulation.finish(simulation.run_until("sampling"), "Failed", Pod(0, 137, "OOMKilled"))
     assert created(simulation) == []
     assert simulation.told("Stalled")[:2] == ("True", "OutOfMemory")
     assert simulation.conditions()["Reconciling"] == "False"
     simulation.edit(sampling={"resources": {"limits": {"memory": "64Gi"}}})
-    assert created(simulation) == ["samples"]
+    assert created(simulation) == ["sampling"]
     (job,) = simulation.active()
     assert (job.attempt, job.generation, job.retries) == (1, 2, 0)
     assert simulation.conditions()["Stalled"] == "False"
@@ -259,17 +259,17 @@ def test_a_failure_stalls_until_the_spec_is_edited() -> None:
 
 def test_suspend_and_resume_is_another_try() -> None:
     simulation = Simulation.of()
-    simulation.finish(simulation.run_until("samples"), "Failed", Pod(0, 137, "OOMKilled"))
+    simulation.finish(simulation.run_until("sampling"), "Failed", Pod(0, 137, "OOMKilled"))
     simulation.step()
     simulation.edit(suspend=True)
     assert created(simulation) == []
     simulation.edit(suspend=False)
-    assert created(simulation) == ["samples"]
+    assert created(simulation) == ["sampling"]
 
 
 def test_what_may_pass_is_tried_again_later_and_later() -> None:
     simulation = Simulation.of()
-    simulation.run_until("samples")
+    simulation.run_until("sampling")
     for retries, wait in enumerate([60, 240, 960]):
         (job,) = simulation.active()
         assert (job.attempt, job.retries) == (retries, retries)
@@ -278,12 +278,12 @@ def test_what_may_pass_is_tried_again_later_and_later() -> None:
         assert decided.create == ()
         assert decided.wake_at == simulation.now + timedelta(seconds=wait)
         assert simulation.told("Reconciling")[:2] == ("True", "Temporary")
-        assert simulation.states()["samples"] == "Waiting"
+        assert simulation.states()["sampling"] == "Waiting"
         simulation.jobs.clear()  # its time to live was short
         simulation.wait(wait - 1)
         assert created(simulation) == []
         simulation.wait(1)
-        assert created(simulation) == ["samples"]
+        assert created(simulation) == ["sampling"]
     (job,) = simulation.active()
     simulation.finish(job, "Failed", broken("Temporary", "S3 is out of reach", 75))
     simulation.step()
@@ -297,28 +297,28 @@ def lost_each_other(simulation: Simulation, step: int, *, disrupted: bool = Fals
     simulation.step()
     (job,) = simulation.active()
     simulation.change(job, units=Units())
-    simulation.finish(job, "Failed", broken("Communication", "NCCL error", 75, "policy", 1))
+    simulation.finish(job, "Failed", broken("Communication", "NCCL error", 75, "training", 1))
     simulation.step()
 
 
 @pytest.mark.parametrize("collected", [False, True], ids=["failed Jobs stay", "failed Jobs are collected"])
 def test_a_training_that_gets_on_is_not_given_up(collected: bool) -> None:
     simulation = Simulation.of(training={"nodes": 2})
-    simulation.run_until("policy")
+    simulation.run_until("training")
     for attempt in range(12):
         lost_each_other(simulation, 100 * (attempt + 1))
         assert simulation.told("Reconciling")[:2] == ("True", "Communication")
         if collected:
             simulation.jobs.clear()
         simulation.wait(60)
-        assert created(simulation) == ["policy"]
+        assert created(simulation) == ["training"]
         (job,) = simulation.active()
         assert (job.attempt, job.retries, job.reached) == (attempt + 1, 1, 100 * (attempt + 1))
 
 
 def test_a_training_that_comes_no_further_is_given_up() -> None:
     simulation = Simulation.of(training={"nodes": 2})
-    simulation.run_until("policy")
+    simulation.run_until("training")
     for wait, step in ((60, 312), (240, 312), (960, 310), (0, 300)):
         lost_each_other(simulation, step)
         simulation.wait(wait)
@@ -328,18 +328,18 @@ def test_a_training_that_comes_no_further_is_given_up() -> None:
 
 def test_a_preempted_training_is_not_given_up_for_what_its_peers_died_of() -> None:
     simulation = Simulation.of(training={"nodes": 2})
-    simulation.run_until("policy")
+    simulation.run_until("training")
     for _ in range(12):
         lost_each_other(simulation, 312, disrupted=True)
         assert simulation.told("Reconciling")[:2] == ("True", "Evicted")
         assert "a pod was taken from its node" in simulation.told("Reconciling")[2]
         simulation.wait(60)
-        assert created(simulation) == ["policy"]
+        assert created(simulation) == ["training"]
 
 
 def test_pods_that_cannot_start_are_told_of_then_stall_and_recover_by_themselves() -> None:
     simulation = Simulation.of()
-    job = simulation.run_until("samples")
+    job = simulation.run_until("sampling")
     simulation.change(job, pods=(Pod(0, reason="ImagePullBackOff", message="no such tag", since=NOW),))
     decided = simulation.step()
     assert decided.wake_at == NOW + timedelta(seconds=600)
@@ -355,24 +355,24 @@ def test_pods_that_cannot_start_are_told_of_then_stall_and_recover_by_themselves
     simulation.step()
     assert simulation.conditions()["Stalled"] == "False"
     simulation.complete(job)
-    assert created(simulation) == ["claims"]
+    assert created(simulation) == ["splitting"]
 
 
 def test_pods_that_cannot_start_are_replaced_once_the_spec_is_edited() -> None:
     simulation = Simulation.of()
-    job = simulation.run_until("samples")
+    job = simulation.run_until("sampling")
     simulation.change(job, pods=(Pod(0, reason="ImagePullBackOff", since=NOW),))
     simulation.step()
     simulation.edit(sampling={"pod": {"image": "generate:2"}})
     decided = simulation.step()
     assert (decided.delete, decided.create) == ((job.name,), ())
-    assert created(simulation) == ["samples"]
+    assert created(simulation) == ["sampling"]
     assert [(again.generation, again.retries) for again in simulation.active()] == [(2, 0)]
 
 
 def test_a_job_without_pods_is_told_of_after_a_minute() -> None:
     simulation = Simulation.of()
-    job = simulation.run_until("samples")
+    job = simulation.run_until("sampling")
     simulation.change(job, pods=())
     assert simulation.step().wake_at == NOW + timedelta(seconds=60)
     assert simulation.told("Reconciling")[1] == "StageRunning"
@@ -397,16 +397,16 @@ def test_suspended_at_any_stage_and_resumed(stage: str) -> None:
     simulation.edit(suspend=False)
     assert simulation.step().suspend == ((job.name, False),)
     simulation.complete(job)
-    if stage != "scores":
+    if stage != "evaluation":
         assert created(simulation) == [STAGES[STAGES.index(stage) + 1]]
 
 
 def test_suspended_from_the_start_nothing_is_created() -> None:
     simulation = Simulation.of(suspend=True)
     assert simulation.step().create == ()
-    assert simulation.states()["samples"] == "Suspended"
+    assert simulation.states()["sampling"] == "Suspended"
     simulation.edit(suspend=False)
-    assert created(simulation) == ["samples"]
+    assert created(simulation) == ["sampling"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -422,22 +422,22 @@ def test_nothing_is_done_for_an_iteration_that_is_being_deleted(stage: str) -> N
 
 def test_an_edit_of_what_is_suspended_replaces_the_job_of_the_old_configuration() -> None:
     simulation = Simulation.of()
-    job = simulation.run_until("claims")
+    job = simulation.run_until("splitting")
     simulation.edit(suspend=True)
     simulation.step()
-    simulation.edit(suspend=False, labeler={"model": {"uri": "s3://b/labeler"}, "splitter": {"type": "WholeAnswer"}})
+    simulation.edit(suspend=False, splitting={"type": "WholeAnswer"})
     decided = simulation.step()
     assert (decided.delete, decided.create, decided.suspend) == ((job.name,), (), ())
     assert simulation.told("Reconciling")[0] == "True"
-    assert created(simulation) == ["claims"]
-    assert simulation.states()["samples"] == "Done"
+    assert created(simulation) == ["splitting"]
+    assert simulation.states()["sampling"] == "Done"
 
 
 def test_an_edit_at_rest_runs_what_it_changes_and_keeps_the_rest() -> None:
     simulation = Simulation.of()
     simulation.run()
     simulation.edit(training={"beta": "0.2"})
-    assert created(simulation) == ["policy"]
+    assert created(simulation) == ["training"]
     assert simulation.told("Promoted")[:2] == ("Unknown", "NotScored")
     assert simulation.iteration.status.promoted is not None  # what was promoted goes on serving
 
@@ -448,9 +448,9 @@ def test_an_edit_at_rest_runs_what_it_changes_and_keeps_the_rest() -> None:
         pytest.param({"serving": {"bestOf": 4}}, [], id="serving"),
         pytest.param({"sampling": {"resources": {"limits": {"memory": "8Gi"}}}}, [], id="resources"),
         pytest.param({"training": {"perDeviceBatchSize": 2}}, [], id="batch a device"),
-        pytest.param({"training": {"beta": "0.2"}}, ["policy", "scores"], id="beta"),
-        pytest.param({"pairs": {"lengthBalance": "Disabled"}}, ["pairs"], id="pairs"),
-        pytest.param({"sampling": {"temperature": "0.9"}}, ["samples", "scores"], id="temperature"),
+        pytest.param({"training": {"beta": "0.2"}}, ["training", "evaluation"], id="beta"),
+        pytest.param({"pairing": {"lengthBalance": "Disabled"}}, ["pairing"], id="pairing"),
+        pytest.param({"sampling": {"temperature": "0.9"}}, ["sampling", "evaluation"], id="temperature"),
         pytest.param({"seed": 1}, STAGES, id="seed"),
     ],
 )
@@ -483,12 +483,12 @@ def test_jobs_of_a_queue_are_created_suspended_and_left_to_kueue() -> None:
     assert simulation.told("Reconciling")[:2] == ("True", "Queued")
     simulation.change(job, state="Active")  # admitted
     assert simulation.step().suspend == ()
-    assert simulation.states()["samples"] == "Running"
+    assert simulation.states()["sampling"] == "Running"
     simulation.change(job, state="Suspended")  # preempted
     assert simulation.step().suspend == ()
     simulation.change(job, state="Active")
     simulation.complete(job)
-    assert created(simulation) == ["claims"]
+    assert created(simulation) == ["splitting"]
 
 
 @pytest.mark.parametrize("state", ["Suspended", "Active"])
@@ -502,7 +502,7 @@ def test_suspended_by_a_person_the_job_of_a_queue_goes_since_kueue_would_resume_
     assert (decided.suspend, decided.delete) == ((), (job.name,))
     assert simulation.step().create == ()
     simulation.edit(suspend=False)
-    assert created(simulation) == ["samples"]
+    assert created(simulation) == ["sampling"]
     assert simulation.conditions()["Stalled"] == "False"
 
 
@@ -513,7 +513,7 @@ def test_a_queued_job_takes_corrections_of_its_resources() -> None:
     decided = simulation.step()
     assert (decided.delete, decided.create) == ((job.name,), ())
     assert simulation.told("Reconciling")[0] == "True"
-    assert created(simulation) == ["samples"]
+    assert created(simulation) == ["sampling"]
     assert [(again.generation, again.retries) for again in simulation.jobs.values()] == [(2, 0)]
     assert simulation.step().delete == ()
 
@@ -525,7 +525,7 @@ def test_a_queued_job_follows_its_iteration_into_another_queue() -> None:
         labels = {"kueue.x-k8s.io/queue-name": queue} if queue else {}
         simulation.iteration = with_metadata(simulation.iteration, labels=labels)
         assert simulation.step().delete == (job.name,)
-        assert created(simulation) == ["samples"]
+        assert created(simulation) == ["sampling"]
         (job,) = simulation.jobs.values()
         assert (job.queue, job.retries) == (queue, 0), "a move is no failure"
 
@@ -551,7 +551,7 @@ def test_a_queued_job_keeps_its_place_where_an_edit_does_not_change_its_pods(edi
 
 def test_a_job_that_somebody_else_suspended_is_not_resumed() -> None:
     simulation = Simulation.of()
-    job = simulation.run_until("samples")
+    job = simulation.run_until("sampling")
     simulation.change(job, state="Suspended")
     for _ in range(2):
         assert simulation.step().suspend == ()
@@ -564,51 +564,51 @@ def test_a_job_that_somebody_else_suspended_is_not_resumed() -> None:
         simulation.edit(suspend=False)
     simulation.change(job, state="Active")
     simulation.complete(job)
-    assert created(simulation) == ["claims"]
+    assert created(simulation) == ["splitting"]
 
 
 def test_a_job_that_kueue_holds_without_a_queue_goes_into_the_one_that_its_iteration_is_given() -> None:
     simulation = Simulation.of()
-    job = simulation.run_until("samples")
+    job = simulation.run_until("sampling")
     simulation.change(job, state="Suspended")
     simulation.step()
     simulation.iteration = with_metadata(simulation.iteration, labels={"kueue.x-k8s.io/queue-name": "gpus"})
     assert simulation.step().delete == (job.name,)
-    assert created(simulation) == ["samples"]
+    assert created(simulation) == ["sampling"]
     assert [(again.state, again.queue) for again in simulation.jobs.values()] == [("Suspended", "gpus")]
 
 
 def test_a_job_that_was_suspended_by_a_version_that_left_no_mark_is_made_again() -> None:
     simulation = Simulation.of()
-    job = simulation.run_until("samples")
+    job = simulation.run_until("sampling")
     simulation.edit(suspend=True)
     simulation.step()
     simulation.change(job, suspended_by_us=False, pods_digest="")
     simulation.edit(suspend=False)
     assert simulation.step().delete == (job.name,)
-    assert created(simulation) == ["samples"]
+    assert created(simulation) == ["sampling"]
 
 
 def test_a_job_that_somebody_resumes_while_its_iteration_is_suspended_is_not_fought_over() -> None:
     simulation = Simulation.of()
-    job = simulation.run_until("samples")
+    job = simulation.run_until("sampling")
     simulation.edit(suspend=True)
     simulation.step()
     simulation.change(job, state="Active")
     decided = simulation.step()
     assert (decided.suspend, decided.delete) == ((), (job.name,))
     simulation.edit(suspend=False)
-    assert created(simulation) == ["samples"]
+    assert created(simulation) == ["sampling"]
 
 
 def test_what_is_corrected_while_suspended_holds_when_it_is_resumed() -> None:
     simulation = Simulation.of()
-    job = simulation.run_until("samples")
+    job = simulation.run_until("sampling")
     simulation.edit(suspend=True)
     simulation.step()
     simulation.edit(suspend=False, sampling={"resources": {"limits": {"memory": "64Gi"}}})
     assert simulation.step().delete == (job.name,)
-    assert created(simulation) == ["samples"]
+    assert created(simulation) == ["sampling"]
 
 
 # ── chains ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -640,7 +640,7 @@ def test_a_child_that_is_applied_before_its_parents_edit_does_not_train_from_wha
     simulation.wait(60)
     assert created(simulation) == []
     simulation.parent = Parent("first", Source(uri="s3://b/another", sha256="d" * 64))
-    assert created(simulation) == ["samples"]
+    assert created(simulation) == ["sampling"]
     assert simulation.iteration.status.model is not None
     assert simulation.iteration.status.model.uri == "s3://b/another"
 
@@ -648,13 +648,13 @@ def test_a_child_that_is_applied_before_its_parents_edit_does_not_train_from_wha
 def test_a_parent_that_changes_does_not_reach_a_child_that_has_started() -> None:
     simulation = Simulation.of(**CHAINED)
     simulation.parent = PROMOTED
-    job = simulation.run_until("claims")
+    job = simulation.run_until("splitting")
     simulation.parent = Parent("first", Source(uri="s3://b/another", sha256="d" * 64))
     decided = simulation.step()
     assert (decided.create, decided.delete) == ((), ())
     simulation.parent = Parent("first", reason="ParentMissing", message="it was deleted")
     simulation.complete(job)
-    assert created(simulation) == ["verdicts"]
+    assert created(simulation) == ["labeling"]
     assert simulation.iteration.status.model is not None
     assert simulation.iteration.status.model.uri == "s3://b/aligned"
 
@@ -666,7 +666,7 @@ def test_a_parent_that_will_not_come_stalls_the_child_until_it_does(reason: str)
     simulation.step()
     assert simulation.told("Stalled") == ("True", reason, "why")
     simulation.parent = PROMOTED
-    assert created(simulation) == ["samples"]
+    assert created(simulation) == ["sampling"]
     assert simulation.conditions()["Stalled"] == "False"
 
 
@@ -686,14 +686,14 @@ def test_a_parent_that_is_not_there_may_still_be_on_its_way() -> None:
 
 def test_nodes_that_train_together_hand_in_one_result() -> None:
     simulation = Simulation.of(training={"nodes": 2})
-    job = simulation.run_until("policy")
-    simulation.finish(job, "Complete", succeeded("policy", 0), Pod(1, 0))
-    assert created(simulation) == ["scores"]
+    job = simulation.run_until("training")
+    simulation.finish(job, "Complete", succeeded("training", 0), Pod(1, 0))
+    assert created(simulation) == ["evaluation"]
 
 
 def test_nodes_that_train_together_get_names() -> None:
     simulation = Simulation.of(training={"nodes": 2})
-    simulation.complete(simulation.run_until("pairs"))
+    simulation.complete(simulation.run_until("pairing"))
     decided = simulation.step()
     assert [made["kind"] for made in decided.create] == ["ConfigMap", "Service", "Job"]
 
@@ -710,18 +710,18 @@ def test_the_network_policy_comes_before_the_first_pods_alone() -> None:
 
 def test_of_two_that_would_train_the_same_one_waits_for_the_other() -> None:
     simulation = Simulation.of()
-    policy = simulation.run_until("policy")
-    other = replace(policy, name="other-policy-0")
-    del simulation.jobs[policy.name]
-    simulation.elsewhere = {policy.address: (other,)}
+    training = simulation.run_until("training")
+    other = replace(training, name="other-training-0")
+    del simulation.jobs[training.name]
+    simulation.elsewhere = {training.address: (other,)}
     decided = simulation.step()
     assert decided.create == ()
     assert decided.wake_at == NOW + timedelta(seconds=10)
     status, reason, message = simulation.told("Reconciling")
     assert (status, reason) == ("True", "SharedWork")
-    assert "other-policy-0" in message
-    simulation.elsewhere = {policy.address: (replace(other, state="Complete"),)}
-    assert created(simulation) == ["policy"]
+    assert "other-training-0" in message
+    simulation.elsewhere = {training.address: (replace(other, state="Complete"),)}
+    assert created(simulation) == ["training"]
 
 
 @pytest.mark.parametrize(
@@ -735,7 +735,7 @@ def test_of_two_that_would_train_the_same_one_waits_for_the_other() -> None:
 )
 def test_a_job_that_is_not_at_work_is_not_waited_for(change: dict[str, Any]) -> None:
     simulation = Simulation.of()
-    policy = simulation.run_until("policy")
-    del simulation.jobs[policy.name]
-    simulation.elsewhere = {policy.address: (replace(policy, **{"name": "other-policy-0", **change}),)}
-    assert created(simulation) == ["policy"]
+    training = simulation.run_until("training")
+    del simulation.jobs[training.name]
+    simulation.elsewhere = {training.address: (replace(training, **{"name": "other-training-0", **change}),)}
+    assert created(simulation) == ["training"]

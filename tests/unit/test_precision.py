@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from feedback_workloads.contract import Precision
-from feedback_workloads.precision import has_bfloat16, resolved
+from feedback_workloads.models.precision import has_bfloat16, resolved
 
 
 @pytest.mark.parametrize(

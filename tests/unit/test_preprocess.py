@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image, ImageOps
 
-from feedback_workloads.preprocess import MAX_PIXELS, Preprocessor, load_picture
-from feedback_workloads.rows import BadRow
+from feedback_workloads.models.preprocessing import MAX_PIXELS, Preprocessor, load_picture
+from feedback_workloads.rows.rejected import BadRow
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:

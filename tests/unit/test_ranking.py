@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback_workloads.ranking import best, order, reward
+from feedback_workloads.method.ranking import best, order, reward
 
 finite = st.floats(-1e6, 0.0)
 

@@ -18,7 +18,7 @@ from PIL import Image
 from feedback_workloads.contract import BadInput
 from feedback_workloads.report import charts
 from feedback_workloads.report.evidence import Evidence, Examples, answers_by_question, kind_of
-from feedback_workloads.report.iteration import Iteration, Shard, Stage
+from feedback_workloads.report.iteration import Iteration, Shard, StageRecord
 from feedback_workloads.report.page import Segment, change, duration, picture, render, segments, shortened
 from feedback_workloads.report.summary import cell, served, summarise, table
 
@@ -115,7 +115,7 @@ def test_untrusted_text_is_escaped(whole: Evidence) -> None:
     ],
 )
 def test_partial_report_says_what_is_missing(whole: Evidence, without: dict[str, Any]) -> None:
-    partial = replace(whole, missing=("Stage scores is failed. out of memory & <more>",), **without)
+    partial = replace(whole, missing=("Stage evaluation failed. out of memory & <more>",), **without)
     page = render(partial)
     WellFormed(page)
     assert "This report is incomplete" in page
@@ -139,15 +139,17 @@ def test_summary_has_what_scripts_read(whole: Evidence) -> None:
     assert summary["pairs"] == {"count": 640, "truth_agreement": 0.83}
     assert summary["wall_seconds"] == 763.4
     assert summary["processor"] == "AMD EPYC, 2 cores, AVX2"
-    assert "on AMD EPYC, 2 cores, AVX2" in render(whole)
-    samples, _, verdicts, *_ = summary["stages"]
-    assert samples["ran"] is True
-    assert samples["seconds"] == 130.0
-    assert (samples["rows"], samples["rejected"]) == (4000, 2)
-    assert samples["manifest"].endswith("/shard-00000-of-00002/manifest.json")
-    assert len(samples["shards"]) == 2
-    assert verdicts["ran"] is False
-    assert "shards" not in verdicts
+    page = render(whole)
+    assert "on AMD EPYC, 2 cores, AVX2" in page
+    assert "s3://feedback/shapes/labeler" in page
+    sampling, _, labeling, *_ = summary["stages"]
+    assert sampling["ran"] is True
+    assert sampling["seconds"] == 130.0
+    assert (sampling["rows"], sampling["rejected"]) == (4000, 2)
+    assert sampling["manifest"].endswith("/shard-00000-of-00002/manifest.json")
+    assert len(sampling["shards"]) == 2
+    assert labeling["ran"] is False
+    assert "shards" not in labeling
 
 
 def scores_of(selected: int, *curve: tuple[int, float, float]) -> dict[str, Any]:
@@ -327,12 +329,12 @@ def test_undefined_rates_leave_gaps_not_errors(whole: Evidence) -> None:
 
 def test_stage_times_and_reuse() -> None:
     shards = (Shard(uri="u", sha256="0" * 64, counts={"rows": 2}, reused=True), Shard(uri="v", sha256="1" * 64))
-    stage = Stage(name="samples", state="Done", shards=shards)
+    stage = StageRecord(name="sampling", state="Done", shards=shards)
     assert stage.ran
     assert stage.seconds == 0.0
     assert stage.count("rows") == 2
-    assert not Stage(name="pairs", state="Waiting").ran
-    assert Stage(name="pairs", state="Failed").ran
+    assert not StageRecord(name="pairing", state="Waiting").ran
+    assert StageRecord(name="pairing", state="Failed").ran
 
 
 def test_iteration_that_cannot_be_read_names_file_and_field(tmp_path: Path) -> None:

@@ -13,24 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback_workloads.artifacts import ArtifactStore
-from feedback_workloads.contract import BadInput, Source
-from feedback_workloads.instruction_files import PICTURE_LIMIT_BYTES
-from feedback_workloads.rows import (
-    IMAGE,
-    Instruction,
-    Rejected,
-    read_instructions,
-    row_seed,
-    shard_of,
-)
+from feedback_workloads.contract import BadInput
+from feedback_workloads.rows.identity import row_seed, shard_of
+from feedback_workloads.rows.instruction_files import PICTURE_LIMIT_BYTES
+from feedback_workloads.rows.instructions import Instruction, read_instructions
+from feedback_workloads.rows.rejected import Rejected
+from feedback_workloads.rows.schemas import IMAGE
 
 EMBEDDED = {"bytes": b"picture", "path": None}
 TEXT = st.text(max_size=8)
 
 
 def read(folder: Path, shard: int = 0, shards: int = 1) -> list[Instruction | Rejected]:
-    return list(read_instructions(ArtifactStore(folder / "cache"), Source(uri=str(folder)), shard, shards))
+    return list(read_instructions(folder, str(folder), shard, shards))
 
 
 def reason(row: Instruction | Rejected) -> str | None:

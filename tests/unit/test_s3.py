@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from feedback_workloads.s3 import connect
+from feedback_workloads.storage.s3 import connect
 
 PROFILE = "[default]\nregion = eu-west-3\n"
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from feedback_operator.api import FeedbackIteration, IterationSpec
-from feedback_operator.generate import files, main
-from feedback_operator.rbac import cluster, namespaced
-from feedback_operator.schema import crd, frozen_fields, root_schema
+from feedback_operator.api.generate import files, main
+from feedback_operator.api.rbac import cluster, namespaced
+from feedback_operator.api.schema import crd, frozen_fields, root_schema
 from feedback_operator.stages import GRAPH, Inputs
 from feedback_workloads.contract import Artifact, Source
 from tests.specs import good_spec
@@ -104,13 +104,14 @@ def test_a_stale_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 EVERYTHING: dict[str, Any] = manifest(
     model={"uri": "s3://b/policy", "revision": "r", "sha256": "1" * 64},
     instructions={"uri": "s3://b/instructions", "revision": "r", "sha256": "1" * 64},
-    labeler={
-        "model": {"uri": "s3://b/labeler", "revision": "r", "sha256": "1" * 64},
-        "splitter": {"type": "LLM", "llm": {"model": {"uri": "s3://b/text", "revision": "r", "sha256": "1" * 64}}},
-    },
     sampling={"temperatures": ["0.5"], "maxModelLen": 64},
-    labeling={"maxModelLen": 64},
-    pairs={"truth": "shapes"},
+    splitting={
+        "type": "LLM",
+        "llm": {"model": {"uri": "s3://b/text", "revision": "r", "sha256": "1" * 64}},
+        "maxModelLen": 64,
+    },
+    labeling={"model": {"uri": "s3://b/labeler", "revision": "r", "sha256": "1" * 64}, "maxModelLen": 64},
+    pairing={"truth": "shapes"},
     training={"lora": {}},
     serving={"endpoint": "e"},
     deadlineSeconds=60,
@@ -156,8 +157,8 @@ def changed(spec: Any, path: tuple[str, ...]) -> Any:
     old = holder[path[-1]]
     if isinstance(old, list):
         holder[path[-1]] = ["0.25"]
-    elif path[-2:] == ("splitter", "type"):
-        made["labeler"]["splitter"] = {"type": "WholeAnswer"}
+    elif path == ("splitting", "type"):
+        made["splitting"] = {"type": "WholeAnswer"}
     else:
         holder[path[-1]] = OTHER.get(path[-1], ELSEWHERE[type(old)])
     return made
@@ -168,7 +169,7 @@ def addresses(spec: Any) -> list[str]:
     valid = iteration(**spec).spec
     model = Source(uri=valid.model.uri or "", revision=valid.model.revision, sha256=valid.model.sha256)
     artifacts = {stage.name: (Artifact(uri="s3://b/a", sha256="0" * 64),) for stage in GRAPH}
-    return [stage.config(Inputs(valid, model, artifacts)).content_hash() for stage in GRAPH]
+    return [stage.addressed_config(Inputs(valid, model, artifacts)).content_hash() for stage in GRAPH]
 
 
 @pytest.mark.parametrize("path", sorted(set(leaves(full(EVERYTHING)))), ids=".".join)

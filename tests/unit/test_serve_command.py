@@ -1,26 +1,67 @@
-"""`feedback serve DIR`: how many answers the server of a finished run ranks."""
+"""`feedback serve DIR`: a finished run is served as it was scored."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from feedback_operator.cli.main import best_of
-from tests.unit.worlds import iteration, promoted
+from feedback_operator.cli.main import app, served_model
+from feedback_operator.resources.deployment import model_arguments
+from feedback_workloads.serving.settings import read_settings
+from tests.unit.worlds import Simulation, iteration, promoted
+
+SAMPLING = {"temperature": "0.4", "topP": "0.9", "maxNewTokens": 77}
 
 
 @pytest.mark.parametrize(
     ("spec", "expect"),
     [
-        pytest.param({}, 4, id="as the scores stage chose"),
+        pytest.param({}, 4, id="as the evaluation chose"),
         pytest.param({"serving": {"endpoint": "chat"}}, 4, id="with an endpoint"),
         pytest.param({"serving": {"bestOf": 2}}, 2, id="a person's number wins"),
     ],
 )
-def test_best_of(spec: dict[str, Any], expect: int) -> None:
-    assert best_of(promoted("run", "u-1", **spec)) == expect
+def test_how_many_answers_are_ranked(spec: dict[str, Any], expect: int) -> None:
+    run = promoted("run", "u-1", **spec)
+    model = served_model(run)
+    assert model
+    settings = read_settings(model_arguments(model, run.spec.serving.best_of if run.spec.serving else None, None))
+    assert settings.defaults.best_of == expect
 
 
-def test_a_run_that_was_not_scored_is_not_ranked() -> None:
-    assert best_of(iteration()) == 1
+def test_answers_are_drawn_and_ranked_as_they_were_when_their_number_was_chosen() -> None:
+    evaluation = {**iteration().spec.evaluation.model_dump(by_alias=True), "lengthNormalisation": "Disabled"}
+    model = served_model(promoted("run", "u-1", sampling=SAMPLING, evaluation=evaluation, precision="Float32"))
+    assert model
+    settings = read_settings(model_arguments(model, None, 256))
+    assert (settings.defaults.temperature, settings.defaults.top_p, settings.defaults.max_tokens) == (0.4, 0.9, 77)
+    assert (settings.normalise, settings.precision, settings.engine.max_model_len) == (False, "float32", 256)
+    assert settings.policy.sha256 == "a" * 64
+
+
+def test_a_run_whose_gate_failed_is_served_all_the_same() -> None:
+    evaluation = {
+        **iteration().spec.evaluation.model_dump(by_alias=True, exclude_none=True),
+        "gate": [{"metric": "recall", "min": "1"}],
+    }
+    simulation = Simulation(iteration(evaluation=evaluation))
+    simulation.run()
+    assert simulation.iteration.status.promoted is None
+    assert served_model(simulation.iteration)
+
+
+def test_a_run_that_was_not_scored_has_nothing_to_serve() -> None:
+    assert served_model(iteration()) is None
+
+
+def test_a_run_of_another_version_is_not_served_and_its_field_is_named(tmp_path: Path) -> None:
+    given = iteration().model_dump(mode="json", by_alias=True, exclude_none=True)
+    given["spec"]["labeler"] = given["spec"].pop("labeling")
+    (tmp_path / "iteration.json").write_text(json.dumps(given))
+    ended = CliRunner().invoke(app, ["serve", str(tmp_path)])
+    assert ended.exit_code == 2
+    assert "spec.labeling: Field required; another version made it" in " ".join(ended.stderr.split())

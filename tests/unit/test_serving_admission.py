@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from feedback_workloads.serving.admission import Admission
 from feedback_workloads.serving.errors import ApiError
+from feedback_workloads.serving.intake.admission import Admission
 
 
 class Requests:

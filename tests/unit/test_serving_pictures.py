@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from feedback_workloads.contract import BadInput
 from feedback_workloads.serving.errors import ApiError
-from feedback_workloads.serving.pictures import FETCHES_A_HOST, PictureHosts, Pictures, _is_public
+from feedback_workloads.serving.intake.pictures import FETCHES_A_HOST, PictureHosts, Pictures, _is_public
 
 LIMIT = 1000
 PICTURE = bytes(range(256)) * 3

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from feedback_workloads.serving import receiving
 from feedback_workloads.serving.errors import ApiError
-from feedback_workloads.serving.receiving import Arrived, Receiving
+from feedback_workloads.serving.intake import receiving
+from feedback_workloads.serving.intake.receiving import Arrived, Receiving
 
 
 class Sender:

@@ -12,20 +12,20 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from feedback_workloads.artifacts import ArtifactStore
 from feedback_workloads.contract import BadInput, Manifest, ShapesConfig, Source
-from feedback_workloads.progress import Progress
-from feedback_workloads.rows import Instruction, read_instructions
+from feedback_workloads.process.progress import Progress
+from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.shapes.build import FORMAT_VERSION, MODELS, REPORT, SELECTION, run, write_rows
 from feedback_workloads.shapes.build import INSTRUCTIONS as INSTRUCTION_ROWS
 from feedback_workloads.shapes.world import picture, rows
+from feedback_workloads.storage.artifacts import ArtifactStore
 
 WITHOUT_TORCH = """
 import sys
 from pathlib import Path
-from feedback_workloads.artifacts import ArtifactStore
+from feedback_workloads.storage.artifacts import ArtifactStore
 from feedback_workloads.contract import ShapesConfig
-from feedback_workloads.progress import Progress
+from feedback_workloads.process.progress import Progress
 from feedback_workloads.shapes.build import run
 run(ShapesConfig(output=sys.argv[1], seed=7), ArtifactStore(Path(sys.argv[1]) / "cache"), Progress("shapes"))
 assert "torch" not in sys.modules
@@ -49,7 +49,7 @@ def config(tmp_path: Path, store: ArtifactStore) -> ShapesConfig:
 
 
 def instructions(config: ShapesConfig, store: ArtifactStore, name: str) -> list[Instruction]:
-    found = list(read_instructions(store, Source(uri=f"{config.output}/{name}")))
+    found = list(store.instructions(Source(uri=f"{config.output}/{name}")))
     assert all(isinstance(row, Instruction) for row in found)
     return found  # type: ignore[return-value]
 

@@ -93,8 +93,8 @@ def test_question_of(claim: str, question: str) -> None:
     assert question_of(claim) == question
 
 
-def test_the_question_is_what_the_claims_stage_asks() -> None:
-    from feedback_workloads.contract import ClaimsConfig
+def test_the_question_is_what_splitting_asks() -> None:
+    from feedback_workloads.contract import SplittingConfig
     from feedback_workloads.shapes.world import QUESTION_TEMPLATE
 
-    assert ClaimsConfig.model_fields["question_template"].default == QUESTION_TEMPLATE
+    assert SplittingConfig.model_fields["question_template"].default == QUESTION_TEMPLATE

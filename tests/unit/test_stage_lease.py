@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback_workloads import lease as lease_module
-from feedback_workloads.artifacts import ArtifactStore
 from feedback_workloads.contract import BadInput, Temporary
-from feedback_workloads.lease import HEARTBEAT_SECONDS, LEASE_NAME, LEASE_SECONDS, Lease, Record, held, look
-from feedback_workloads.objects import Absent, FileObjects, Version
-from feedback_workloads.progress import Progress
+from feedback_workloads.process.progress import Progress
+from feedback_workloads.storage import lease as lease_module
+from feedback_workloads.storage.artifacts import ArtifactStore
+from feedback_workloads.storage.lease import HEARTBEAT_SECONDS, LEASE_NAME, LEASE_SECONDS, Lease, Record, held, look
+from feedback_workloads.storage.objects import Absent, FileObjects, Version
 
 
 class TooLong(Exception):
@@ -181,7 +181,7 @@ class Failing(FileObjects):
 
 @pytest.fixture
 def progress() -> Progress:
-    return Progress("policy")
+    return Progress("training")
 
 
 def store_on(objects: FileObjects, cache: Path) -> ArtifactStore:
@@ -194,12 +194,12 @@ def test_a_beat_that_fails_is_not_the_last(tmp_path: Path, progress: Progress, m
     """Else a training that stores nothing for half a minute would be taken over from a process that lives."""
     monkeypatch.setattr(lease_module, "HEARTBEAT_SECONDS", 0.01)
     objects = Failing(1, 2)
-    with held(store_on(objects, tmp_path / "cache"), str(tmp_path), progress):
+    with held(store_on(objects, tmp_path / "cache"), str(tmp_path), progress.phase):
         assert objects.well.wait(30)
 
 
 def test_what_was_made_is_not_lost_where_the_lease_cannot_be_released(tmp_path: Path, progress: Progress) -> None:
-    with held(store_on(Failing(1), tmp_path / "cache"), str(tmp_path), progress) as own:
+    with held(store_on(Failing(1), tmp_path / "cache"), str(tmp_path), progress.phase) as own:
         own.put(b"made", str(tmp_path), "model")
     assert (tmp_path / "model").read_bytes() == b"made"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from feedback_operator.api import StageStatus
-from feedback_operator.snapshot import Job, Units
-from feedback_operator.states import reached_by
+from feedback_operator.plan.snapshot import Job, Units
+from feedback_operator.plan.states import reached_by
 
 
-def recorded(job: str = "it-policy-x-0", **changes: object) -> StageStatus:
-    known = {"name": "policy", "state": "Running", "job": job, "done": 312, "total": 2668, "message": "training"}
+def recorded(job: str = "it-training-x-0", **changes: object) -> StageStatus:
+    known = {"name": "training", "state": "Running", "job": job, "done": 312, "total": 2668, "message": "training"}
     return StageStatus.model_validate({**known, **changes})
 
 
@@ -25,13 +25,13 @@ def recorded(job: str = "it-policy-x-0", **changes: object) -> StageStatus:
         ),
         pytest.param(
             Units(),
-            recorded(reason="Killed", message="policy: the process was killed"),
+            recorded(reason="Killed", message="training: the process was killed"),
             Units(312, 2668),
             id="after trouble, whose words are no phase",
         ),
-        pytest.param(Units(), recorded(job="it-policy-x-1"), Units(), id="what is recorded is of another Job"),
+        pytest.param(Units(), recorded(job="it-training-x-1"), Units(), id="what is recorded is of another Job"),
     ],
 )
 def test_reached_by(told: Units, before: StageStatus | None, expect: Units) -> None:
-    job = Job("it-policy-x-0", "policy", "a" * 64, 0, "Active", units=told)
+    job = Job("it-training-x-0", "training", "a" * 64, 0, "Active", units=told)
     assert reached_by(job, before) == expect

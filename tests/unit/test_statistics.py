@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback_workloads.statistics import Judged, Measures, Rate, difference, measure
+from feedback_workloads.method.statistics import Judged, Measures, Rate, difference, measure
 
 
 def judged(

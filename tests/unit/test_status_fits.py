@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from feedback_operator.api import FeedbackIteration, IterationStatus
-from feedback_operator.schema import root_schema
-from feedback_operator.snapshot import Pod
+from feedback_operator.api.schema import root_schema
+from feedback_operator.plan.snapshot import Pod
 from tests.unit.worlds import METRICS, Simulation, broken, succeeded
 
 STATUS = root_schema()["properties"]["status"]
@@ -63,8 +63,10 @@ def test_a_metric(odd: float) -> None:
             "gate": [{"metric": "recall", "min": "0.5"}, {"metric": "recall", "relativeTo": "Baseline", "min": "0.5"}],
         }
     )
-    job = world.run_until("scores")
-    world.finish(job, "Complete", succeeded("scores", 0, {**METRICS, "aligned.recall": odd, "baseline.recall": odd}))
+    job = world.run_until("evaluation")
+    world.finish(
+        job, "Complete", succeeded("evaluation", 0, {**METRICS, "aligned.recall": odd, "baseline.recall": odd})
+    )
     decided = world.step()
     assert problems(STATUS, written(decided.status)) == []
 

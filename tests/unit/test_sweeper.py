@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from feedback_operator.cluster.sweeper import scope_of
+from feedback_operator.cluster.kubernetes.sweeper import scope_of
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from feedback_workloads.artifacts import ArtifactStore
-from feedback_workloads.contract import BadInput, SamplesConfig, Source
-from feedback_workloads.progress import Progress
-from feedback_workloads.stages import samples
-from feedback_workloads.trainable import check_trainable
+from feedback_workloads.contract import BadInput, SamplingConfig, Source
+from feedback_workloads.models.trainable import check_trainable
+from feedback_workloads.process.progress import Progress
+from feedback_workloads.stages import sampling
+from feedback_workloads.storage.artifacts import ArtifactStore
 
 LLAVA = {"model_type": "llava", "architectures": ["LlavaForConditionalGeneration"]}
 OTHERS: dict[str, dict[str, Any]] = {
@@ -40,7 +40,7 @@ def test_trained(vision: str | None, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", OTHERS.values(), ids=OTHERS)
 def test_nothing_is_sampled_from_a_policy_that_cannot_be_trained(config: dict[str, Any], tmp_path: Path) -> None:
-    """It was found out in the policy stage, by a crash, when all that comes before was paid for."""
+    """It was found out in the training, by a crash, when all that comes before was paid for."""
     model = saved(tmp_path / "model", config)
     with pytest.raises(BadInput) as refused:
         sampled_from(model, tmp_path)
@@ -60,13 +60,13 @@ def test_nothing_is_sampled_from_half_a_policy(file: str, words: str, tmp_path: 
 
 
 def sampled_from(model: Path, folder: Path) -> None:
-    """Run the stage samples on one good instruction."""
+    """Run the stage sampling on one good instruction."""
     instructions = folder / "instructions"
     instructions.mkdir()
     (instructions / "a.png").write_bytes(b"a picture")
     row = {"id": "1", "image": "a.png", "question": "What is it?"}
     (instructions / "train.jsonl").write_text(json.dumps(row) + "\n")
-    config = SamplesConfig(
+    config = SamplingConfig(
         output=str(folder / "samples"), model=Source(uri=str(model)), instructions=Source(uri=str(instructions))
     )
-    samples.run(config, 0, ArtifactStore(folder / "cache"), Progress("samples"))
+    sampling.run(config, 0, ArtifactStore(folder / "cache"), Progress("sampling"))

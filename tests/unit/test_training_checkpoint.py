@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from feedback_workloads.training.checkpoint import convert_for_vllm, vllm_name
+from feedback_workloads.models.checkpoint import convert_for_vllm, vllm_name
 
 
 def write_safetensors(file: Path, names: list[str]) -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from feedback_workloads.rows import BadRow
-from feedback_workloads.training.preflight import check_pair
+from feedback_workloads.rows.rejected import BadRow
+from feedback_workloads.training.batches.preflight import check_pair
 
 END, IMAGE = 2, 4
 

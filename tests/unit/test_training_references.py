@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from feedback_operator.api import TrainingSpec
-from feedback_workloads.contract import BadInput, PolicyConfig, Source
+from feedback_workloads.contract import BadInput, Source, TrainingConfig
 from feedback_workloads.training.references import Parity, References, compare, share_of, spread
 
 
@@ -53,7 +53,7 @@ def test_a_limit_within_the_tolerance_is_refused_by_operator_and_stage(limit: st
     with pytest.raises(ValidationError, match=r"must be greater than 0\.03"):
         TrainingSpec(parity_limit=limit)
     with pytest.raises(ValidationError, match=r"must exceed parity_tolerance 0\.03"):
-        PolicyConfig(output="out", pairs=(), model=Source(uri="model"), parity_limit=float(limit))
+        TrainingConfig(output="out", pairs=(), model=Source(uri="model"), parity_limit=float(limit))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback_workloads.contract import Artifact, BadInput, PolicyConfig, Source
+from feedback_workloads.contract import Artifact, BadInput, Source, TrainingConfig
 from feedback_workloads.training.deepspeed import zero_config
 from feedback_workloads.training.schedule import MicroBatches, Schedule, accumulation_steps
 
@@ -13,9 +13,9 @@ def schedule(rows: int = 20, *, epochs: int = 2, batch: int = 8, checkpoints: in
     return Schedule(rows=rows, epochs=epochs, global_batch=batch, checkpoints=checkpoints, seed=seed)
 
 
-def config(**changes: int) -> PolicyConfig:
+def config(**changes: int) -> TrainingConfig:
     pairs = (Artifact(uri="pairs", sha256="0" * 64),)
-    return PolicyConfig(output="out", pairs=pairs, model=Source(uri="model"), **changes)
+    return TrainingConfig(output="out", pairs=pairs, model=Source(uri="model"), **changes)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_processes_share_each_global_batch(world: int, per_device: int) -> None:
         (config(global_batch_size=8, per_device_batch_size=8), 1, 1),
     ],
 )
-def test_accumulation(given: PolicyConfig, world: int, expect: int) -> None:
+def test_accumulation(given: TrainingConfig, world: int, expect: int) -> None:
     assert accumulation_steps(given, world) == expect
 
 

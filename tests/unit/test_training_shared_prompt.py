@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from feedback_workloads.contract import BadInput
-from feedback_workloads.training.shared_prompt import Packed, pack, share_prompts
+from feedback_workloads.training.batches.shared_prompt import Packed, pack, share_prompts
 
 PAD = 0
 tokens = st.lists(st.integers(1, 3), min_size=1, max_size=5)

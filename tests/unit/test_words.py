@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback_workloads.words import count_words
+from feedback_workloads.method.words import count_words
 
 
 @pytest.mark.parametrize(

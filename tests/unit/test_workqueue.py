@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback_operator.workqueue import Backoff, WorkQueue
+from feedback_operator.service.workqueue import Backoff, WorkQueue
 from tests.unit.simulated_time import simulate
 
 Story = Callable[[WorkQueue], Awaitable[None]]

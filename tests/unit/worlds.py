@@ -9,20 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from feedback_operator.api import FeedbackIteration
-from feedback_operator.planner import Plan, plan
-from feedback_operator.resources.job import (
-    ADDRESS_ANNOTATION,
-    ATTEMPT_LABEL,
-    GENERATION_ANNOTATION,
-    PODS_ANNOTATION,
-    QUEUE_LABEL,
-    REACHED_ANNOTATION,
-    RETRIES_ANNOTATION,
-    STAGE_LABEL,
-)
-from feedback_operator.snapshot import Endpoint, Job, Parent, Pod, Snapshot
+from feedback_operator.api.status import timestamp
+from feedback_operator.cluster.jobs import job_of
+from feedback_operator.plan.planner import Plan, plan
+from feedback_operator.plan.snapshot import Endpoint, Job, Parent, Pod, Snapshot
 from feedback_operator.stages import STAGES
-from feedback_operator.timestamps import timestamp
 from feedback_workloads.contract import Artifact, StageFailure, StageResult
 
 IMAGES = {"generate": "generate:test", "train": "train:test"}
@@ -44,7 +35,7 @@ def manifest(**spec: Any) -> dict[str, Any]:
         "metadata": {"name": "it", "uid": "u-1"},
         "spec": {
             "model": {"uri": "s3://b/policy"},
-            "labeler": {"model": {"uri": "s3://b/labeler"}},
+            "labeling": {"model": {"uri": "s3://b/labeler"}},
             "instructions": {"uri": "s3://b/instructions"},
             "artifacts": {"uri": "s3://b/artifacts"},
             "evaluation": {"benchmarks": [{"name": "shapes", "type": "shapes", "uri": "s3://b/benchmark"}]},
@@ -69,7 +60,9 @@ def result(stage: str, shard: int = 0, metrics: dict[str, float] | None = None) 
     digest = hashlib.sha256(f"{stage} {shard}".encode()).hexdigest()
     uri = f"s3://b/artifacts/{stage}/x/shard-{shard}"
     aligned = (
-        Artifact(uri="s3://b/artifacts/policy/x/checkpoint-000010", sha256="a" * 64) if stage == "scores" else None
+        Artifact(uri="s3://b/artifacts/training/x/checkpoint-000010", sha256="a" * 64)
+        if stage == "evaluation"
+        else None
     )
     return StageResult(
         stage=stage,
@@ -87,7 +80,7 @@ def succeeded(stage: str, shard: int = 0, metrics: dict[str, float] | None = Non
     return Pod(shard, exit_code=0, message=result(stage, shard, metrics).model_dump_json())
 
 
-def broken(reason: str, message: str, exit_code: int, stage: str = "samples", index: int = 0) -> Pod:
+def broken(reason: str, message: str, exit_code: int, stage: str = "sampling", index: int = 0) -> Pod:
     """A pod that ended with this failure."""
     failure = StageFailure(stage=stage, shard=index, reason=reason, message=message)
     return Pod(index, exit_code, message=failure.model_dump_json())
@@ -123,7 +116,7 @@ class Simulation:
             decided = decide(self.snapshot())
         for made in decided.create:
             if made["kind"] == "Job":
-                self.jobs.setdefault(made["metadata"]["name"], replace(job_of(made), created=self.now))
+                self.jobs.setdefault(made["metadata"]["name"], replace(started(made), created=self.now))
         for name, suspended in decided.suspend:
             state = "Suspended" if suspended else "Active"
             self.jobs[name] = replace(self.jobs[name], state=state, suspended_by_us=suspended)
@@ -159,7 +152,7 @@ class Simulation:
     def complete(self, job: Job, metrics: dict[str, float] | None = None) -> None:
         """End a Job well, with a result of each shard."""
         shards = STAGES[job.stage].results(self.iteration.spec)
-        found = METRICS if metrics is None and job.stage == "scores" else metrics
+        found = METRICS if metrics is None and job.stage == "evaluation" else metrics
         self.finish(job, "Complete", *(succeeded(job.stage, shard, found) for shard in range(shards)))
 
     def run_until(self, stage: str) -> Job:
@@ -173,7 +166,7 @@ class Simulation:
 
     def run(self) -> None:
         """Complete every stage."""
-        self.complete(self.run_until("scores"))
+        self.complete(self.run_until("evaluation"))
         self.step()
 
     # ── what there is to see ────────────────────────────────────────────────────────────────────────────────────────
@@ -189,22 +182,10 @@ class Simulation:
         return next((c.status, c.reason, c.message) for c in self.iteration.status.conditions if c.type == kind)
 
 
-def job_of(made: dict[str, Any]) -> Job:
-    meta = made["metadata"]
-    return Job(
-        name=meta["name"],
-        stage=meta["labels"][STAGE_LABEL],
-        address=meta["annotations"][ADDRESS_ANNOTATION],
-        attempt=int(meta["labels"][ATTEMPT_LABEL]),
-        generation=int(meta["annotations"][GENERATION_ANNOTATION]),
-        retries=int(meta["annotations"][RETRIES_ANNOTATION]),
-        state="Suspended" if made["spec"].get("suspend") else "Active",
-        started=NOW,
-        pods=tuple(Pod(index, running=True) for index in range(made["spec"]["completions"])),
-        queue=meta["labels"].get(QUEUE_LABEL, ""),
-        reached=int(meta["annotations"][REACHED_ANNOTATION]),
-        pods_digest=meta["annotations"][PODS_ANNOTATION],
-    )
+def started(made: dict[str, Any]) -> Job:
+    """The Job of this manifest, all of whose pods run."""
+    pods = tuple(Pod(index, running=True) for index in range(made["spec"]["completions"]))
+    return replace(job_of(made), started=NOW, pods=pods)
 
 
 def promoted(name: str, uid: str, created: datetime = NOW, **spec: Any) -> FeedbackIteration:

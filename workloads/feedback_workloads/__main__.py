@@ -1,4 +1,4 @@
-from feedback_workloads.entry import main
+from feedback_workloads.stages.entry import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -9,12 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import IntEnum
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, model_validator
 
 MANIFEST_NAME = "manifest.json"
 """Name of the file that makes an artifact whole; written after everything it names."""
+
+STATISTICS_NAME = "statistics.json"
+TRAINING_LOG_NAME = "training.jsonl"
+SCORES_NAME = "scores.json"
+"""What pairing, training and evaluation leave beside their tables: what there was to pair, each step, the figures."""
 
 RESULT_LIMIT_BYTES = 4096
 """Kubernetes cuts a termination message at this size."""
@@ -80,7 +85,7 @@ BenchmarkType = Literal["shapes", "object-halbench"]
 # ── stage configurations ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Engine(Frozen):
+class EngineConfig(Frozen):
     """How vLLM uses the hardware. Infrastructure: not part of an artifact's identity."""
 
     max_model_len: int | None = None
@@ -124,7 +129,7 @@ class StageConfig(Frozen):
         return hashlib.sha256(canonical_json(self.content())).hexdigest()
 
 
-class SamplesConfig(StageConfig):
+class SamplingConfig(StageConfig):
     """Draw several answers to each instruction from the policy, under one decoding.
 
     `temperatures`, when given, breaks that rule on purpose (the ablation without deconfounding): candidate i uses
@@ -134,7 +139,7 @@ class SamplesConfig(StageConfig):
     FORMAT_VERSION: ClassVar[int] = 2
     """2: transparent pictures lie on white, not on black."""
 
-    stage: Literal["samples"] = "samples"
+    stage: Literal["sampling"] = "sampling"
     model: Source
     instructions: Source
     candidates: int = 10
@@ -142,7 +147,7 @@ class SamplesConfig(StageConfig):
     temperatures: tuple[float, ...] = ()
     precision: Precision = "auto"
     part_rows: int = 64  # instructions a part file
-    engine: Engine = Engine()
+    engine: EngineConfig = EngineConfig()
 
 
 class SentenceSplitter(Frozen):
@@ -170,42 +175,42 @@ class LLMSplitter(Frozen):
 Splitter = Annotated[SentenceSplitter | WholeAnswer | LLMSplitter, Field(discriminator="kind")]
 
 
-class ClaimsConfig(StageConfig):
+class SplittingConfig(StageConfig):
     """Divide each answer into claims and each claim into one yes/no question."""
 
     FORMAT_VERSION: ClassVar[int] = 2
     """2: a splitter's thoughts are neither asked for nor taken for claims."""
 
-    stage: Literal["claims"] = "claims"
+    stage: Literal["splitting"] = "splitting"
     samples: tuple[Artifact, ...]
     splitter: Splitter = SentenceSplitter()
     question_template: str = "Is it true that {claim}? Please answer yes or no."
     precision: Precision = "auto"
     part_rows: int = 512  # answers' instructions a part file
-    engine: Engine = Engine()
+    engine: EngineConfig = EngineConfig()
 
 
-class VerdictsConfig(StageConfig):
+class LabelingConfig(StageConfig):
     """Ask the labeler each question about the picture: p(yes) against p(no) of one token."""
 
-    stage: Literal["verdicts"] = "verdicts"
+    stage: Literal["labeling"] = "labeling"
     claims: tuple[Artifact, ...]
     instructions: Source
-    labeler: Source
+    model: Source
     min_yes_no_mass: float = 0.5
     """Least p(yes) + p(no) of a verdict: where there is less, the labeler's answer begins with something else."""
     precision: Precision = "auto"
     part_rows: int = 64
-    engine: Engine = Engine()
+    engine: EngineConfig = EngineConfig()
 
 
-class PairsConfig(StageConfig):
+class PairingConfig(StageConfig):
     """Score answers by minus their rejected claims and pair the answers of one instruction."""
 
     FORMAT_VERSION: ClassVar[int] = 2
     """2: letters of scripts without spaces are counted as words."""
 
-    stage: Literal["pairs"] = "pairs"
+    stage: Literal["pairing"] = "pairing"
     samples: tuple[Artifact, ...]
     claims: tuple[Artifact, ...]
     verdicts: tuple[Artifact, ...]
@@ -225,7 +230,7 @@ class LoRA(Frozen):
     dropout: float = 0.05
 
 
-class PolicyConfig(StageConfig):
+class TrainingConfig(StageConfig):
     """Train the policy with DPO from the pairs, with the sampler's log-probabilities as references."""
 
     INFRASTRUCTURE: ClassVar[frozenset[str]] = frozenset(
@@ -233,7 +238,7 @@ class PolicyConfig(StageConfig):
     )
     ALONE: ClassVar[bool] = True
 
-    stage: Literal["policy"] = "policy"
+    stage: Literal["training"] = "training"
     pairs: tuple[Artifact, ...]
     model: Source
     beta: float = 0.1
@@ -267,7 +272,7 @@ class PolicyConfig(StageConfig):
         return self
 
 
-class Benchmark(Frozen):
+class BenchmarkConfig(Frozen):
     """Pictures and questions with truth; `selection` chooses the checkpoint, `report` is what is reported."""
 
     name: str
@@ -277,7 +282,7 @@ class Benchmark(Frozen):
     report: str = "report"
 
 
-class ScoresConfig(StageConfig):
+class EvaluationConfig(StageConfig):
     """Score the baseline and every checkpoint, choose one, and measure best-of-N on it.
 
     Selection, of a checkpoint and of how many answers to rank, reads the `selection` split of the first benchmark
@@ -287,11 +292,11 @@ class ScoresConfig(StageConfig):
     FORMAT_VERSION: ClassVar[int] = 2
     """2: the selection split is ranked, too, and how many answers to rank is chosen on it."""
 
-    stage: Literal["scores"] = "scores"
+    stage: Literal["evaluation"] = "evaluation"
     policy: tuple[Artifact, ...]
     model: Source
     """The policy before alignment: baseline, and reference of the reward."""
-    benchmarks: Annotated[tuple[Benchmark, ...], Field(min_length=1)]
+    benchmarks: Annotated[tuple[BenchmarkConfig, ...], Field(min_length=1)]
     decoding: Decoding = Decoding()
     best_of: int = 8
     beta: float = 0.1
@@ -300,7 +305,7 @@ class ScoresConfig(StageConfig):
     """A checkpoint whose recall on the selection split is below this share of the baseline's is not chosen."""
     bootstrap_resamples: int = 1000
     precision: Precision = "auto"
-    engine: Engine = Engine()
+    engine: EngineConfig = EngineConfig()
 
 
 class ShapesConfig(Frozen):
@@ -312,9 +317,17 @@ class ShapesConfig(Frozen):
 
 
 AnyStageConfig = Annotated[
-    SamplesConfig | ClaimsConfig | VerdictsConfig | PairsConfig | PolicyConfig | ScoresConfig | ShapesConfig,
+    SamplingConfig
+    | SplittingConfig
+    | LabelingConfig
+    | PairingConfig
+    | TrainingConfig
+    | EvaluationConfig
+    | ShapesConfig,
     Field(discriminator="stage"),
 ]
+STAGE_NAMES: Final = tuple(config.model_fields["stage"].default for config in get_args(get_args(AnyStageConfig)[0]))
+"""Of the six stages and `shapes`."""
 STAGE_CONFIG: TypeAdapter[AnyStageConfig] = TypeAdapter(AnyStageConfig)
 """Reads any stage's configuration by its `stage` field: `STAGE_CONFIG.validate_json(text)`."""
 
@@ -360,9 +373,9 @@ class StageResult(Frozen):
     counts: dict[str, int]
     metrics: dict[str, FiniteFloat] = {}
     aligned: Artifact | None = None
-    """The checkpoint that the scores stage chose."""
+    """The checkpoint that the evaluation chose."""
     best_of: Annotated[int, Field(ge=1, le=64)] | None = None
-    """How many of its answers to rank, as the scores stage chose; 1 where ranking did not help."""
+    """How many of its answers to rank, as the evaluation chose; 1 where ranking did not help."""
     reused: bool
     """True where the artifact was already there and nothing was computed."""
 

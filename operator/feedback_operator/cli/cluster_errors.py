@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from feedback_operator.schema import NAME as CRD_NAME
-from feedback_operator.schema import PLURAL
+from feedback_operator.api.schema import NAME as CRD_NAME
+from feedback_operator.api.schema import PLURAL
 
 
 class ClusterError(Exception):
     """What went wrong on the way to the cluster or there, in one sentence with a remedy."""
 
 
-class Unavailable(ClusterError):
+class ClusterUnavailable(ClusterError):
     """The API server cannot be reached, or cannot answer, now."""
 
 
@@ -29,7 +29,7 @@ class Owned(ClusterError):
         self.owners = owners
 
 
-class Rejected(ClusterError):
+class ManifestRejected(ClusterError):
     """The API server finds a manifest wrong; the text names each field in a line of its own."""
 
 
@@ -38,7 +38,7 @@ class NotFound(ClusterError):
 
 
 @dataclass(frozen=True)
-class Asked:
+class ClusterRequest:
     """What was asked of the API server, as a person would say it."""
 
     verb: str
@@ -48,7 +48,7 @@ class Asked:
     context: str
 
 
-def explain(status: int, body: bytes, asked: Asked) -> ClusterError:
+def explain(status: int, body: bytes, asked: ClusterRequest) -> ClusterError:
     """The error for an answer with this HTTP status and body, which is a metav1.Status or a page of some proxy."""
     answer = _status(body)
     message = str(answer.get("message", "")).strip() or "without a reason"
@@ -61,7 +61,7 @@ def explain(status: int, body: bytes, asked: Asked) -> ClusterError:
             frozenset(re.findall(r'conflict with "([^"]+)"', " ".join(_causes(answer, message)))),
         )
     if status in (400, 422):
-        return Rejected("\n".join(f"{asked.name}: {line}" for line in _causes(answer, message)))
+        return ManifestRejected("\n".join(f"{asked.name}: {line}" for line in _causes(answer, message)))
     known = {
         401: f"the cluster does not accept the credentials of context {asked.context}; log in to it again",
         403: f"you may not {asked.verb} {asked.resource} in namespace {asked.namespace}; ask for the role edit there, "
@@ -69,10 +69,10 @@ def explain(status: int, body: bytes, asked: Asked) -> ClusterError:
     }
     if status in known:
         return ClusterError(known[status])
-    return Unavailable(f"the API server answered {status}: {message}; try again")
+    return ClusterUnavailable(f"the API server answered {status}: {message}; try again")
 
 
-def _not_found(answer: Mapping[str, Any], asked: Asked) -> ClusterError:
+def _not_found(answer: Mapping[str, Any], asked: ClusterRequest) -> ClusterError:
     if asked.resource == PLURAL and not answer.get("details", {}).get("name"):
         return ClusterError(
             f"the cluster of context {asked.context} does not know {CRD_NAME}; install the operator there, or name "

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from feedback_operator.api import Condition, FeedbackIteration, StageStatus
 from feedback_operator.cli.display import WORDS, clock, note, seconds
 from feedback_operator.cli.remote import JOB_LABEL
-from feedback_operator.conditions import is_true
+from feedback_operator.plan.conditions import is_true
 from feedback_operator.resources import ENDPOINT_LABEL
 
 HEADINGS = ("NAME", "STAGE", "PROGRESS", "READY", "REASON", "BEFORE", "AFTER", "PROMOTED", "SERVING", "AGE")

@@ -18,10 +18,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from feedback_operator.cli.display import Pace
 from feedback_operator.cli.run import ExitStatus
-from feedback_operator.cluster.capacity import processor
-from feedback_operator.cluster.process import StageProcess, free_port
-from feedback_operator.progress import scrape
-from feedback_operator.snapshot import Units
+from feedback_operator.cluster.local.capacity import processor
+from feedback_operator.cluster.local.process import StageProcess, free_port
+from feedback_operator.cluster.progress import scrape
+from feedback_operator.plan.snapshot import Units
 
 COLUMNS: Final = (
     TextColumn("shapes"),

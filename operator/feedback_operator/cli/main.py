@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
-from feedback_operator.api import FeedbackIteration
+from feedback_operator.api import FeedbackIteration, PromotedModel
 from feedback_operator.cli import manifests, on_cluster
-from feedback_operator.cli.cluster_errors import ClusterError, Rejected
+from feedback_operator.cli.cluster_errors import ClusterError, ManifestRejected
 from feedback_operator.cli.local import shapes as build_shapes
 from feedback_operator.cli.local import workload
 from feedback_operator.cli.run import ExitStatus, RunFacts, s3_environment
 from feedback_operator.cli.run import run as run_iterations
-from feedback_operator.cluster.embedded_s3 import EmbeddedS3Error
-from feedback_operator.cluster.local import AlreadyRunning
+from feedback_operator.cluster.local.cluster import AlreadyRunning
+from feedback_operator.cluster.local.embedded_s3 import EmbeddedS3Error
+from feedback_operator.plan.conditions import scored_model
+from feedback_operator.resources.deployment import model_arguments
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
@@ -78,13 +81,13 @@ def serve(
     Options after DIR go to the server: --host, --port, --best-of and others (feedback serve DIR --help-server).
     """
     iteration = _finished(result)
-    aligned, model = iteration.status.aligned, iteration.spec.model
-    if aligned is None or model.uri is None:
+    model = served_model(iteration)
+    if model is None:
         errors.print(f"{result}: the run has no aligned policy to serve; run it to its end first")
         raise typer.Exit(ExitStatus.INVALID)
-    arguments = ["--policy", aligned.uri, "--reference", model.uri, "--beta", iteration.spec.training.beta]
-    arguments += ["--best-of", str(best_of(iteration))]
-    with s3_environment(state, [aligned.uri, model.uri]) as environment:
+    given = iteration.spec.serving
+    arguments = model_arguments(model, given.best_of if given else None, iteration.spec.sampling.max_model_len)
+    with s3_environment(state, [model.uri, model.reference.uri]) as environment:
         raise typer.Exit(workload("feedback_workloads.serving", [*arguments, *context.args], state, environment))
 
 
@@ -97,7 +100,7 @@ def main() -> None:
         app()
     except ClusterError as error:
         errors.print(str(error))
-        raise SystemExit(ExitStatus.INVALID if isinstance(error, Rejected) else ExitStatus.FAILED) from error
+        raise SystemExit(ExitStatus.INVALID if isinstance(error, ManifestRejected) else ExitStatus.FAILED) from error
 
 
 def _load(target: Path) -> tuple[FeedbackIteration, ...]:
@@ -109,11 +112,14 @@ def _load(target: Path) -> tuple[FeedbackIteration, ...]:
     return loaded.iterations
 
 
-def best_of(iteration: FeedbackIteration) -> int:
-    """How many answers the server of a finished run ranks: what the spec says, or else what the scores stage chose."""
-    given = iteration.spec.serving and iteration.spec.serving.best_of
+def served_model(iteration: FeedbackIteration) -> PromotedModel | None:
+    """The aligned policy of a finished run as it was scored, whether or not it passed the gate; None without one."""
+    aligned, reference = iteration.status.aligned, iteration.status.model
+    if aligned is None or reference is None:
+        return None
     shards = (shard for stage in iteration.status.stages for shard in stage.shards)
-    return given or next((shard.best_of for shard in shards if shard.best_of), 1)
+    best_of = next((shard.best_of for shard in shards if shard.best_of), 1)
+    return scored_model(iteration.spec, aligned, reference, best_of)
 
 
 def _finished(folder: Path) -> FeedbackIteration:
@@ -124,4 +130,9 @@ def _finished(folder: Path) -> FeedbackIteration:
         errors.print(f"{file}: cannot be read: {error.strerror}; name the --out folder of a finished run")
         raise typer.Exit(ExitStatus.INVALID) from error
     facts = {field.name for field in fields(RunFacts)}
-    return FeedbackIteration.model_validate({k: v for k, v in data.items() if k not in facts})
+    try:
+        return FeedbackIteration.model_validate({k: v for k, v in data.items() if k not in facts})
+    except ValidationError as error:
+        field = ".".join(map(str, error.errors()[0]["loc"]))
+        errors.print(f"{file}: {field}: {error.errors()[0]['msg']}; another version made it, so run it again with this")
+        raise typer.Exit(ExitStatus.INVALID) from error

@@ -17,6 +17,7 @@ from feedback_operator.cli.run import ExitStatus, RunFacts, exit_status
 from feedback_operator.cli.run import report as write_report
 from feedback_operator.cli.submit import conclude, wait
 from feedback_operator.cli.submit import submit as submit_all
+from feedback_operator.stages import STAGES
 
 app = typer.Typer()
 output = Console(soft_wrap=True, markup=False, highlight=False)
@@ -86,7 +87,7 @@ def status(name: Name, namespace: Namespace = None, context: Context = None) -> 
 
 @app.command()
 def logs(
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="samples, claims, verdicts, pairs, policy or scores.")],
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help=", ".join(STAGES))],
     iteration: Annotated[str, typer.Option("-i", "--iteration", metavar="NAME", help="Name of an iteration.")],
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the stage ends.")] = False,
     namespace: Namespace = None,

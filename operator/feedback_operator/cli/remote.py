@@ -11,18 +11,18 @@ from urllib.parse import urlencode
 from pydantic import ValidationError
 
 from feedback_operator.api import API_VERSION, KIND, FeedbackIteration
+from feedback_operator.api.schema import PLURAL
 from feedback_operator.cli.cluster_errors import (
-    Asked,
     ClusterError,
+    ClusterRequest,
+    ClusterUnavailable,
     NotFound,
     Owned,
-    Unavailable,
     explain,
     first_line,
     root_cause,
     with_near_names,
 )
-from feedback_operator.schema import PLURAL
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -55,7 +55,7 @@ class Call:
 
     method: str
     path: str
-    asked: Asked
+    asked: ClusterRequest
     body: Any = None
     content: str = JSON
     query: Mapping[str, str] = field(default_factory=dict)
@@ -173,8 +173,8 @@ class Remote:
     def _path(self, name: str = "") -> str:
         return f"/apis/{API_VERSION}/namespaces/{self.namespace}/{PLURAL}" + (f"/{name}" if name else "")
 
-    def _asked(self, verb: str, name: str = "", resource: str = PLURAL) -> Asked:
-        return Asked(verb, resource, self.namespace, name, self._context)
+    def _asked(self, verb: str, name: str = "", resource: str = PLURAL) -> ClusterRequest:
+        return ClusterRequest(verb, resource, self.namespace, name, self._context)
 
     def _send(self, call: Call) -> dict[str, Any]:
         """The answer as JSON."""
@@ -202,7 +202,7 @@ class Remote:
         return response
 
     def _unreachable(self, error: Exception) -> ClusterError:
-        return Unavailable(
+        return ClusterUnavailable(
             f"cannot reach the API server {self._client.configuration.host} of context {self._context}: "
             f"{root_cause(error)}; check the network, or name another context with --context"
         )

@@ -20,12 +20,12 @@ from rich.console import Console
 
 from feedback_operator.api import FeedbackIteration
 from feedback_operator.cli.display import display
-from feedback_operator.cluster.capacity import Capacity, processor
-from feedback_operator.cluster.embedded_s3 import EmbeddedS3
-from feedback_operator.cluster.local import LocalCluster
-from feedback_operator.conditions import is_true
-from feedback_operator.planner import Images
-from feedback_operator.reconciler import reconcile
+from feedback_operator.cluster.local.capacity import Capacity, processor
+from feedback_operator.cluster.local.cluster import LocalCluster
+from feedback_operator.cluster.local.embedded_s3 import EmbeddedS3
+from feedback_operator.cluster.reconciler import reconcile
+from feedback_operator.plan.conditions import is_true
+from feedback_operator.plan.planner import Images
 
 TICK_SECONDS: Final = 0.5
 IMAGES: Final[Images] = {"generate": "local", "train": "local"}

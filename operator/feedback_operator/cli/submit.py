@@ -9,7 +9,7 @@ from typing import Final
 from rich.console import Console
 
 from feedback_operator.api import FeedbackIteration
-from feedback_operator.cli.cluster_errors import ClusterError, Unavailable
+from feedback_operator.cli.cluster_errors import ClusterError, ClusterUnavailable
 from feedback_operator.cli.describe import advice, outcome, settled
 from feedback_operator.cli.display import display
 from feedback_operator.cli.remote import Remote
@@ -51,7 +51,7 @@ def wait(
                 shown.update(current)
                 if all(map(settled, current)):
                     return current
-            except Unavailable:
+            except ClusterUnavailable:
                 if time.monotonic() - reached > PATIENCE_SECONDS:
                     raise
             time.sleep(LOOK_SECONDS)

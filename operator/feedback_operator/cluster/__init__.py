@@ -1,1 +1,1 @@
-"""Where Jobs run: a Kubernetes cluster, or this machine."""
+"""Where iterations live and Jobs run. The two places, kubernetes/ and local/, do not know each other."""

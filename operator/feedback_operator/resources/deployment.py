@@ -29,14 +29,14 @@ LAST_SECONDS: Final = 10
 class Serving:
     """One endpoint as one iteration wants it: all that its four objects are made from.
 
-    `owner` holds the endpoint. `heirs` are the uids and names of the iterations that would take it over: as owners
+    `owner` holds the endpoint. `co_owners` are the uids and names of the iterations that would take it over: as owners
     beside the holder they keep the endpoint alive when the holder is deleted.
     `spec.replicas` are `applied_replicas`.
     """
 
     name: str
     owner: Metadata
-    heirs: tuple[tuple[str, str], ...]
+    co_owners: tuple[tuple[str, str], ...]
     spec: ServingSpec
     promoted: PromotedModel
     max_model_len: int | None
@@ -76,7 +76,7 @@ def endpoint_metadata(serving: Serving) -> Manifest:
             holder,
             *(
                 {**holder, "name": name, "uid": uid, "controller": False, "blockOwnerDeletion": False}
-                for uid, name in serving.heirs
+                for uid, name in serving.co_owners
             ),
         ],
     }
@@ -149,29 +149,41 @@ def _container(serving: Serving) -> Manifest:
 
 
 def _arguments(serving: Serving) -> list[str]:
-    promoted, reference = serving.promoted, serving.promoted.reference
-    flags: dict[str, str | int | None] = {
-        "--policy": promoted.uri,
-        "--policy-sha256": promoted.sha256,
-        "--reference": reference.uri,
-        "--reference-revision": reference.revision,
-        "--reference-sha256": reference.sha256,
+    here: dict[str, str | int] = {
         "--model-name": serving.name,
-        "--beta": promoted.beta,
-        "--temperature": promoted.temperature,
-        "--top-p": promoted.top_p,
-        "--max-tokens": promoted.max_new_tokens,
-        "--best-of": serving.spec.best_of or promoted.best_of,
-        "--precision": promoted.precision.lower(),
-        "--max-model-len": serving.max_model_len,
         "--tensor-parallel-size": gpus(serving.spec),
         "--host": "0.0.0.0",
         "--port": HTTP_PORT,
         "--unlisted-seconds": UNLISTED_SECONDS,
         "--drain-seconds": DRAIN_SECONDS,
     }
-    given = [f"{flag}={value}" for flag, value in flags.items() if value is not None]
     return [
-        *given,
-        "--length-normalisation" if promoted.length_normalisation == "Enabled" else "--no-length-normalisation",
+        *model_arguments(serving.promoted, serving.spec.best_of, serving.max_model_len),
+        *(f"{flag}={value}" for flag, value in here.items()),
+    ]
+
+
+def model_arguments(model: PromotedModel, best_of: int | None, max_model_len: int | None) -> list[str]:
+    """What a server is told of its model, wherever it runs: the model is served as it was scored.
+
+    `best_of` and `max_model_len` are what a person asks for, if anything.
+    """
+    reference = model.reference
+    flags: dict[str, str | int | None] = {
+        "--policy": model.uri,
+        "--policy-sha256": model.sha256,
+        "--reference": reference.uri,
+        "--reference-revision": reference.revision,
+        "--reference-sha256": reference.sha256,
+        "--beta": model.beta,
+        "--temperature": model.temperature,
+        "--top-p": model.top_p,
+        "--max-tokens": model.max_new_tokens,
+        "--best-of": best_of or model.best_of,
+        "--precision": model.precision.lower(),
+        "--max-model-len": max_model_len,
+    }
+    return [
+        *(f"{flag}={value}" for flag, value in flags.items() if value is not None),
+        "--length-normalisation" if model.length_normalisation == "Enabled" else "--no-length-normalisation",
     ]

@@ -11,7 +11,7 @@ from feedback_operator.resources.owner import owner_reference, short_digest, sta
 
 def build_stages_policy(owner: Metadata) -> Manifest:
     """To the pods of an iteration's stages: anybody to the metrics, and those of one training to each other."""
-    training = {"matchLabels": {ITERATION_LABEL: owner.name, STAGE_LABEL: "policy"}}
+    training = {"matchLabels": {ITERATION_LABEL: owner.name, STAGE_LABEL: "training"}}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

@@ -102,15 +102,15 @@ async def test_a_long_time_without_an_api_server(control_plane: ControlPlane, tm
         Proxy.start(control_plane) as proxy,
         History.of(world) as history,
     ):
-        held = world.script.hold("policy")
+        held = world.script.hold("training")
         async with world.operator(kubeconfig=proxy.kubeconfig(world.token)) as operator:
             await world.apply(MANIFEST)
             await held.started.wait()
-            running = await world.until("demo", lambda item: stage_of(item, "policy").get("state") == "Running")
+            running = await world.until("demo", lambda item: stage_of(item, "training").get("state") == "Running")
             proxy.down = True
             proxy.cut_watches()
             held.release()
-            job = stage_of(running, "policy")["job"]
+            job = stage_of(running, "training")["job"]
             await world.api.wait(
                 JOBS, world.namespace, job, lambda item: condition_of(item, "Complete").get("status") == "True"
             )
@@ -134,7 +134,7 @@ async def test_the_watch_of_pods_broken_for_good(control_plane: ControlPlane, tm
         Proxy.start(control_plane) as proxy,
         History.of(world) as history,
     ):
-        held = world.script.hold("policy")
+        held = world.script.hold("training")
         async with world.operator(kubeconfig=proxy.kubeconfig(world.token)):
             await world.apply(MANIFEST)
             await held.started.wait()

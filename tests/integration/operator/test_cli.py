@@ -83,7 +83,7 @@ async def test_from_submit_to_delete(world: World, operator: OperatorProcess, te
     submitted = await terminal.type("submit", file, "--wait")
     assert submitted.code == 0, submitted
     assert "parent created" in submitted.printed
-    assert "child: scores done" in submitted.printed
+    assert "child: evaluation done" in submitted.printed
     assert "child: Answers with a hallucination: 0.5 before, 0.2 after." in submitted.printed
 
     again = await terminal.type("submit", file)
@@ -105,7 +105,7 @@ async def test_from_submit_to_delete(world: World, operator: OperatorProcess, te
 async def test_a_failed_stage_is_told_with_what_to_type(
     world: World, operator: OperatorProcess, terminal: Terminal
 ) -> None:
-    world.script.on("claims", bad_input("row 7 has no picture; mend it"))
+    world.script.on("splitting", bad_input("row 7 has no picture; mend it"))
     submitted = await terminal.type("submit", terminal.write(iteration("demo")), "--wait")
     assert submitted.code == 1
     assert "row 7 has no picture; mend it" in submitted.printed
@@ -119,7 +119,7 @@ async def test_a_failed_stage_is_told_with_what_to_type(
 async def test_a_failed_gate_has_an_exit_code_of_its_own(
     world: World, operator: OperatorProcess, terminal: Terminal
 ) -> None:
-    world.script.on("scores", then=succeeds({**GOOD_SCORES, "aligned.response_hallucination": 0.49}))
+    world.script.on("evaluation", then=succeeds({**GOOD_SCORES, "aligned.response_hallucination": 0.49}))
     submitted = await terminal.type("submit", terminal.write(iteration("demo")), "--wait")
     assert submitted.code == 3
     assert "above 0.9" in submitted.printed
@@ -127,15 +127,15 @@ async def test_a_failed_gate_has_an_exit_code_of_its_own(
 
 
 async def test_suspend_and_resume(world: World, operator: OperatorProcess, terminal: Terminal) -> None:
-    world.script.hold("claims")
+    world.script.hold("splitting")
     await terminal.type("submit", terminal.write(iteration("demo")))
-    await world.until("demo", stage_is("claims", "Running"))
+    await world.until("demo", stage_is("splitting", "Running"))
     assert "feedback resume demo" in (await terminal.type("suspend", "demo")).printed
-    await world.until("demo", stage_is("claims", "Suspended"))
+    await world.until("demo", stage_is("splitting", "Suspended"))
     shown = await terminal.type("status", "demo")
-    assert "claims    suspended" in shown.printed
+    assert "splitting   suspended" in shown.printed
     assert "It is suspended; to go on:\n  feedback resume demo" in shown.printed
-    world.script.forget("claims")
+    world.script.forget("splitting")
     await terminal.type("resume", "demo")
     await world.until("demo", READY)
 
@@ -174,9 +174,9 @@ async def test_kubectl_get_says_where_it_is_whether_it_helped_and_whether_it_ser
 async def test_a_change_of_what_is_being_computed_is_refused(
     world: World, operator: OperatorProcess, terminal: Terminal
 ) -> None:
-    world.script.hold("samples")
+    world.script.hold("sampling")
     await terminal.type("submit", terminal.write(iteration("demo")))
-    await world.until("demo", stage_is("samples", "Running"))
+    await world.until("demo", stage_is("sampling", "Running"))
     refused = await terminal.type("submit", terminal.write(iteration("demo", sampling={"candidates": 3})))
     assert refused.code == 2
     assert "demo: spec.sampling.candidates: " in refused.complained
@@ -184,30 +184,30 @@ async def test_a_change_of_what_is_being_computed_is_refused(
 
 
 async def test_logs_of_all_shards(world: World, operator: OperatorProcess, terminal: Terminal) -> None:
-    samples = world.script.hold("samples")
+    sampling = world.script.hold("sampling")
     async with kubelet_logs(world.api, world.control_plane, f"logs-{world.namespace}"[:63]) as logs:
         there = {"nodeSelector": {HOSTNAME_LABEL: logs.node}}
         await world.apply(iteration("demo", sampling={"shards": 2, "pod": there}))
-        async with terminal.started("logs", "samples", "-i", "demo") as early:
+        async with terminal.started("logs", "sampling", "-i", "demo") as early:
             _, complained = await early.communicate()
             if early.returncode:
                 assert b"has not begun" in complained
-        running = await world.until("demo", stage_is("samples", "Running"))
-        job = stage_of(running, "samples")["job"]
-        async with terminal.started("logs", "samples", "-i", "demo", "-f") as following:
+        running = await world.until("demo", stage_is("sampling", "Running"))
+        job = stage_of(running, "sampling")["job"]
+        async with terminal.started("logs", "sampling", "-i", "demo", "-f") as following:
             assert following.stdout is not None
             pods = sorted([await logs.followed.get(), await logs.followed.get()])
             await logs.of(pods[0]).write("loading", "first row")
             heard = [(await following.stdout.readline()).decode(), (await following.stdout.readline()).decode()]
-            assert heard == ["samples/0: loading\n", "samples/0: first row\n"]
+            assert heard == ["sampling/0: loading\n", "sampling/0: first row\n"]
             await logs.of(pods[1]).write("other shard", end=True)
-            assert (await following.stdout.readline()).decode() == "samples/1: other shard\n"
+            assert (await following.stdout.readline()).decode() == "sampling/1: other shard\n"
             await logs.of(pods[0]).write(end=True)
-            samples.release()
+            sampling.release()
             assert await asyncio.wait_for(following.wait(), SECONDS) == 0
         assert all(pod.startswith(job) for pod in pods)
-        read = await terminal.type("logs", "samples", "-i", "demo")
-        assert read.printed.splitlines() == ["samples/0: loading", "samples/0: first row", "samples/1: other shard"]
+        read = await terminal.type("logs", "sampling", "-i", "demo")
+        assert read.printed.splitlines() == ["sampling/0: loading", "sampling/0: first row", "sampling/1: other shard"]
 
 
 async def test_a_report_from_the_artifacts(
@@ -219,7 +219,7 @@ async def test_a_report_from_the_artifacts(
     await world.until("demo", READY)
     made = await terminal.type("report", "demo", "--out", "there")
     assert made.code == 0, made
-    assert "Stage scores is done, but" in made.complained  # the agent's artifacts are words alone
+    assert "Stage evaluation is done, but" in made.complained  # the agent's artifacts are words alone
     summary = json.loads((terminal.folder / "there/summary.json").read_text())
     assert summary
     assert (terminal.folder / "there/report.html").exists()
@@ -232,8 +232,8 @@ async def test_a_report_from_the_artifacts(
         (("status", "zzz"), "feedback list shows what there is"),
         (("suspend", "dem"), "did you mean demo?"),
         (("delete", "dem"), "did you mean demo?"),
-        (("logs", "sample", "-i", "demo"), "there is no stage sample; the stages are samples, claims"),
-        (("logs", "samples", "-i", "demo"), "stage samples of demo has not begun"),
+        (("logs", "sample", "-i", "demo"), "there is no stage sample; the stages are sampling, splitting"),
+        (("logs", "sampling", "-i", "demo"), "stage sampling of demo has not begun"),
         (("list", "--context", "nowhere"), "nowhere"),
         (("submit", "none.yaml"), "No such file"),
     ],

@@ -12,7 +12,7 @@ from tests.cluster.world import READY, STAGES, World, condition, iteration, stag
 async def test_what_determines_artifacts_cannot_be_edited_while_it_runs(
     world: World, operator: OperatorProcess
 ) -> None:
-    held = world.script.hold("claims")
+    held = world.script.hold("splitting")
     await world.apply(iteration("demo"))
     await held.started.wait()
     await world.until("demo", condition("Reconciling", "True"))
@@ -23,17 +23,17 @@ async def test_what_determines_artifacts_cannot_be_edited_while_it_runs(
 
 
 async def test_an_edit_while_suspended_runs_the_stages_that_it_changes(world: World, operator: OperatorProcess) -> None:
-    held = world.script.hold("policy")
+    held = world.script.hold("training")
     await world.apply(iteration("demo"))
     await held.started.wait()
     await world.edit("demo", suspend=True)
-    before = await world.until("demo", stage_is("policy", "Suspended"))
-    await world.edit("demo", pairs={"perInstruction": 4})
+    before = await world.until("demo", stage_is("training", "Suspended"))
+    await world.edit("demo", pairing={"perInstruction": 4})
     await world.edit("demo", suspend=False)
     done = await world.until("demo", READY)
-    for stage in ("samples", "claims", "verdicts"):
+    for stage in ("sampling", "splitting", "labeling"):
         assert stage_of(done, stage)["job"] == stage_of(before, stage)["job"]
-    for stage in ("pairs", "policy"):
+    for stage in ("pairing", "training"):
         assert stage_of(done, stage)["hash"] != stage_of(before, stage)["hash"]
 
 
@@ -45,17 +45,17 @@ async def test_an_edit_of_a_finished_iteration_runs_the_stages_that_it_changes(
     await world.edit("demo", training={"beta": "0.2"})
     done = await world.until("demo", READY)
     changed = [stage for stage in STAGES if stage_of(done, stage)["hash"] != stage_of(before, stage)["hash"]]
-    assert changed == ["policy", "scores"]
+    assert changed == ["training", "evaluation"]
 
 
 async def test_more_memory_for_a_later_stage_can_be_given_at_any_time(world: World, operator: OperatorProcess) -> None:
-    held = world.script.hold("samples")
+    held = world.script.hold("sampling")
     await world.apply(iteration("demo"))
     await held.started.wait()
     await world.edit("demo", training={"resources": {"limits": {"memory": "64Gi"}}})
     held.release()
     done = await world.until("demo", READY)
-    job = (await world.jobs("demo"))[stage_of(done, "policy")["job"]]
+    job = (await world.jobs("demo"))[stage_of(done, "training")["job"]]
     assert job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] == "64Gi"
     assert await world.stages_run("demo") == list(STAGES)
 

@@ -21,7 +21,7 @@ async def test_gate_failed_the_old_revision_keeps_serving(world: World, operator
     await world.apply(iteration("old", serving={"endpoint": "answers"}))
     await world.until("old", READY)
     before = await world.api.get(DEPLOYMENTS, world.namespace, "answers")
-    world.script.on("scores", succeeds(FAILED_SCORES))
+    world.script.on("evaluation", succeeds(FAILED_SCORES))
     await world.apply(iteration("new", seed=1, serving={"endpoint": "answers"}))
     failed = await world.until("new", condition("Promoted", "False", "GateFailed"))
     assert (

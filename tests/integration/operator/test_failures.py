@@ -30,12 +30,12 @@ GIVEN_UP = {
 @pytest.mark.parametrize(
     ("stage", "behaviour", "reason", "remedy"),
     [
-        pytest.param("samples", bad_input("row 7 has no picture"), "BadInput", "row 7", id="bad input"),
+        pytest.param("sampling", bad_input("row 7 has no picture"), "BadInput", "row 7", id="bad input"),
         pytest.param(
-            "samples", fails("BadInput", "temperature: not a number", 2), "BadInput", "temperature", id="bad config"
+            "sampling", fails("BadInput", "temperature: not a number", 2), "BadInput", "temperature", id="bad config"
         ),
-        pytest.param("samples", exits(1, "Error", "KeyError: 'image'"), "Crashed", "KeyError", id="crashed"),
-        pytest.param("samples", says_nothing(), "ResultMissing", "result", id="no result handed in"),
+        pytest.param("sampling", exits(1, "Error", "KeyError: 'image'"), "Crashed", "KeyError", id="crashed"),
+        pytest.param("sampling", says_nothing(), "ResultMissing", "result", id="no result handed in"),
     ],
 )
 async def test_a_failure_that_stays_stalls_the_iteration(
@@ -48,7 +48,7 @@ async def test_a_failure_that_stays_stalls_the_iteration(
     assert remedy in condition_of(stalled, "Stalled")["message"]
     assert condition_of(stalled, "Ready")["status"] == "False"
     assert stage_of(stalled, stage)["state"] == "Failed"
-    assert stage_of(stalled, "claims")["state"] == "Waiting"
+    assert stage_of(stalled, "splitting")["state"] == "Waiting"
 
 
 @pytest.mark.parametrize(
@@ -63,33 +63,33 @@ async def test_a_failure_that_stays_stalls_the_iteration(
 async def test_a_failure_that_passes_is_told_and_tried_again(
     world: World, operator: OperatorProcess, behaviour: Behaviour, reason: str
 ) -> None:
-    world.script.on("samples", behaviour)
+    world.script.on("sampling", behaviour)
     await world.apply(iteration("demo"))
     told = await world.until("demo", condition("Ready", "False", reason))
     assert condition_of(told, "Reconciling")["status"] == "True"
-    assert stage_of(told, "samples")["state"] == "Running", "its Job makes the next pod by itself"
+    assert stage_of(told, "sampling")["state"] == "Running", "its Job makes the next pod by itself"
     await world.until("demo", READY)
-    assert len([name for name in world.script.played if "-samples-" in name]) == 2
+    assert len([name for name in world.script.played if "-sampling-" in name]) == 2
 
 
 async def test_training_processes_that_lose_each_other_start_again(world: World, operator: OperatorProcess) -> None:
     lost = exits(1, "Error", "torch.distributed.DistBackendError: NCCL error: remote process exited")
-    world.script.on("policy", lost)
+    world.script.on("training", lost)
     await world.apply(iteration("demo", training={"nodes": 2, "globalBatchSize": 8}))
     await world.until("demo", READY)
 
 
 async def test_training_processes_that_never_find_each_other_get_a_new_job(world: World) -> None:
     lost = exits(1, "Error", "torch.distributed.DistStoreError: rendezvous timed out")
-    world.script.on("policy", then=lost)
+    world.script.on("training", then=lost)
     with world.operator("--retry-seconds", "5"):
         await world.apply(iteration("demo", training={"nodes": 2, "globalBatchSize": 8}))
         told = await world.until("demo", _starts_again, seconds=200)
         assert condition_of(told, "Ready")["reason"] == "Communication"
         assert "network" in condition_of(told, "Ready")["message"]
-        world.script.forget("policy")
+        world.script.forget("training")
         done = await world.until("demo", READY)
-        assert stage_of(done, "policy")["attempt"] == 1
+        assert stage_of(done, "training")["attempt"] == 1
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ async def test_training_processes_that_never_find_each_other_get_a_new_job(world
 async def test_a_pod_that_cannot_start_is_told_and_recovers_by_itself(
     world: World, operator: OperatorProcess, trouble: CannotStart, reason: str, remedy: str
 ) -> None:
-    world.script.on("samples", trouble)
+    world.script.on("sampling", trouble)
     await world.apply(iteration("demo"))
     told = await world.until("demo", condition("Ready", "False", reason))
     assert remedy in condition_of(told, "Ready")["message"]
@@ -136,7 +136,7 @@ async def test_a_lost_node_is_told_and_its_pod_starts_elsewhere(world: World, op
     name = f"lost-{world.namespace}"
     await world.api.create(NODES, "", _own_node(name))
     await world.api.patch(NODES, "", name, _heard_of("True"), subresource="status", content=STRATEGIC)
-    held = world.script.hold("samples")
+    held = world.script.hold("sampling")
     await world.apply(iteration("demo", sampling={"pod": {"nodeSelector": {"feedback.test/place": world.namespace}}}))
     await held.started.wait()
     (lost,) = [pod for pod in await world.api.list(PODS, world.namespace) if pod["spec"]["nodeName"] == name]
@@ -152,7 +152,7 @@ async def test_a_lost_node_is_told_and_its_pod_starts_elsewhere(world: World, op
 
 
 async def test_a_stage_that_outlives_its_deadline_stalls_it(world: World, operator: OperatorProcess) -> None:
-    world.script.hold("samples")
+    world.script.hold("sampling")
     await world.apply(iteration("demo", deadlineSeconds=3))
     stalled = await world.until("demo", STALLED)
     assert condition_of(stalled, "Stalled")["reason"] == "DeadlineExceeded"
@@ -160,22 +160,22 @@ async def test_a_stage_that_outlives_its_deadline_stalls_it(world: World, operat
 
 
 async def test_out_of_memory_stalls_it_and_more_memory_starts_it_again(world: World, operator: OperatorProcess) -> None:
-    world.script.on("samples", then=oom())
+    world.script.on("sampling", then=oom())
     await world.apply(iteration("demo"))
     stalled = await world.until("demo", STALLED, seconds=240)
     assert condition_of(stalled, "Stalled")["reason"] == "OutOfMemory"
     assert "spec.sampling.resources.limits.memory" in condition_of(stalled, "Stalled")["message"]
-    world.script.forget("samples")
+    world.script.forget("sampling")
     await world.edit("demo", sampling={"resources": {"limits": {"memory": "8Gi"}}})
     await world.until("demo", READY)
 
 
 async def test_suspend_and_resume_start_a_failed_stage_again(world: World, operator: OperatorProcess) -> None:
-    world.script.on("samples", bad_input())
+    world.script.on("sampling", bad_input())
     await world.apply(iteration("demo"))
     await world.until("demo", STALLED)
     await world.edit("demo", suspend=True)
-    await world.until("demo", stage_is("samples", "Suspended"))
+    await world.until("demo", stage_is("sampling", "Suspended"))
     await world.edit("demo", suspend=False)
     await world.until("demo", READY)
 

@@ -17,13 +17,13 @@ async def test_an_iteration_runs_all_stages_and_is_promoted(world: World, operat
     assert condition_of(done, "Stalled")["status"] == "False"
     assert condition_of(done, "Reconciling")["status"] == "False"
     assert done["status"]["aligned"]["uri"].endswith("/checkpoints/last")
-    metrics = stage_of(done, "scores")["shards"][0]["metrics"]
+    metrics = stage_of(done, "evaluation")["shards"][0]["metrics"]
     assert {name: float(text) for name, text in metrics.items()} == GOOD_SCORES
 
 
 async def test_its_endpoint_is_rolled_out_once_it_is_promoted(world: World, operator: OperatorProcess) -> None:
     await world.apply(iteration("demo", serving={"endpoint": "answers", "replicas": 2}))
-    await world.until("demo", stage_is("policy", "Done"))
+    await world.until("demo", stage_is("training", "Done"))
     assert await world.api.list(DEPLOYMENTS, world.namespace) == []
     done = await world.until("demo", READY)
 
@@ -41,16 +41,17 @@ async def test_shards_and_training_nodes_are_pods_of_one_job(world: World, opera
         iteration(
             "wide",
             sampling={"shards": 3},
+            splitting={"shards": 2},
             labeling={"shards": 2},
             training={"nodes": 2, "globalBatchSize": 8},
         )
     )
     done = await world.until("wide", READY)
 
-    assert len(stage_of(done, "samples")["shards"]) == 3
-    assert len(stage_of(done, "verdicts")["shards"]) == 2
-    assert len(stage_of(done, "policy")["shards"]) == 1
-    wanted = {"samples": 3, "claims": 2, "verdicts": 2, "pairs": 1, "policy": 2, "scores": 1}
+    assert len(stage_of(done, "sampling")["shards"]) == 3
+    assert len(stage_of(done, "labeling")["shards"]) == 2
+    assert len(stage_of(done, "training")["shards"]) == 1
+    wanted = {"sampling": 3, "splitting": 2, "labeling": 2, "pairing": 1, "training": 2, "evaluation": 1}
     found = {
         job["metadata"]["labels"]["feedback.rlaif.dev/stage"]: job["status"]["succeeded"]
         for job in (await world.jobs("wide")).values()
@@ -59,24 +60,24 @@ async def test_shards_and_training_nodes_are_pods_of_one_job(world: World, opera
     service = next(
         item for item in await world.api.list(SERVICES, world.namespace) if item["spec"]["clusterIP"] == "None"
     )
-    policy_job = stage_of(done, "policy")["job"]
-    assert service["metadata"]["name"] == policy_job
-    assert (await world.jobs())[policy_job]["spec"]["template"]["spec"]["subdomain"] == policy_job
+    training_job = stage_of(done, "training")["job"]
+    assert service["metadata"]["name"] == training_job
+    assert (await world.jobs())[training_job]["spec"]["template"]["spec"]["subdomain"] == training_job
 
 
 async def test_progress_of_a_running_stage_shows_in_the_status(world: World, operator: OperatorProcess) -> None:
-    samples = world.script.hold("samples", units=(30, 100))
+    sampling = world.script.hold("sampling", units=(30, 100))
     await world.apply(iteration("demo"))
-    await world.until("demo", lambda item: stage_of(item, "samples").get("done") == 30)
-    samples.units = (60, 100)
-    shown = await world.until("demo", lambda item: stage_of(item, "samples").get("done") == 60)
-    assert stage_of(shown, "samples")["total"] == 100
-    samples.release()
-    await world.until("demo", stage_is("samples", "Done"))
+    await world.until("demo", lambda item: stage_of(item, "sampling").get("done") == 30)
+    sampling.units = (60, 100)
+    shown = await world.until("demo", lambda item: stage_of(item, "sampling").get("done") == 60)
+    assert stage_of(shown, "sampling")["total"] == 100
+    sampling.release()
+    await world.until("demo", stage_is("sampling", "Done"))
 
 
 async def test_all_conditions_are_there_from_the_first_visit(world: World, operator: OperatorProcess) -> None:
-    world.script.hold("samples")
+    world.script.hold("sampling")
     await world.apply(iteration("demo"))
     seen = await world.until("demo", lambda item: bool(item.get("status", {}).get("conditions")))
     kinds = {condition["type"] for condition in seen["status"]["conditions"]}

@@ -10,13 +10,13 @@ import pytest
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from feedback_operator.cluster.apiserver import ApiServer, Conflict, NotLeading
-from feedback_operator.cluster.caches import Caches, Store
-from feedback_operator.cluster.kubernetes import SILENCE_SECONDS, KubernetesCluster
-from feedback_operator.cluster.progress_board import ProgressBoard
-from feedback_operator.planner import plan
-from feedback_operator.reconciler import Blocked
-from feedback_operator.snapshot import Limits, Snapshot
+from feedback_operator.cluster.kubernetes.apiserver import ApiServer, Conflict, NotLeading
+from feedback_operator.cluster.kubernetes.caches import Caches, Store
+from feedback_operator.cluster.kubernetes.cluster import SILENCE_SECONDS, KubernetesCluster
+from feedback_operator.cluster.kubernetes.progress_board import ProgressBoard
+from feedback_operator.cluster.protocol import Blocked
+from feedback_operator.plan.planner import plan
+from feedback_operator.plan.snapshot import Limits, Snapshot
 from tests.cluster.api import ITERATIONS, JOBS, Object
 from tests.cluster.world import World, iteration
 from tests.unit.worlds import IMAGES
@@ -66,7 +66,7 @@ async def test_creating_twice_is_creating_once_and_both_are_read_back_at_once(wo
             await cluster.create(manifest)
         snapshot = await cluster.snapshot(f"{world.namespace}/demo")
         assert snapshot
-        assert [job.stage for job in snapshot.jobs] == ["samples"]
+        assert [job.stage for job in snapshot.jobs] == ["sampling"]
     assert len(await world.jobs("demo")) == 1
 
 

@@ -42,25 +42,25 @@ async def test_jobs_wait_for_admission_one_after_the_other(world: World, operato
 async def test_a_preempted_job_waits_and_goes_on_when_it_is_admitted_again(
     world: World, operator: OperatorProcess
 ) -> None:
-    held = world.script.hold("samples")
+    held = world.script.hold("sampling")
     await world.apply(queued("demo"))
-    job = (await queued_job(world, "samples"))["metadata"]["name"]
+    job = (await queued_job(world, "sampling"))["metadata"]["name"]
     await admit(world, job)
     await held.started.wait()
     await admit(world, job, admitted=False)
-    waiting = await world.until("demo", stage_is("samples", "Suspended"))
-    assert stage_of(waiting, "samples")["job"] == job
+    waiting = await world.until("demo", stage_is("sampling", "Suspended"))
+    assert stage_of(waiting, "sampling")["job"] == job
     await world.api.wait(JOBS, world.namespace, job, lambda item: not item["status"].get("active"))
     await admit(world, job)
-    await world.until("demo", stage_is("samples", "Done"))
-    assert len(await world.jobs("demo")) == 2  # samples, and claims in the queue
+    await world.until("demo", stage_is("sampling", "Done"))
+    assert len(await world.jobs("demo")) == 2  # sampling, and splitting in the queue
 
 
 async def test_a_queued_job_takes_corrections_of_its_resources_and_of_its_queue(
     world: World, operator: OperatorProcess
 ) -> None:
     await world.apply(queued("demo"))
-    first = await queued_job(world, "samples")
+    first = await queued_job(world, "sampling")
     await world.edit("demo", sampling={"resources": {"limits": {"memory": "64Gi"}}})
     second = await successor(world, first)
     assert second["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"] == {"memory": "64Gi"}
@@ -68,8 +68,8 @@ async def test_a_queued_job_takes_corrections_of_its_resources_and_of_its_queue(
     third = await successor(world, second)
     assert third["metadata"]["labels"][QUEUE] == "others"
     await admit(world, third["metadata"]["name"])
-    done = await world.until("demo", stage_is("samples", "Done"))
-    assert (stage_of(done, "samples").get("attempt", 0), stage_of(done, "samples").get("retries", 0)) == (0, 0)
+    done = await world.until("demo", stage_is("sampling", "Done"))
+    assert (stage_of(done, "sampling").get("attempt", 0), stage_of(done, "sampling").get("retries", 0)) == (0, 0)
 
 
 async def successor(world: World, job: Object) -> Object:
@@ -82,10 +82,10 @@ async def successor(world: World, job: Object) -> Object:
 
 async def test_a_job_that_somebody_else_suspends_is_left_so(world: World, operator: OperatorProcess) -> None:
     """As Kueue does where it manages Jobs without a queue, or as a person does."""
-    held = world.script.hold("samples")
+    held = world.script.hold("sampling")
     await world.apply(iteration("demo"))
     await held.started.wait()
-    job = stage_of(await world.until("demo", stage_is("samples", "Running")), "samples")["job"]
+    job = stage_of(await world.until("demo", stage_is("sampling", "Running")), "sampling")["job"]
     before = await world.api.patch(JOBS, world.namespace, job, {"spec": {"suspend": True}})
     told = await world.until("demo", condition("Reconciling", "True", "JobSuspended"))
     assert f"kubectl patch job {job}" in condition_of(told, "Ready")["message"]

@@ -47,7 +47,7 @@ async def test_the_other_one_takes_over_when_the_leader_is_killed(control_plane:
         Proxy.start(control_plane) as proxy,
         History.of(world) as history,
     ):
-        held = world.script.hold("samples")
+        held = world.script.hold("sampling")
         with world.operator("--identity", "a") as first:
             await world.apply(MANIFEST)
             await held.started.wait()

@@ -132,7 +132,7 @@ async def test_one_event_a_transition(world: World, operator: OperatorProcess) -
 
 
 async def test_a_failure_is_told_once_with_its_remedy(world: World, operator: OperatorProcess) -> None:
-    world.script.on("samples", bad_input("row 7 has no picture; mend it"))
+    world.script.on("sampling", bad_input("row 7 has no picture; mend it"))
     await world.apply(iteration("demo"))
     found = await events_until(world, "StageFailed")
     await world.until("demo", STALLED)

@@ -15,7 +15,7 @@ async def test_two_iterations_share_the_artifacts_that_they_have_in_common(
     await world.apply(iteration("second", training={"beta": "0.2"}))
     second = await world.until("second", READY)
     same = [stage for stage in STAGES if stage_of(first, stage)["hash"] == stage_of(second, stage)["hash"]]
-    assert same == ["samples", "claims", "verdicts", "pairs"]
+    assert same == ["sampling", "splitting", "labeling", "pairing"]
     reused = [stage for stage in STAGES if stage_of(second, stage)["shards"][0].get("reused")]
     assert reused == same
 
@@ -47,7 +47,7 @@ async def test_a_chain_of_four_applied_at_once_runs_in_order(world: World, opera
 async def test_a_child_waits_for_ever_where_the_gate_of_its_parent_failed(
     world: World, operator: OperatorProcess
 ) -> None:
-    world.script.on("scores", succeeds({**GOOD_SCORES, "aligned.response_hallucination": 0.6}))
+    world.script.on("evaluation", succeeds({**GOOD_SCORES, "aligned.response_hallucination": 0.6}))
     await world.apply(iteration("parent"))
     await world.apply(iteration("child", model={"uri": None, "from": {"iteration": "parent"}}))
     await world.until("parent", condition("Promoted", "False", "GateFailed"))
@@ -88,13 +88,13 @@ async def test_a_parent_that_is_not_there_is_named_and_waited_for(world: World, 
 async def test_of_two_that_train_the_same_policy_one_waits_and_takes_what_the_other_made(
     world: World, operator: OperatorProcess
 ) -> None:
-    held = world.script.hold("policy")
+    held = world.script.hold("training")
     await world.apply(iteration("first"))
     await held.started.wait()
     await world.apply(iteration("second", evaluation={"bestOf": 4}))
     told = await world.until("second", condition("Ready", "False", "SharedWork"))
-    assert "first-policy-" in condition_of(told, "Ready")["message"]
+    assert "first-training-" in condition_of(told, "Ready")["message"]
     held.release()
     second = await world.until("second", READY)
-    assert stage_of(second, "policy")["shards"][0]["reused"]
+    assert stage_of(second, "training")["shards"][0]["reused"]
     assert len(await world.jobs("second")) == len(STAGES)

@@ -24,7 +24,7 @@ OWNED = (JOBS, PODS, CONFIG_MAPS, SERVICES, DEPLOYMENTS, REPLICA_SETS, BUDGETS, 
 NOT_OURS = ("kube-root-ca.crt",)
 
 
-@pytest.mark.parametrize("stage", first_of(["policy", *(stage for stage in STAGES if stage != "policy")]))
+@pytest.mark.parametrize("stage", first_of(["training", *(stage for stage in STAGES if stage != "training")]))
 async def test_suspended_and_resumed_at(world: World, operator: OperatorProcess, stage: str) -> None:
     held = world.script.hold(stage)
     await world.apply(iteration("demo"))
@@ -57,7 +57,7 @@ async def test_suspended_when_it_is_done_it_goes_on_serving(world: World, operat
     assert deployment["spec"]["replicas"] == 1
 
 
-@pytest.mark.parametrize("stage", first_of(["policy", *(stage for stage in STAGES if stage != "policy")]))
+@pytest.mark.parametrize("stage", first_of(["training", *(stage for stage in STAGES if stage != "training")]))
 async def test_deleted_at_nothing_is_left(world: World, operator: OperatorProcess, stage: str) -> None:
     held = world.script.hold(stage)
     await world.apply(iteration("demo", training={"nodes": 2, "globalBatchSize": 8}))

@@ -21,11 +21,11 @@ async def test_jobs_go_after_their_time_and_nothing_runs_again(world: World, ope
 
 
 async def test_a_finished_job_that_somebody_deletes_is_not_run_again(world: World, operator: OperatorProcess) -> None:
-    held = world.script.hold("policy")
+    held = world.script.hold("training")
     await world.apply(iteration("demo"))
-    running = await world.until("demo", stage_is("pairs", "Done"))
+    running = await world.until("demo", stage_is("pairing", "Done"))
     await held.started.wait()
-    await world.api.delete(JOBS, world.namespace, stage_of(running, "samples")["job"])
+    await world.api.delete(JOBS, world.namespace, stage_of(running, "sampling")["job"])
     held.release()
     await world.until("demo", READY)
     assert await world.stages_run("demo") == list(STAGES[1:])

@@ -18,11 +18,11 @@ import pytest
 from pydantic import ValidationError
 
 from feedback_operator.api import FeedbackIteration
-from feedback_operator.observe import PARENTS_SETTLE
+from feedback_operator.api.status import moment_of
+from feedback_operator.plan.observe import PARENTS_SETTLE
+from feedback_operator.plan.snapshot import Claimant, Endpoint, Parent
 from feedback_operator.resources import Manifest
-from feedback_operator.snapshot import Claimant, Endpoint, Parent
 from feedback_operator.stages import GRAPH
-from feedback_operator.timestamps import moment_of
 from feedback_workloads.contract import Source
 from tests.cluster.api import ITERATIONS, KINDS, Api, Object, Refused
 from tests.cluster.control_plane import ControlPlane
@@ -101,7 +101,7 @@ async def _judge(api: Api, seed: int, counts: Counter[str]) -> None:
 def _pods_are_possible(accepted: FeedbackIteration) -> bool:
     """Whether no affinity is odd: what is in one, the API server checks when the pod is made, and not before."""
     spec = accepted.spec
-    sections = [spec.sampling, spec.labeling, spec.pairs, spec.training, spec.evaluation, spec.serving]
+    sections = [*(spec.section(stage.name) for stage in GRAPH), spec.serving]
     return all(section.pod.affinity in ({}, AFFINITY) for section in sections if section)
 
 
@@ -162,9 +162,7 @@ async def test_generated_specs(control_plane: ControlPlane) -> None:
         pytest.param(
             {"sampling": {"temperature": 1}}, "spec.sampling.temperature", "must be of type string", id="type"
         ),
-        pytest.param(
-            {"labeler": {"splitter": {"type": "LLM"}}}, "spec.labeler.splitter", "llm must be given", id="llm"
-        ),
+        pytest.param({"splitting": {"type": "LLM"}}, "spec.splitting", "llm must be given", id="llm"),
         pytest.param(
             {"sampling": {"resources": {"limits": {"nvidia.com/gpu": "500m"}}}},
             "spec.sampling.resources.limits",
@@ -199,10 +197,10 @@ async def test_a_name_that_jobs_could_not_bear_is_refused(control_plane: Control
 
 AT_WORK: Final = {
     "conditions": [{"type": "Reconciling", "status": "True", "reason": "StageRunning"}],
-    "stages": [{"name": "samples", "state": "Running"}],
+    "stages": [{"name": "sampling", "state": "Running"}],
 }
 AT_ITS_END: Final = {**AT_WORK, "conditions": [{"type": "Reconciling", "status": "False", "reason": "Complete"}]}
-WAITS: Final = {**AT_WORK, "stages": [{"name": "samples", "state": "Waiting"}]}
+WAITS: Final = {**AT_WORK, "stages": [{"name": "sampling", "state": "Waiting"}]}
 
 
 @pytest.fixture
@@ -224,9 +222,9 @@ async def edit(control_plane: ControlPlane) -> AsyncIterator[Edit]:
     ("change", "field"),
     [
         pytest.param({"sampling": {"candidates": 3}}, "spec.sampling.candidates", id="number"),
-        pytest.param({"labeler": {"model": {"uri": "s3://b/c"}}}, "spec.labeler", id="section"),
+        pytest.param({"labeling": {"model": {"uri": "s3://b/c"}}}, "spec.labeling.model", id="section"),
         pytest.param({"training": {"lora": {"rank": 8}}}, "spec.training.lora", id="optional section"),
-        pytest.param({"pairs": {"truth": "shapes"}}, "spec.pairs.truth", id="optional text"),
+        pytest.param({"pairing": {"truth": "shapes"}}, "spec.pairing.truth", id="optional text"),
         pytest.param({"artifacts": {"uri": "s3://elsewhere"}}, "spec.artifacts", id="place"),
     ],
 )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from feedback_workloads.benchmarks.protocol import Benchmark, Judgement
 from feedback_workloads.contract import BenchmarkType
-
-__all__ = ["Benchmark", "Judgement", "benchmark"]
+from feedback_workloads.method.judgement import Benchmark
 
 
 def benchmark(kind: BenchmarkType) -> Benchmark:

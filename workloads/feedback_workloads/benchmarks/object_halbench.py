@@ -18,8 +18,8 @@ from importlib.resources import files
 from itertools import pairwise
 from typing import Final
 
-from feedback_workloads.benchmarks.protocol import Judgement
-from feedback_workloads.rows import BadRow
+from feedback_workloads.method.judgement import Judgement
+from feedback_workloads.rows.rejected import BadRow
 
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _WITHIN_A_PHRASE: Final = re.compile(r"[\s'’-]*")

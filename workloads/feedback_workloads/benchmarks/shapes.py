@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from feedback_workloads.benchmarks.protocol import Judgement
 from feedback_workloads.contract import BadInput
-from feedback_workloads.rows import BadRow
+from feedback_workloads.method.judgement import Judgement
+from feedback_workloads.rows.rejected import BadRow
 from feedback_workloads.shapes import truth as shapes_truth
 
 

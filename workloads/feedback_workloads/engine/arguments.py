@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from feedback_workloads import contract
 from feedback_workloads.contract import BadInput, Precision
-from feedback_workloads.precision import resolved
+from feedback_workloads.models.precision import resolved
 
 ADAPTER_CONFIG: Final = "adapter_config.json"
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
@@ -23,7 +23,7 @@ CPU_BLOCK_TOKENS: Final = 32
 GIBIBYTE: Final = 2**30
 
 
-def engine_arguments(settings: contract.Engine, precision: Precision = "auto", seed: int = 0) -> dict[str, Any]:
+def engine_arguments(settings: contract.EngineConfig, precision: Precision = "auto", seed: int = 0) -> dict[str, Any]:
     """Arguments of vLLM's `EngineArgs` that every engine of ours has."""
     from vllm.platforms import current_platform
 

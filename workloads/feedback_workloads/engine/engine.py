@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from feedback_workloads import contract
 from feedback_workloads.contract import BadInput, Decoding, Precision, Temporary
 from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter, compile_nothing_on_a_cpu, engine_arguments
-from feedback_workloads.preprocess import Prompt, template_switches
-from feedback_workloads.rows import BadRow
+from feedback_workloads.models.preprocessing import Prompt, template_switches
+from feedback_workloads.rows.rejected import BadRow
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -95,7 +95,7 @@ class Engine:
     def load(
         cls,
         model: Path,
-        settings: contract.Engine,
+        settings: contract.EngineConfig,
         precision: Precision = "auto",
         seed: int = 0,
         adapter: Path | None = None,

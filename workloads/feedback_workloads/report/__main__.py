@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from feedback_workloads.artifacts import ArtifactStore
 from feedback_workloads.contract import BadInput, ExitCode
 from feedback_workloads.report.evidence import gather
 from feedback_workloads.report.iteration import Iteration
 from feedback_workloads.report.page import render
 from feedback_workloads.report.summary import served, summarise, table
+from feedback_workloads.storage.artifacts import ArtifactStore
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,20 +7,26 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from feedback_workloads.contract import Artifact, BadInput, Benchmark, Temporary
-from feedback_workloads.report.iteration import Iteration, Stage
-from feedback_workloads.rows import SCORES, Instruction, read_instructions
-from feedback_workloads.stages.pairs import STATISTICS_NAME
+from feedback_workloads.contract import (
+    SCORES_NAME,
+    STATISTICS_NAME,
+    TRAINING_LOG_NAME,
+    Artifact,
+    BadInput,
+    BenchmarkConfig,
+    Temporary,
+)
+from feedback_workloads.report.iteration import Iteration, StageRecord
+from feedback_workloads.rows.instructions import Instruction
+from feedback_workloads.rows.schemas import SCORES
 
 if TYPE_CHECKING:
-    from feedback_workloads.artifacts import ArtifactStore
+    from feedback_workloads.storage.artifacts import ArtifactStore
 
 Found = TypeVar("Found")
 Row = Mapping[str, Any]
 Kind = Literal["mended", "still wrong", "newly wrong", "right before and after"]
 
-SCORES_NAME: Final = "scores.json"
-TRAINING_LOG_NAME: Final = "training.jsonl"
 EXAMPLES: Final[Mapping[Kind, int]] = {"mended": 3, "still wrong": 2, "newly wrong": 2, "right before and after": 1}
 """How many example pictures of each kind are shown, where there are as many."""
 
@@ -74,10 +80,10 @@ def gather(iteration: Iteration, store: ArtifactStore) -> Evidence:
 
     return Evidence(
         iteration=iteration,
-        pairs=attempt("pairs", lambda ref: _json(store, ref, STATISTICS_NAME), None),
-        training=attempt("policy", lambda ref: _json_lines(store, ref, TRAINING_LOG_NAME), ()),
-        scores=attempt("scores", lambda ref: _json(store, ref, SCORES_NAME), None),
-        examples=attempt("scores", lambda ref: find_examples(store, ref), Examples()),
+        pairs=attempt("pairing", lambda ref: _json(store, ref, STATISTICS_NAME), None),
+        training=attempt("training", lambda ref: _json_lines(store, ref, TRAINING_LOG_NAME), ()),
+        scores=attempt("evaluation", lambda ref: _json(store, ref, SCORES_NAME), None),
+        examples=attempt("evaluation", lambda ref: find_examples(store, ref), Examples()),
         missing=list(dict.fromkeys(missing)),
     )
 
@@ -85,7 +91,7 @@ def gather(iteration: Iteration, store: ArtifactStore) -> Evidence:
 def find_examples(store: ArtifactStore, scores: Artifact) -> Examples:
     """Questions of the first benchmark's report split, the first few of each kind by id."""
     manifest = store.manifest(scores)
-    benchmark = Benchmark.model_validate(manifest.config["benchmarks"][0])
+    benchmark = BenchmarkConfig.model_validate(manifest.config["benchmarks"][0])
     summary = _json(store, scores, SCORES_NAME)
     rows = (
         row
@@ -95,7 +101,7 @@ def find_examples(store: ArtifactStore, scores: Artifact) -> Examples:
     answers = answers_by_question(rows, summary["selected"])
     kinds = {id: kind_of(three) for id, three in sorted(answers.items()) if {"baseline", "aligned"} <= three.keys()}
     chosen = {id: kind for wanted, number in EXAMPLES.items() for id, kind in _first(kinds, wanted, number)}
-    pictures = _pictures(read_instructions(store, benchmark.source), chosen)
+    pictures = _pictures(store.instructions(benchmark.source), chosen)
     return Examples(
         shown=[Example(kind, pictures[id].image, pictures[id].question, answers[id]) for id, kind in chosen.items()],
         numbers={kind: list(kinds.values()).count(kind) for kind in EXAMPLES},
@@ -131,8 +137,8 @@ def kind_of(answers: Mapping[str, Row]) -> Kind:
             return "right before and after"
 
 
-def _unfinished(name: str, stage: Stage | None) -> str:
-    """`Stage policy failed: no memory is left.`"""
+def _unfinished(name: str, stage: StageRecord | None) -> str:
+    """`Stage training failed: no memory is left.`"""
     words = {"Failed": "failed", "Running": "is not finished", "Suspended": "is suspended"}
     happened = words.get(stage.state, "has not begun") if stage else "has not begun"
     message = stage.message.rstrip(".") if stage else ""

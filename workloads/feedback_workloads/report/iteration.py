@@ -32,7 +32,7 @@ class Shard(_Read):
         return Artifact(uri=self.uri, sha256=self.sha256)
 
 
-class Stage(_Read):
+class StageRecord(_Read):
     """What became of one stage."""
 
     name: str
@@ -63,7 +63,7 @@ class Stage(_Read):
         return sum(shard.counts.get(name, 0) for shard in self.shards)
 
 
-class Condition(_Read):
+class ConditionRecord(_Read):
     type: str
     status: str
     reason: str = ""
@@ -71,18 +71,18 @@ class Condition(_Read):
 
 
 class Status(_Read):
-    stages: tuple[Stage, ...] = ()
-    conditions: tuple[Condition, ...] = ()
+    stages: tuple[StageRecord, ...] = ()
+    conditions: tuple[ConditionRecord, ...] = ()
 
 
-class Metadata(_Read):
+class MetadataRecord(_Read):
     name: str
 
 
 class Iteration(_Read):
     """A FeedbackIteration at its end. `spec` is kept as it was written."""
 
-    metadata: Metadata
+    metadata: MetadataRecord
     spec: dict[str, Any] = {}
     status: Status = Status()
     wall_seconds: float = 0.0
@@ -100,8 +100,8 @@ class Iteration(_Read):
             details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise BadInput(f"{file} is not an iteration with its status: {details}") from error
 
-    def stage(self, name: str) -> Stage | None:
+    def stage(self, name: str) -> StageRecord | None:
         return next((stage for stage in self.status.stages if stage.name == name), None)
 
-    def condition(self, kind: str) -> Condition | None:
+    def condition(self, kind: str) -> ConditionRecord | None:
         return next((condition for condition in self.status.conditions if condition.type == kind), None)

@@ -14,11 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
-from feedback_workloads.preprocess import load_picture
+from feedback_workloads.models.preprocessing import load_picture
 from feedback_workloads.report import charts
 from feedback_workloads.report.evidence import Evidence, Example, Kind, Row
 from feedback_workloads.report.summary import MEASURES, cell, served
-from feedback_workloads.rows import BadRow
+from feedback_workloads.rows.rejected import BadRow
 
 SHOWN_PIXELS: Final = 480  # longest side of an example picture; larger ones are made smaller
 EMBEDDED_BYTES: Final = 60_000  # a larger picture file is encoded again

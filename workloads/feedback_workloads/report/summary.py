@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from feedback_workloads.contract import MANIFEST_NAME
 from feedback_workloads.report.evidence import Evidence
-from feedback_workloads.report.iteration import Stage
+from feedback_workloads.report.iteration import StageRecord
 
 MEASURES: Final = {
     "response_hallucination": "answers with a hallucination",
@@ -113,7 +113,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join([first, *others]).rstrip()
 
 
-def _stage(stage: Stage) -> dict[str, Any]:
+def _stage(stage: StageRecord) -> dict[str, Any]:
     shards = [{"manifest": f"{shard.uri}/{MANIFEST_NAME}", "sha256": shard.sha256} for shard in stage.shards]
     return {
         "name": stage.name,

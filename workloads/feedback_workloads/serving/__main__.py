@@ -18,9 +18,9 @@ from feedback_workloads.contract import BadInput, ExitCode, Temporary
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until told to stop; returns the exit code (see `ExitCode`)."""
-    from feedback_workloads.artifacts import ArtifactStore
-    from feedback_workloads.entry import end_with_parent
+    from feedback_workloads.process.ending import end_with_parent
     from feedback_workloads.serving.settings import read_settings
+    from feedback_workloads.storage.artifacts import ArtifactStore
 
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")

@@ -24,8 +24,8 @@ from feedback_workloads.serving.errors import (
     too_large,
     unknown_model,
 )
+from feedback_workloads.serving.intake.receiving import Arrived, Receiving
 from feedback_workloads.serving.protocol import Answered, Model, ModelList
-from feedback_workloads.serving.receiving import Arrived, Receiving
 from feedback_workloads.serving.service import Service
 
 LOG = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ CLIENT_CLOSED_REQUEST = 499
 T = TypeVar("T")
 
 
-class Disconnected(Exception):
+class ClientDisconnected(Exception):
     """The client left before it had its answer."""
 
 
@@ -83,8 +83,8 @@ def build_app(service: Service) -> FastAPI:
     async def metrics() -> Response:
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
-    @app.exception_handler(Disconnected)
-    async def disconnected(request: Request, error: Disconnected) -> Response:
+    @app.exception_handler(ClientDisconnected)
+    async def disconnected(request: Request, error: ClientDisconnected) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     @app.exception_handler(HTTPException)
@@ -124,7 +124,7 @@ async def read_body(request: Request, limit: int, arrived: Arrived) -> bytes:
 
 
 async def unless_ended(service: Service, receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Do `work`, but cancel it once its client has left (Disconnected) or the server's time is up (ApiError).
+    """Do `work`, but cancel it once its client has left (ClientDisconnected) or the server's time is up (ApiError).
 
     The request's body must have been read before.
     """
@@ -140,7 +140,7 @@ async def unless_ended(service: Service, receive: Receive, work: Coroutine[Any, 
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return await working
-        raise Disconnected if leaving.done() else draining()
+        raise ClientDisconnected if leaving.done() else draining()
     finally:
         for task in tasks:
             task.cancel()
@@ -163,7 +163,7 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
             await unless_ended(self._service, receive, self._send(send))
-        except Disconnected:
+        except ClientDisconnected:
             return
         except Exception as error:  # the status is sent: the stream itself has to say it
             body = b"data: " + pydantic_core.to_json(told(self._service, error).body()) + b"\n\n"

@@ -6,12 +6,12 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from feedback_workloads.ranking import order, reward
-from feedback_workloads.rows import row_seed
+from feedback_workloads.method.ranking import order, reward
+from feedback_workloads.rows.identity import row_seed
 from feedback_workloads.serving.protocol import Score
 
 if TYPE_CHECKING:
-    from feedback_workloads.preprocess import Prompt
+    from feedback_workloads.models.preprocessing import Prompt
     from feedback_workloads.serving.engines import Candidate, Engines, Sampling
 
 

@@ -25,7 +25,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from feedback_workloads.contract import BadInput
 from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter, compile_nothing_on_a_cpu, engine_arguments
 from feedback_workloads.engine.engine import BANNED, engine_prompt, of_tokens
-from feedback_workloads.preprocess import Preprocessor, Prompt
+from feedback_workloads.models.preprocessing import Preprocessor, Prompt
 from feedback_workloads.serving.protocol import FinishReason
 
 if TYPE_CHECKING:

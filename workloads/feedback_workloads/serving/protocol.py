@@ -26,7 +26,7 @@ SEED_LIMIT = 2**63
 # ── what may be asked ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Asked(BaseModel):
+class RequestPart(BaseModel):
     """Part of a request. Types are strict (no "2" for 2), and null means that the field was left out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -37,17 +37,17 @@ class Asked(BaseModel):
         return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
 
 
-class TextPart(Asked):
+class TextPart(RequestPart):
     type: Literal["text"]
     text: str
 
 
-class ImageUrl(Asked):
+class ImageUrl(RequestPart):
     url: str
     detail: Literal["auto"] = "auto"
 
 
-class ImagePart(Asked):
+class ImagePart(RequestPart):
     type: Literal["image_url"]
     image_url: ImageUrl
 
@@ -64,17 +64,17 @@ Parts = Annotated[
 ]
 
 
-class SystemMessage(Asked):
+class SystemMessage(RequestPart):
     role: Literal["system", "developer"]
     content: Text
 
 
-class UserMessage(Asked):
+class UserMessage(RequestPart):
     role: Literal["user"]
     content: Parts
 
 
-class AssistantMessage(Asked):
+class AssistantMessage(RequestPart):
     role: Literal["assistant"]
     content: Text
 
@@ -82,15 +82,15 @@ class AssistantMessage(Asked):
 Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
 
 
-class StreamOptions(Asked):
+class StreamOptions(RequestPart):
     include_usage: bool = False
 
 
-class ResponseFormat(Asked):
+class ResponseFormat(RequestPart):
     type: Literal["text"]
 
 
-class ChatRequest(Asked):
+class ChatRequest(RequestPart):
     """The body of POST /v1/chat/completions."""
 
     model: str

@@ -18,14 +18,15 @@ from jinja2 import TemplateError
 from PIL import Image
 
 from feedback_workloads.contract import BadInput
-from feedback_workloads.preprocess import Prompt, picture_key
-from feedback_workloads.rows import BadRow
-from feedback_workloads.serving.admission import Admission
+from feedback_workloads.models.preprocessing import Prompt, picture_key
+from feedback_workloads.rows.rejected import BadRow
 from feedback_workloads.serving.best_of import Ranked, Reward, best_of, candidate_seed
 from feedback_workloads.serving.engines import Engines, Sampling
 from feedback_workloads.serving.errors import ApiError, invalid, unknown_model
+from feedback_workloads.serving.intake.admission import Admission
+from feedback_workloads.serving.intake.pictures import Pictures
+from feedback_workloads.serving.intake.receiving import Arrived
 from feedback_workloads.serving.metrics import Metrics
-from feedback_workloads.serving.pictures import Pictures
 from feedback_workloads.serving.protocol import (
     AnswerMessage,
     ChatMessage,
@@ -41,7 +42,6 @@ from feedback_workloads.serving.protocol import (
     read_request,
     wanted,
 )
-from feedback_workloads.serving.receiving import Arrived
 
 if TYPE_CHECKING:
     from feedback_workloads.serving.settings import Settings

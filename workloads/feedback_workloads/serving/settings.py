@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from feedback_workloads.contract import BadInput, Engine, Precision, Source
-from feedback_workloads.serving.pictures import PictureHosts
+from feedback_workloads.contract import BadInput, EngineConfig, Precision, Source
+from feedback_workloads.serving.intake.pictures import PictureHosts
 from feedback_workloads.serving.protocol import Defaults
 
 LARGEST_BEST_OF = 64
@@ -36,7 +36,7 @@ class Settings:
     normalise: bool
     defaults: Defaults
     precision: Precision
-    engine: Engine
+    engine: EngineConfig
     reference_gpu_memory_utilization: float
     picture_hosts: PictureHosts
     max_picture_bytes: int
@@ -76,7 +76,7 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
             max_tokens=options.max_tokens,
         ),
         precision=options.precision,
-        engine=Engine(**{name: getattr(options, name) for name in Engine.model_fields}),
+        engine=EngineConfig(**{name: getattr(options, name) for name in EngineConfig.model_fields}),
         reference_gpu_memory_utilization=options.reference_gpu_memory_utilization,
         picture_hosts=PictureHosts.read(options.picture_host, options.private_picture_host),
         max_picture_bytes=options.max_picture_bytes,
@@ -193,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_engine(add: Any) -> None:
-    usual = {name: field.default for name, field in Engine.model_fields.items()}
+    usual = {name: field.default for name, field in EngineConfig.model_fields.items()}
     add("--max-model-len", type=int, metavar="N", help="longest prompt and answer (default: what the model can)")
     add("--max-num-seqs", type=int, default=usual["max_num_seqs"], metavar="N", help="candidates computed at once")
     add("--tensor-parallel-size", type=int, default=usual["tensor_parallel_size"], metavar="N", help="GPUs a model")

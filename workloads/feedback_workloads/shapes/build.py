@@ -16,14 +16,14 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any, Final
 
 from feedback_workloads.contract import BadInput, FileEntry, Manifest, ShapesConfig, canonical_json
-from feedback_workloads.objects import Digest
 from feedback_workloads.shapes.world import Row, Split, png, rows
+from feedback_workloads.storage.objects import Digest
 
 if TYPE_CHECKING:
-    from feedback_workloads.artifacts import ArtifactStore
-    from feedback_workloads.progress import Progress
+    from feedback_workloads.process.progress import Progress
     from feedback_workloads.shapes.models import Curriculum
     from feedback_workloads.shapes.part import Part
+    from feedback_workloads.storage.artifacts import ArtifactStore
 
 FORMAT_VERSION: Final = 3
 """Raise it when the same seed gives other artifacts."""

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from feedback_workloads.models.checkpoint import convert_for_vllm
 from feedback_workloads.shapes.lessons import SILENT, Lesson, careless_caption, question, true_caption
 from feedback_workloads.shapes.muon import Muon
 from feedback_workloads.shapes.part import ALL, Part
 from feedback_workloads.shapes.tokenizer import END, IMAGE, PAD, PATCH_PIXELS, make_processor, word_ids
 from feedback_workloads.shapes.world import PICTURE_PIXELS, Scene, picture, scenes
-from feedback_workloads.training.checkpoint import convert_for_vllm
 
 EARLY_LAYER: Final = 2
 """The layer, of the language model's four, after which a lesson's `early` targets are asked for."""

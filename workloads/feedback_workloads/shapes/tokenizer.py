@@ -7,6 +7,7 @@ from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
+from feedback_workloads.models.llava import new_processor
 from feedback_workloads.shapes.world import COLORS, INSTRUCTIONS, PICTURE_PIXELS, PLACES, SHAPES, Thing, question_of
 
 if TYPE_CHECKING:
@@ -80,21 +81,5 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 def make_processor() -> LlavaProcessor:
     """The processor that is saved beside the weights of both models."""
-    from transformers import CLIPImageProcessor, LlavaProcessor
-
-    size = PICTURE_PIXELS
-    pictures = CLIPImageProcessor(
-        size={"shortest_edge": size},
-        crop_size={"height": size, "width": size},
-        image_mean=[0.5, 0.5, 0.5],
-        image_std=[0.5, 0.5, 0.5],
-    )
-    return LlavaProcessor(
-        image_processor=pictures,
-        tokenizer=make_tokenizer(),
-        patch_size=PATCH_PIXELS,
-        vision_feature_select_strategy="default",
-        chat_template=CHAT_TEMPLATE,
-        image_token=IMAGE,
-        num_additional_image_tokens=1,  # CLIP's class token, which the strategy "default" takes off again
-    )
+    grey = [0.5, 0.5, 0.5]
+    return new_processor(make_tokenizer(), PICTURE_PIXELS, PATCH_PIXELS, image_mean=grey, image_std=grey)

@@ -22,7 +22,7 @@ Kind = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Mention:
+class NamedObject:
     """One object that an answer names, at characters `start` to `end` (exclusive) of the answer."""
 
     start: int
@@ -31,21 +31,21 @@ class Mention:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Reading:
     """What one answer says, held against the truth about its picture."""
 
-    mentions: tuple[Mention, ...]
+    mentions: tuple[NamedObject, ...]
     covered: int
     """Objects of the picture that the answer names correctly, each counted once."""
     objects: int
     """Objects of the picture."""
 
     @property
-    def hallucinated(self) -> tuple[Mention, ...]:
+    def hallucinated(self) -> tuple[NamedObject, ...]:
         return tuple(mention for mention in self.mentions if mention.hallucinated)
 
 
-def judge(answer: str, truth: str) -> Judgement:
+def judge(answer: str, truth: str) -> Reading:
     """Find every object that `answer` names and whether it is there.
 
     Any text is a valid answer: each shape word is one mention, and it is hallucinated unless the words around it form
@@ -53,7 +53,7 @@ def judge(answer: str, truth: str) -> Judgement:
     JSON of `Scene.truth`.
     """
     present = read_truth(truth)
-    mentions: list[Mention] = []
+    mentions: list[NamedObject] = []
     named: set[Kind] = set()
     for part in _PART.finditer(answer):
         start, sentence = part.start(), part.group()
@@ -64,8 +64,8 @@ def judge(answer: str, truth: str) -> Judgement:
             if kind in present:
                 named.add(kind)
             span = (found or shape).span()
-            mentions.append(Mention(start + span[0], start + span[1], hallucinated=kind not in present))
-    return Judgement(tuple(mentions), covered=len(named), objects=len(present))
+            mentions.append(NamedObject(start + span[0], start + span[1], hallucinated=kind not in present))
+    return Reading(tuple(mentions), covered=len(named), objects=len(present))
 
 
 def read_truth(truth: str) -> frozenset[Kind]:

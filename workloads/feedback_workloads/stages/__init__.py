@@ -1,1 +1,1 @@
-"""The stages: one file and one entry point each."""
+"""The stages, one file each. `entry` is the way into all of them; `ordered` and `answering` serve some."""

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feedback_workloads.contract import BadInput, Disconnected, ExitCode, PolicyConfig, Temporary
-from feedback_workloads.training.worker import FAILURE_FILE, PARENT_VARIABLE, Failure, Job, alone, train
+from feedback_workloads.contract import BadInput, Disconnected, ExitCode, Temporary, TrainingConfig
+from feedback_workloads.training.worker import FAILURE_FILE, LAUNCHER_VARIABLE, TrainingRun, WorkerFailure, alone, train
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -22,7 +22,7 @@ MEETING_SECONDS = 900
 RAISED = {"BadInput": BadInput, "Temporary": Temporary, "Disconnected": Disconnected}
 
 
-def run(job: Job, node: int) -> None:
+def run(job: TrainingRun, node: int) -> None:
     """Train with all processes that `job.config` asks for on this machine, which is number `node`.
 
     A single process trains in this one. Several are started as torchrun does, and meet those of other machines at
@@ -40,7 +40,7 @@ def run(job: Job, node: int) -> None:
         _start_and_wait(config, node, file)
 
 
-def _start_and_wait(config: PolicyConfig, node: int, job_file: Path) -> None:
+def _start_and_wait(config: TrainingConfig, node: int, job_file: Path) -> None:
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -60,7 +60,7 @@ def _start_and_wait(config: PolicyConfig, node: int, job_file: Path) -> None:
         max_restarts=0,  # the stage is retried as a whole
         logs_specs=DefaultLogsSpecs(log_dir=str(job_file.parent / "launcher")),
     )
-    os.environ[PARENT_VARIABLE] = str(os.getpid())
+    os.environ[LAUNCHER_VARIABLE] = str(os.getpid())
     try:
         elastic_launch(launch, sys.executable)("-m", "feedback_workloads.training.worker", str(job_file))
     except SignalException as error:
@@ -75,7 +75,7 @@ def _start_and_wait(config: PolicyConfig, node: int, job_file: Path) -> None:
 def _failure(work: Path, error: ChildFailedError) -> Exception:
     """What the failed process said, or how it ended where it could say nothing."""
     try:
-        failure = Failure.model_validate_json((work / FAILURE_FILE).read_bytes())
+        failure = WorkerFailure.model_validate_json((work / FAILURE_FILE).read_bytes())
     except FileNotFoundError:
         rank, first = error.get_first_failure()
         how = f"was killed by signal {-first.exitcode}" if first.exitcode < 0 else f"ended with code {first.exitcode}"

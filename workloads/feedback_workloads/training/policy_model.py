@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedModel
 
 from feedback_workloads.contract import MANIFEST_NAME, BadInput, LoRA
-from feedback_workloads.training.checkpoint import convert_for_vllm
+from feedback_workloads.models.checkpoint import convert_for_vllm
 
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf"})
 NOT_COPIED = frozenset({"config.json", MANIFEST_NAME, "README.md"})

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from feedback_workloads.contract import BadInput, PolicyConfig
+from feedback_workloads.contract import BadInput, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Schedule:
     seed: int
 
     @classmethod
-    def of(cls, config: PolicyConfig, rows: int) -> Schedule:
+    def of(cls, config: TrainingConfig, rows: int) -> Schedule:
         return cls(
             rows=rows,
             epochs=config.epochs,
@@ -58,7 +58,7 @@ class Schedule:
         return [order[i % self.rows] for i in range(self.steps_per_epoch * self.global_batch)]
 
 
-def accumulation_steps(config: PolicyConfig, world: int) -> int:
+def accumulation_steps(config: TrainingConfig, world: int) -> int:
     """Micro-batches that each of `world` processes adds up for one optimizer step.
 
     Raises BadInput where the global batch is no multiple of what all processes take at once.

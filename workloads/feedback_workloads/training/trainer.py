@@ -18,7 +18,7 @@ from trl.trainer import dpo_trainer
 
 from feedback_workloads.contract import BadInput
 from feedback_workloads.training import policy_model
-from feedback_workloads.training.outbox import CHECKPOINT, STATE, Outbox
+from feedback_workloads.training.publishing.outbox import CHECKPOINT, STATE, Outbox
 from feedback_workloads.training.training_log import STATE_NAME
 
 if TYPE_CHECKING:

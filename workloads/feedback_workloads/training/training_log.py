@@ -8,7 +8,6 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-FILE_NAME = "training.jsonl"
 STATE_NAME = "trainer_state.json"
 
 COLUMNS = {

@@ -14,12 +14,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from feedback_workloads.contract import BadInput, ExitCode, Frozen, PolicyConfig, Temporary
-from feedback_workloads.precision import resolved
+from feedback_workloads.contract import TRAINING_LOG_NAME, BadInput, ExitCode, Frozen, Temporary, TrainingConfig
+from feedback_workloads.models.precision import resolved
 from feedback_workloads.training import references
-from feedback_workloads.training.outbox import REFERENCES, Outbox
+from feedback_workloads.training.publishing.outbox import REFERENCES, Outbox
 from feedback_workloads.training.schedule import MicroBatches, Schedule, accumulation_steps
-from feedback_workloads.training.training_log import FILE_NAME, LogFile
+from feedback_workloads.training.training_log import LogFile
 
 if TYPE_CHECKING:
     from feedback_workloads.training.trainer import PairTrainer
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 MAX_GRAD_NORM = 1.0
 PAIRS_FILE = "pairs.arrow"
 FAILURE_FILE = "failure.json"
-PARENT_VARIABLE = "FEEDBACK_PARENT_PID"
+LAUNCHER_VARIABLE = "FEEDBACK_LAUNCHER_PID"
 LOST = re.compile(r"gloo|NCCL|ProcessGroup|connection (closed|reset) by peer", re.IGNORECASE)
 SCORED_AT_ONCE = 4
 """Pairs in a forward pass without gradients, for each one in a training step."""
 
 
-class Job(Frozen):
+class TrainingRun(Frozen):
     """What all processes of one training run are given. `work` is a folder on the local disk that holds the pairs."""
 
-    config: PolicyConfig
+    config: TrainingConfig
     model: Path
     work: Path
     rows: int
@@ -46,7 +46,7 @@ class Job(Frozen):
     """Folder of the training state to go on from."""
 
 
-class Failure(Frozen):
+class WorkerFailure(Frozen):
     """Why a training process ended, left in the job's folder for the process that started it."""
 
     kind: Literal["BadInput", "Temporary", "Disconnected"]
@@ -63,7 +63,7 @@ def choose_accelerator() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
-def train(job: Job) -> None:
+def train(job: TrainingRun) -> None:
     """Train from the job's pairs to its last step, handing checkpoints over to the job's outbox.
 
     Raises BadInput where the configuration does not fit the processes or the device's memory.
@@ -87,7 +87,7 @@ def train(job: Job) -> None:
         ) from error
 
 
-def make_trainer(job: Job) -> PairTrainer:
+def make_trainer(job: TrainingRun) -> PairTrainer:
     """Load the policy and the pairs. The process group has to be there already where DeepSpeed is asked for."""
     import torch
     from datasets import Dataset
@@ -95,10 +95,10 @@ def make_trainer(job: Job) -> PairTrainer:
     from transformers.utils import logging as transformers_logging
     from trl.trainer.utils import disable_dropout_in_model
 
-    from feedback_workloads.preprocess import Preprocessor
+    from feedback_workloads.models.preprocessing import Preprocessor
     from feedback_workloads.training import policy_model
-    from feedback_workloads.training.collator import PictureCollator
-    from feedback_workloads.training.shared_prompt import share_prompts
+    from feedback_workloads.training.batches.collator import PictureCollator
+    from feedback_workloads.training.batches.shared_prompt import share_prompts
     from feedback_workloads.training.trainer import CheckpointAt, EndWhenDiverged, PairTrainer
 
     config, cuda = job.config, torch.cuda.is_available()
@@ -129,7 +129,7 @@ def make_trainer(job: Job) -> PairTrainer:
         processing_class=AutoProcessor.from_pretrained(job.model),
         data_collator=PictureCollator(pad_token_id=_pad_id(preprocessor), preprocessor=preprocessor),
         peft_config=policy_model.lora_config(model, config.lora) if config.lora else None,
-        callbacks=[EndWhenDiverged(), CheckpointAt(schedule.checkpoint_steps), LogFile(job.work / FILE_NAME)],
+        callbacks=[EndWhenDiverged(), CheckpointAt(schedule.checkpoint_steps), LogFile(job.work / TRAINING_LOG_NAME)],
         batches=MicroBatches(schedule, config.per_device_batch_size, arguments.process_index, world),
         outbox=Outbox(job.work),
         base=job.model,
@@ -139,7 +139,7 @@ def make_trainer(job: Job) -> PairTrainer:
     return trainer
 
 
-def _arguments(job: Job, schedule: Schedule, accumulation: int, *, bfloat16: bool, cuda: bool) -> Any:
+def _arguments(job: TrainingRun, schedule: Schedule, accumulation: int, *, bfloat16: bool, cuda: bool) -> Any:
     from trl import DPOConfig
 
     from feedback_workloads.training.deepspeed import zero_config
@@ -188,7 +188,7 @@ def _arguments(job: Job, schedule: Schedule, accumulation: int, *, bfloat16: boo
     )
 
 
-def _find_references(trainer: Any, config: PolicyConfig) -> references.References:
+def _find_references(trainer: Any, config: TrainingConfig) -> references.References:
     """Measure parity on a few rows, and score all rows with the base model where the sampler's values do not hold.
 
     Raises BadInput where they are beyond `parity_limit`.
@@ -237,27 +237,27 @@ def alone(store: Path) -> Iterator[None]:
             del os.environ[name]
 
 
-def _end_with_parent() -> None:
+def _die_with_launcher() -> None:
     """Ask the kernel to kill this process when the one that started it dies, however it dies (Linux)."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != int(os.environ[PARENT_VARIABLE]):
+    if os.getppid() != int(os.environ[LAUNCHER_VARIABLE]):
         sys.exit(ExitCode.TERMINATED)
 
 
 def main() -> int:
-    _end_with_parent()
-    job = Job.model_validate_json(Path(sys.argv[1]).read_bytes())
+    _die_with_launcher()
+    job = TrainingRun.model_validate_json(Path(sys.argv[1]).read_bytes())
     try:
         train(job)
     except (BadInput, Temporary) as error:
-        failure = Failure(kind="BadInput" if isinstance(error, BadInput) else "Temporary", message=str(error))
+        failure = WorkerFailure(kind="BadInput" if isinstance(error, BadInput) else "Temporary", message=str(error))
         (job.work / FAILURE_FILE).write_text(failure.model_dump_json())
         return ExitCode.BAD_INPUT
     except Exception as error:
         if not is_disconnection(error):
             raise
         traceback.print_exc()
-        failure = Failure(kind="Disconnected", message=f"{type(error).__name__}: {error}"[:1000])
+        failure = WorkerFailure(kind="Disconnected", message=f"{type(error).__name__}: {error}"[:1000])
         # Where another process of this machine said why, this one has only lost it.
         with suppress(FileExistsError), (job.work / FAILURE_FILE).open("x") as file:
             file.write(failure.model_dump_json())

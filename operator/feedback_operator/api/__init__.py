@@ -1,0 +1,61 @@
+"""FeedbackIteration v1alpha1: the resource that people write.
+
+The only source of the custom resource definition and of the reference documentation, so every field has a description
+and explicit limits. Kubernetes API conventions hold: no floating point (decimal strings instead), durations as
+`...Seconds` integers, enumerations instead of booleans where a third choice can come, references by name in the same
+namespace.
+"""
+
+from feedback_operator.api.base import DECIMAL_PATTERN, NAME_PATTERN, amount
+from feedback_operator.api.iteration import API_VERSION, GROUP, KIND, VERSION, FeedbackIteration, Metadata
+from feedback_operator.api.pods import PodOverrides, StageSection
+from feedback_operator.api.sources import SourceSpec
+from feedback_operator.api.spec import (
+    BenchmarkSpec,
+    GateRule,
+    IterationSpec,
+    SamplingSpec,
+    ServingSpec,
+    SplittingSpec,
+    TrainingSpec,
+)
+from feedback_operator.api.status import (
+    Condition,
+    Hallucination,
+    IterationStatus,
+    PromotedModel,
+    ResolvedModel,
+    ServingStatus,
+    ShardResult,
+    StageStatus,
+)
+
+__all__ = [
+    "API_VERSION",
+    "DECIMAL_PATTERN",
+    "GROUP",
+    "KIND",
+    "NAME_PATTERN",
+    "VERSION",
+    "BenchmarkSpec",
+    "Condition",
+    "FeedbackIteration",
+    "GateRule",
+    "Hallucination",
+    "IterationSpec",
+    "IterationStatus",
+    "Metadata",
+    "PodOverrides",
+    "PromotedModel",
+    "ResolvedModel",
+    "SamplingSpec",
+    "ServingSpec",
+    "ServingStatus",
+    "ShardResult",
+    "SourceSpec",
+    "SplittingSpec",
+    "StageSection",
+    "StageStatus",
+    "TrainingSpec",
+    "amount",
+]

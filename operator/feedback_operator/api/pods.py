@@ -1,0 +1,198 @@
+"""What is said of pods: resources, and what they may be given beyond the defaults."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal, get_args
+
+from pydantic import BeforeValidator, Field
+
+from feedback_operator.api.base import Integer, ObjectName, Quantity, Resource, amount
+from feedback_operator.api.rules import OPERATIONAL, Rule, UniqueBy
+
+_STANDARD: Final = ("cpu", "memory", "ephemeral-storage")
+
+
+def _whole_devices(amounts: dict[str, str]) -> bool:
+    return all("/" not in name or text.isdecimal() for name, text in amounts.items())
+
+
+Amounts = Annotated[
+    dict[str, Quantity],
+    Field(max_length=16),
+    Rule(
+        cel="self.all(name, name in ['cpu', 'memory', 'ephemeral-storage'] "
+        "|| name.matches('^[a-z0-9]([-.a-z0-9]{0,250}[a-z0-9])?/[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?$'))",
+        message="names must be cpu, memory, ephemeral-storage, or a device such as nvidia.com/gpu",
+        holds=lambda amounts: all(
+            name in _STANDARD
+            or re.fullmatch(r"[a-z0-9]([-.a-z0-9]{0,250}[a-z0-9])?/[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?", name)
+            for name in amounts
+        ),
+    ),
+    Rule(
+        cel="self.all(name, !name.contains('/') || string(self[name]).matches('^[0-9]+$'))",
+        message="devices such as nvidia.com/gpu must be counted in whole numbers without a unit",
+        holds=_whole_devices,
+    ),
+]
+
+
+def _within_limits(resources: Resources) -> bool:
+    return all(
+        amount(text) <= amount(resources.limits[name])
+        for name, text in resources.requests.items()
+        if name in resources.limits
+    )
+
+
+def _devices_are_limits(resources: Resources) -> bool:
+    return all(
+        name in resources.limits and amount(resources.limits[name]) == amount(text)
+        for name, text in resources.requests.items()
+        if "/" in name
+    )
+
+
+class Resources(Resource):
+    """Compute resources of each pod, as in a container's `resources`."""
+
+    RULES = (
+        Rule(
+            cel="!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) "
+            "|| quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)",
+            message="a request must not be greater than its limit",
+            holds=_within_limits,
+        ),
+        Rule(
+            cel="!has(self.requests) || self.requests.all(name, !name.contains('/') || (has(self.limits) "
+            "&& name in self.limits && string(self.requests[name]) == string(self.limits[name])))",
+            message="a device such as nvidia.com/gpu must be under limits; a request for it, if any, must be equal",
+            holds=_devices_are_limits,
+        ),
+    )
+
+    requests: Amounts = Field(default={}, description="What the scheduler reserves: cpu, memory.")
+    limits: Amounts = Field(default={}, description="What the pod may use at most: cpu, memory, nvidia.com/gpu.")
+
+
+_LABEL_KEY: Final = r"^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?$"
+LabelKey = Annotated[str, Field(min_length=1, max_length=317, pattern=_LABEL_KEY)]
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?)?$")]
+
+
+AffinityKind = Literal["nodeAffinity", "podAffinity", "podAntiAffinity"]
+
+
+def _without_nulls(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    return {kind: rules for kind, rules in value.items() if rules is not None or kind not in get_args(AffinityKind)}
+
+
+Affinity = Annotated[
+    dict[
+        AffinityKind,
+        Annotated[
+            dict[str, Any],
+            Field(
+                description="As in a pod; the API server checks it when the pod is made.",
+                json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+            ),
+        ],
+    ],
+    BeforeValidator(_without_nulls),
+]
+
+
+class Toleration(Resource):
+    """A taint of nodes that the pods put up with, as in a pod's `tolerations`."""
+
+    RULES = (
+        Rule(
+            cel="has(self.key) || self.operator == 'Exists'",
+            message="a toleration without a key needs operator Exists",
+            holds=lambda toleration: toleration.key is not None or toleration.operator == "Exists",
+        ),
+        Rule(
+            cel="self.operator != 'Exists' || !has(self.value) || self.value == ''",
+            message="a toleration with operator Exists must have no value",
+            holds=lambda toleration: toleration.operator != "Exists" or not toleration.value,
+        ),
+        Rule(
+            cel="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            message="tolerationSeconds needs effect NoExecute",
+            holds=lambda toleration: toleration.toleration_seconds is None or toleration.effect == "NoExecute",
+        ),
+    )
+
+    key: LabelKey | None = Field(default=None, description="Key of the taint; absent with Exists: every taint.")
+    operator: Literal["Exists", "Equal"] = Field(
+        default="Equal", description="Equal compares the value; Exists is content with the key."
+    )
+    value: LabelValue | None = Field(default=None, description="Value of the taint; absent with Exists.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        default=None, description="Effect of the taint; absent: every effect."
+    )
+    toleration_seconds: Annotated[Integer, Field(ge=0, le=31536000)] | None = Field(
+        default=None, description="How long a NoExecute taint is put up with; absent: for ever."
+    )
+
+
+class SecretEnv(Resource):
+    """Environment variables from a Secret of the same namespace, such as S3 credentials."""
+
+    name: ObjectName = Field(description="Name of the Secret; each of its keys becomes a variable.")
+
+
+class CacheVolume(Resource):
+    """A volume that keeps downloaded models between pods."""
+
+    claim_name: ObjectName = Field(description="PersistentVolumeClaim of the same namespace to mount as the cache.")
+
+
+class PodOverrides(Resource):
+    """What pods may be given beyond the defaults; anything else is refused."""
+
+    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x20\x7f]+$")] | None = Field(
+        default=None, description="Container image in place of the operator's default."
+    )
+    image_pull_secrets: Annotated[list[ObjectName], Field(max_length=8), UniqueBy()] = Field(
+        default=[], description="Names of Secrets with credentials of the image's registry."
+    )
+    node_selector: Annotated[
+        dict[str, LabelValue],
+        Field(max_length=32),
+        Rule(
+            cel=f"self.all(key, key.matches('{_LABEL_KEY}'))",
+            message="keys must be labels of nodes, such as example.com/pool",
+            holds=lambda labels: all(re.fullmatch(_LABEL_KEY.strip("^$"), key) for key in labels),
+        ),
+    ] = Field(default={}, description="Labels that a node must have.")
+    tolerations: Annotated[list[Toleration], Field(max_length=16)] = Field(
+        default=[], description="Taints of nodes that the pods put up with."
+    )
+    affinity: Affinity = Field(default={}, description="Which nodes, as in a pod's `affinity`.")
+    priority_class_name: ObjectName | None = Field(default=None, description="PriorityClass of the pods.")
+    runtime_class_name: ObjectName | None = Field(default=None, description="RuntimeClass of the pods.")
+    service_account_name: ObjectName | None = Field(
+        default=None,
+        description="Identity of the pods towards the cloud (IRSA, workload identity); no token is mounted.",
+    )
+    env_from: Annotated[list[SecretEnv], Field(max_length=8), UniqueBy(("name",))] = Field(
+        default=[], description="Secrets whose keys become environment variables, such as S3 credentials."
+    )
+    cache: CacheVolume | None = Field(
+        default=None, description="Volume for downloaded models; absent: each pod downloads them anew."
+    )
+
+
+class StageSection(Resource):
+    """What every section that becomes pods has in common. Nothing here changes what is computed."""
+
+    resources: Annotated[Resources, OPERATIONAL] = Field(
+        default=Resources(), description="Compute resources of each pod."
+    )
+    pod: Annotated[PodOverrides, OPERATIONAL] = Field(
+        default=PodOverrides(), description="What the pods are given beyond the defaults."
+    )

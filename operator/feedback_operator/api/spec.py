@@ -1,0 +1,345 @@
+"""What is wanted: one section a stage, and what all of them share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from feedback_operator.api.base import (
+    _DECIMAL,
+    Bound,
+    Digest,
+    Fraction,
+    Integer,
+    Name,
+    Positive,
+    Resource,
+    Revision,
+    Share,
+    Switch,
+    Temperature,
+    Toggle,
+    Uri,
+    _above,
+)
+from feedback_operator.api.pods import StageSection
+from feedback_operator.api.rules import OPERATIONAL, Rule, UniqueBy
+from feedback_operator.api.sources import ModelSpec, SourceSpec
+from feedback_workloads.contract import BenchmarkType
+
+
+class ArtifactsSpec(Resource):
+    """Where the stages leave their artifacts."""
+
+    uri: Annotated[Uri, Field(max_length=512)] = Field(
+        description="Folder for artifacts: s3://bucket/prefix, or a local path without a cluster."
+    )
+
+
+class SamplingSpec(StageSection):
+    """How answers are drawn. One decoding for all candidates, so that pairs differ in content, not style."""
+
+    candidates: Integer = Field(default=10, ge=2, le=64, description="Answers to each instruction.")
+    temperature: Temperature = Field(default="0.7", description="Sampling temperature, from 0 to 2.")
+    top_p: Share = Field(default="1.0", description="Nucleus sampling threshold, above 0 and at most 1.")
+    max_new_tokens: Integer = Field(default=512, ge=1, le=32768, description="Longest answer in tokens.")
+    temperatures: Annotated[list[Temperature], Field(max_length=16)] = Field(
+        default=[],
+        description="Ablation without deconfounding: candidate i uses the i-th temperature, round and round.",
+    )
+    shards: Integer = Field(default=1, ge=1, le=256, description="Pods that share the instructions.")
+    max_model_len: Annotated[Annotated[Integer, Field(ge=16, le=1048576)] | None, OPERATIONAL] = Field(
+        default=None,
+        description="Context length of the policy in vLLM, in tokens, wherever it answers: in the stages sampling "
+        "and evaluation, and at the endpoint; absent: the model's own.",
+    )
+
+
+class SentencesSpec(Resource):
+    """A rule-based division of answers into sentences."""
+
+    language: Annotated[str, Field(pattern="^[a-z]{2,3}$", max_length=3)] = Field(
+        default="en", description="ISO 639 code of the answers' language."
+    )
+
+
+class LLMSpec(Resource):
+    """A text model that divides answers into claims and writes the questions."""
+
+    model: SourceSpec = Field(description="Instruction-tuned text model.")
+    temperature: Temperature = Field(default="0.2", description="Sampling temperature, from 0 to 2.")
+    top_p: Share = Field(default="0.9", description="Nucleus sampling threshold, above 0 and at most 1.")
+    max_new_tokens: Integer = Field(default=2048, ge=16, le=32768, description="Longest list of claims in tokens.")
+    attempts: Integer = Field(default=3, ge=1, le=10, description="Tries before an answer is rejected.")
+
+
+class SplittingSpec(StageSection):
+    """How answers become claims and yes/no questions: a type, and the parameters of that type."""
+
+    RULES = (
+        Rule(
+            cel="(self.type == 'LLM') == has(self.llm)",
+            message="llm must be given for type LLM, and for no other",
+            holds=lambda splitting: (splitting.type == "LLM") == (splitting.llm is not None),
+        ),
+        Rule(
+            cel="self.type == 'Sentences' || !has(self.sentences)",
+            message="sentences must be given for no type but Sentences",
+            holds=lambda splitting: splitting.type == "Sentences" or splitting.sentences is None,
+        ),
+    )
+
+    type: Literal["Sentences", "WholeAnswer", "LLM"] = Field(
+        default="Sentences",
+        description="Sentences: each sentence is a claim. LLM: a text model finds the claims and writes the questions. "
+        "WholeAnswer: the whole answer is the one claim (an ablation, holistic labels).",
+    )
+    sentences: SentencesSpec | None = Field(default=None, description="Parameters of type Sentences.")
+    llm: LLMSpec | None = Field(default=None, description="Parameters of type LLM.")
+    question_template: Annotated[str, Field(max_length=512, pattern=r"\{claim\}")] = Field(
+        default="Is it true that {claim}? Please answer yes or no.",
+        description="Question made of a claim, for types without a model. Must contain {claim}.",
+    )
+    shards: Integer = Field(default=1, ge=1, le=256, description="Pods that share the answers.")
+    max_model_len: Annotated[Annotated[Integer, Field(ge=16, le=1048576)] | None, OPERATIONAL] = Field(
+        default=None,
+        description="Context length of type LLM's model in vLLM, in tokens; absent: the model's own.",
+    )
+
+
+class LabelingSpec(StageSection):
+    """Who judges: a multimodal model that accepts or rejects each claim."""
+
+    model: SourceSpec = Field(
+        description="Multimodal model that answers the yes/no questions. Where its chat template can switch thinking "
+        "off, it is off."
+    )
+    min_yes_no_mass: Fraction = Field(
+        default="0.5",
+        description="Least probability, from 0 to 1, that the model's answer to a question begins with yes or no. "
+        "Where it is less, the model says something else first, and the answer that was to be judged is rejected.",
+    )
+    shards: Integer = Field(default=1, ge=1, le=256, description="Pods that share the answers.")
+    max_model_len: Annotated[Annotated[Integer, Field(ge=16, le=1048576)] | None, OPERATIONAL] = Field(
+        default=None, description="Context length of the labeler in vLLM, in tokens; absent: the model's own."
+    )
+
+
+class PairingSpec(StageSection):
+    """How scored answers become preference pairs."""
+
+    per_instruction: Integer = Field(default=2, ge=1, le=64, description="Most pairs of one instruction.")
+    min_score_difference: Integer = Field(default=1, ge=1, le=64, description="Least difference in rejected claims.")
+    length_balance: Toggle = Field(default="Enabled", description="Drop pairs until both sides are equally long.")
+    truth: BenchmarkType | None = Field(
+        default=None, description="Benchmark type that can judge the answers, where the instructions carry their truth."
+    )
+
+
+class LoRASpec(Resource):
+    """Low-rank adapters on the language model's linear layers."""
+
+    rank: Integer = Field(default=64, ge=1, le=512, description="Rank of the adapters.")
+    alpha: Integer = Field(default=16, ge=1, le=1024, description="Scale of the adapters, in units of 1/rank.")
+    dropout: Fraction = Field(
+        default="0.05", description="Share of the adapters' inputs that is dropped while training, from 0 to 1."
+    )
+
+
+class TrainingSpec(StageSection):
+    """Direct preference optimisation of the policy."""
+
+    RULES = (
+        Rule(
+            cel="self.globalBatchSize % (self.perDeviceBatchSize * self.nodes * self.processesPerNode) == 0",
+            message="globalBatchSize must be a multiple of perDeviceBatchSize x nodes x processesPerNode",
+            holds=lambda training: (
+                training.global_batch_size
+                % (training.per_device_batch_size * training.nodes * training.processes_per_node)
+                == 0
+            ),
+        ),
+    )
+
+    beta: Positive = Field(
+        default="0.1", description="Strength of the tie to the policy before alignment; greater than 0."
+    )
+    learning_rate: Positive = Field(
+        default="0.0000005", description="Peak learning rate, as a plain decimal: 0.0000005, not 5e-7."
+    )
+    epochs: Integer = Field(default=4, ge=1, le=100, description="Passes over the pairs.")
+    global_batch_size: Integer = Field(
+        default=8, ge=1, le=65536, description="Pairs a step, whatever the number of GPUs."
+    )
+    warmup_ratio: Fraction = Field(
+        default="0.05", description="Share of the steps with a rising learning rate, from 0 to 1."
+    )
+    weight_decay: Fraction = Field(default="0.01", description="Weight decay of AdamW, from 0 to 1.")
+    max_length: Integer = Field(default=2048, ge=16, le=1048576, description="Longest row in tokens, picture included.")
+    checkpoints_per_epoch: Integer = Field(
+        default=4, ge=1, le=100, description="Checkpoints saved and scored an epoch."
+    )
+    lora: LoRASpec | None = Field(default=None, description="Train adapters instead of all weights.")
+    reference: Literal["Sampled", "Recomputed"] = Field(
+        default="Sampled", description="Reference log-probabilities: the sampler's own, or from a forward pass."
+    )
+    parity_limit: Annotated[str, _DECIMAL, _above("0.03", "1000")] = Field(
+        default="0.2",
+        description="Largest mean difference, in nats a token, between the sampler's log-probabilities and those of a "
+        "forward pass. Above 0.03 references are recomputed; above this limit vLLM and the trainer compute different "
+        "models, best-of-N would rank by the wrong one, and training ends before its first step.",
+    )
+    gradient_checkpointing: Annotated[Toggle, OPERATIONAL] = Field(
+        default="Enabled", description="Compute activations again in the backward pass: less memory, more time."
+    )
+    per_device_batch_size: Annotated[Integer, OPERATIONAL] = Field(
+        default=1,
+        ge=1,
+        le=4096,
+        description="Pairs a process holds at once; more is faster and takes more memory. At most globalBatchSize / "
+        "(nodes x processesPerNode).",
+    )
+    nodes: Annotated[Integer, OPERATIONAL] = Field(default=1, ge=1, le=256, description="Pods that train together.")
+    processes_per_node: Annotated[Integer, OPERATIONAL] = Field(
+        default=1, ge=1, le=64, description="Processes a pod: as many as it has GPUs."
+    )
+    zero_stage: Annotated[Literal[0, 2, 3], OPERATIONAL] = Field(
+        default=2, description="DeepSpeed ZeRO stage; 0 trains without DeepSpeed."
+    )
+
+
+class BenchmarkSpec(Resource):
+    """Pictures and questions with known truth."""
+
+    name: Name = Field(description="Name in reports; each benchmark has its own.")
+    type: BenchmarkType = Field(description="How answers are judged, and what the column truth holds.")
+    uri: Uri = Field(description="Data set with columns id, image, question, truth, split.")
+    revision: Revision | None = Field(
+        default=None, description="Revision of an hf:// repository: a commit, tag or branch."
+    )
+    sha256: Digest | None = Field(
+        default=None, description="Digest of the folder's manifest.json; the stages refuse any other content."
+    )
+
+
+Metric = Literal["responseHallucination", "mentionHallucination", "recall", "meanWords"]
+
+
+class GateRule(Resource):
+    """One condition for promotion. Every rule must hold."""
+
+    RULES = (
+        Rule(
+            cel="has(self.min) || has(self.max)",
+            message="give min, max or both",
+            holds=lambda rule: rule.min is not None or rule.max is not None,
+        ),
+        Rule(
+            cel="!has(self.min) || !has(self.max) || double(self.min) <= double(self.max)",
+            message="min must not be greater than max",
+            holds=lambda rule: rule.min is None or rule.max is None or float(rule.min) <= float(rule.max),
+        ),
+    )
+
+    metric: Metric = Field(description="What is compared, on the report split of the first benchmark.")
+    relative_to: Literal["Baseline"] | None = Field(
+        default=None, description="Compare the ratio to the baseline of the same run instead of the value."
+    )
+    min: Bound | None = Field(default=None, description="Least value or ratio that passes.")
+    max: Bound | None = Field(default=None, description="Greatest value or ratio that passes.")
+
+
+class EvaluationSpec(StageSection):
+    """How checkpoints are scored, which one is chosen, and what it must reach."""
+
+    benchmarks: Annotated[list[BenchmarkSpec], Field(min_length=1, max_length=8), UniqueBy(("name",))] = Field(
+        description="Benchmarks; the first one selects the checkpoint and feeds the gate."
+    )
+    best_of: Integer = Field(
+        default=8, ge=1, le=64, description="Answers ranked for the best-of-N figures, from 1 up to so many."
+    )
+    length_normalisation: Toggle = Field(default="Enabled", description="Divide the reward by the answer's length.")
+    min_recall_ratio: Fraction = Field(
+        default="0.95", description="A checkpoint with less than this share of the baseline's recall is not chosen."
+    )
+    gate: Annotated[list[GateRule], Field(max_length=16), OPERATIONAL] = Field(
+        default=[], description="What the aligned policy must reach to be promoted."
+    )
+
+
+class ServingSpec(StageSection):
+    """The best-of-N endpoint of the promoted policy."""
+
+    endpoint: Name | None = Field(
+        default=None,
+        description="Name of the Deployment and the Service; the newest promoted iteration that names it serves there. "
+        "Absent: nothing is served.",
+    )
+    replicas: Annotated[Integer, Field(ge=0, le=1000)] | None = Field(
+        default=None,
+        description="Pods behind the endpoint; 0 keeps its name and address without any. Absent: one at first, then as "
+        "many as an autoscaler or `kubectl scale` makes of it.",
+    )
+    best_of: Annotated[Integer, Field(ge=1, le=64)] | None = Field(
+        default=None,
+        description="Answers drawn and ranked for each request that does not say. Absent: as many as the evaluation "
+        "found best on the selection split, up to spec.evaluation.bestOf; one where ranking did not help.",
+    )
+    progress_deadline_seconds: Integer = Field(
+        default=1800,
+        ge=10,
+        le=86400,
+        description="A rollout without a newly ready pod for so long is taken back: the pods load models in this time.",
+    )
+
+
+class IterationSpec(Resource):
+    """One round of learning: each stage has a section of its name; the other fields are shared."""
+
+    model: ModelSpec = Field(
+        description="The policy to align; also the reference and the baseline. A model of LLaVA-1.5's layout."
+    )
+    instructions: SourceSpec = Field(description="Data set with columns id, image, question: Parquet or JSON lines.")
+    artifacts: ArtifactsSpec = Field(description="Where the stages leave their results.")
+    sampling: SamplingSpec = Field(default=SamplingSpec(), description="How answers are drawn.")
+    splitting: SplittingSpec = Field(
+        default=SplittingSpec(), description="How answers are divided into claims, each with a yes/no question."
+    )
+    labeling: LabelingSpec = Field(description="Who accepts or rejects each claim.")
+    pairing: PairingSpec = Field(default=PairingSpec(), description="How judged answers become preference pairs.")
+    training: TrainingSpec = Field(default=TrainingSpec(), description="How the policy learns from the pairs.")
+    evaluation: EvaluationSpec = Field(
+        description="How checkpoints are scored, which is chosen, and what it must reach."
+    )
+    serving: Annotated[ServingSpec | None, OPERATIONAL] = Field(
+        default=None, description="Best-of-N endpoint of the promoted policy; absent: nothing is served."
+    )
+    precision: Literal["Auto", "Float32", "BFloat16"] = Field(
+        default="Auto", description="Arithmetic of all models; Auto is bfloat16 on GPUs and float32 without."
+    )
+    seed: Integer = Field(
+        default=0,
+        ge=0,
+        le=2147483647,
+        description="Everything random follows from it: the same spec gives the same result.",
+    )
+    max_rejected_fraction: Fraction = Field(
+        default="0.05", description="A stage that rejects a greater share of its rows fails, from 0 to 1."
+    )
+    suspend: Annotated[Switch, OPERATIONAL] = Field(
+        default=False, description="Stop all Jobs; what is complete is kept, and false goes on from there."
+    )
+    deadline_seconds: Annotated[Annotated[Integer, Field(ge=1, le=31536000)] | None, OPERATIONAL] = Field(
+        default=None, description="Most seconds that each stage's Job may take; absent: no limit."
+    )
+    ttl_seconds_after_finished: Annotated[Annotated[Integer, Field(ge=0, le=31536000)] | None, OPERATIONAL] = Field(
+        default=None,
+        description="Seconds after which finished Jobs are removed, artifacts stay; absent: with the iteration.",
+    )
+
+    def section(self, stage: str) -> StageSection:
+        """The section of the stage of this name."""
+        section = getattr(self, stage)
+        assert isinstance(section, StageSection)
+        return section

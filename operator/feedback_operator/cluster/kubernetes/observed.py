@@ -1,0 +1,259 @@
+"""From objects as the API server gives them to what snapshots are made of. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from feedback_operator.api import KIND
+from feedback_operator.api.status import moment_of
+from feedback_operator.plan.snapshot import Pod
+from feedback_operator.resources import ITERATION_LABEL
+from feedback_operator.resources.deployment import sets_replicas
+
+Body = Mapping[str, Any]
+"""An object as parsed JSON."""
+
+INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
+STAGE_CONTAINER: Final = "stage"
+UNSPECIFIC: Final = ("Completed", "Error")
+"""Reasons of a container's end that say no more than its exit code does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which object it is, and which version of it."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: int
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+
+def identity_of(body: Body) -> Identity:
+    """Versions of one object, and of all objects of one kind, grow with time."""
+    meta = body["metadata"]
+    return Identity(meta.get("namespace", ""), meta["name"], meta["uid"], int(meta["resourceVersion"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The controller of an object."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+NOBODY: Final = Owner("", "", "")
+
+
+def owner_of(body: Body) -> Owner:
+    """Who controls an object."""
+    for reference in body["metadata"].get("ownerReferences", ()):
+        if reference.get("controller"):
+            return Owner(reference["kind"], reference["name"], reference["uid"])
+    return NOBODY
+
+
+# ── iterations ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedIteration:
+    """An iteration, kept as text: parsed it takes ten times the room, and most are at rest most of the time.
+
+    `parent` and `endpoint` are names that it mentions; `visible_hash` is over all that other iterations look at, so
+    that they need another look only if it changed.
+    """
+
+    text: bytes
+    parent: str
+    endpoint: str
+    state: str
+    visible_hash: int
+    hallucination: tuple[str, str] | None
+
+
+READ_METADATA: Final = (
+    "name",
+    "namespace",
+    "uid",
+    "generation",
+    "resourceVersion",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "labels",
+)
+
+
+def iteration_of(body: Body) -> ObservedIteration:
+    """Whatever the API server let in, read without trust: its validity is judged where it is reconciled."""
+    meta, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+    read = {
+        "apiVersion": body["apiVersion"],
+        "kind": KIND,
+        "metadata": {key: meta[key] for key in READ_METADATA if key in meta},
+        "spec": spec,
+        "status": status,
+    }
+    conditions = {c["type"]: c for c in status.get("conditions", ())}
+    seen_by_others = (
+        status.get("observedGeneration") == meta.get("generation"),
+        {kind: conditions.get(kind) for kind in ("Promoted", "Stalled")},
+        status.get("aligned"),
+        status.get("promoted"),
+        status.get("serving"),
+        spec.get("serving"),
+        (spec.get("model") or {}).get("from"),
+        meta.get("deletionTimestamp"),
+    )
+    return ObservedIteration(
+        text=json.dumps(read, separators=(",", ":"), ensure_ascii=False).encode(),
+        parent=((spec.get("model") or {}).get("from") or {}).get("iteration", ""),
+        endpoint=(spec.get("serving") or {}).get("endpoint") or "",
+        state=_state(meta, conditions),
+        visible_hash=hash(json.dumps(seen_by_others, sort_keys=True)),
+        hallucination=_hallucination(status),
+    )
+
+
+def _state(meta: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> str:
+    """One word for metrics."""
+    if meta.get("deletionTimestamp"):
+        return "Deleting"
+    statuses = {kind: condition["status"] for kind, condition in conditions.items()}
+    if statuses.get("Stalled") == "True":
+        return "Stalled"
+    if statuses.get("Ready") == "True":
+        return "Promoted" if statuses.get("Promoted") == "True" else "Ready"
+    if conditions.get("Reconciling", {}).get("reason") == "Suspended":
+        return "Suspended"
+    return "Running" if statuses.get("Reconciling") == "True" else "New"
+
+
+def _hallucination(status: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Share of answers with a hallucination, of the baseline and of the aligned policy."""
+    share = status.get("hallucination") or {}
+    return (share["baseline"], share["aligned"]) if share.get("baseline") and share.get("aligned") else None
+
+
+# ── pods ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedPod:
+    """A pod of a stage or of an endpoint. `address` is its IP address, empty until it has one."""
+
+    pod: Pod
+    iteration: str
+    address: str
+    created: str
+
+    @property
+    def told(self) -> tuple[int | None, str, str, bool]:
+        """All that can change a plan: how it ended, or what is the matter with it; not that it is well."""
+        pod = self.pod
+        return pod.exit_code, pod.reason, pod.message, pod.running and bool(pod.reason)
+
+
+def pod_of(body: Body) -> ObservedPod:
+    """What a pod tells; see snapshot.Pod for the order of precedence."""
+    meta, status = body["metadata"], body.get("status") or {}
+    labels = meta.get("labels", {})
+    ended, running = _stage_container(status)
+    reason, message, since = next(_reports(status, ended), ("", "", None))
+    return ObservedPod(
+        pod=Pod(
+            index=int(labels.get(INDEX_LABEL, 0)),
+            exit_code=ended.get("exitCode") if ended else None,
+            reason=reason,
+            message=_termination_message(ended) or message,
+            name=meta["name"],
+            since=moment_of(since or meta.get("creationTimestamp")),
+            running=running,
+        ),
+        iteration=labels.get(ITERATION_LABEL, ""),
+        address=status.get("podIP", ""),
+        created=meta.get("creationTimestamp", ""),
+    )
+
+
+def _termination_message(ended: Mapping[str, Any] | None) -> str:
+    return str(ended.get("message", "")) if ended else ""
+
+
+def _stage_container(status: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, bool]:
+    """How the main container ended, if it did, and whether it runs now."""
+    for container in status.get("containerStatuses", ()):
+        state = container.get("state", {})
+        running = "running" in state
+        ended = state.get("terminated") or (None if running else container.get("lastState", {}).get("terminated"))
+        if container["name"] == STAGE_CONTAINER or len(status["containerStatuses"]) == 1:
+            return ended, running
+    return None, False
+
+
+def _reports(status: Mapping[str, Any], ended: Mapping[str, Any] | None) -> Iterator[tuple[str, str, str | None]]:
+    """What there is to tell of a pod as (reason, message, since), the most specific first."""
+    if ended and ended.get("reason") not in UNSPECIFIC:
+        yield ended.get("reason", ""), ended.get("message", ""), ended.get("finishedAt")
+    for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+        waiting = container.get("state", {}).get("waiting") or {}
+        if waiting.get("reason") and waiting["reason"] not in ("ContainerCreating", "PodInitializing"):
+            yield waiting["reason"], waiting.get("message", ""), None
+    conditions = {c["type"]: c for c in status.get("conditions", ())}
+    disrupted = conditions.get("DisruptionTarget", {})
+    if disrupted.get("status") == "True":
+        yield disrupted.get("reason", ""), disrupted.get("message", ""), disrupted.get("lastTransitionTime")
+    if status.get("reason"):
+        yield status["reason"], status.get("message", ""), None
+    if ended:
+        yield ended.get("reason", ""), ended.get("message", ""), ended.get("finishedAt")
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        yield scheduled.get("reason", ""), scheduled.get("message", ""), scheduled.get("lastTransitionTime")
+    ready = conditions.get("Ready", {})
+    if ready.get("status") == "False" and _says_ready(status):
+        yield "NodeNotReady", "its node is not heard of", ready.get("lastTransitionTime")
+
+
+def _says_ready(status: Mapping[str, Any]) -> bool:
+    """Its kubelet last said that all containers are ready: if the pod is not, the kubelet is not heard of any more."""
+    containers = status.get("containerStatuses", ())
+    return bool(containers) and all(c.get("ready") and "running" in c.get("state", {}) for c in containers)
+
+
+def pods_by_index(pods: Iterator[ObservedPod]) -> tuple[Pod, ...]:
+    """Of each completion index the pod that says most: one that succeeded, else the newest one."""
+    chosen: dict[int, ObservedPod] = {}
+    for seen in pods:
+        rival = chosen.get(seen.pod.index)
+        if rival is None or _rank(seen) > _rank(rival):
+            chosen[seen.pod.index] = seen
+    return tuple(chosen[index].pod for index in sorted(chosen))
+
+
+def _rank(seen: ObservedPod) -> tuple[bool, str, str]:
+    return seen.pod.exit_code == 0, seen.created, seen.pod.name
+
+
+# ── everything else ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def whole(body: Body) -> dict[str, Any]:
+    """The object without the bookkeeping of server-side apply, which is half of it, but for who set its replicas."""
+    meta = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
+    scaled_by = [
+        {"manager": entry["manager"], "operation": entry["operation"], "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+        for entry in body["metadata"].get("managedFields", ())
+        if sets_replicas(entry)
+    ]
+    return {**body, "metadata": {**meta, "managedFields": scaled_by} if scaled_by else meta}

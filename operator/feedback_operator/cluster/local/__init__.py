@@ -1,0 +1,1 @@
+"""This machine: Jobs as processes, an S3 server beside them."""

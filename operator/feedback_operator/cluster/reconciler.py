@@ -1,0 +1,68 @@
+"""The only loop: read a snapshot, plan, carry the plan out, write the status."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from feedback_operator.api import FeedbackIteration, IterationStatus
+from feedback_operator.cluster.protocol import Blocked, Cluster
+from feedback_operator.plan.blocked import blocked
+from feedback_operator.plan.planner import Images, Plan, plan
+from feedback_operator.plan.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """What was found, what was decided, the status that was recorded, and whether the cluster refused a part of it."""
+
+    found: FeedbackIteration
+    plan: Plan
+    status: IterationStatus
+    refusal: Blocked | None = None
+
+
+async def reconcile(cluster: Cluster, key: str, images: Images) -> Reconciled | None:
+    """Bring one iteration a step closer to what its spec says; None where there is no iteration to work with."""
+    world = await cluster.snapshot(key)
+    if world is None:
+        return None
+    decided = plan(world, images)
+    if decided.read:
+        for job in decided.read:
+            await cluster.read_pods(world.iteration.metadata.namespace, job)
+        world = await cluster.snapshot(key) or world
+        decided = plan(world, images)
+    refusal = await _carry_out(cluster, world.iteration.metadata.namespace, decided)
+    if decided.create and not refusal:  # what was just created is in the status at once, not in a second one
+        world = await cluster.snapshot(key) or world
+        decided = replace(plan(world, images), create=decided.create)
+    status = _with_refusal(decided.status, refusal, world) if refusal else decided.status
+    if status != world.iteration.status:
+        await cluster.write_status(world.iteration, status)
+    return Reconciled(world.iteration, decided, status, refusal)
+
+
+async def _carry_out(cluster: Cluster, namespace: str, decided: Plan) -> Blocked | None:
+    try:
+        for manifest in decided.create:
+            await cluster.create(manifest)
+        for job, suspended in decided.suspend:
+            await cluster.suspend(namespace, job, suspended)
+        for job in decided.delete:
+            await cluster.delete(namespace, job)
+        for manifest in decided.apply:
+            await cluster.apply(manifest)
+    except Blocked as refusal:
+        return refusal
+    return None
+
+
+def _with_refusal(status: IterationStatus, refusal: Blocked, world: Snapshot) -> IterationStatus:
+    return blocked(
+        status,
+        refusal.reason,
+        str(refusal),
+        before=world.iteration.status.conditions,
+        generation=world.iteration.metadata.generation,
+        now=world.now,
+    )

@@ -1,0 +1,156 @@
+"""What should exist next, given what exists now. Pure: no I/O, no clock, no randomness.
+
+The plan follows from the spec, the recorded status, the observed Jobs and the time in the snapshot, so planning twice,
+or again after a crash in the middle of carrying a plan out, comes to the same end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from feedback_operator.api import IterationStatus
+from feedback_operator.plan.conditions import gate_result, promoted_model, status_of
+from feedback_operator.plan.endpoint import endpoint_plan
+from feedback_operator.plan.observe import observe
+from feedback_operator.plan.snapshot import Job, Snapshot
+from feedback_operator.plan.states import Failed, Progress, Replacing, Retrying, Running, Startable, Waiting, is_live
+from feedback_operator.resources import Manifest
+from feedback_operator.resources.configmap import build_configmap
+from feedback_operator.resources.headless_service import build_headless_service
+from feedback_operator.resources.job import StageRun, build_job
+from feedback_operator.resources.networkpolicy import build_stages_policy
+from feedback_operator.stages import GRAPH, Image
+
+Images = Mapping[Image, str]
+"""Container image of each kind of stage."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, in this order; carrying it out twice, or half and then again, comes to the same.
+
+    `create`: Jobs, ConfigMaps, headless Services and NetworkPolicies; once, one of that name is as good.
+    `suspend`: Jobs by name, to suspend (True) or to resume.
+    `delete`: Jobs by name, in the foreground (they stay visible until their pods are gone); gone is as good.
+    `apply`: Deployment, Service, PodDisruptionBudget and NetworkPolicy of the endpoint, by server-side apply, forced;
+        only those that differ from what was observed.
+    `status`: to write if it differs from the iteration's.
+    `wake_at`: the next moment at which time alone changes the plan.
+    `read`: Jobs by name that have ended and whose pods have to be read before anything follows from it. That comes
+        first, and then another plan in the place of this one.
+    """
+
+    create: tuple[Manifest, ...]
+    suspend: tuple[tuple[str, bool], ...]
+    status: IterationStatus
+    delete: tuple[str, ...] = ()
+    apply: tuple[Manifest, ...] = ()
+    wake_at: datetime | None = None
+    read: tuple[str, ...] = ()
+
+
+def plan(world: Snapshot, images: Images) -> Plan:
+    """Decide everything for one iteration. One that is being deleted is left alone: what it owns goes with it."""
+    if world.iteration.metadata.deletion_timestamp:
+        return Plan(create=(), suspend=(), status=world.iteration.status)
+    progress = observe(world)
+    gate = gate_result(world, progress)
+    promoted = promoted_model(world, progress, gate, images["generate"])
+    endpoint = endpoint_plan(world, promoted)
+    return Plan(
+        create=_creations(world, progress, images),
+        suspend=_suspensions(world, progress),
+        delete=_deletions(world, progress),
+        apply=endpoint.apply,
+        status=status_of(world, progress, gate, promoted, endpoint),
+        wake_at=_wake_at(progress),
+        read=_unread(world, progress),
+    )
+
+
+def _creations(world: Snapshot, progress: Mapping[str, Progress], images: Images) -> tuple[Manifest, ...]:
+    """Jobs of the stages that may start, each after what its pods need."""
+    spec, owner = world.iteration.spec, world.iteration.metadata
+    if spec.suspend or any(isinstance(state, Failed) for state in progress.values()):
+        return ()
+    manifests: list[Manifest] = []
+    for stage in GRAPH:
+        state = progress[stage.name]
+        if isinstance(state, Startable):
+            run = StageRun(
+                owner=owner,
+                stage=stage,
+                section=spec.section(stage.name),
+                config=state.config,
+                address=state.address,
+                attempt=state.attempt,
+                retries=state.retries,
+                reached=state.reached,
+                pods=stage.pods(spec),
+                image=images[stage.image],
+                deadline_seconds=spec.deadline_seconds,
+                ttl_seconds_after_finished=spec.ttl_seconds_after_finished,
+            )
+            manifests += [
+                build_configmap(run),
+                *([build_headless_service(run)] if run.pods_meet else []),
+                build_job(run),
+            ]
+    if manifests and not world.jobs:
+        manifests.insert(0, build_stages_policy(owner))
+    return tuple(manifests)
+
+
+def _suspensions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[tuple[str, bool], ...]:
+    """Suspended, all Jobs are; otherwise those that are the state of their stage run.
+
+    Only what we have suspended ourselves is resumed: Kueue does that with what it admits, and a person with what a
+    person has stopped.
+    """
+    if world.iteration.spec.suspend:
+        return tuple((job.name, True) for job in world.jobs if _may_change(job, "Active") and not _is_resumed(job))
+    running = [state.job for state in progress.values() if isinstance(state, Running)]
+    return tuple((job.name, False) for job in running if _may_change(job, "Suspended") and job.suspended_by_us)
+
+
+def _deletions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[str, ...]:
+    """Jobs that are in the way; and, suspended, those that somebody else resumes."""
+    in_the_way = [name for state in progress.values() if isinstance(state, Replacing) for name in state.jobs]
+    resumed = [job.name for job in world.jobs if is_live(job) and _is_resumed(job)]
+    going = {job.name for job in world.jobs if job.deleting}
+    wanted = dict.fromkeys([*in_the_way, *(resumed if world.iteration.spec.suspend else ())])
+    return tuple(name for name in wanted if name not in going)
+
+
+def _is_resumed(job: Job) -> bool:
+    """Somebody else resumes it however often it is suspended: Kueue what it has admitted, or whoever has done so with
+    what we had suspended."""
+    return job.queued or (job.suspended_by_us and job.state == "Active")
+
+
+def _unread(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[str, ...]:
+    """Jobs that ended a while ago, and that count as running because their pods did not follow."""
+    running = [state for state in progress.values() if isinstance(state, Running)]
+    return tuple(s.job.name for s in running if not is_live(s.job) and s.until and s.until <= world.now)
+
+
+def _may_change(job: Job, state: str) -> bool:
+    return job.state == state and not job.deleting
+
+
+def _wake_at(progress: Mapping[str, Progress]) -> datetime | None:
+    moments = [_next_moment(state) for state in progress.values()]
+    return min((moment for moment in moments if moment), default=None)
+
+
+def _next_moment(state: Progress) -> datetime | None:
+    """When time alone makes something else of a stage's state."""
+    match state:
+        case Running() | Waiting():
+            return state.until
+        case Retrying():
+            return state.at
+        case _:
+            return None

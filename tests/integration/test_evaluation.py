@@ -1,0 +1,449 @@
+"""The evaluation with a real engine and a real store: every model answers, one is chosen, its answers are ranked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from prometheus_client import generate_latest
+
+from feedback_operator.cluster.progress import parse
+from feedback_workloads.contract import (
+    Artifact,
+    BadInput,
+    BenchmarkConfig,
+    Decoding,
+    EngineConfig,
+    EvaluationConfig,
+    Manifest,
+    Source,
+    shard_uri,
+)
+from feedback_workloads.method.evaluation import Answer, Figures, Marked, choose_best_of
+from feedback_workloads.method.judgement import Judgement
+from feedback_workloads.process.outcome import Outcome
+from feedback_workloads.process.progress import Progress
+from feedback_workloads.report.__main__ import main as report
+from feedback_workloads.report.evidence import find_examples
+from feedback_workloads.rows.schemas import SAMPLES, SCORES
+from feedback_workloads.shapes.world import Split, png, rows
+from feedback_workloads.stages import answering, evaluation
+from feedback_workloads.storage.artifacts import ArtifactStore
+
+STEPS = (4, 8)
+BEST_OF = 3
+QUESTIONS: dict[Split, int] = {"selection": 5, "report": 9}
+
+
+def shapes_llava(folder: Path) -> Path:
+    """A small LLaVA of random weights that speaks the words of the shapes world."""
+    import torch
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    from feedback_workloads.models.checkpoint import convert_for_vllm
+    from feedback_workloads.shapes.tokenizer import PATCH_PIXELS, PICTURE_TOKENS, make_processor
+    from feedback_workloads.shapes.world import PICTURE_PIXELS
+
+    processor = make_processor()
+    tokenizer = processor.tokenizer
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+            image_size=PICTURE_PIXELS, patch_size=PATCH_PIXELS,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+            num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=512, bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        ),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=PICTURE_TOKENS,
+        vision_feature_layer=-1,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(config)
+    for name, parameter in model.named_parameters():
+        if "language_model" in name and parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    convert_for_vllm(folder)
+    return folder
+
+
+def changed(model: Path, folder: Path, seed: int) -> Path:
+    """The model after a little noise, as training would leave it."""
+    import torch
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    from feedback_workloads.models.checkpoint import convert_for_vllm
+
+    loaded = LlavaForConditionalGeneration.from_pretrained(model)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in loaded.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.01)
+    loaded.save_pretrained(folder)
+    AutoProcessor.from_pretrained(model).save_pretrained(folder)
+    convert_for_vllm(folder)
+    return folder
+
+
+def write_benchmark(folder: Path, **bad: dict[str, Any]) -> Path:
+    """The benchmark of the shapes world, with rows that replace or join the good ones by id."""
+    good = [
+        {
+            "id": row.id,
+            "image": {"bytes": png(row.scene), "path": None},
+            "question": row.question,
+            "truth": row.scene.truth,
+            "split": split,
+        }
+        for split, number in QUESTIONS.items()
+        for row in rows(0, split, number)
+    ]
+    table = {row["id"]: row for row in good}
+    for id, changes in bad.items():
+        table[id] = {**good[-1], "id": id, **changes}
+    folder.mkdir()
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    text = [(name, pa.string()) for name in ("question", "truth", "split")]
+    schema = pa.schema([("id", pa.string()), ("image", image), *text])
+    pq.write_table(pa.Table.from_pylist(list(table.values()), schema), folder / "test.parquet")
+    return folder
+
+
+@dataclass(frozen=True)
+class World:
+    """A baseline, a policy artifact with two checkpoints, and a benchmark with four bad rows."""
+
+    folder: Path
+    store: ArtifactStore
+    model: Path
+    policy: Artifact
+    benchmark: Path
+
+    def config(self, output: str, **options: Any) -> EvaluationConfig:
+        given = {
+            "output": str(self.folder / output),
+            "policy": (self.policy,),
+            "model": Source(uri=str(self.model)),
+            "benchmarks": (BenchmarkConfig(name="shapes", type="shapes", source=Source(uri=str(self.benchmark))),),
+            "decoding": Decoding(temperature=1.0, max_new_tokens=24),
+            "best_of": BEST_OF,
+            "bootstrap_resamples": 50,
+            "engine": EngineConfig(max_model_len=128, max_num_seqs=32),
+        }
+        return EvaluationConfig(**{**given, **options})
+
+    def run(self, config: EvaluationConfig, progress: Progress | None = None) -> Outcome:
+        return evaluation.run(config, 0, self.store, progress or Progress("evaluation"))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("scores")
+    store = ArtifactStore(folder / "cache")
+    model = shapes_llava(folder / "model")
+    checkpoints = {}
+    for step in STEPS:
+        name = f"checkpoint-{step:06}"
+        local = changed(model, folder / "local" / name, seed=step)
+        files = store.upload_folder(local, str(folder / "policy" / name))
+        manifest = Manifest(stage="training", config={"step": step}, config_hash="", files=files, counts={})
+        checkpoints[name] = store.publish(str(folder / "policy" / name), manifest)
+    whole = Manifest(stage="training", config={}, config_hash="", files=(), counts={}, artifacts=checkpoints)
+    broken = {
+        "no-truth": {"truth": None},
+        "bad-truth": {"truth": "?"},
+        "no-picture": {"image": {"bytes": b"?", "path": None}},
+        "no-question": {"question": " "},
+        "too-long": {"question": "What is in the picture? " * 40},
+        "elsewhere": {"split": "training"},
+    }
+    policy = store.publish(str(folder / "policy"), whole)
+    return World(folder, store, model, policy, write_benchmark(folder / "benchmark", **broken))
+
+
+@pytest.fixture(scope="module")
+def progress() -> Progress:
+    return Progress("evaluation")
+
+
+@pytest.fixture(scope="module")
+def outcome(world: World, progress: Progress) -> Outcome:
+    return world.run(world.config("whole"), progress)
+
+
+def published(world: World, config: EvaluationConfig, outcome: Outcome) -> Artifact:
+    manifest = Manifest(
+        stage="evaluation", config=config.content(), config_hash=config.content_hash(), files=outcome.files,
+        counts=outcome.counts, metrics=outcome.metrics, artifacts=outcome.artifacts,
+    )  # fmt: skip
+    return world.store.publish(shard_uri(config, 0), manifest)
+
+
+@pytest.fixture(scope="module")
+def artifact(world: World, outcome: Outcome) -> Artifact:
+    return published(world, world.config("whole"), outcome)
+
+
+@pytest.fixture(scope="module")
+def said(world: World, artifact: Artifact) -> list[dict[str, Any]]:
+    return list(world.store.rows([artifact], SCORES))
+
+
+@pytest.fixture(scope="module")
+def summary(world: World, artifact: Artifact) -> dict[str, Any]:
+    return json.loads((Path(artifact.uri) / "scores.json").read_text())
+
+
+def test_every_model_answers_every_question_once_and_the_chosen_one_more(
+    said: list[dict[str, Any]], summary: dict[str, Any]
+) -> None:
+    keys = [(row["checkpoint"], row["split"], row["id"], row["candidate"]) for row in said]
+    assert len(set(keys)) == len(keys)
+    for model in ("baseline", *(f"checkpoint-{step:06}" for step in STEPS)):
+        for split, number in QUESTIONS.items():
+            each = BEST_OF if model == summary["selected"] else 1
+            assert sum(key[:2] == (model, split) for key in keys) == number * each
+    ranked = {(row["checkpoint"], row["split"]) for row in said if row["reward"] is not None}
+    assert ranked == {(summary["selected"], "report"), (summary["selected"], "selection")}
+
+
+def check_progress(progress: Progress) -> None:
+    """All that was announced was done."""
+    units = parse(generate_latest(progress.registry).decode())
+    assert units.done == units.total
+
+
+def test_progress_ends_at_its_total(outcome: Outcome, progress: Progress) -> None:
+    check_progress(progress)
+
+
+def test_figures_are_those_of_the_rows(said: list[dict[str, Any]], summary: dict[str, Any], outcome: Outcome) -> None:
+    def share(rows: list[dict[str, Any]]) -> float:
+        naming = [row for row in rows if row["mentions"]]
+        return sum(row["hallucinated"] > 0 for row in naming) / len(naming)
+
+    single = [row for row in said if row["split"] == "report" and row["candidate"] == 0]
+    before = [row for row in single if row["checkpoint"] == "baseline"]
+    after = [row for row in single if row["checkpoint"] == summary["selected"]]
+    assert summary["baseline"]["response_hallucination"]["value"] == pytest.approx(share(before))
+    assert summary["aligned"]["response_hallucination"]["value"] == pytest.approx(share(after))
+    assert summary["curve"][0] == {"n": 1, **summary["aligned"]}
+    assert [one["n"] for one in summary["curve"]] == [1, 2, 3]
+    assert summary["best_of_n"] == summary["curve"][-1]
+    assert [one["step"] for one in summary["checkpoints"]] == list(STEPS)
+    assert outcome.metrics["aligned.response_hallucination"] == summary["aligned"]["response_hallucination"]["value"]
+    assert f"checkpoint-{int(outcome.metrics['selected_step']):06}" == summary["selected"]
+    assert outcome.artifacts["aligned"].uri.endswith(summary["selected"])
+
+
+def test_how_many_answers_to_rank_is_chosen_on_the_selection_split_alone(
+    said: list[dict[str, Any]], summary: dict[str, Any], outcome: Outcome
+) -> None:
+    marked = [
+        Marked(
+            Answer(row["id"], row["candidate"], row["answer"], row["tokens"], 0.0, row["reward"]),
+            Judgement(row["mentions"], row["hallucinated"], row["covered"], row["truth_total"]),
+        )
+        for row in said
+        if (row["checkpoint"], row["split"]) == (summary["selected"], "selection")
+    ]
+    expect = choose_best_of(marked, BEST_OF, Figures(50, 0), 0.95)
+    assert summary["selection_curve"] == expect.to_json()
+    assert [one["n"] for one in summary["selection_curve"]] == [1, 2, 3]
+    assert summary["selected_best_of"] == outcome.metrics["selected_best_of"] == expect.n
+
+
+def test_bad_rows_are_counted_by_reason(outcome: Outcome) -> None:
+    counts = {name: number for name, number in outcome.counts.items() if name.startswith("rejected_")}
+    assert counts == {
+        "rejected_missing-truth": 1,
+        "rejected_bad-truth": 1,
+        "rejected_undecodable-picture": 1,
+        "rejected_empty-question": 1,
+        "rejected_prompt-too-long": 1,
+    }
+    assert outcome.counts["rejected"] == 5
+    assert outcome.counts["rows"] == sum(QUESTIONS.values())
+
+
+def check_rewards(world: World, config: EvaluationConfig, outcome: Outcome, policy: Any) -> None:
+    """Compare each reward with (beta / T) log(pi / pi_ref) by transformers, over the tokens that were sampled."""
+    import torch
+    from transformers import LlavaForConditionalGeneration
+
+    from feedback_workloads.models.preprocessing import Preprocessor
+
+    preprocessor = Preprocessor.from_directory(world.model)
+    pictures = {row.id: png(row.scene) for split, number in QUESTIONS.items() for row in rows(0, split, number)}
+
+    def logp(model: Any, sample: dict[str, Any]) -> float:
+        picture = preprocessor.picture(pictures[sample["id"]])
+        prompt = preprocessor.expand(preprocessor.prompt_ids(sample["question"]), picture)
+        ids = torch.tensor([[*prompt, *sample["token_ids"]]])
+        with torch.no_grad():
+            logits = model(input_ids=ids, pixel_values=preprocessor.pixel_values([picture])).logits[0]
+        steps = logits[len(prompt) - 1 : -1].log_softmax(-1)
+        return float(steps.gather(1, torch.tensor(sample["token_ids"])[:, None]).sum())
+
+    selected = f"checkpoint-{int(outcome.metrics['selected_step']):06}"
+    names = [name for name in outcome.artifacts if name.startswith(f"answers/{selected}/shapes/")]
+    drawn = {
+        (row["id"], row["candidate"]): row
+        for row in world.store.rows([outcome.artifacts[name] for name in names], SAMPLES)
+    }
+    reference = LlavaForConditionalGeneration.from_pretrained(world.model)
+    parts = [Path(shard_uri(config, 0)) / entry.name for entry in outcome.files if entry.name.endswith(".parquet")]
+    ranked = [row for part in parts for row in pq.read_table(part).to_pylist() if row["reward"] is not None]
+    assert len(ranked) == len(drawn) == sum(QUESTIONS.values()) * BEST_OF
+    for row in ranked:
+        sample = drawn[row["id"], row["candidate"]]
+        ratio = logp(policy, sample) - logp(reference, sample)
+        assert row["reward"] == pytest.approx(config.beta * ratio / row["tokens"], abs=1e-5)
+
+
+def test_rewards_equal_an_offline_recomputation(world: World, outcome: Outcome) -> None:
+    from transformers import LlavaForConditionalGeneration
+
+    policy = LlavaForConditionalGeneration.from_pretrained(outcome.artifacts["aligned"].uri)
+    check_rewards(world, world.config("whole"), outcome, policy)
+
+
+def test_adapters_are_scored_on_top_of_the_baseline(world: World) -> None:
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import LlavaForConditionalGeneration
+
+    checkpoints = {}
+    for step in STEPS:
+        model = LlavaForConditionalGeneration.from_pretrained(world.model)
+        targets = r".*language_model.*\.(q_proj|v_proj|up_proj)"
+        adapted = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=targets))
+        torch.manual_seed(step)
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.05)
+        name, uri = f"checkpoint-{step:06}", str(world.folder / "adapters" / f"checkpoint-{step:06}")
+        adapted.save_pretrained(world.folder / "local-adapters" / name)
+        files = world.store.upload_folder(world.folder / "local-adapters" / name, uri)
+        checkpoints[name] = world.store.publish(
+            uri, Manifest(stage="training", config={"step": step}, config_hash="", files=files, counts={})
+        )
+    whole = Manifest(stage="training", config={}, config_hash="", files=(), counts={}, artifacts=checkpoints)
+    config = world.config("lora", policy=(world.store.publish(str(world.folder / "adapters"), whole),))
+    outcome = world.run(config)
+    base = LlavaForConditionalGeneration.from_pretrained(world.model)
+    policy = PeftModel.from_pretrained(base, outcome.artifacts["aligned"].uri).eval()
+    check_rewards(world, config, outcome, policy)
+
+
+class Killed(Exception):
+    pass
+
+
+class KillsAfter(Progress):
+    """Ends the stage after so many answers."""
+
+    def __init__(self, answers: int) -> None:
+        super().__init__("evaluation")
+        self._left = answers
+
+    def advance(self, units: int = 1) -> None:
+        self._left -= units
+        if self._left < 0:
+            raise Killed
+
+
+def test_a_killed_stage_goes_on_to_the_same_result(
+    world: World, outcome: Outcome, said: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same but for the last bits of rewards: some processors compute a row otherwise in another batch."""
+    monkeypatch.setattr(answering, "PART_ANSWERS", 4)
+    config = world.config("killed")
+    for answers in (8, 80):
+        with pytest.raises(Killed):
+            world.run(config, KillsAfter(answers))
+    progress = Progress("evaluation")
+    after = world.run(config, progress)
+    check_progress(progress)
+    rows = list(world.store.rows([published(world, config, after)], SCORES))
+    assert [{**row, "reward": None} for row in rows] == [{**row, "reward": None} for row in said]
+    assert [row["reward"] for row in rows] == [row["reward"] and pytest.approx(row["reward"], abs=1e-5) for row in said]
+    assert (after.counts, after.metrics) == (outcome.counts, outcome.metrics)
+    assert after.artifacts.keys() == outcome.artifacts.keys()
+
+
+def test_nothing_is_asked_again_when_all_answers_are_there(
+    world: World, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_engine(*_: object) -> Iterator[None]:
+        raise AssertionError("an engine was started")
+
+    monkeypatch.setattr(answering.Engine, "load", no_engine)
+    progress = Progress("evaluation")
+    assert world.run(world.config("whole"), progress) == outcome
+    check_progress(progress)
+
+
+def test_report_finds_examples(world: World, artifact: Artifact) -> None:
+    examples = find_examples(world.store, artifact)
+    assert sum(examples.numbers.values()) == QUESTIONS["report"]
+    assert examples.shown
+    assert all(one.image.startswith(b"\x89PNG") and one.answers.keys() == {"baseline", "aligned", "best_of_n"}
+               for one in examples.shown)  # fmt: skip
+
+
+def test_report_of_a_run_whose_pairs_are_missing(
+    world: World,
+    artifact: Artifact,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def done(name: str, ref: Artifact) -> dict[str, Any]:
+        shard = {"shard": 0, "uri": ref.uri, "sha256": ref.sha256, "counts": {"rows": 1, "rejected": 0}}
+        return {"name": name, "state": "Done", "shards": [shard]}
+
+    failed = {"name": "pairing", "state": "Failed", "message": "out of memory"}
+    iteration = {
+        "metadata": {"name": "tiny"},
+        "spec": {"model": {"uri": str(world.model)}},
+        "status": {"stages": [failed, done("training", world.policy), done("evaluation", artifact)]},
+        "wallSeconds": 61.0,
+    }
+    (tmp_path / "iteration.json").write_text(json.dumps(iteration))
+    monkeypatch.setenv("FEEDBACK_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "out"
+    assert report(["--iteration", str(tmp_path / "iteration.json"), "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0].split() == ["baseline", "aligned", "aligned", "best-of-3"]
+    assert printed.out.splitlines()[-1].startswith("The server's default is ")
+    missing = json.loads((out / "summary.json").read_text())["missing"]
+    assert missing[0] == "Stage pairing failed: out of memory."
+    assert "has no file training.jsonl" in missing[1]
+    assert all(sentence in printed.err for sentence in missing)
+    assert "<svg" in (out / "report.html").read_text()
+
+
+def test_a_split_without_questions_names_benchmark_and_splits(world: World) -> None:
+    other = BenchmarkConfig(name="shapes", type="shapes", source=Source(uri=str(world.benchmark)), selection="dev")
+    with pytest.raises(BadInput, match=r"no usable question of split 'dev' \(its splits are .*'report', 'selection'"):
+        world.run(world.config("none", benchmarks=(other,)))
+
+
+def test_a_policy_without_checkpoints(world: World) -> None:
+    empty = Manifest(stage="training", config={}, config_hash="", files=(), counts={})
+    policy = world.store.publish(str(world.folder / "empty"), empty)
+    with pytest.raises(BadInput, match="names no checkpoints"):
+        world.run(world.config("none", policy=(policy,)))

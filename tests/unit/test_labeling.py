@@ -1,0 +1,79 @@
+"""Which of the labeler's answers are verdicts, and what becomes of the answers that it judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from feedback_workloads.engine import Prompt, Verdict
+from feedback_workloads.rows.instructions import Instruction
+from feedback_workloads.rows.rejected import Rejected
+from feedback_workloads.stages.labeling import AskedAnswer, Case, Judging
+
+YES, NO = Verdict(0.75, 0.25, 20, 10), Verdict(0.25, 0.75, 20, 10)
+NOISE = Verdict(0.002, 0.001, 20, 10)
+"""The next token is the first one of a thought: some probability is left for everything else."""
+
+
+class Model:
+    """Stands for the labeler's engine and its preprocessor."""
+
+    def check(self, prompt: Prompt) -> None:
+        pass
+
+    def picture(self, data: bytes) -> bytes:
+        return data
+
+    def image_tokens(self, picture: bytes) -> int:
+        return 16
+
+    def prompt_ids(self, question: str) -> list[int]:
+        return [ord(character) for character in question]
+
+
+@dataclass
+class Output:
+    """Keeps what was added."""
+
+    found: dict[int, Mapping[str, Any] | Rejected] = field(default_factory=dict)
+
+    def begin(self, id: str, rows: int) -> None:
+        pass
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.found[row["candidate"]] = row
+
+    def reject(self, rejected: Rejected) -> None:
+        assert rejected.candidate is not None
+        self.found[rejected.candidate] = rejected
+
+
+def judged(answers: Sequence[Sequence[str]], said: Mapping[str, Verdict], floor: float = 0.5) -> Output:
+    """The answers to one instruction, each a list of questions, after the labeler said this."""
+    output, model = Output(), Model()
+    case = Case([AskedAnswer("i", candidate, questions) for candidate, questions in enumerate(answers)])
+    judging = Judging({"i": case}, model, model, output, floor)  # type: ignore[arg-type]
+    instructions: Iterator[Instruction] = iter([Instruction("i", b"picture", "What is it?")])
+    for (id, question), _ in judging.questions(instructions):
+        judging.take(id, question, said[question])
+    return output
+
+
+def test_noise_never_decides_where_the_labeler_says_neither_yes_nor_no() -> None:
+    """p(yes) > p(no) holds of noise, too."""
+    found = judged([["red?", "blue?"], ["blue?"], ["red?"], []], {"red?": NOISE, "blue?": YES}).found
+    assert {number for number, row in found.items() if isinstance(row, Rejected)} == {0, 2}
+    rejected = found[2]
+    assert isinstance(rejected, Rejected)
+    assert (rejected.reason, rejected.candidate) == ("neither-yes-nor-no", 2)
+    assert "p(yes) + p(no) is 0.003, below min_yes_no_mass 0.5" in rejected.detail
+    assert found[1] == {"id": "i", "candidate": 1, "p_yes": [0.75], "p_no": [0.25], "accepted": [True]}
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.003])
+def test_the_floor_is_what_was_configured(floor: float) -> None:
+    found = judged([["red?", "blue?"]], {"red?": NOISE, "blue?": NO}, floor).found
+    assert found[0]["accepted"] == [True, False]  # type: ignore[index]

@@ -1,0 +1,1 @@
+"""What every process of ours has around its work: progress, outcome, end, versions. Knows the contract alone."""

@@ -1,0 +1,1 @@
+"""The rows that stages exchange, and the instructions that people bring. Knows the contract alone."""

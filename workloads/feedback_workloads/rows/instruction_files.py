@@ -1,0 +1,241 @@
+"""Files of instructions as they come: parquet or JSON lines, of which any row may be damaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feedback_workloads.contract import BadInput
+from feedback_workloads.rows.rejected import BadRow
+
+BATCH_ROWS = 32
+"""Rows that are in memory at once, pictures included."""
+PICTURE_LIMIT_BYTES = 64 << 20
+"""Largest picture file that is read; how many pixels it may have is decided where it is decoded."""
+COLUMN_NAMES = {
+    "id": ("id", "ds_question_id"),
+    "image": ("image", "image_path"),
+    "question": ("question",),
+    "truth": ("truth",),
+    "split": ("split",),
+}
+"""What a column may be called, the first name that a parquet file, or a JSON line, has being used."""
+OPTIONAL_COLUMNS = {"truth", "split"}
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """A row as its file has it. Its methods check what they return, and raise BadRow.
+
+    `place` is the file and the number of the row. Text from parquet is still bytes, since nothing says that it is valid
+    UTF-8. `damage` is set where not even columns could be told apart.
+    """
+
+    place: str
+    folder: Path
+    values: Mapping[str, object]
+    image: Callable[[], object]
+    damage: BadRow | None = None
+
+    def id(self) -> str:
+        """Return the id, an integer one as a string."""
+        if self.damage is not None:
+            raise self.damage
+        value = self.values.get("id")
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        id = self.text("id")
+        if id is None or not id.strip():
+            raise BadRow("missing-id", "the row has no id")
+        return id
+
+    def question(self) -> str:
+        question = self.text("question")
+        if question is None or not question.strip():
+            raise BadRow("empty-question", "the question is empty")
+        return question
+
+    def text(self, column: str) -> str | None:
+        """Return the text of a column, None where it is null or not there."""
+        value = self.values.get(column)
+        try:
+            match value:
+                case bytes():
+                    return value.decode()
+                case str():
+                    value.encode()  # JSON can spell lone surrogates
+                    return value
+                case None:
+                    return None
+        except UnicodeError as error:
+            raise BadRow("not-utf-8", f"the {column} is not UTF-8: {error}") from error
+        raise BadRow("wrong-type", f"the {column} is {type(value).__name__}, not text")
+
+    def picture(self) -> bytes:
+        """Return the encoded picture, from the row itself or from the file that it names."""
+        try:
+            value = self.image()
+        except UnicodeDecodeError as error:
+            raise BadRow("not-utf-8", f"the path of the picture is not UTF-8: {error}") from error
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, bytes) and value:
+            return value
+        if not isinstance(value, str) or not value:
+            raise BadRow("missing-picture", "the row has neither a picture nor the path of one")
+        return _picture_file(self.folder, value)
+
+
+def raw_rows(folder: Path, uri: str) -> Iterator[RawRow]:
+    """Stream the rows of all parquet or all JSON lines files below `folder`, in the order of their names.
+
+    Raises BadInput, naming the file below `uri` and the column, where there is nothing to read or a column is wrong.
+    """
+    tables, lines = (sorted(folder.rglob(pattern)) for pattern in ("*.parquet", "*.jsonl"))
+    if tables and lines:
+        raise BadInput(
+            f"{uri} has both parquet and JSON lines ({tables[0].name}, {lines[0].name}); name a folder with one kind"
+        )
+    if not tables and not lines:
+        raise BadInput(f"{uri} has no *.parquet or *.jsonl file to read instructions from; check the URI")
+    read = _parquet_rows if tables else _json_rows
+    for file in tables or lines:
+        yield from read(file, file.relative_to(folder).as_posix(), uri)
+
+
+def _parquet_rows(file: Path, name: str, uri: str) -> Iterator[RawRow]:
+    try:
+        with pq.ParquetFile(file) as table:
+            columns = _columns(table.schema_arrow.names)
+            _check_complete(columns, table.schema_arrow.names, f"{uri}/{name}")
+            for column, found in columns.items():
+                _check_type(column, table.schema_arrow.field(found), f"{uri}/{name}")
+            number = 0
+            for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=list(columns.values())):
+                texts = {column: _encoded(batch[columns[column]]) for column in columns if column != "image"}
+                images = batch[columns["image"]]
+                for index in range(batch.num_rows):
+                    number += 1
+                    values = {column: text[index].as_py() for column, text in texts.items()}
+                    yield RawRow(f"{name}:{number}", file.parent, values, images[index].as_py)
+    except (pa.ArrowException, OSError) as error:
+        why = " ".join(str(error).split())
+        raise BadInput(f"{uri}/{name} is not a readable parquet file ({why}); give one that is") from error
+
+
+def _json_rows(file: Path, name: str, uri: str) -> Iterator[RawRow]:
+    """Rows of which each has its own columns: what one lacks, the others may have."""
+    _check_lines(file, f"{uri}/{name}")
+    for number, row in _json_lines(file):
+        place = f"{name}:{number}"
+        if isinstance(row, BadRow):
+            yield RawRow(place, file.parent, {}, lambda: None, row)
+            continue
+        values = {column: row[found] for column, found in _columns(row).items()}
+        yield RawRow(place, file.parent, values, partial(values.get, "image"))
+
+
+def _check_lines(file: Path, name: str) -> None:
+    """Raise BadInput where a column is in none of the lines. Reads on only until all were seen."""
+    columns: dict[str, str] = {}
+    first: Mapping[str, object] | None = None
+    for _, row in _json_lines(file):
+        if isinstance(row, BadRow):
+            continue
+        first = first or row
+        columns |= _columns(row)
+        if not _missing(columns):
+            return
+    if first is not None:
+        _check_complete(columns, first, name)
+
+
+def _json_lines(file: Path) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
+    """Number and content of each line that is not blank."""
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            try:
+                row: dict[str, object] | BadRow = _json_object(line)
+            except BadRow as damage:
+                row = damage
+            yield number, row
+
+
+def _json_object(line: bytes) -> dict[str, object]:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise BadRow("not-utf-8", f"byte {error.start} of the line is not UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise BadRow("not-json", f"the line is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise BadRow("not-json", "the line is not a JSON object")
+    return row
+
+
+def _columns(found: Container[str]) -> dict[str, str]:
+    """Return which of the columns that were found holds what."""
+    present = {column: [name for name in names if name in found] for column, names in COLUMN_NAMES.items()}
+    return {column: names[0] for column, names in present.items() if names}
+
+
+def _missing(columns: Container[str]) -> list[str]:
+    """The columns that a file must have and `columns` lacks."""
+    return [column for column in COLUMN_NAMES if column not in columns and column not in OPTIONAL_COLUMNS]
+
+
+def _check_complete(columns: Container[str], found: Iterable[str], file: str) -> None:
+    """Raise BadInput where `columns` lacks one; `found` are those that are there."""
+    if missing := _missing(columns):
+        names = " or ".join(map(repr, COLUMN_NAMES[missing[0]]))
+        raise BadInput(
+            f"{file} has no column {names} (its columns are {', '.join(found)}); rename the one that holds it"
+        )
+
+
+def _check_type(column: str, field: pa.Field, file: str) -> None:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    text = kind in {pa.string(), pa.large_string(), pa.string_view(), pa.null()}
+    match column:
+        case "id":
+            fits, expected = text or pa.types.is_integer(kind), "a string or an integer"
+        case "image":
+            struct = pa.types.is_struct(kind) and {"bytes", "path"} <= {child.name for child in kind.fields}
+            fits, expected = struct or text, "struct<bytes, path> (a Hugging Face Image) or a path"
+        case _:
+            fits, expected = text, "a string"
+    if not fits:
+        raise BadInput(f"the column {field.name!r} of {file} has type {field.type}, not {expected}; convert it")
+
+
+def _encoded(column: pa.Array) -> pa.Array:
+    """Return text as bytes, so that a value that is not UTF-8 spoils its own row alone."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column if pa.types.is_integer(column.type) else column.cast(pa.large_binary())
+
+
+def _picture_file(folder: Path, name: str) -> bytes:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise BadRow("missing-picture", f"the path {name} leads out of the folder of the data")
+    try:
+        size = (folder / path).stat().st_size
+        if size > PICTURE_LIMIT_BYTES:
+            raise BadRow("picture-too-large", f"the file {name} has {size} bytes, more than {PICTURE_LIMIT_BYTES}")
+        data = (folder / path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in the name
+        # Without the local path: the same words on every host.
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise BadRow("missing-picture", f"the file {name!r} cannot be read: {why}") from error
+    if not data:
+        raise BadRow("missing-picture", f"the file {name} is empty")
+    return data

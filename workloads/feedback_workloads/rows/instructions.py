@@ -1,0 +1,55 @@
+"""Instructions: pictures and questions, streamed from a folder of files that may be damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from feedback_workloads.rows.identity import shard_of
+from feedback_workloads.rows.instruction_files import raw_rows
+from feedback_workloads.rows.rejected import BadRow, Rejected
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One picture and one question about it. `image` is the encoded file (JPEG, PNG, ...), not yet decoded."""
+
+    id: str
+    image: bytes
+    question: str
+    truth: str | None = None
+    split: str | None = None
+
+
+def read_instructions(folder: Path, uri: str, shard: int = 0, shards: int = 1) -> Iterator[Instruction | Rejected]:
+    """Stream the instructions in `folder` that belong to shard `shard` of `shards`, in the order of the files.
+
+    `uri` is the folder's name for people. It holds parquet files (columns `id`, `image` as a Hugging Face Image,
+    `question`, and optionally `truth`, `split`) or JSON lines (the same, in any row that has them). A picture that is
+    given by its path is looked up from the folder of the file that names it. The names of the RLAIF-V reference,
+    `ds_question_id` and `image_path`, are understood too.
+
+    Rows that cannot be used come as Rejected, for one of the reasons missing-id, duplicate-id (the second and later;
+    an id is taken even if the row that has it is rejected), empty-question, missing-picture, picture-too-large,
+    wrong-type, not-utf-8, not-json. Every row comes in exactly one shard, as either. Raises BadInput where there is
+    nothing to read or a column is wrong, naming file and column.
+    """
+    seen: set[str] = set()
+    for row in raw_rows(folder, uri):
+        try:
+            id = row.id()
+        except BadRow as bad:
+            if shard_of(row.place, shards) == shard:
+                yield Rejected(row.place, None, bad.reason, bad.detail)
+            continue
+        if shard_of(id, shards) != shard:
+            continue
+        if id in seen:
+            yield Rejected(row.place, None, "duplicate-id", f"the id {id!r} is taken by an earlier row")
+            continue
+        seen.add(id)
+        try:
+            yield Instruction(id, row.picture(), row.question(), row.text("truth"), row.text("split"))
+        except BadRow as bad:
+            yield Rejected(id, None, bad.reason, bad.detail)

@@ -1,0 +1,108 @@
+"""The rows that stages exchange, as Arrow schemas."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+
+def _strict(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+SAMPLES = pa.schema(
+    [
+        _strict("id", pa.string()),
+        _strict("candidate", pa.int32()),
+        _strict("question", pa.string()),
+        _strict("answer", pa.string()),
+        _strict("token_ids", pa.list_(pa.int32())),
+        _strict("logprobs", pa.list_(pa.float32())),
+        _strict("temperature", pa.float32()),
+        _strict("seed", pa.int64()),
+        _strict("finish_reason", pa.string()),
+        _strict("prompt_tokens", pa.int32()),
+    ]
+)
+"""One row a candidate answer. `token_ids` is the completion, with EOS where it was sampled; `logprobs` has one raw
+value (temperature 1) a token; `finish_reason` is `stop` or `length`."""
+
+CLAIMS = pa.schema(
+    [
+        _strict("id", pa.string()),
+        _strict("candidate", pa.int32()),
+        _strict("claims", pa.list_(pa.string())),
+        _strict("questions", pa.list_(pa.string())),
+    ]
+)
+"""One row an answer: its claims and one yes/no question for each. Both lists are empty where nothing was claimed."""
+
+VERDICTS = pa.schema(
+    [
+        _strict("id", pa.string()),
+        _strict("candidate", pa.int32()),
+        _strict("p_yes", pa.list_(pa.float32())),
+        _strict("p_no", pa.list_(pa.float32())),
+        _strict("accepted", pa.list_(pa.bool_())),
+    ]
+)
+"""One row an answer, one list element a claim: probabilities over the full vocabulary, and p_yes > p_no. What is
+missing of p_yes + p_no to 1 is the probability that the labeler answers otherwise."""
+
+IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+"""A picture as Hugging Face `datasets` stores it."""
+
+PAIRS = pa.schema(
+    [
+        _strict("id", pa.string()),
+        pa.field("image", IMAGE),  # datasets takes it for a picture only where it may be null
+        _strict("question", pa.string()),
+        _strict("chosen", pa.string()),
+        _strict("rejected", pa.string()),
+        _strict("chosen_token_ids", pa.list_(pa.int32())),
+        _strict("rejected_token_ids", pa.list_(pa.int32())),
+        _strict("chosen_logps", pa.list_(pa.float32())),
+        _strict("rejected_logps", pa.list_(pa.float32())),
+        _strict("chosen_candidate", pa.int32()),
+        _strict("rejected_candidate", pa.int32()),
+        _strict("chosen_score", pa.int32()),
+        _strict("rejected_score", pa.int32()),
+        _strict("chosen_claims", pa.list_(pa.string())),
+        _strict("rejected_claims", pa.list_(pa.string())),
+        _strict("chosen_accepted", pa.list_(pa.bool_())),
+        _strict("rejected_accepted", pa.list_(pa.bool_())),
+    ],
+    # So that datasets.load_dataset decodes the picture.
+    metadata={"huggingface": '{"info": {"features": {"image": {"_type": "Image"}}}}'},
+)
+"""One row a pair: a self-contained preference data set. `*_logps` are the sampler's raw values, one a token; a score is
+minus the number of claims that were not accepted."""
+
+SCORES = pa.schema(
+    [
+        _strict("checkpoint", pa.string()),
+        _strict("benchmark", pa.string()),
+        _strict("split", pa.string()),
+        _strict("id", pa.string()),
+        _strict("candidate", pa.int32()),
+        _strict("answer", pa.string()),
+        _strict("tokens", pa.int32()),
+        pa.field("reward", pa.float32()),
+        _strict("mentions", pa.int32()),
+        _strict("hallucinated", pa.int32()),
+        _strict("covered", pa.int32()),
+        _strict("truth_total", pa.int32()),
+        _strict("spans", pa.list_(pa.struct([_strict("start", pa.int32()), _strict("end", pa.int32())]))),
+    ]
+)
+"""One row a scored answer. `checkpoint` is `baseline` or a checkpoint's name; `spans` are the hallucinated words, as
+character offsets [start, end) in the answer."""
+
+REJECTED = pa.schema(
+    [
+        _strict("id", pa.string()),
+        pa.field("candidate", pa.int32()),
+        _strict("reason", pa.string()),
+        _strict("detail", pa.string()),
+    ]
+)
+"""One row a `Rejected`."""

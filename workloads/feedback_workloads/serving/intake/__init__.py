@@ -1,0 +1,1 @@
+"""What may come in: how many requests, how many bytes, which pictures."""

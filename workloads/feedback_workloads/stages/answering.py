@@ -1,0 +1,233 @@
+"""Answers of a policy before alignment and of its checkpoints, from one engine, kept so that none is drawn twice."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from feedback_workloads.contract import Artifact, BenchmarkConfig, EvaluationConfig, Manifest, canonical_json
+from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
+from feedback_workloads.engine.arguments import ADAPTER_CONFIG
+from feedback_workloads.method.evaluation import BASELINE, Answer, with_rewards
+from feedback_workloads.models.preprocessing import Preprocessor
+from feedback_workloads.process.versions import versions
+from feedback_workloads.rows.identity import row_seed
+from feedback_workloads.rows.instructions import Instruction
+from feedback_workloads.rows.rejected import BadRow, Rejected
+from feedback_workloads.rows.schemas import SAMPLES
+from feedback_workloads.stages.ordered import OrderedParts
+
+if TYPE_CHECKING:
+    from feedback_workloads.process.progress import Progress
+    from feedback_workloads.storage.artifacts import ArtifactStore
+    from feedback_workloads.storage.parts import Parts
+
+PART_ANSWERS: Final = 512  # answers a part file: what a kill can lose
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BenchmarkSplit:
+    """One split of one benchmark: the questions that every model answers."""
+
+    benchmark: BenchmarkConfig
+    split: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.benchmark.name}/{self.split}"
+
+
+class Answers:
+    """Answers of the policy before alignment and of its checkpoints, drawn once and kept.
+
+    One engine holds one model at a time; it is started when there is something left to ask. As a context it is closed.
+    """
+
+    def __init__(
+        self,
+        config: EvaluationConfig,
+        output: str,
+        store: ArtifactStore,
+        progress: Progress,
+        checkpoints: Mapping[str, Artifact],
+    ) -> None:
+        self.checkpoints = checkpoints
+        self.artifacts: dict[str, Artifact] = {}
+        """The artifacts of answers, by the path of each below this stage's own; `counts` are those of their rows."""
+        self.counts: dict[str, Mapping[str, int]] = {}
+        self._config = config
+        self._output = output
+        self._store = store
+        self._progress = progress
+        self._engine: Engine | None = None
+
+    def __enter__(self) -> Answers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._engine:
+            self._engine.close()
+
+    def once(self, model: str, part: BenchmarkSplit, asked: Sequence[Instruction]) -> list[Answer]:
+        """One answer of `model` to each question."""
+        return [_answer(row) for row in self._drawn(model, part, asked, range(1))]
+
+    def several(self, model: str, part: BenchmarkSplit, asked: Sequence[Instruction]) -> list[Row]:
+        """`best_of` answers of `model` to each question, as SAMPLES; the first is the one that `once` gives."""
+        candidates = range(1), range(1, self._config.best_of)
+        return [row for some in candidates for row in self._drawn(model, part, asked, some)]
+
+    def ranked(self, model: str, part: BenchmarkSplit, asked: Sequence[Instruction]) -> list[Answer]:
+        """`best_of` answers of `model` to each question with their rewards; the first is the one that `once` gives.
+
+        The log-probabilities under `model` are those that the sampler returned; the baseline's take one prefill each.
+        """
+        config = self._config
+        drawn = self.several(model, part, asked)
+        weighed = self._weighed(part, asked, drawn)
+        ref_logps = {(row["id"], row["candidate"]): math.fsum(row["logprobs"]) for row in weighed}
+        return with_rewards(map(_answer, drawn), ref_logps, config.beta, normalise=config.length_normalisation)
+
+    def _drawn(self, model: str, part: BenchmarkSplit, asked: Sequence[Instruction], candidates: range) -> list[Row]:
+        """SAMPLES of `model`: the given candidates of each question."""
+
+        def draw(todo: Sequence[Instruction], output: OrderedParts) -> None:
+            engine = self._load(model)
+            self._progress.phase(f"{model} answers {part.name}")
+            requests = (
+                ((question.id, question.question, candidate), prompt, self._draw(question.id, candidate))
+                for question, prompt in self._prompts(todo, len(candidates), output)
+                for candidate in candidates
+            )
+            banned = (self._preprocessor.image_token_id,)
+            for key, answer in engine.sample(requests, self._config.decoding, banned):
+                output.add(self._row(key, answer))
+                self._progress.count("tokens", len(answer.token_ids))
+
+        name = f"answers/{model}/{part.name}/{candidates.start}-{candidates.stop - 1}"
+        return self._kept(name, asked, len(candidates), draw) if candidates else []
+
+    def _weighed(self, part: BenchmarkSplit, asked: Sequence[Instruction], drawn: Sequence[Row]) -> list[Row]:
+        """The rows of `drawn` with the baseline's log-probabilities in place of their own."""
+        rows_of: dict[str, list[Row]] = {}
+        for row in drawn:
+            rows_of.setdefault(row["id"], []).append(row)
+
+        def weigh(todo: Sequence[Instruction], output: OrderedParts) -> None:
+            engine = self._load(BASELINE)
+            self._progress.phase(f"weighing answers to {part.name}")
+            rows = {(row["id"], row["candidate"]): row for question in todo for row in rows_of[question.id]}
+            requests = (
+                ((row["id"], row["candidate"]), prompt, row["token_ids"])
+                for question, prompt in self._prompts(todo, self._config.best_of, output)
+                for row in rows_of[question.id]
+            )
+            for key, logprobs in engine.score(requests):
+                output.add({**rows[key], "logprobs": logprobs})
+
+        answered = [question for question in asked if question.id in rows_of]
+        self._progress.advance((len(asked) - len(answered)) * self._config.best_of)
+        return self._kept(f"reference/{part.name}", answered, self._config.best_of, weigh)
+
+    def _prompts(
+        self, todo: Iterable[Instruction], rows_each: int, output: OrderedParts
+    ) -> Iterator[tuple[Instruction, Prompt]]:
+        """The prompt of each question that the model can read; the others are rejected."""
+        assert self._engine is not None
+        for question in todo:
+            try:
+                prompt = self._preprocessor.prompt(question=question.question, data=question.image)
+                self._engine.check(prompt)
+            except BadRow as bad:
+                output.reject(Rejected(question.id, None, bad.reason, bad.detail))
+                continue
+            output.begin(question.id, rows_each)
+            yield question, prompt
+
+    def _kept(
+        self,
+        name: str,
+        asked: Sequence[Instruction],
+        answers_each: int,
+        work: Callable[[Sequence[Instruction], OrderedParts], None],
+    ) -> list[Row]:
+        """The rows of the artifact `name`; what is missing of it is worked out, a part at a time.
+
+        Progress is counted in answers.
+        """
+        folder = f"{self._output}/{name}"
+        found = self._store.find(folder)
+        if found:
+            if name not in self.artifacts:  # else it was counted when it was made
+                self._progress.resume(len(asked) * answers_each)
+            manifest, self.artifacts[name] = found
+        else:
+            with self._store.append(folder, SAMPLES) as parts:
+                finished = parts.finished_ids()
+                self._progress.resume(len(finished) * answers_each)
+                todo = [question for question in asked if question.id not in finished]
+                if todo:
+                    part_rows = max(1, PART_ANSWERS // answers_each)
+                    with OrderedParts(parts, part_rows, self._progress, answers_each) as output:
+                        work(todo, output)
+            manifest = self._manifest(name, parts)
+            self.artifacts[name] = self._store.publish(folder, manifest)
+        self.counts[name] = manifest.counts
+        return list(self._store.rows([self.artifacts[name]], SAMPLES))
+
+    def _manifest(self, name: str, parts: Parts) -> Manifest:
+        config = {"answers": name, "of": self._config.content()}
+        digest = hashlib.sha256(canonical_json(config)).hexdigest()
+        return Manifest(
+            stage=self._config.stage,
+            config=config,
+            config_hash=digest,
+            files=parts.files(),
+            counts=parts.counts(),
+            versions=versions(),
+        )
+
+    def _load(self, model: str) -> Engine:
+        """The engine with the weights of `model`."""
+        if self._engine is None:
+            config = self._config
+            self._progress.phase("loading the engine")
+            first = self._store.download(next(iter(self.checkpoints.values())))
+            adapter = first if (first / ADAPTER_CONFIG).exists() else None
+            self._base = self._store.download(config.model)
+            self._preprocessor = Preprocessor.from_directory(self._base)
+            self._engine = Engine.load(self._base, config.engine, config.precision, config.seed, adapter)
+            self._loaded = BASELINE
+        if model != self._loaded:
+            self._progress.phase(f"loading {model}")
+            self._engine.use(self._base if model == BASELINE else self._store.download(self.checkpoints[model]))
+            self._loaded = model
+        return self._engine
+
+    def _draw(self, id: str, candidate: int) -> Draw:
+        return Draw(row_seed(self._config.seed, id, candidate), self._config.decoding.temperature)
+
+    def _row(self, key: tuple[str, str, int], answer: Sampled) -> Row:
+        id, question, candidate = key
+        draw = self._draw(id, candidate)
+        return {
+            "id": id,
+            "candidate": candidate,
+            "question": question,
+            "answer": self._preprocessor.decode(answer.token_ids),
+            "token_ids": answer.token_ids,
+            "logprobs": answer.logprobs,
+            "temperature": draw.temperature,
+            "seed": draw.seed,
+            "finish_reason": answer.finish_reason,
+            "prompt_tokens": answer.prompt_tokens,
+        }
+
+
+def _answer(row: Row) -> Answer:
+    return Answer(row["id"], row["candidate"], row["answer"], len(row["token_ids"]), math.fsum(row["logprobs"]))

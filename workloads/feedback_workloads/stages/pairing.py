@@ -1,0 +1,321 @@
+"""pairing: score answers by the labeler's verdicts, pair those of one instruction (paper, sections 3.1 and 3.2)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from feedback_workloads.benchmarks import benchmark
+from feedback_workloads.contract import (
+    STATISTICS_NAME,
+    Artifact,
+    BadInput,
+    BenchmarkType,
+    PairingConfig,
+    canonical_json,
+    shard_uri,
+)
+from feedback_workloads.method.pairing import Balance, Pair, ScoredAnswer, balance_lengths, combine, draw, score
+from feedback_workloads.process.outcome import Outcome
+from feedback_workloads.rows.identity import row_seed
+from feedback_workloads.rows.instructions import Instruction
+from feedback_workloads.rows.rejected import BadRow, Rejected
+from feedback_workloads.rows.schemas import CLAIMS, PAIRS, SAMPLES, VERDICTS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from feedback_workloads.process.progress import Progress
+    from feedback_workloads.storage.artifacts import ArtifactStore
+    from feedback_workloads.storage.parts import Parts
+
+PART_PAIRS: Final = 256  # pairs a part file, which bounds the pictures in memory
+
+Key = tuple[str, int]  # id of the instruction, number of the candidate
+Fate = Literal["scored", "without_claims", "unlabelled", "truncated", "mismatched"]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One answer with what earlier stages found. `claims` and `accepted` are None where a stage left the answer out."""
+
+    key: Key
+    text: str
+    finish_reason: str
+    claims: list[str] | None
+    accepted: list[bool] | None
+
+    @property
+    def fate(self) -> Fate:
+        """Whether the answer gets a score, or why not.
+
+        `truncated`: it has no end of sequence, so that the trainer could not learn where to stop; `unlabelled`: an
+        earlier stage left it out; `mismatched`: its numbers of claims and verdicts differ, which is rejected.
+        """
+        if self.finish_reason == "length":
+            return "truncated"
+        if self.claims is None or self.accepted is None:
+            return "unlabelled"
+        if len(self.claims) != len(self.accepted):
+            return "mismatched"
+        return "scored" if self.claims else "without_claims"
+
+
+class LabelledAnswers:
+    """Every sampled answer by instruction and candidate, in this order, with its claims and verdicts.
+
+    The tokens stay in Arrow, where they take a tenth of the memory of Python objects.
+    """
+
+    def __init__(self, samples: pa.Table, claims: dict[Key, list[str]], accepted: dict[Key, list[bool]]) -> None:
+        light = samples.select(["id", "candidate", "answer", "finish_reason"]).to_pylist()
+        keyed = sorted((_key(row), row["answer"], row["finish_reason"]) for row in light)
+        self._by_key = {key: Labelled(key, text, end, claims.get(key), accepted.get(key)) for key, text, end in keyed}
+        self._place = {_key(row): place for place, row in enumerate(light)}
+        self._tokens = samples.select(["token_ids", "logprobs"]).combine_chunks()
+
+    def of(self, *fates: Fate) -> list[Labelled]:
+        """The answers that met one of the fates; all of them where none is named."""
+        return [one for one in self._by_key.values() if one.fate in fates or not fates]
+
+    def pair_row(self, pair: Pair, instruction: Instruction) -> dict[str, Any]:
+        """The row of PAIRS for `pair`."""
+        return {
+            "id": pair.id,
+            "image": {"bytes": instruction.image, "path": None},
+            "question": instruction.question,
+            **self._side("chosen", pair.id, pair.chosen),
+            **self._side("rejected", pair.id, pair.rejected),
+        }
+
+    def _side(self, side: str, id: str, answer: ScoredAnswer) -> dict[str, Any]:
+        key = (id, answer.candidate)
+        tokens = self._tokens.slice(self._place[key], 1).to_pylist()[0]
+        return {
+            side: answer.text,
+            f"{side}_token_ids": tokens["token_ids"],
+            f"{side}_logps": tokens["logprobs"],
+            f"{side}_candidate": answer.candidate,
+            f"{side}_score": answer.score,
+            f"{side}_claims": self._by_key[key].claims,
+            f"{side}_accepted": self._by_key[key].accepted,
+        }
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The pairs, and how many there were after each step."""
+
+    funnel: dict[str, int]
+    drawn: Sequence[Pair]
+    balance: Balance
+
+    @property
+    def pairs(self) -> Sequence[Pair]:
+        return self.balance.pairs
+
+
+def run(config: PairingConfig, shard: int, store: ArtifactStore, progress: Progress) -> Outcome:
+    """Write PAIRS with the pictures embedded, and statistics.json.
+
+    Deterministic: the same samples, claims and verdicts give the same bytes in whatever order their shards are named.
+    Raises BadInput where no pair is left, naming the step that lost the last one.
+    """
+    progress.phase("scoring answers")
+    answers = LabelledAnswers(
+        store.read_table(config.samples, SAMPLES),
+        _column(store, config.claims, CLAIMS, "claims"),
+        _column(store, config.verdicts, VERDICTS, "accepted"),
+    )
+    selection = select(config, answers)
+    progress.phase("writing pairs")
+    output = shard_uri(config, shard)
+    with store.append(output, PAIRS) as parts:
+        instructions = store.instructions(config.instructions)
+        truths = write_pairs(selection.pairs, answers, instructions, parts, progress)
+    statistics = summarise(selection, answers, agreement(selection.pairs, truths, config.truth))
+    file = store.put(canonical_json(statistics), output, STATISTICS_NAME)
+    return Outcome(
+        files=(*parts.files(), file),
+        counts={**parts.counts(), **selection.funnel},
+        metrics=statistics["metrics"],
+    )
+
+
+def select(config: PairingConfig, answers: LabelledAnswers) -> Selection:
+    """Score, combine, draw and balance. Raises BadInput where nothing is left, naming the step and the remedy."""
+    candidates = answers.of()
+    fates = Counter(one.fate for one in candidates)
+    combined = {
+        id: combine(id, map(_answer, group), config.min_score_difference)
+        for id, group in groupby(answers.of("scored"), key=lambda one: one.key[0])
+    }
+    drawn = [
+        pair
+        for id, pairs in combined.items()
+        for pair in draw(pairs, config.pairs_per_instruction, row_seed(config.seed, id, candidate=-1))
+    ]
+    balance = balance_lengths(drawn) if config.length_balance else Balance(tuple(drawn), None)
+    funnel = {
+        "instructions": len({one.key[0] for one in candidates}),
+        "candidates": len(candidates),
+        **{fate: fates[fate] for fate in ("truncated", "unlabelled", "mismatched", "without_claims", "scored")},
+        "combinations": sum(map(len, combined.values())),
+        "drawn": len(drawn),
+        "balanced": len(balance.pairs),
+    }
+    if not balance.pairs:
+        raise BadInput(_why_empty(config, funnel))
+    return Selection(funnel, drawn, balance)
+
+
+def write_pairs(
+    pairs: Sequence[Pair],
+    answers: LabelledAnswers,
+    instructions: Iterable[Instruction | Rejected],
+    parts: Parts,
+    progress: Progress,
+) -> dict[str, str]:
+    """Write pairs and rejected answers in the order of the instructions; return the truths that are known, by id.
+
+    Each picture is read once. Where an instruction is no longer there, its id is rejected.
+    """
+    pairs_of = {id: list(group) for id, group in groupby(pairs, key=lambda pair: pair.id)}
+    rejected_of = {
+        id: list(group) for id, group in groupby(map(_rejected, answers.of("mismatched")), key=lambda row: row.id)
+    }
+    finished = parts.finished_ids()
+    missing = pairs_of.keys() | rejected_of.keys()
+    progress.start(total=len(missing), done=len(missing & finished))
+    truths: dict[str, str] = {}
+    part: list[dict[str, Any]] = []
+    rejected: list[Rejected] = []
+
+    def flush() -> None:
+        parts.write(part, rejected)
+        progress.count("pairs", len(part))
+        progress.count("rejected", len(rejected))
+        part.clear()
+        rejected.clear()
+
+    for instruction in instructions:
+        if isinstance(instruction, Rejected) or instruction.id not in missing:
+            continue
+        missing.remove(instruction.id)
+        if instruction.truth is not None:
+            truths[instruction.id] = instruction.truth
+        if instruction.id in finished:
+            continue
+        part += [answers.pair_row(pair, instruction) for pair in pairs_of.get(instruction.id, ())]
+        rejected += rejected_of.get(instruction.id, ())
+        progress.advance()
+        if len(part) >= PART_PAIRS:
+            flush()
+    gone = sorted(missing - finished)
+    rejected += [Rejected(id, None, "missing-instruction", "the instructions have no such id any more") for id in gone]
+    flush()
+    return truths
+
+
+def agreement(pairs: Iterable[Pair], truths: Mapping[str, str], kind: BenchmarkType | None) -> dict[str, float]:
+    """How often the truth agrees with the labeler, over the pairs whose truth is known; empty where there is none.
+
+    `truth_agreement` is the share of pairs whose chosen answer has fewer hallucinated mentions than the rejected one,
+    `truth_ties` the share where it has as many. Raises BadInput naming a truth that the benchmark cannot read.
+    """
+    if kind is None:
+        return {}
+    judge = benchmark(kind).judge
+
+    def advantage(pair: Pair, truth: str) -> int:
+        try:
+            return judge(pair.rejected.text, truth).hallucinated - judge(pair.chosen.text, truth).hallucinated
+        except BadRow as bad:
+            raise BadInput(f"the truth of instruction {pair.id!r} is not one of {kind}: {bad.detail}") from bad
+
+    differences = [advantage(pair, truths[pair.id]) for pair in pairs if pair.id in truths]
+    if not differences:
+        return {}
+    return {
+        "truth_agreement": sum(difference > 0 for difference in differences) / len(differences),
+        "truth_ties": sum(difference == 0 for difference in differences) / len(differences),
+    }
+
+
+def summarise(selection: Selection, answers: LabelledAnswers, truth: dict[str, float]) -> dict[str, Any]:
+    """The content of statistics.json.
+
+    `funnel`: numbers at each step; `metrics`: mean lengths before and after the length balance, its threshold,
+    agreement with the truth; `scores`: answers by score; `differences`: pairs by difference of scores; `words`: pairs
+    by length of either side, before (`drawn`) and after (`balanced`) the length balance.
+    """
+    steps = {"drawn": selection.drawn, "balanced": selection.pairs}
+    lengths = {
+        step: {"chosen": [pair.chosen.words for pair in pairs], "rejected": [pair.rejected.words for pair in pairs]}
+        for step, pairs in steps.items()
+    }
+    threshold = selection.balance.threshold
+    return {
+        "funnel": selection.funnel,
+        "metrics": {
+            **{
+                f"{step}.{side}_words": fmean(words) for step, sides in lengths.items() for side, words in sides.items()
+            },
+            **({} if threshold is None else {"balance_threshold": threshold}),
+            **truth,
+        },
+        "scores": _histogram(_answer(one).score for one in answers.of("scored")),
+        "differences": _histogram(pair.chosen.score - pair.rejected.score for pair in selection.pairs),
+        "words": {step: {side: _histogram(words) for side, words in sides.items()} for step, sides in lengths.items()},
+    }
+
+
+def _why_empty(config: PairingConfig, funnel: dict[str, int]) -> str:
+    """One sentence on the first step that left nothing."""
+    if not funnel["candidates"]:
+        return "the samples have no answers, so there are no pairs; see what sampling rejected"
+    if not funnel["scored"]:
+        return (
+            f"none of {funnel['candidates']} answers has a score ({funnel['truncated']} cut at max_new_tokens, "
+            f"{funnel['unlabelled']} not labelled, {funnel['mismatched']} with too few or too many verdicts, "
+            f"{funnel['without_claims']} without claims), so there are no pairs; "
+            "raise spec.sampling.maxNewTokens, or change spec.splitting"
+        )
+    if not funnel["combinations"]:
+        return (
+            f"no two of {funnel['scored']} scored answers to one instruction differ in their text and by "
+            f"min_score_difference {config.min_score_difference}; sample more candidates, or at a higher temperature"
+        )
+    if not funnel["drawn"]:
+        return f"pairs_per_instruction is {config.pairs_per_instruction}, so no pair is drawn; set it to 1 or more"
+    return (
+        f"the length balance dropped all {funnel['drawn']} pairs, for each chosen answer is empty beside its rejected "
+        "one; set length_balance to false"
+    )
+
+
+def _column(store: ArtifactStore, refs: Sequence[Artifact], schema: pa.Schema, column: str) -> dict[Key, list[Any]]:
+    return {_key(row): row[column] for row in store.rows(refs, schema, ["id", "candidate", column])}
+
+
+def _key(row: Mapping[str, Any]) -> Key:
+    return row["id"], row["candidate"]
+
+
+def _answer(one: Labelled) -> ScoredAnswer:
+    value = score(one.accepted or ())
+    assert value is not None, f"{one.key} has no score"
+    return ScoredAnswer(one.key[1], value, one.text)
+
+
+def _rejected(one: Labelled) -> Rejected:
+    detail = f"{len(one.claims or ())} claims but {len(one.accepted or ())} verdicts"
+    return Rejected(*one.key, "verdict-count", detail)
+
+
+def _histogram(values: Iterable[int]) -> dict[str, int]:
+    return {str(value): count for value, count in sorted(Counter(values).items())}

@@ -1,0 +1,1 @@
+"""From pairs to the tensors of a batch."""

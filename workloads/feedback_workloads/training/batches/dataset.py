@@ -1,0 +1,122 @@
+"""The pairs as the trainer reads them: checked, tokenised once, in one memory-mapped Arrow file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from feedback_workloads.rows.rejected import BadRow, Rejected
+from feedback_workloads.training.batches.preflight import check_pair
+
+if TYPE_CHECKING:
+    from feedback_workloads.models.preprocessing import Preprocessor
+
+COLUMNS = (
+    "id",
+    "image",
+    "question",
+    "chosen_token_ids",
+    "rejected_token_ids",
+    "chosen_logps",
+    "rejected_logps",
+)
+"""What training reads of a pair."""
+
+PREPARED = pa.schema(
+    [
+        ("id", pa.string()),
+        ("picture", pa.binary()),
+        ("prompt_ids", pa.list_(pa.int32())),
+        ("chosen_ids", pa.list_(pa.int32())),
+        ("rejected_ids", pa.list_(pa.int32())),
+        ("chosen_logps", pa.list_(pa.float32())),
+        ("rejected_logps", pa.list_(pa.float32())),
+        ("ref_chosen_logps", pa.float32()),
+        ("ref_rejected_logps", pa.float32()),
+    ]
+)
+"""One row a pair, with TRL's names: `prompt_ids` has the picture expanded, `ref_*` are sums over a completion."""
+
+BATCH_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` wrote: number of rows, the rejected ones, and SHA-256 (hex) of all tokens and pictures."""
+
+    rows: int
+    rejected: tuple[Rejected, ...]
+    digest: str
+
+    def counts(self) -> dict[str, int]:
+        reasons = Counter(f"rejected_{row.reason}" for row in self.rejected)
+        return {"rows": self.rows, "rejected": len(self.rejected), **reasons}
+
+
+def prepare(rows: Iterable[Mapping[str, Any]], preprocessor: Preprocessor, max_length: int, file: Path) -> Prepared:
+    """Check and tokenise pairs and write them to `file` as an Arrow stream; memory stays bounded."""
+    rejected: list[Rejected] = []
+    digest = hashlib.sha256()
+    count = 0
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, PREPARED) as writer:
+        for batch in _batches(_accepted(rows, preprocessor, max_length, rejected)):
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, PREPARED))
+            for row in batch:
+                digest.update(repr((row["prompt_ids"], row["chosen_ids"], row["rejected_ids"])).encode())
+                digest.update(hashlib.sha256(row["picture"]).digest())
+            count += len(batch)
+    return Prepared(rows=count, rejected=tuple(rejected), digest=digest.hexdigest())
+
+
+def _accepted(
+    rows: Iterable[Mapping[str, Any]], preprocessor: Preprocessor, max_length: int, rejected: list[Rejected]
+) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        try:
+            yield prepare_row(row, preprocessor, max_length)
+        except BadRow as error:
+            rejected.append(Rejected(row["id"], None, error.reason, error.detail))
+
+
+def prepare_row(row: Mapping[str, Any], preprocessor: Preprocessor, max_length: int) -> dict[str, Any]:
+    """Return one row of `PREPARED` made of a row of PAIRS; raises BadRow where it cannot be trained on."""
+    picture = row["image"]["bytes"]
+    prompt_ids = preprocessor.expand(preprocessor.prompt_ids(row["question"]), preprocessor.picture(picture))
+    check_pair(
+        prompt_tokens=len(prompt_ids),
+        chosen=row["chosen_token_ids"],
+        rejected=row["rejected_token_ids"],
+        chosen_logps=row["chosen_logps"],
+        rejected_logps=row["rejected_logps"],
+        end_ids=preprocessor.eos_ids,
+        image_id=preprocessor.image_token_id,
+        max_length=max_length,
+    )
+    return {
+        "id": row["id"],
+        "picture": picture,
+        "prompt_ids": prompt_ids,
+        "chosen_ids": row["chosen_token_ids"],
+        "rejected_ids": row["rejected_token_ids"],
+        "chosen_logps": row["chosen_logps"],
+        "rejected_logps": row["rejected_logps"],
+        "ref_chosen_logps": sum(row["chosen_logps"]),
+        "ref_rejected_logps": sum(row["rejected_logps"]),
+    }
+
+
+def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == BATCH_ROWS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

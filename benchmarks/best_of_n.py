@@ -57,6 +57,7 @@ def seconds(server: Server, number: int, candidates: int) -> float:
         model="tiny",
         messages=[{"role": "user", "content": content}],
         temperature=1.0,
+        top_p=1.0,
         max_tokens=TOKENS,
         extra_body={"best_of": candidates},
     )

@@ -133,6 +133,16 @@ def _one_way_to_split(spec: Json, chance: random.Random) -> None:
         splitting.pop("sentences", None)
 
 
+def _weight_of_its_rule(spec: Json, chance: random.Random) -> None:
+    ranking = spec.get("serving", {}).get("ranking")
+    if ranking is None:
+        return
+    if ranking["rule"] == "Regularised":
+        ranking.setdefault("lambda", "0.3")
+    else:
+        ranking.pop("lambda", None)
+
+
 def _batches_that_divide(spec: Json, chance: random.Random) -> None:
     training = spec.get("training", {})
     for field in ("globalBatchSize", "perDeviceBatchSize", "nodes", "processesPerNode"):
@@ -165,7 +175,14 @@ def _possible_pods(spec: Json, chance: random.Random) -> None:
             limits["nvidia.com/gpu"] = chance.choice([1, "8"])
 
 
-REPAIRS: Final = (_one_model, _one_way_to_split, _batches_that_divide, _gate_with_bounds, _possible_pods)
+REPAIRS: Final = (
+    _one_model,
+    _one_way_to_split,
+    _weight_of_its_rule,
+    _batches_that_divide,
+    _gate_with_bounds,
+    _possible_pods,
+)
 """What makes a random spec meet the rules over several fields."""
 
 

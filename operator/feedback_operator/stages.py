@@ -1,6 +1,6 @@
 """The stage graph, declared once: what each stage needs, where it runs, and how its configuration follows.
 
-A new stage is one entry of GRAPH, one configuration class in contract.py and one file in workloads/stages/.
+A new stage is one entry of GRAPH, one configuration class in contract/configs.py and one file in workloads/stages/.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from feedback_operator.api import (
     BenchmarkSpec,
+    DecodingSpec,
     IterationSpec,
     SamplingSpec,
     SourceSpec,
@@ -65,7 +66,7 @@ def sampling_config(given: Inputs) -> StageConfig:
         model=given.model,
         instructions=_source(spec.instructions),
         candidates=spec.sampling.candidates,
-        decoding=_decoding(spec.sampling),
+        decoding=_decoding(spec.sampling, spec.sampling),
         temperatures=tuple(map(float, spec.sampling.temperatures)),
         precision=_precision(spec),
         engine=_engine(spec.sampling, spec.sampling.max_model_len),
@@ -148,10 +149,16 @@ def evaluation_config(given: Inputs) -> StageConfig:
         policy=given.artifacts["training"],
         model=given.model,
         benchmarks=tuple(map(_benchmark, spec.evaluation.benchmarks)),
-        decoding=_decoding(spec.sampling),
+        decoding=_decoding(spec.evaluation.decoding, spec.sampling),
+        ranked_decoding=contract.Decoding(
+            temperature=float(spec.evaluation.ranked_decoding.temperature),
+            top_p=float(spec.evaluation.ranked_decoding.top_p),
+            max_new_tokens=spec.evaluation.decoding.max_new_tokens or spec.sampling.max_new_tokens,
+        ),
         best_of=spec.evaluation.best_of,
         beta=float(spec.training.beta),
-        length_normalisation=spec.evaluation.length_normalisation == "Enabled",
+        lambdas=tuple(dict.fromkeys(map(float, spec.evaluation.lambdas))),
+        reward_on_baseline=spec.evaluation.reward_on_baseline == "Enabled",
         min_recall_ratio=float(spec.evaluation.min_recall_ratio),
         precision=_precision(spec),
         # The pods are another section's, the model is the one that was sampled from.
@@ -174,9 +181,11 @@ def _benchmark(spec: BenchmarkSpec) -> contract.BenchmarkConfig:
     return contract.BenchmarkConfig(name=spec.name, type=spec.type, source=source)
 
 
-def _decoding(sampling: SamplingSpec) -> contract.Decoding:
+def _decoding(spec: SamplingSpec | DecodingSpec, otherwise: SamplingSpec) -> contract.Decoding:
     return contract.Decoding(
-        temperature=float(sampling.temperature), top_p=float(sampling.top_p), max_new_tokens=sampling.max_new_tokens
+        temperature=float(spec.temperature),
+        top_p=float(spec.top_p),
+        max_new_tokens=spec.max_new_tokens or otherwise.max_new_tokens,
     )
 
 

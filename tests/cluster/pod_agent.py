@@ -26,6 +26,8 @@ from feedback_workloads.contract import (
     Artifact,
     EvaluationConfig,
     ExitCode,
+    Ranking,
+    RankingChoice,
     StageConfig,
     StageFailure,
     StageResult,
@@ -369,7 +371,7 @@ def result_of(
         counts={"rows": 100, "rejected": 0},
         metrics=dict(metrics or {}),
         aligned=aligned,
-        best_of=BEST_OF if aligned else None,
+        ranked=RankingChoice(n=BEST_OF, ranking=Ranking(rule="Regularised", weight=0.3)) if aligned else None,
         reused=reused,
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,13 @@ from feedback_workloads.contract import (
     EngineConfig,
     EvaluationConfig,
     Manifest,
+    RankingChoice,
     Source,
     shard_uri,
 )
-from feedback_workloads.method.evaluation import Answer, Figures, Marked, choose_best_of
+from feedback_workloads.method.evaluation import Answer, Figures, Marked, choose_best_of, rank, reward_by
 from feedback_workloads.method.judgement import Judgement
+from feedback_workloads.method.ranking import rankings
 from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.process.progress import Progress
 from feedback_workloads.report.__main__ import main as report
@@ -137,7 +140,10 @@ class World:
             "policy": (self.policy,),
             "model": Source(uri=str(self.model)),
             "benchmarks": (BenchmarkConfig(name="shapes", type="shapes", source=Source(uri=str(self.benchmark))),),
-            "decoding": Decoding(temperature=1.0, max_new_tokens=24),
+            "decoding": Decoding(temperature=0.0, max_new_tokens=24),
+            "ranked_decoding": Decoding(temperature=1.0, max_new_tokens=24),
+            "lambdas": (0.3,),
+            "reward_on_baseline": True,
             "best_of": BEST_OF,
             "bootstrap_resamples": 50,
             "engine": EngineConfig(max_model_len=128, max_num_seqs=32),
@@ -209,14 +215,15 @@ def summary(world: World, artifact: Artifact) -> dict[str, Any]:
 def test_every_model_answers_every_question_once_and_the_chosen_one_more(
     said: list[dict[str, Any]], summary: dict[str, Any]
 ) -> None:
-    keys = [(row["checkpoint"], row["split"], row["id"], row["candidate"]) for row in said]
+    keys = [(row["checkpoint"], row["split"], row["drawn"], row["id"], row["candidate"]) for row in said]
     assert len(set(keys)) == len(keys)
-    for model in ("baseline", *(f"checkpoint-{step:06}" for step in STEPS)):
-        for split, number in QUESTIONS.items():
-            each = BEST_OF if model == summary["selected"] else 1
-            assert sum(key[:2] == (model, split) for key in keys) == number * each
-    ranked = {(row["checkpoint"], row["split"]) for row in said if row["reward"] is not None}
-    assert ranked == {(summary["selected"], "report"), (summary["selected"], "selection")}
+    numbers = Counter(key[:3] for key in keys)
+    models = ("baseline", *(f"checkpoint-{step:06}" for step in STEPS))
+    once = {(model, split, "once"): number for model in models for split, number in QUESTIONS.items()}
+    ranked = {(summary["selected"], split, "ranked"): number * BEST_OF for split, number in QUESTIONS.items()}
+    assert numbers == {**once, **ranked, ("baseline", "report", "ranked"): QUESTIONS["report"] * BEST_OF}
+    assert {row["drawn"] for row in said if row["other_logp"] is not None} == {"ranked"}
+    assert all(row["other_logp"] is not None for row in said if row["drawn"] == "ranked")
 
 
 def check_progress(progress: Progress) -> None:
@@ -234,14 +241,19 @@ def test_figures_are_those_of_the_rows(said: list[dict[str, Any]], summary: dict
         naming = [row for row in rows if row["mentions"]]
         return sum(row["hallucinated"] > 0 for row in naming) / len(naming)
 
-    single = [row for row in said if row["split"] == "report" and row["candidate"] == 0]
+    single = [row for row in said if (row["split"], row["drawn"]) == ("report", "once")]
     before = [row for row in single if row["checkpoint"] == "baseline"]
     after = [row for row in single if row["checkpoint"] == summary["selected"]]
     assert summary["baseline"]["response_hallucination"]["value"] == pytest.approx(share(before))
     assert summary["aligned"]["response_hallucination"]["value"] == pytest.approx(share(after))
-    assert summary["curve"][0] == {"n": 1, **summary["aligned"]}
-    assert [one["n"] for one in summary["curve"]] == [1, 2, 3]
-    assert summary["best_of_n"] == summary["curve"][-1]
+    likely = best_by(said, "baseline", BEST_OF, lambda row: row["logp"])
+    assert summary["baseline_best_of_n"]["response_hallucination"]["value"] == pytest.approx(share(likely))
+    on_baseline = {
+        (row["by"], row["n"]): row["response_hallucination"]["value"] for row in summary["reward_on_baseline"]
+    }
+    other = best_by(said, "baseline", 2, lambda row: row["other_logp"])
+    assert on_baseline["aligned likelihood", 2] == pytest.approx(share(other))
+    assert on_baseline["own likelihood", BEST_OF] == pytest.approx(share(likely))
     assert [one["step"] for one in summary["checkpoints"]] == list(STEPS)
     assert outcome.metrics["aligned.response_hallucination"] == summary["aligned"]["response_hallucination"]["value"]
     assert f"checkpoint-{int(outcome.metrics['selected_step']):06}" == summary["selected"]
@@ -249,20 +261,29 @@ def test_figures_are_those_of_the_rows(said: list[dict[str, Any]], summary: dict
 
 
 def test_how_many_answers_to_rank_is_chosen_on_the_selection_split_alone(
-    said: list[dict[str, Any]], summary: dict[str, Any], outcome: Outcome
+    world: World, said: list[dict[str, Any]], summary: dict[str, Any], outcome: Outcome
 ) -> None:
-    marked = [
-        Marked(
-            Answer(row["id"], row["candidate"], row["answer"], row["tokens"], 0.0, row["reward"]),
-            Judgement(row["mentions"], row["hallucinated"], row["covered"], row["truth_total"]),
-        )
-        for row in said
-        if (row["checkpoint"], row["split"]) == (summary["selected"], "selection")
-    ]
-    expect = choose_best_of(marked, BEST_OF, Figures(50, 0), 0.95)
-    assert summary["selection_curve"] == expect.to_json()
-    assert [one["n"] for one in summary["selection_curve"]] == [1, 2, 3]
-    assert summary["selected_best_of"] == outcome.metrics["selected_best_of"] == expect.n
+    def marked(split: str, drawn: str) -> list[Marked]:
+        return [
+            Marked(
+                Answer(
+                    row["id"], row["candidate"], row["answer"], row["tokens"], row["logp"], row["other_logp"] or 0.0
+                ),
+                Judgement(row["mentions"], row["hallucinated"], row["covered"], row["truth_total"]),
+            )
+            for row in said
+            if (row["checkpoint"], row["split"], row["drawn"]) == (summary["selected"], split, drawn)
+        ]
+
+    candidates = {"selection": marked("selection", "ranked"), "report": marked("report", "ranked")}
+    rewards = {by: reward_by(by, 0.1) for by in rankings([0.3])}
+    figures, once = Figures(50, 0), marked("selection", "once")
+    rows = rank(candidates, once, rewards, BEST_OF, figures)
+    decoding = world.config("whole").ranked_decoding.model_dump(mode="json")
+    assert summary["ranking"] == [{**row.to_json(), "decoding": decoding} for row in rows]
+    expect = choose_best_of(rows, figures.of(once), 0.95)
+    assert outcome.ranked == (RankingChoice(n=expect.n, ranking=expect.by) if expect else RankingChoice())
+    assert summary["best_of_n"]["n"] == (expect.n if expect else 1)
 
 
 def test_bad_rows_are_counted_by_reason(outcome: Outcome) -> None:
@@ -278,8 +299,21 @@ def test_bad_rows_are_counted_by_reason(outcome: Outcome) -> None:
     assert outcome.counts["rows"] == sum(QUESTIONS.values())
 
 
-def check_rewards(world: World, config: EvaluationConfig, outcome: Outcome, policy: Any) -> None:
-    """Compare each reward with (beta / T) log(pi / pi_ref) by transformers, over the tokens that were sampled."""
+def best_by(
+    said: list[dict[str, Any]], model: str, n: int, reward: Callable[[dict[str, Any]], float]
+) -> list[dict[str, Any]]:
+    """The best of the first `n` candidates of `model` to each question of the report split."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in said:
+        if (row["checkpoint"], row["split"], row["drawn"]) == (model, "report", "ranked") and row["candidate"] < n:
+            before = found.get(row["id"])
+            if before is None or reward(row) > reward(before):
+                found[row["id"]] = row
+    return list(found.values())
+
+
+def check_logps(world: World, config: EvaluationConfig, outcome: Outcome, policy: Any) -> None:
+    """Compare log-probabilities under both models with transformers', over the tokens that were sampled."""
     import torch
     from transformers import LlavaForConditionalGeneration
 
@@ -298,26 +332,31 @@ def check_rewards(world: World, config: EvaluationConfig, outcome: Outcome, poli
         return float(steps.gather(1, torch.tensor(sample["token_ids"])[:, None]).sum())
 
     selected = f"checkpoint-{int(outcome.metrics['selected_step']):06}"
-    names = [name for name in outcome.artifacts if name.startswith(f"answers/{selected}/shapes/")]
-    drawn = {
-        (row["id"], row["candidate"]): row
-        for row in world.store.rows([outcome.artifacts[name] for name in names], SAMPLES)
+    own = {
+        model: {
+            (row["id"], row["candidate"]): row
+            for name, ref in outcome.artifacts.items()
+            if name.startswith(f"answers/{model}/shapes/") and name.endswith("/ranked")
+            for row in world.store.rows([ref], SAMPLES)
+        }
+        for model in (selected, "baseline")
     }
     reference = LlavaForConditionalGeneration.from_pretrained(world.model)
     parts = [Path(shard_uri(config, 0)) / entry.name for entry in outcome.files if entry.name.endswith(".parquet")]
-    ranked = [row for part in parts for row in pq.read_table(part).to_pylist() if row["reward"] is not None]
-    assert len(ranked) == len(drawn) == sum(QUESTIONS.values()) * BEST_OF
+    ranked = [row for part in parts for row in pq.read_table(part).to_pylist() if row["drawn"] == "ranked"]
+    assert len(ranked) == sum(map(len, own.values())) == (sum(QUESTIONS.values()) + QUESTIONS["report"]) * BEST_OF
     for row in ranked:
-        sample = drawn[row["id"], row["candidate"]]
-        ratio = logp(policy, sample) - logp(reference, sample)
-        assert row["reward"] == pytest.approx(config.beta * ratio / row["tokens"], abs=1e-5)
+        sample = own[row["checkpoint"]][row["id"], row["candidate"]]
+        models = (reference, policy) if row["checkpoint"] == "baseline" else (policy, reference)
+        expect = [pytest.approx(logp(model, sample), abs=1e-3) for model in models]
+        assert [row["logp"], row["other_logp"]] == expect
 
 
-def test_rewards_equal_an_offline_recomputation(world: World, outcome: Outcome) -> None:
+def test_log_probabilities_equal_an_offline_recomputation(world: World, outcome: Outcome) -> None:
     from transformers import LlavaForConditionalGeneration
 
     policy = LlavaForConditionalGeneration.from_pretrained(outcome.artifacts["aligned"].uri)
-    check_rewards(world, world.config("whole"), outcome, policy)
+    check_logps(world, world.config("whole"), outcome, policy)
 
 
 def test_adapters_are_scored_on_top_of_the_baseline(world: World) -> None:
@@ -345,7 +384,7 @@ def test_adapters_are_scored_on_top_of_the_baseline(world: World) -> None:
     outcome = world.run(config)
     base = LlavaForConditionalGeneration.from_pretrained(world.model)
     policy = PeftModel.from_pretrained(base, outcome.artifacts["aligned"].uri).eval()
-    check_rewards(world, config, outcome, policy)
+    check_logps(world, config, outcome, policy)
 
 
 class Killed(Exception):
@@ -368,7 +407,7 @@ class KillsAfter(Progress):
 def test_a_killed_stage_goes_on_to_the_same_result(
     world: World, outcome: Outcome, said: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same but for the last bits of rewards: some processors compute a row otherwise in another batch."""
+    """The same but for the last bits of log-probabilities: some processors compute a row otherwise in another batch."""
     monkeypatch.setattr(answering, "PART_ANSWERS", 4)
     config = world.config("killed")
     for answers in (8, 80):
@@ -378,8 +417,10 @@ def test_a_killed_stage_goes_on_to_the_same_result(
     after = world.run(config, progress)
     check_progress(progress)
     rows = list(world.store.rows([published(world, config, after)], SCORES))
-    assert [{**row, "reward": None} for row in rows] == [{**row, "reward": None} for row in said]
-    assert [row["reward"] for row in rows] == [row["reward"] and pytest.approx(row["reward"], abs=1e-5) for row in said]
+    logps = ("logp", "other_logp")
+    assert [{**row, **dict.fromkeys(logps)} for row in rows] == [{**row, **dict.fromkeys(logps)} for row in said]
+    for name in logps:
+        assert [row[name] for row in rows] == [row[name] and pytest.approx(row[name], abs=1e-4) for row in said]
     assert (after.counts, after.metrics) == (outcome.counts, outcome.metrics)
     assert after.artifacts.keys() == outcome.artifacts.keys()
 
@@ -400,7 +441,7 @@ def test_report_finds_examples(world: World, artifact: Artifact) -> None:
     examples = find_examples(world.store, artifact)
     assert sum(examples.numbers.values()) == QUESTIONS["report"]
     assert examples.shown
-    assert all(one.image.startswith(b"\x89PNG") and one.answers.keys() == {"baseline", "aligned", "best_of_n"}
+    assert all(one.image.startswith(b"\x89PNG") and one.answers.keys() >= {"baseline", "aligned"}
                for one in examples.shown)  # fmt: skip
 
 
@@ -427,7 +468,8 @@ def test_report_of_a_run_whose_pairs_are_missing(
     out = tmp_path / "out"
     assert report(["--iteration", str(tmp_path / "iteration.json"), "--out", str(out)]) == 0
     printed = capsys.readouterr()
-    assert printed.out.splitlines()[0].split() == ["baseline", "aligned", "aligned", "best-of-3"]
+    assert printed.out.splitlines()[0].endswith("  drawn")
+    assert printed.out.splitlines()[1].startswith("baseline  ")
     assert printed.out.splitlines()[-1].startswith("The server's default is ")
     missing = json.loads((out / "summary.json").read_text())["missing"]
     assert missing[0] == "Stage pairing failed: out of memory."

@@ -25,6 +25,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from feedback_workloads.contract import Ranking
 from feedback_workloads.method.ranking import reward
 from feedback_workloads.models.preprocessing import Preprocessor
 from tests.integration.models import picture
@@ -188,8 +189,16 @@ def test_scores(server: Server) -> None:
     assert [score["reward"] for score in scores] == sorted(rewards, reverse=True)[:2]
     for score in scores:
         assert rewards[score["candidate"]] == score["reward"]
-        expect = reward(score["logp"], score["ref_logp"], score["tokens"], BETA)
+        expect = reward(Ranking(), score["logp"], score["ref_logp"], score["tokens"], BETA)
         assert score["reward"] == pytest.approx(expect)
+
+
+def test_a_request_names_another_rule(server: Server) -> None:
+    fields = {"best_of": 8, "n": 8, "seed": 3, "max_tokens": 12, "return_scores": True}
+    answer = ask(server, ranking={"rule": "PolicyLikelihood"}, **fields)
+    scores = [choice.score for choice in answer.choices]
+    assert [score["reward"] for score in scores] == [score["logp"] for score in scores]
+    assert [score["logp"] for score in scores] == sorted((score["logp"] for score in scores), reverse=True)
 
 
 def test_one_candidate_is_scored_only_when_asked(server: Server) -> None:
@@ -319,7 +328,7 @@ def check_against(policy: Offline, reference: Offline, data: bytes, question: st
         assert choice.score["tokens"] == len(choice.token_ids)
         assert choice.score["logp"] == pytest.approx(logp, abs=TOLERANCE)
         assert choice.score["ref_logp"] == pytest.approx(ref_logp, abs=TOLERANCE)
-    offline = [reward(a, b, len(ids), BETA) for a, b, ids in zip(logps, ref_logps, answers, strict=True)]
+    offline = [reward(Ranking(), a, b, len(ids), BETA) for a, b, ids in zip(logps, ref_logps, answers, strict=True)]
     for better, worse in pairwise(offline):
         assert better > worse - NEAR_TIE
     assert max(offline) - min(offline) > 100 * NEAR_TIE  # there was something to rank

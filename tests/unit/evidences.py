@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from random import Random
 from typing import Any
 
+from feedback_workloads.contract import Decoding
 from feedback_workloads.method.evaluation import (
     BEST_OF_RULE,
     RULE,
@@ -15,13 +15,26 @@ from feedback_workloads.method.evaluation import (
     Figures,
     Marked,
     Scorecard,
-    best_of_curve,
+    best_of,
     choose,
     choose_best_of,
+    curve_sizes,
+    own_likelihood,
+    rank,
+    reward_by,
     scores_row,
 )
 from feedback_workloads.method.judgement import Judgement
-from feedback_workloads.report.evidence import Evidence, Example, Examples, answers_by_question, kind_of
+from feedback_workloads.method.ranking import rankings
+from feedback_workloads.report.evidence import (
+    Evidence,
+    Example,
+    Examples,
+    answers_by_question,
+    kind_of,
+    ranked_words,
+    reward_of,
+)
 from feedback_workloads.report.iteration import Iteration
 from feedback_workloads.shapes.world import COLORS, PLACES, SHAPES, Row, Thing, png, rows
 
@@ -47,8 +60,8 @@ class Speaker:
         wrong = [sentence for sentence in said if sentence not in present]
         spans = tuple((text.index(one) + one.index(" a ") + 3, text.index(one) + len(one) - 1) for one in wrong)
         judgement = Judgement(len(said), len(wrong), len(true), len(present), spans)
-        reward = 0.1 * (random.gauss(0, 1) - 1.5 * len(wrong) + 0.2 * len(true))
-        return Marked(Answer(row.id, candidate, text, len(text.split()) + 1, -5.0, reward), judgement)
+        ratio = random.gauss(0, 1) - 1.5 * len(wrong) + 0.2 * len(true)
+        return Marked(Answer(row.id, candidate, text, len(text.split()) + 1, ratio - 9, -9.0), judgement)
 
     def say_all(self, to: list[Row], candidates: int = 1) -> list[Marked]:
         return [self.say(row, candidate) for row in to for candidate in range(candidates)]
@@ -66,14 +79,25 @@ def evidence(questions: int = 60) -> Evidence:
     ]
     chosen = choose(before, checkpoints, 0.95)
     speaker = next(one for one in speakers if one.name == chosen.name)
-    ranked = speaker.say_all(report, 8)
-    best = choose_best_of(speaker.say_all(selection, 8), 8, FIGURES, 0.95)
-    card = Scorecard(FIGURES.of(baseline.say_all(report)), checkpoints, chosen, best_of_curve(ranked, 8, FIGURES))
-    unranked = [replace(one, answer=replace(one.answer, reward=None)) for one in baseline.say_all(report)]
+    drawn = {"selection": speaker.say_all(selection, 8), "report": speaker.say_all(report, 8)}
+    rewards = {by: reward_by(by, 0.1) for by in rankings([0.3])}
+    once = speaker.say_all(selection)
+    rows_of_ranking = rank(drawn, once, rewards, 8, FIGURES)
+    best = choose_best_of(rows_of_ranking, FIGURES.of(once), 0.95)
+    assert best
+    card = Scorecard(
+        FIGURES.of(baseline.say_all(report)),
+        checkpoints,
+        chosen,
+        (best.by, best.n, FIGURES.of(best_of(drawn["report"], best.n, rewards[best.by]))),
+        {n: FIGURES.of(best_of(baseline.say_all(report, 8), n, own_likelihood)) for n in curve_sizes(8)},
+    )
     said = [
-        *(scores_row("baseline", "shapes", "report", one) for one in unranked),
-        *(scores_row(chosen.name, "shapes", "report", one) for one in ranked),
+        *(scores_row("baseline", "shapes", "report", "once", one) for one in baseline.say_all(report)),
+        *(scores_row(chosen.name, "shapes", "report", "once", one) for one in speaker.say_all(report)),
+        *(scores_row(chosen.name, "shapes", "report", "ranked", one) for one in drawn["report"]),
     ]
+    nucleus = Decoding(temperature=0.7, top_p=0.9)
     scores = {
         "benchmark": "shapes",
         "questions": {"selection": questions, "report": questions},
@@ -81,21 +105,22 @@ def evidence(questions: int = 60) -> Evidence:
         "selected": chosen.name,
         "selected_step": chosen.step,
         "best_of_rule": BEST_OF_RULE.format(benchmark="shapes", ratio=0.95),
-        "selected_best_of": best.n,
-        "selection_curve": best.to_json(),
-        **card.to_json(),
+        **card.to_json(Decoding(temperature=0), nucleus),
+        "ranking": [{**row.to_json(), "decoding": nucleus.model_dump(mode="json")} for row in rows_of_ranking],
+        "reward_on_baseline": None,
         "others": {},
     }
-    return Evidence(ITERATION, scores, pairs(), training(), _examples(report, said, chosen.name), ())
+    return Evidence(ITERATION, scores, pairs(), training(), _examples(report, said, scores), ())
 
 
-def _examples(report: list[Row], said: list[dict[str, Any]], selected: str) -> Examples:
-    answers = answers_by_question(said, selected)
+def _examples(report: list[Row], said: list[dict[str, Any]], scores: dict[str, Any]) -> Examples:
+    best = scores["best_of_n"]
+    answers = answers_by_question(said, scores["selected"], reward_of(best), best["n"])
     kinds = {row.id: kind_of(answers[row.id]) for row in report}
     first = {kind: row for row in reversed(report) for kind in [kinds[row.id]]}
     return Examples(
         shown=[Example(kind, png(row.scene), row.question, answers[row.id]) for kind, row in sorted(first.items())],
-        best_of=8,
+        best_of=ranked_words(best),
         numbers={
             kind: list(kinds.values()).count(kind)
             for kind in ("mended", "still wrong", "newly wrong", "right before and after")

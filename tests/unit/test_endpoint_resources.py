@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from feedback_operator.api import Metadata, PromotedModel, ResolvedModel, ServingSpec
+from feedback_operator.api import Metadata, PromotedModel, RankingStatus, ResolvedModel, ServingSpec
 from feedback_operator.resources import FIELD_MANAGER, Manifest
 from feedback_operator.resources.deployment import Serving, applied_replicas, build_deployment, revision
 from feedback_operator.resources.difference import differs
@@ -29,10 +29,12 @@ SERVING = Serving(
         sha256="a" * 64,
         reference=ResolvedModel(uri="s3://b/policy"),
         beta="0.1",
-        length_normalisation="Enabled",
         precision="Auto",
-        temperature="0.7",
+        temperature="0",
         top_p="1.0",
+        ranked_temperature="0.7",
+        ranked_top_p="0.9",
+        ranking=RankingStatus(),
         max_new_tokens=512,
         image="generate:test",
         best_of=2,
@@ -55,7 +57,7 @@ EVERYTHING = replace(
     promoted=SERVING.promoted.model_copy(
         update={
             "reference": ResolvedModel(iteration="first", uri="hf://a/b", revision="main", sha256="b" * 64),
-            "length_normalisation": "Disabled",
+            "ranking": RankingStatus(rule="Regularised", lambda_="0.3"),
             "precision": "BFloat16",
         }
     ),
@@ -110,12 +112,24 @@ def test_applied_replicas(given: int | None, deployment: Manifest | None, expect
     assert applied_replicas(given, deployment) == expect
 
 
+def test_the_server_of_a_model_that_was_promoted_before_rules_were_chosen_is_told_of_none() -> None:
+    """Its image is of that time, too, and would end at a flag that it does not know."""
+    before = {"ranking": None, "ranked_temperature": "", "ranked_top_p": ""}
+    (container,) = build_deployment(replace(SERVING, promoted=SERVING.promoted.model_copy(update=before)))["spec"][
+        "template"
+    ]["spec"]["containers"]
+    assert not [argument for argument in container["args"] if "rank" in argument]
+
+
 @pytest.mark.parametrize("serving", [SERVING, EVERYTHING])
 def test_the_server_understands_its_command_line(serving: Serving) -> None:
     (container,) = build_deployment(serving)["spec"]["template"]["spec"]["containers"]
     settings = read_settings(container["args"])
     assert settings.policy.uri == serving.promoted.uri
-    assert settings.normalise == (serving.promoted.length_normalisation == "Enabled")
+    ranking = serving.promoted.ranking
+    assert ranking
+    served = settings.defaults.ranking
+    assert (served.rule, served.weight) == (ranking.rule, float(ranking.lambda_ or 0))
     assert (
         settings.drain_seconds + 5
         < build_deployment(serving)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]

@@ -17,6 +17,8 @@ from feedback_workloads.contract import (
     BadInput,
     Disconnected,
     PairingConfig,
+    Ranking,
+    RankingChoice,
     SamplingConfig,
     Source,
     StageResult,
@@ -105,7 +107,7 @@ def test_a_large_result_is_cut_to_what_kubernetes_keeps(tmp_path: Path) -> None:
         manifest=Artifact(uri="s3://b/x", sha256="a" * 64),
         counts={"rows": 1, "rejected": 0},
         metrics={f"metric-{i}": i / 7 for i in range(500)},
-        best_of=2,
+        ranked=RankingChoice(n=2, ranking=Ranking(rule="Regularised", weight=0.3)),
         reused=False,
     )
     file = tmp_path / "message"
@@ -114,7 +116,7 @@ def test_a_large_result_is_cut_to_what_kubernetes_keeps(tmp_path: Path) -> None:
     assert len(text.encode()) <= RESULT_LIMIT_BYTES
     kept = StageResult.model_validate_json(text)
     assert kept.manifest == result.manifest
-    assert kept.best_of == 2  # what the endpoint ranks is no metric that may go
+    assert kept.ranked == result.ranked  # what the endpoint ranks is no metric that may go
     assert kept.metrics.items() <= result.metrics.items()
     assert kept.metrics
 

@@ -16,7 +16,6 @@ ABLATED: Final[dict[str, tuple[str, str, object]]] = {
     "confounded": ("sampling", "temperatures", ["0.2", "0.5", "0.8", "1.1", "1.4"]),
     "holistic": ("splitting", "type", "WholeAnswer"),
     "no-length-balance": ("pairing", "lengthBalance", "Disabled"),
-    "no-length-normalisation": ("evaluation", "lengthNormalisation", "Disabled"),
 }
 """Section, field and value of each ablation."""
 

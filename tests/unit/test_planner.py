@@ -59,6 +59,8 @@ def test_a_whole_iteration_ends_ready_and_promoted() -> None:
     assert status.aligned is not None
     assert status.promoted is not None
     assert status.promoted.best_of == 4  # as the evaluation chose
+    assert status.promoted.ranking
+    assert (status.promoted.ranking.rule, status.promoted.ranking.lambda_) == ("Regularised", "0.3")
     assert (status.promoted.uri, status.promoted.reference.uri) == (status.aligned.uri, "s3://b/policy")
     assert status.hallucination is not None
     assert (status.hallucination.baseline, status.hallucination.aligned) == ("0.42", "0.21")
@@ -450,7 +452,7 @@ def test_an_edit_at_rest_runs_what_it_changes_and_keeps_the_rest() -> None:
         pytest.param({"training": {"perDeviceBatchSize": 2}}, [], id="batch a device"),
         pytest.param({"training": {"beta": "0.2"}}, ["training", "evaluation"], id="beta"),
         pytest.param({"pairing": {"lengthBalance": "Disabled"}}, ["pairing"], id="pairing"),
-        pytest.param({"sampling": {"temperature": "0.9"}}, ["sampling", "evaluation"], id="temperature"),
+        pytest.param({"sampling": {"temperature": "0.9"}}, ["sampling"], id="temperature"),
         pytest.param({"seed": 1}, STAGES, id="seed"),
     ],
 )

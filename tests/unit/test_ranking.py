@@ -9,30 +9,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback_workloads.method.ranking import best, order, reward
+from feedback_workloads.contract import Ranking
+from feedback_workloads.method.ranking import best, order, rankings, reward
 
 finite = st.floats(-1e6, 0.0)
 
 
+RATIO, SUM, LIKELIHOOD, REGULARISED = rankings([0.5])
+
+
 @pytest.mark.parametrize(
-    ("logp", "ref_logp", "tokens", "beta", "normalise", "expect"),
+    ("by", "logp", "ref_logp", "tokens", "beta", "expect"),
     [
-        pytest.param(-4.0, -6.0, 4, 0.1, True, 0.05, id="liked more than before: positive"),
-        pytest.param(-6.0, -4.0, 4, 0.1, True, -0.05, id="liked less than before: negative"),
-        pytest.param(-5.0, -5.0, 7, 0.1, True, 0.0, id="no change: zero"),
-        pytest.param(-4.0, -6.0, 1, 0.5, True, 1.0, id="one token: nothing to divide"),
-        pytest.param(-4.0, -6.0, 4, 0.1, False, 0.2, id="not normalised: the sum"),
-        pytest.param(0.0, 0.0, 0, 0.1, True, 0.0, id="no tokens: zero"),
+        pytest.param(RATIO, -4.0, -6.0, 4, 0.1, 0.05, id="liked more than before: positive"),
+        pytest.param(RATIO, -6.0, -4.0, 4, 0.1, -0.05, id="liked less than before: negative"),
+        pytest.param(RATIO, -5.0, -5.0, 7, 0.1, 0.0, id="no change: zero"),
+        pytest.param(RATIO, -4.0, -6.0, 1, 0.5, 1.0, id="one token: nothing to divide"),
+        pytest.param(RATIO, 0.0, 0.0, 0, 0.1, 0.0, id="no tokens: zero"),
+        pytest.param(SUM, -4.0, -6.0, 4, 0.1, 0.2, id="not normalised: the sum"),
+        pytest.param(LIKELIHOOD, -4.0, -6.0, 4, 0.1, -4.0, id="likelihood: the reference does not count"),
+        pytest.param(REGULARISED, -4.0, -6.0, 4, 0.1, -0.025, id="regularised: what both find absurd is worth less"),
     ],
 )
-def test_reward(logp: float, ref_logp: float, tokens: int, beta: float, normalise: bool, expect: float) -> None:
-    assert reward(logp, ref_logp, tokens, beta, normalise) == pytest.approx(expect)
+def test_reward(by: Ranking, logp: float, ref_logp: float, tokens: int, beta: float, expect: float) -> None:
+    assert reward(by, logp, ref_logp, tokens, beta) == pytest.approx(expect)
+
+
+def test_every_rule_is_tried_and_regularised_with_every_weight() -> None:
+    tried = [(by.rule, by.weight) for by in rankings([0.1, 0.3])]
+    rules = [("LogRatio", 0), ("LogRatioSum", 0), ("PolicyLikelihood", 0)]
+    assert tried == [*rules, ("Regularised", 0.1), ("Regularised", 0.3)]
 
 
 @given(finite, finite, st.integers(1, 4096), st.integers(2, 9))
 def test_normalised_reward_does_not_grow_with_repetition(logp: float, ref_logp: float, tokens: int, times: int) -> None:
-    once = reward(logp, ref_logp, tokens, 0.1)
-    repeated = reward(logp * times, ref_logp * times, tokens * times, 0.1)
+    once = reward(RATIO, logp, ref_logp, tokens, 0.1)
+    repeated = reward(RATIO, logp * times, ref_logp * times, tokens * times, 0.1)
     assert repeated == pytest.approx(once, rel=1e-9, abs=1e-9)
 
 

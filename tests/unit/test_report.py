@@ -17,7 +17,7 @@ from PIL import Image
 
 from feedback_workloads.contract import BadInput
 from feedback_workloads.report import charts
-from feedback_workloads.report.evidence import Evidence, Examples, answers_by_question, kind_of
+from feedback_workloads.report.evidence import Evidence, Examples, answers_by_question, kind_of, ranked_words, reward_of
 from feedback_workloads.report.iteration import Iteration, Shard, StageRecord
 from feedback_workloads.report.page import Segment, change, duration, picture, render, segments, shortened
 from feedback_workloads.report.summary import cell, served, summarise, table
@@ -133,7 +133,8 @@ def test_summary_has_what_scripts_read(whole: Evidence) -> None:
     for who in ("baseline", "aligned", "best_of_n"):
         assert {*rates, "mean_words"} <= summary[who].keys()
         assert all(summary[who][rate].keys() == {"value", "low", "high"} for rate in rates)
-    assert summary["best_of_n"]["n"] == 8
+    assert summary["best_of_n"]["n"] == (whole.scores or {})["best_of_n"]["n"]
+    assert summary["baseline_best_of_n"]["n"] == summary["best_of_n"]["n"]
     assert [one["selected"] for one in summary["checkpoints"]].count(True) == 1
     assert {"step", "selected", "mean_words", *rates} <= summary["checkpoints"][0].keys()
     assert summary["pairs"] == {"count": 640, "truth_agreement": 0.83}
@@ -158,9 +159,16 @@ def scores_of(selected: int, *curve: tuple[int, float, float]) -> dict[str, Any]
     def rate(value: float) -> dict[str, float]:
         return {"value": value, "low": value - 0.03, "high": value + 0.03}
 
-    figures = [{"n": n, "response_hallucination": rate(share), "recall": rate(0.9)} for n, share, _ in curve]
-    selection = [{"n": n, "difference": rate(less) if n > 1 else None} for n, _, less in curve]
-    return {"selected_best_of": selected, "aligned": figures[0], "curve": figures, "selection_curve": selection}
+    def figures(share: float) -> dict[str, Any]:
+        return {"response_hallucination": rate(share), "recall": rate(0.9)}
+
+    rows = [
+        {"rule": "LogRatio", "lambda": None, "n": n, "report": figures(share), "difference": rate(less)}
+        for n, share, less in curve
+    ]
+    best = next(row for row in rows if row["n"] == selected)
+    named = {"rule": "LogRatio" if selected > 1 else None, "lambda": None, "n": selected}
+    return {"aligned": figures(curve[0][1]), "best_of_n": {**named, **best["report"]}, "ranking": rows}
 
 
 @pytest.mark.parametrize(
@@ -168,7 +176,7 @@ def scores_of(selected: int, *curve: tuple[int, float, float]) -> dict[str, Any]
     [
         pytest.param(
             scores_of(2, (1, 0.2, 0), (2, 0.108, -0.095), (8, 0.232, 0.02)),
-            "The server's default is the best of 2 answers: on the selection split, 9.5 points (6.5–12.5) fewer "
+            "The server's default is the best of 2 by LogRatio: on the selection split, 9.5 points (6.5–12.5) fewer "
             "answers with a hallucination than one answer. On the report split it has 10.8% (7.8–13.8) answers with a "
             "hallucination and 90.0% (87.0–93.0) recall; one answer has 20.0% (17.0–23.0) and 90.0% (87.0–93.0). "
             "Intervals are over the questions of this run; how much another training differs, with another seed, "
@@ -177,7 +185,7 @@ def scores_of(selected: int, *curve: tuple[int, float, float]) -> dict[str, Any]
         ),
         pytest.param(
             scores_of(1, (1, 0.2, 0), (2, 0.21, 0.01), (8, 0.232, 0.02)),
-            "The server's default is one answer, not ranked: on the selection split, the best of 2 or 8 did not "
+            "The server's default is one answer, not ranked: on the selection split, the best of 2 or 8 did by no rule "
             "hallucinate less beyond chance.",
             id="it does not",
         ),
@@ -195,20 +203,29 @@ def test_the_report_says_what_the_server_ranks_and_what_that_gives(scores: dict[
 
 def test_the_server_default_is_on_the_page_and_in_the_summary(whole: Evidence) -> None:
     assert whole.scores is not None
-    assert summarise(whole)["selected_best_of"] == whole.scores["selected_best_of"]
+    assert summarise(whole)["selected_best_of"] == whole.scores["best_of_n"]["n"]
     assert str(escape(served(whole.scores))) in render(whole)
 
 
-def test_table_is_aligned(whole: Evidence) -> None:
-    lines = table(whole.scores or {}).splitlines()
-    assert lines[0].split() == ["baseline", "aligned", "aligned", "best-of-8"]
-    assert len({len(line) for line in lines}) == 1
-    assert [line[:30].strip() for line in lines[1:]] == [
-        "answers with a hallucination",
-        "hallucinated mentions",
-        "recall",
-        "mean words",
+def test_every_figure_says_how_its_answers_were_drawn(whole: Evidence) -> None:
+    summary = summarise(whole)
+    greedy = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 512}
+    figures = [summary["baseline"], summary["aligned"], *summary["checkpoints"]]
+    assert all(one["decoding"] == greedy for one in figures)
+    ranked = [summary["best_of_n"], summary["baseline_best_of_n"], *summary["ranking"]]
+    assert all(one["decoding"] == {**greedy, "temperature": 0.7, "top_p": 0.9} for one in ranked)
+
+
+def test_the_table_has_what_costs_nothing_to_compare_with(whole: Evidence) -> None:
+    scores = whole.scores or {}
+    lines = table(scores).splitlines()
+    assert [line[:45].strip() for line in lines[1:]] == [
+        "baseline",
+        "aligned",
+        f"aligned, {ranked_words(scores['best_of_n'])}",
+        f"baseline, best of {scores['best_of_n']['n']} by its own likelihood",
     ]
+    assert [line.rsplit("  ", 1)[1].strip() for line in lines] == ["drawn", *["greedy"] * 2, *["T 0.7, top-p 0.9"] * 2]
 
 
 @pytest.mark.parametrize(
@@ -292,21 +309,30 @@ def test_addresses_are_shortened() -> None:
     )
 
 
-def row(checkpoint: str, candidate: int, hallucinated: int = 0, reward: float | None = None) -> dict[str, Any]:
-    return {"id": "q", "checkpoint": checkpoint, "candidate": candidate, "hallucinated": hallucinated, "reward": reward}
+def row(
+    checkpoint: str, candidate: int, hallucinated: int = 0, drawn: str = "once", logp: float = -1
+) -> dict[str, Any]:
+    logps = {"logp": logp, "other_logp": None, "tokens": 3}
+    answer = {"id": "q", "checkpoint": checkpoint, "candidate": candidate, "drawn": drawn}
+    return {**answer, "hallucinated": hallucinated, **logps}
 
 
 def test_answers_by_question() -> None:
-    best = row("checkpoint-2", 1, reward=0.5)
+    best = row("checkpoint-2", 1, drawn="ranked", logp=-0.5)
     rows = [
         row("baseline", 0),
+        row("baseline", 0, drawn="ranked"),
         row("checkpoint-1", 0),
-        row("checkpoint-2", 0, reward=0.1),
-        row("checkpoint-2", 2, reward=0.5),
+        row("checkpoint-2", 0),
+        row("checkpoint-2", 0, drawn="ranked", logp=-0.9),
+        row("checkpoint-2", 2, drawn="ranked", logp=-0.5),
+        row("checkpoint-2", 3, drawn="ranked", logp=-0.1),
         best,
     ]
-    answers = answers_by_question(rows, "checkpoint-2")["q"]
-    assert answers == {"baseline": rows[0], "aligned": rows[2], "best_of_n": best}
+    by = reward_of({"rule": "PolicyLikelihood", "lambda": None})
+    found = answers_by_question(rows, "checkpoint-2", by, 3)["q"]
+    assert found == {"baseline": rows[0], "aligned": rows[3], "best_of_n": best}
+    assert "best_of_n" not in answers_by_question(rows, "checkpoint-2", by, 1)["q"]
 
 
 @pytest.mark.parametrize(
@@ -320,9 +346,17 @@ def test_kinds(before: int, after: int, expect: str) -> None:
 def test_undefined_rates_leave_gaps_not_errors(whole: Evidence) -> None:
     nothing = {"value": None, "low": None, "high": None}
     scores = json.loads(json.dumps(whole.scores))
-    for measures in (scores["aligned"], scores["checkpoints"][0]["selection"], scores["curve"][0], scores["baseline"]):
+    ranked = scores["ranking"][0]["report"]
+    for measures in (scores["aligned"], scores["checkpoints"][0]["selection"], ranked, scores["baseline"]):
         measures["response_hallucination"] = nothing
-    page = render(replace(whole, scores=scores, pairs=None, training=()))
+    WellFormed(render(replace(whole, scores=scores, pairs=None, training=())))
+
+
+def test_where_nothing_was_ranked_there_is_no_curve(whole: Evidence) -> None:
+    scores = json.loads(json.dumps(whole.scores))
+    scores["ranking"] = [row for row in scores["ranking"] if row["n"] == 1]
+    scores["best_of_n"] |= {"n": 1, "rule": None, "lambda": None}
+    page = render(replace(whole, scores=scores))
     assert "Ranking several answers" not in page
     WellFormed(page)
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from feedback_operator.api import ServingSpec
 from feedback_operator.cli.main import app, served_model
 from feedback_operator.resources.deployment import model_arguments
+from feedback_workloads.contract import Ranking
 from feedback_workloads.serving.settings import read_settings
-from tests.unit.worlds import Simulation, iteration, promoted
-
-SAMPLING = {"temperature": "0.4", "topP": "0.9", "maxNewTokens": 77}
+from tests.unit.worlds import Simulation, iteration, manifest, promoted
 
 
 @pytest.mark.parametrize(
@@ -29,23 +29,38 @@ def test_how_many_answers_are_ranked(spec: dict[str, Any], expect: int) -> None:
     run = promoted("run", "u-1", **spec)
     model = served_model(run)
     assert model
-    settings = read_settings(model_arguments(model, run.spec.serving.best_of if run.spec.serving else None, None))
+    settings = read_settings(model_arguments(model, run.spec.serving or ServingSpec(), None))
     assert settings.defaults.best_of == expect
 
 
-def test_answers_are_drawn_and_ranked_as_they_were_when_their_number_was_chosen() -> None:
-    evaluation = {**iteration().spec.evaluation.model_dump(by_alias=True), "lengthNormalisation": "Disabled"}
-    model = served_model(promoted("run", "u-1", sampling=SAMPLING, evaluation=evaluation, precision="Float32"))
+def test_answers_are_drawn_and_ranked_as_they_were_when_that_was_chosen() -> None:
+    evaluation = {
+        **manifest()["spec"]["evaluation"],
+        "decoding": {"temperature": "0.2", "maxNewTokens": 77},
+        "rankedDecoding": {"temperature": "0.4", "topP": "0.8"},
+    }
+    model = served_model(promoted("run", "u-1", evaluation=evaluation, precision="Float32"))
     assert model
-    settings = read_settings(model_arguments(model, None, 256))
-    assert (settings.defaults.temperature, settings.defaults.top_p, settings.defaults.max_tokens) == (0.4, 0.9, 77)
-    assert (settings.normalise, settings.precision, settings.engine.max_model_len) == (False, "float32", 256)
+    settings = read_settings(model_arguments(model, ServingSpec(), 256))
+    given = settings.defaults
+    assert (given.temperature, given.top_p, given.max_tokens) == (0.2, 1.0, 77)
+    assert (given.ranked_temperature, given.ranked_top_p) == (0.4, 0.8)
+    assert given.ranking == Ranking(rule="Regularised", weight=0.3)
+    assert (settings.precision, settings.engine.max_model_len) == ("float32", 256)
     assert settings.policy.sha256 == "a" * 64
+
+
+def test_a_persons_rule_wins() -> None:
+    run = promoted("run", "u-1", serving={"ranking": {"rule": "LogRatio"}})
+    model = served_model(run)
+    assert model
+    assert run.spec.serving
+    assert read_settings(model_arguments(model, run.spec.serving, None)).defaults.ranking == Ranking()
 
 
 def test_a_run_whose_gate_failed_is_served_all_the_same() -> None:
     evaluation = {
-        **iteration().spec.evaluation.model_dump(by_alias=True, exclude_none=True),
+        **manifest()["spec"]["evaluation"],
         "gate": [{"metric": "recall", "min": "1"}],
     }
     simulation = Simulation(iteration(evaluation=evaluation))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feedback_workloads.contract import Ranking
 from feedback_workloads.serving.errors import ApiError
 from feedback_workloads.serving.protocol import (
     Choice,
@@ -23,10 +24,16 @@ from feedback_workloads.serving.protocol import (
     wanted,
 )
 
-DEFAULTS = Defaults(best_of=8, max_best_of=64, temperature=0.7, top_p=1.0, max_tokens=512)
-USUAL = Wanted(
-    n=1, best_of=8, temperature=0.7, top_p=1.0, max_tokens=None, seed=None, stop=(), scores=False, token_ids=False
+LIKELIHOOD = Ranking(rule="PolicyLikelihood")
+DEFAULTS = Defaults(
+    best_of=8, max_best_of=64, ranking=LIKELIHOOD, temperature=0.0, top_p=1.0, ranked_temperature=0.7,
+    ranked_top_p=0.9, max_tokens=512,
 )  # fmt: skip
+USUAL = Wanted(
+    n=1, best_of=8, ranking=LIKELIHOOD, temperature=0.7, top_p=0.9, max_tokens=None, seed=None, stop=(), scores=False,
+    token_ids=False,
+)  # fmt: skip
+ONE = replace(USUAL, best_of=1, temperature=0.0, top_p=1.0)
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
 TEXT = {"type": "text", "text": "What is in the picture?"}
 
@@ -43,11 +50,18 @@ def user(*parts: Any) -> dict[str, Any]:
     ("fields", "expect"),
     [
         pytest.param({}, USUAL, id="nothing said: the server's defaults"),
-        pytest.param({"best_of": 1}, replace(USUAL, best_of=1), id="one answer"),
+        pytest.param({"best_of": 1}, ONE, id="one answer: greedy, as this server is"),
+        pytest.param({"best_of": 1, "temperature": 1}, replace(ONE, temperature=1), id="one answer, and how"),
+        pytest.param({"temperature": 1}, replace(USUAL, temperature=1), id="several, and how"),
+        pytest.param(
+            {"ranking": {"rule": "Regularised", "lambda": 0.5}},
+            replace(USUAL, ranking=Ranking(rule="Regularised", weight=0.5)),
+            id="another rule than the server's",
+        ),
         pytest.param({"n": 3}, replace(USUAL, n=3), id="n below the default best_of"),
         pytest.param({"n": 10}, replace(USUAL, n=10, best_of=10), id="n above it raises it"),
         pytest.param({"best_of": 64, "n": 64}, replace(USUAL, best_of=64, n=64), id="the most there is"),
-        pytest.param({"temperature": 0}, replace(USUAL, temperature=0, best_of=1), id="greedy: one answer"),
+        pytest.param({"temperature": 0}, ONE, id="greedy: one answer"),
         pytest.param({"temperature": None}, USUAL, id="null is absent"),
         pytest.param({"max_tokens": 5}, replace(USUAL, max_tokens=5), id="old name"),
         pytest.param({"max_completion_tokens": 5}, replace(USUAL, max_tokens=5), id="new name"),
@@ -79,6 +93,9 @@ def test_wanted(fields: dict[str, Any], expect: Wanted) -> None:
         pytest.param({"temperature": 2.5}, "temperature", "less", id="too hot"),
         pytest.param({"temperature": 0, "n": 2}, "n", "temperature 0", id="greedy gives one answer: n"),
         pytest.param({"temperature": 0, "best_of": 2}, "best_of", "temperature 0", id="greedy: best_of"),
+        pytest.param({"ranking": {"rule": "Best"}}, "ranking.rule", "LogRatio", id="no such rule"),
+        pytest.param({"ranking": {"rule": "Regularised"}}, "ranking", "lambda must be given", id="no weight"),
+        pytest.param({"ranking": {"rule": "LogRatio", "lambda": 1}}, "ranking", "no other", id="a weight of nothing"),
         pytest.param({"top_p": 0}, "top_p", "greater", id="no probability mass"),
         pytest.param({"max_tokens": 0}, "max_tokens", "greater", id="no tokens"),
         pytest.param({"max_tokens": 2, "max_completion_tokens": 3}, "max_tokens", "one of them", id="contradiction"),

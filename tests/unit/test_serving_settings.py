@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from feedback_workloads.contract import BadInput, Source
+from feedback_workloads.contract import BadInput, Ranking, Source
 from feedback_workloads.serving.protocol import Defaults
 from feedback_workloads.serving.settings import read_settings
 
@@ -17,22 +17,26 @@ def test_defaults() -> None:
     assert settings.policy == Source(uri="s3://bucket/policy/abc/aligned/")
     assert settings.reference == Source(uri="hf://owner/base")
     assert (settings.model_name, settings.host, settings.port) == ("aligned", "127.0.0.1", 8000)
-    assert settings.defaults == Defaults(best_of=1, max_best_of=64, temperature=0.7, top_p=1.0, max_tokens=512)
-    assert (settings.beta, settings.normalise) == (0.1, True)
+    assert settings.defaults == Defaults(
+        best_of=1, max_best_of=64, ranking=Ranking(), temperature=0.0, top_p=1.0, ranked_temperature=0.7,
+        ranked_top_p=0.9, max_tokens=512,
+    )  # fmt: skip
+    assert settings.beta == 0.1
     assert not settings.picture_hosts.public
     assert settings.max_body_bytes > settings.max_picture_bytes * 4 / 3
 
 
 def test_everything_said() -> None:
     words = (
-        f"--policy-sha256 {DIGEST} --reference-revision v1 --best-of 4 --no-length-normalisation "
+        f"--policy-sha256 {DIGEST} --reference-revision v1 --best-of 4 --ranking Regularised --ranking-lambda 0.3 "
         "--picture-host a.example --picture-host b.example:8080 --private-picture-host minio:9000 "
         "--max-num-seqs 32 --gpu-memory-utilization 0.3"
     )
     settings = read_settings([*MODELS, *words.split()])
     assert settings.policy.sha256 == DIGEST
     assert settings.reference.revision == "v1"
-    assert (settings.defaults.best_of, settings.normalise) == (4, False)
+    assert settings.defaults.best_of == 4
+    assert settings.defaults.ranking == Ranking(rule="Regularised", weight=0.3)
     assert settings.picture_hosts.public == {("a.example", None), ("b.example", 8080)}
     assert settings.picture_hosts.private == {("minio", 9000)}
     assert (settings.engine.max_num_seqs, settings.engine.gpu_memory_utilization) == (32, 0.3)
@@ -51,7 +55,9 @@ def test_a_policy_of_another_digest_or_name_has_another_fingerprint() -> None:
         pytest.param("--best-of 0", "--best-of is 0; give a value from 1 to 64", id="no candidates"),
         pytest.param("--max-best-of 65", "--max-best-of is 65", id="above the paper's curve"),
         pytest.param("--best-of 8 --max-best-of 4", "--best-of is 8; give at most --max-best-of", id="contradiction"),
-        pytest.param("--temperature 0 --best-of 8", "--temperature is 0", id="greedy best-of-8"),
+        pytest.param("--ranked-temperature 0", "--ranked-temperature is 0", id="candidates that are all the same"),
+        pytest.param("--ranking Regularised", "give --ranking-lambda", id="no weight"),
+        pytest.param("--ranking-lambda 0.3", "no other rule", id="a weight of nothing"),
         pytest.param("--beta 0", "--beta is 0", id="no reward"),
         pytest.param("--port 70000", "--port is 70000", id="no such port"),
         pytest.param("--max-queue -1", "--max-queue is -1; give a value at least 0", id="below nothing"),

@@ -14,7 +14,7 @@ from feedback_operator.cluster.jobs import job_of
 from feedback_operator.plan.planner import Plan, plan
 from feedback_operator.plan.snapshot import Endpoint, Job, Parent, Pod, Snapshot
 from feedback_operator.stages import STAGES
-from feedback_workloads.contract import Artifact, StageFailure, StageResult
+from feedback_workloads.contract import Artifact, Ranking, RankingChoice, StageFailure, StageResult
 
 IMAGES = {"generate": "generate:test", "train": "train:test"}
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -71,7 +71,7 @@ def result(stage: str, shard: int = 0, metrics: dict[str, float] | None = None) 
         counts={"rows": 10, "rejected": 0},
         metrics=metrics or {},
         aligned=aligned,
-        best_of=4 if aligned else None,
+        ranked=RankingChoice(n=4, ranking=Ranking(rule="Regularised", weight=0.3)) if aligned else None,
         reused=False,
     )
 

@@ -71,6 +71,8 @@ _DECIMAL = Field(pattern=DECIMAL_PATTERN, max_length=22)
 Fraction = Annotated[str, _DECIMAL, _between("0", "1")]
 """A decimal string from 0 to 1."""
 Temperature = Annotated[str, _DECIMAL, _between("0", "2")]
+Heat = Annotated[str, _DECIMAL, _above("0", "2")]
+"""A temperature that gives different answers."""
 Share = Annotated[str, _DECIMAL, _above("0", "1")]
 """A decimal string greater than 0 and at most 1."""
 Positive = Annotated[str, _DECIMAL, _above("0", "1000")]

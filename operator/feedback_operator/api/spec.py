@@ -11,6 +11,7 @@ from feedback_operator.api.base import (
     Bound,
     Digest,
     Fraction,
+    Heat,
     Integer,
     Name,
     Positive,
@@ -26,7 +27,7 @@ from feedback_operator.api.base import (
 from feedback_operator.api.pods import StageSection
 from feedback_operator.api.rules import OPERATIONAL, Rule, UniqueBy
 from feedback_operator.api.sources import ModelSpec, SourceSpec
-from feedback_workloads.contract import BenchmarkType
+from feedback_workloads.contract import BenchmarkType, RankingRule
 
 
 class ArtifactsSpec(Resource):
@@ -250,16 +251,68 @@ class GateRule(Resource):
     max: Bound | None = Field(default=None, description="Greatest value or ratio that passes.")
 
 
+class DecodingSpec(Resource):
+    """How the one answer of each model to a question is drawn."""
+
+    temperature: Temperature = Field(default="0", description="Sampling temperature, from 0 to 2; 0 is greedy.")
+    top_p: Share = Field(default="1.0", description="Nucleus sampling threshold, above 0 and at most 1.")
+    max_new_tokens: Annotated[Integer, Field(ge=1, le=32768)] | None = Field(
+        default=None, description="Longest answer in tokens; absent: as in spec.sampling."
+    )
+
+
+class RankedDecodingSpec(Resource):
+    """How the answers that are ranked are drawn: from the nucleus, since among many a rare one wins by its ratio.
+
+    They are as long at most as those that stand alone.
+    """
+
+    temperature: Heat = Field(default="0.7", description="Sampling temperature, above 0 and at most 2.")
+    top_p: Share = Field(default="0.9", description="Nucleus sampling threshold, above 0 and at most 1.")
+
+
+class RankingSpec(Resource):
+    """By what answers are ranked."""
+
+    RULES = (
+        Rule(
+            cel="(self.rule == 'Regularised') == has(self.lambda)",
+            message="lambda must be given for rule Regularised, and for no other",
+            holds=lambda ranking: (ranking.rule == "Regularised") == (ranking.lambda_ is not None),
+        ),
+    )
+
+    rule: RankingRule = Field(
+        description="LogRatio: the paper's, beta / T times the log-ratio of the policy and the model before alignment. "
+        "LogRatioSum: without 1 / T. PolicyLikelihood: the policy's log-probability, summed. Regularised: LogRatio "
+        "with lambda times the log-probability before alignment added to the log-ratio. Sums favour short answers."
+    )
+    lambda_: Positive | None = Field(default=None, alias="lambda", description="Weight of rule Regularised.")
+
+
 class EvaluationSpec(StageSection):
     """How checkpoints are scored, which one is chosen, and what it must reach."""
 
     benchmarks: Annotated[list[BenchmarkSpec], Field(min_length=1, max_length=8), UniqueBy(("name",))] = Field(
         description="Benchmarks; the first one selects the checkpoint and feeds the gate."
     )
+    decoding: DecodingSpec = Field(
+        default=DecodingSpec(),
+        description="How answers that stand alone are drawn: of the policy before alignment and of each checkpoint.",
+    )
     best_of: Integer = Field(
         default=8, ge=1, le=64, description="Answers ranked for the best-of-N figures, from 1 up to so many."
     )
-    length_normalisation: Toggle = Field(default="Enabled", description="Divide the reward by the answer's length.")
+    ranked_decoding: RankedDecodingSpec = Field(
+        default=RankedDecodingSpec(), description="How the answers that are ranked are drawn."
+    )
+    lambdas: Annotated[list[Positive], Field(max_length=8)] = Field(
+        default=["0.1", "0.3", "1.0"], description="Weights that are tried of the ranking rule Regularised."
+    )
+    reward_on_baseline: Toggle = Field(
+        default="Disabled",
+        description="Rank the answers of the policy before alignment by the aligned one, too (a figure of the paper).",
+    )
     min_recall_ratio: Fraction = Field(
         default="0.95", description="A checkpoint with less than this share of the baseline's recall is not chosen."
     )
@@ -285,6 +338,11 @@ class ServingSpec(StageSection):
         default=None,
         description="Answers drawn and ranked for each request that does not say. Absent: as many as the evaluation "
         "found best on the selection split, up to spec.evaluation.bestOf; one where ranking did not help.",
+    )
+    ranking: RankingSpec | None = Field(
+        default=None,
+        description="By what answers are ranked. Absent: by what the evaluation found best on the selection split, and "
+        "LogRatio where ranking did not help.",
     )
     progress_deadline_seconds: Integer = Field(
         default=1800,

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from feedback_operator.api.base import Digest, Resource, Revision, Toggle
+from feedback_operator.api.base import Digest, Resource, Revision
 from feedback_operator.api.rules import UniqueBy
 from feedback_operator.api.sources import SourceSpec
 
@@ -71,6 +71,13 @@ class Condition(Observed):
     last_transition_time: Moment = Field(default="", description="When the status changed last.")
 
 
+class RankingStatus(Observed):
+    """By what answers are ranked."""
+
+    rule: Annotated[str, Field(max_length=64)] = Field(default="LogRatio", description="As in spec.serving.ranking.")
+    lambda_: Measured = Field(default="", alias="lambda", description="Weight of rule Regularised.")
+
+
 class ShardResult(Observed):
     """What one shard of a stage handed in."""
 
@@ -87,6 +94,7 @@ class ShardResult(Observed):
     best_of: Annotated[int, Field(ge=1, le=64)] | None = Field(
         default=None, description="How many of its answers to rank, as the evaluation chose."
     )
+    ranking: RankingStatus | None = Field(default=None, description="By what to rank them, as the evaluation chose.")
     reused: bool = Field(default=False, description="True where the artifact was there already.")
 
 
@@ -138,11 +146,20 @@ class PromotedModel(Observed):
     sha256: Digest = Field(description="Digest of the folder's manifest.json.")
     reference: ResolvedModel = Field(description="The policy before alignment.")
     beta: Annotated[str, Field(max_length=22)] = Field(description="As in spec.training, when it was trained.")
-    length_normalisation: Toggle = Field(description="As in spec.evaluation, when it was scored.")
     precision: Annotated[str, Field(max_length=16)] = Field(description="As in spec, when it was scored.")
-    temperature: Annotated[str, Field(max_length=22)] = Field(description="As in spec.sampling, when it was scored.")
-    top_p: Annotated[str, Field(max_length=22)] = Field(description="As in spec.sampling, when it was scored.")
-    max_new_tokens: Whole = Field(description="As in spec.sampling, when it was scored.")
+    temperature: Annotated[str, Field(max_length=22)] = Field(
+        description="As in spec.evaluation.decoding, when it was scored."
+    )
+    top_p: Annotated[str, Field(max_length=22)] = Field(
+        description="As in spec.evaluation.decoding, when it was scored."
+    )
+    max_new_tokens: Whole = Field(description="As in spec.evaluation.decoding, when it was scored.")
+    ranked_temperature: Annotated[str, Field(max_length=22)] = Field(
+        default="", description="As in spec.evaluation.rankedDecoding, when it was scored."
+    )
+    ranked_top_p: Annotated[str, Field(max_length=22)] = Field(
+        default="", description="As in spec.evaluation.rankedDecoding, when it was scored."
+    )
     image: Annotated[str, Field(max_length=512)] = Field(
         default="",
         description="The operator's image for servers when the checkpoint was promoted: an operator that has another "
@@ -150,6 +167,11 @@ class PromotedModel(Observed):
     )
     best_of: Annotated[int, Field(ge=1, le=64)] = Field(
         default=1, description="How many answers to rank where spec.serving.bestOf does not say, as it was scored best."
+    )
+    ranking: RankingStatus | None = Field(
+        default=None,
+        description="By what to rank where spec.serving.ranking does not say; absent for a model that was promoted "
+        "before that was chosen, whose server is told nothing of it.",
     )
 
 

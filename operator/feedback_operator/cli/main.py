@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from feedback_operator.api import FeedbackIteration, PromotedModel
+from feedback_operator.api import FeedbackIteration, PromotedModel, ServingSpec
 from feedback_operator.cli import manifests, on_cluster
 from feedback_operator.cli.cluster_errors import ClusterError, ManifestRejected
 from feedback_operator.cli.local import shapes as build_shapes
@@ -85,8 +85,8 @@ def serve(
     if model is None:
         errors.print(f"{result}: the run has no aligned policy to serve; run it to its end first")
         raise typer.Exit(ExitStatus.INVALID)
-    given = iteration.spec.serving
-    arguments = model_arguments(model, given.best_of if given else None, iteration.spec.sampling.max_model_len)
+    given = iteration.spec.serving or ServingSpec()
+    arguments = model_arguments(model, given, iteration.spec.sampling.max_model_len)
     with s3_environment(state, [model.uri, model.reference.uri]) as environment:
         raise typer.Exit(workload("feedback_workloads.serving", [*arguments, *context.args], state, environment))
 
@@ -114,12 +114,9 @@ def _load(target: Path) -> tuple[FeedbackIteration, ...]:
 
 def served_model(iteration: FeedbackIteration) -> PromotedModel | None:
     """The aligned policy of a finished run as it was scored, whether or not it passed the gate; None without one."""
-    aligned, reference = iteration.status.aligned, iteration.status.model
-    if aligned is None or reference is None:
-        return None
-    shards = (shard for stage in iteration.status.stages for shard in stage.shards)
-    best_of = next((shard.best_of for shard in shards if shard.best_of), 1)
-    return scored_model(iteration.spec, aligned, reference, best_of)
+    reference = iteration.status.model
+    scores = next((shard for stage in iteration.status.stages for shard in stage.shards if shard.aligned), None)
+    return scored_model(iteration.spec, scores, reference) if scores and reference else None
 
 
 def _finished(folder: Path) -> FeedbackIteration:

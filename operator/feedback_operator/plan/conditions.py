@@ -13,8 +13,10 @@ from feedback_operator.api import (
     IterationSpec,
     IterationStatus,
     PromotedModel,
+    RankingStatus,
     ResolvedModel,
     ServingStatus,
+    ShardResult,
     SourceSpec,
     StageStatus,
 )
@@ -106,10 +108,10 @@ def aligned_of(progress: Mapping[str, Progress]) -> SourceSpec | None:
     return evaluation.status.shards[0].aligned if isinstance(evaluation, Done) else None
 
 
-def selected_best_of(progress: Mapping[str, Progress]) -> int:
-    """How many answers of the aligned policy to rank; 1 where the evaluation does not say."""
+def scores_of(progress: Mapping[str, Progress]) -> ShardResult | None:
+    """What the evaluation handed in; None before it is done."""
     evaluation = progress["evaluation"]
-    return (evaluation.status.shards[0].best_of if isinstance(evaluation, Done) else None) or 1
+    return evaluation.status.shards[0] if isinstance(evaluation, Done) else None
 
 
 def promoted_model(
@@ -131,29 +133,30 @@ def promoted_model(
 
 def _passing(world: Snapshot, progress: Mapping[str, Progress], gate: GateResult) -> PromotedModel | None:
     """The model that passes the gate now."""
-    aligned, reference, spec = aligned_of(progress), resolved_model(world), world.iteration.spec
-    if gate.status != "True" or aligned is None or reference is None:
+    scores, reference = scores_of(progress), resolved_model(world)
+    if gate.status != "True" or scores is None or reference is None:
         return None
-    return scored_model(spec, aligned, reference, selected_best_of(progress))
+    return scored_model(world.iteration.spec, scores, reference)
 
 
-def scored_model(
-    spec: IterationSpec, aligned: SourceSpec, reference: ResolvedModel, best_of: int
-) -> PromotedModel | None:
-    """The aligned policy with all that it was scored under, which is how it is to be served."""
-    if aligned.sha256 is None:
+def scored_model(spec: IterationSpec, scores: ShardResult, reference: ResolvedModel) -> PromotedModel | None:
+    """The aligned policy with all that it was scored under, which is how it is to be served; None without a choice."""
+    aligned, evaluation = scores.aligned, spec.evaluation
+    if aligned is None or aligned.sha256 is None:
         return None
     return PromotedModel(
         uri=aligned.uri,
         sha256=aligned.sha256,
         reference=reference,
         beta=spec.training.beta,
-        length_normalisation=spec.evaluation.length_normalisation,
         precision=spec.precision,
-        temperature=spec.sampling.temperature,
-        top_p=spec.sampling.top_p,
-        max_new_tokens=spec.sampling.max_new_tokens,
-        best_of=best_of,
+        temperature=evaluation.decoding.temperature,
+        top_p=evaluation.decoding.top_p,
+        max_new_tokens=evaluation.decoding.max_new_tokens or spec.sampling.max_new_tokens,
+        ranked_temperature=evaluation.ranked_decoding.temperature,
+        ranked_top_p=evaluation.ranked_decoding.top_p,
+        best_of=scores.best_of or 1,
+        ranking=scores.ranking or RankingStatus(),
     )
 
 

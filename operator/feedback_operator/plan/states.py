@@ -8,11 +8,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final, Literal
 
-from feedback_operator.api import ShardResult, SourceSpec, StageStatus
+from feedback_operator.api import RankingStatus, ShardResult, SourceSpec, StageStatus
 from feedback_operator.api.status import timestamp
 from feedback_operator.plan.failures import Trouble, is_in_trouble
 from feedback_operator.plan.snapshot import Job, Units
-from feedback_workloads.contract import StageConfig, StageResult
+from feedback_workloads.contract import Ranking, StageConfig, StageResult
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,12 @@ def _shard(result: StageResult) -> ShardResult:
         counts=result.counts,
         metrics={name: format(Decimal(repr(value)), "f") for name, value in result.metrics.items()},
         aligned=aligned,
-        best_of=result.best_of,
+        best_of=result.ranked.n if result.ranked else None,
+        ranking=_ranking(result.ranked.ranking) if result.ranked else None,
         reused=result.reused,
     )
+
+
+def _ranking(found: Ranking) -> RankingStatus:
+    weight = format(Decimal(repr(found.weight)), "f") if found.rule == "Regularised" else ""
+    return RankingStatus(rule=found.rule, lambda_=weight)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from feedback_operator.api import GROUP, Metadata, PromotedModel, ServingSpec
+from feedback_operator.api import GROUP, Metadata, PromotedModel, RankingStatus, ServingSpec
 from feedback_operator.resources import ENDPOINT_LABEL, FIELD_MANAGER, Manifest
 from feedback_operator.resources.owner import owner_reference, standard_labels
 from feedback_operator.resources.pod import ENVIRONMENT, MOUNTS, container_settings, pod_settings, volumes
@@ -158,17 +158,17 @@ def _arguments(serving: Serving) -> list[str]:
         "--drain-seconds": DRAIN_SECONDS,
     }
     return [
-        *model_arguments(serving.promoted, serving.spec.best_of, serving.max_model_len),
+        *model_arguments(serving.promoted, serving.spec, serving.max_model_len),
         *(f"{flag}={value}" for flag, value in here.items()),
     ]
 
 
-def model_arguments(model: PromotedModel, best_of: int | None, max_model_len: int | None) -> list[str]:
-    """What a server is told of its model, wherever it runs: the model is served as it was scored.
-
-    `best_of` and `max_model_len` are what a person asks for, if anything.
-    """
+def model_arguments(model: PromotedModel, asked: ServingSpec, max_model_len: int | None) -> list[str]:
+    """What a server is told of its model, wherever it runs: it is served as it was scored, but for what is `asked`."""
     reference = model.reference
+    ranking = (
+        RankingStatus(rule=asked.ranking.rule, lambda_=asked.ranking.lambda_ or "") if asked.ranking else model.ranking
+    )
     flags: dict[str, str | int | None] = {
         "--policy": model.uri,
         "--policy-sha256": model.sha256,
@@ -179,11 +179,12 @@ def model_arguments(model: PromotedModel, best_of: int | None, max_model_len: in
         "--temperature": model.temperature,
         "--top-p": model.top_p,
         "--max-tokens": model.max_new_tokens,
-        "--best-of": best_of or model.best_of,
+        "--ranked-temperature": model.ranked_temperature or None,
+        "--ranked-top-p": model.ranked_top_p or None,
+        "--best-of": asked.best_of or model.best_of,
+        "--ranking": ranking.rule if ranking else None,
+        "--ranking-lambda": (ranking.lambda_ or None) if ranking else None,
         "--precision": model.precision.lower(),
         "--max-model-len": max_model_len,
     }
-    return [
-        *(f"{flag}={value}" for flag, value in flags.items() if value is not None),
-        "--length-normalisation" if model.length_normalisation == "Enabled" else "--no-length-normalisation",
-    ]
+    return [f"{flag}={value}" for flag, value in flags.items() if value is not None]

@@ -31,6 +31,7 @@ async def test_its_endpoint_is_rolled_out_once_it_is_promoted(world: World, oper
     deployment = await world.api.get(DEPLOYMENTS, world.namespace, "answers")
     assert deployment["status"]["readyReplicas"] == 2
     assert done["status"]["promoted"]["bestOf"] == BEST_OF
+    assert done["status"]["promoted"]["ranking"] == {"rule": "Regularised", "lambda": "0.3"}
     assert f"--best-of={BEST_OF}" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
     for kind in (SERVICES, BUDGETS, NETWORK_POLICIES):
         assert "answers" in [item["metadata"]["name"] for item in await world.api.list(kind, world.namespace)]

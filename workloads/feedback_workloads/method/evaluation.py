@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from feedback_workloads.contract import Decoding, Ranking
 from feedback_workloads.method import ranking
 from feedback_workloads.method.judgement import Benchmark, Judgement
 from feedback_workloads.method.statistics import Judged, Measures, Rate, difference, measure
@@ -19,24 +21,34 @@ RULE: Final = (
     "the earlier step. Where no checkpoint keeps the recall, the one with the highest."
 )
 BEST_OF_RULE: Final = (
-    "On the selection split of benchmark {benchmark}: of the numbers N for which the best of N answers hallucinates "
-    "less than one answer, with the whole 95% interval of the difference below 0, and has at least {ratio:g} times its "
-    "recall, the one with the lowest response-level hallucination; ties go to the smaller N. Where there is none, one "
-    "answer."
+    "On the selection split of benchmark {benchmark}: of the rules, weights and numbers N > 1 for which the best of N "
+    "answers hallucinates less than the one answer that is not ranked, with the whole 95% interval of the difference "
+    "below 0, and has at least {ratio:g} times its recall, those with the lowest response-level hallucination; ties go "
+    "to the smaller N, then to the rule that stands first. Where there is none, one answer."
 )
 _WORST_RATE: Final = 1.0  # of a model that names no object at all, for which no rate is defined
+
+Drawn = Literal["once", "ranked"]
+"""What an answer was drawn for: to stand alone, or to be ranked among others; each has a decoding of its own."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to question `id`. `logp` is its summed raw log-probability under the model that gave it."""
+    """One answer to question `id`. `logp` is its summed raw log-probability under the model that gave it.
+
+    `other_logp` is that under another model: under the reference for an aligned policy's answers.
+    """
 
     id: str
     candidate: int
     text: str
     tokens: int
     logp: float
-    reward: float | None = None
+    other_logp: float = math.nan
+
+
+Reward = Callable[[Answer], float]
+"""By what an answer is preferred to others to the same question."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,9 @@ class Figures:
         return difference(one, another, self.resamples, self.seed)
 
 
+# ── the choice of a checkpoint ───────────────────────────────────────────────────────────────────────────────────────
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint's name, the step it was saved at, and its figures on both splits."""
@@ -76,79 +91,6 @@ class Checkpoint:
     step: int
     selection: Measures
     report: Measures
-
-
-@dataclass(frozen=True)
-class BestOf:
-    """How many answers of the chosen checkpoint are best ranked, and the figures on the selection split that say so.
-
-    `curve` has figures by N, `differences` how much less the best of N > 1 hallucinates than one answer.
-    """
-
-    n: int
-    curve: Mapping[int, Measures]
-    differences: Mapping[int, Rate]
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """The curve of scores.json, by N; `difference` is null for one answer."""
-        return [
-            {
-                "n": n,
-                "selected": n == self.n,
-                **measures.to_json(),
-                "difference": self.differences[n].to_json() if n in self.differences else None,
-            }
-            for n, measures in sorted(self.curve.items())
-        ]
-
-
-@dataclass(frozen=True)
-class Scorecard:
-    """All figures on one benchmark. `curve` has those of the best of N answers of the chosen checkpoint, by N."""
-
-    baseline: Measures
-    checkpoints: Sequence[Checkpoint]
-    chosen: Checkpoint
-    curve: Mapping[int, Measures]
-
-    @property
-    def best_of_n(self) -> int:
-        return max(self.curve)
-
-    def to_json(self) -> dict[str, Any]:
-        """What scores.json says of the benchmark; but for `selection`, everything is measured on the report split."""
-        curve = [{"n": n, **measures.to_json()} for n, measures in sorted(self.curve.items())]
-        return {
-            "baseline": self.baseline.to_json(),
-            "checkpoints": [
-                {
-                    "name": one.name,
-                    "step": one.step,
-                    "selected": one.name == self.chosen.name,
-                    "selection": one.selection.to_json(),
-                    "report": one.report.to_json(),
-                }
-                for one in self.checkpoints
-            ],
-            "aligned": self.chosen.report.to_json(),
-            "best_of_n": curve[-1],
-            "curve": curve,
-        }
-
-    def metrics(self) -> dict[str, float]:
-        """The figures that the gate reads, by flat names such as `aligned.recall.low`."""
-        return {
-            **self.baseline.flat("baseline"),
-            **self.chosen.report.flat("aligned"),
-            **self.curve[self.best_of_n].flat("best_of_n"),
-            "best_of_n.n": float(self.best_of_n),
-            "selected_step": float(self.chosen.step),
-        }
-
-
-def mark(answers: Iterable[Answer], truths: Mapping[str, str], benchmark: Benchmark) -> list[Marked]:
-    """Judge each answer by the truth about its question."""
-    return [Marked(answer, benchmark.judge(answer.text, truths[answer.id])) for answer in answers]
 
 
 def choose(baseline: Measures, checkpoints: Sequence[Checkpoint], min_recall_ratio: float) -> Checkpoint:
@@ -160,27 +102,66 @@ def choose(baseline: Measures, checkpoints: Sequence[Checkpoint], min_recall_rat
     return min(eligible, key=_preference)
 
 
-def with_rewards(
-    answers: Iterable[Answer], ref_logps: Mapping[tuple[str, int], float], beta: float, *, normalise: bool
-) -> list[Answer]:
-    """The answers with their rewards; `ref_logps` are the reference's log-probabilities by question and candidate."""
-    return [
-        replace(one, reward=ranking.reward(one.logp, ref_logps[one.id, one.candidate], one.tokens, beta, normalise))
-        for one in answers
-    ]
+def _preference(checkpoint: Checkpoint) -> tuple[float, float, int]:
+    """Lower is better."""
+    measures = checkpoint.selection
+    return (_rate(measures.response_hallucination), _rate(measures.mention_hallucination), checkpoint.step)
 
 
-def best_of(marked: Iterable[Marked], n: int) -> list[Marked]:
+# ── ranking ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """The best of `n` answers by `by`: figures on both splits.
+
+    `difference` is how much more it hallucinates, on the selection split, than the one answer that is not ranked.
+    """
+
+    by: Ranking
+    n: int
+    selection: Measures
+    report: Measures
+    difference: Rate
+
+    def to_json(self) -> dict[str, Any]:
+        """A row of `ranking` in scores.json."""
+        return {
+            **named(self.by),
+            "n": self.n,
+            "selection": self.selection.to_json(),
+            "report": self.report.to_json(),
+            "difference": self.difference.to_json(),
+        }
+
+
+def named(by: Ranking) -> dict[str, Any]:
+    """A rule and its weight, null where the rule has none."""
+    return {"rule": by.rule, "lambda": by.weight if by.rule == "Regularised" else None}
+
+
+def reward_by(by: Ranking, beta: float) -> Reward:
+    """The reward of an aligned policy's answer, whose `other_logp` is the reference's."""
+    return lambda one: ranking.reward(by, one.logp, one.other_logp, one.tokens, beta)
+
+
+def of_others(reward: Reward) -> Reward:
+    """The same of an answer that the reference gave, and whose `other_logp` is the aligned policy's."""
+    return lambda one: reward(replace(one, logp=one.other_logp, other_logp=one.logp))
+
+
+def own_likelihood(one: Answer) -> float:
+    """What the model that gave an answer says of it: the reward that costs nothing."""
+    return one.logp
+
+
+def best_of(candidates: Iterable[Marked], n: int, reward: Reward) -> list[Marked]:
     """The answer with the highest reward among candidates 0 .. n-1 of each question, in the order of questions."""
-    candidates = [one for one in marked if one.answer.candidate < n]
-    candidates.sort(key=lambda one: (one.answer.id, one.answer.candidate))
-    questions = (list(group) for _, group in groupby(candidates, key=lambda one: one.answer.id))
-    return [group[ranking.best([_reward(one.answer) for one in group])] for group in questions]
-
-
-def best_of_curve(ranked: Sequence[Marked], most: int, figures: Figures) -> dict[int, Measures]:
-    """The figures of the best of N answers, from the same answers for every N."""
-    return {n: figures.of(best_of(ranked, n)) for n in curve_sizes(most)}
+    taken = sorted(
+        (one for one in candidates if one.answer.candidate < n), key=lambda one: (one.answer.id, one.answer.candidate)
+    )
+    questions = (list(group) for _, group in groupby(taken, key=lambda one: one.answer.id))
+    return [group[ranking.best([reward(one.answer) for one in group])] for group in questions]
 
 
 def curve_sizes(best_of: int) -> list[int]:
@@ -188,41 +169,125 @@ def curve_sizes(best_of: int) -> list[int]:
     return sorted({*(2**i for i in range(best_of.bit_length()) if 2**i <= best_of), best_of})
 
 
-def choose_best_of(ranked: Sequence[Marked], most: int, figures: Figures, min_recall_ratio: float) -> BestOf:
-    """The number of answers to rank that BEST_OF_RULE chooses; `ranked` are candidates on the selection split.
+def rank(
+    candidates: Mapping[Literal["selection", "report"], Sequence[Marked]],
+    once: Sequence[Marked],
+    rewards: Mapping[Ranking, Reward],
+    most: int,
+    figures: Figures,
+) -> list[BestOf]:
+    """The best of N = 1, 2, 4 ... `most` answers by every rule, all from the same candidates.
+
+    `once` are the answers to the selection split's questions that are not ranked.
+    """
+    found: list[BestOf] = []
+    for by, reward in rewards.items():
+        for n in curve_sizes(most):
+            selection, report = (best_of(candidates[split], n, reward) for split in ("selection", "report"))
+            found.append(BestOf(by, n, figures.of(selection), figures.of(report), figures.difference(selection, once)))
+    return found
+
+
+def choose_best_of(ranked: Sequence[BestOf], once: Measures, min_recall_ratio: float) -> BestOf | None:
+    """What BEST_OF_RULE chooses; None where one answer is as good. `once` has the one answer's figures on selection.
 
     Ranking N answers costs N times as much as one, and a ranking that follows what the policy over-learned makes
-    answers worse. So N > 1 has to prove itself beyond chance: its difference from one answer, over the same questions,
-    must have its whole interval below 0. Among several N the chance is a little greater than of one test; against that,
-    the checkpoint was chosen by its single answers on this very split, which flatters N = 1.
+    answers worse. So it has to prove itself beyond chance: its difference from one answer, over the same questions,
+    must have its whole interval below 0. Among many rules and numbers the chance is greater than of one test; against
+    that, the checkpoint was chosen by its single answers on this very split, which flatters one answer.
     """
-    answers = {n: best_of(ranked, n) for n in curve_sizes(most)}
-    curve = {n: figures.of(some) for n, some in answers.items()}
-    differences = {n: figures.difference(some, answers[1]) for n, some in answers.items() if n > 1}
 
-    def helps(n: int) -> bool:
-        high = differences[n].high
-        return high is not None and high < 0 and _recall(curve[n]) >= min_recall_ratio * _recall(curve[1])
+    def helps(one: BestOf) -> bool:
+        high = one.difference.high
+        return (
+            one.n > 1 and high is not None and high < 0 and _recall(one.selection) >= min_recall_ratio * _recall(once)
+        )
 
-    def rate(n: int) -> tuple[float, int]:
-        value = curve[n].response_hallucination.value
-        return (_WORST_RATE if value is None else value, n)
-
-    return BestOf(min(filter(helps, differences), key=rate, default=1), curve, differences)
+    # min() keeps the first of equals
+    return min(
+        filter(helps, ranked), key=lambda one: (_rate(one.selection.response_hallucination), one.n), default=None
+    )
 
 
-def scores_row(checkpoint: str, benchmark: str, split: str, marked: Marked) -> dict[str, Any]:
+# ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """All figures on one benchmark, but for `selection` from its report split.
+
+    `best` is what the chosen ranking, if any, gives here; `baseline_best` has, by N, the baseline's answers ranked by
+    nothing but their own likelihood.
+    """
+
+    baseline: Measures
+    checkpoints: Sequence[Checkpoint]
+    chosen: Checkpoint
+    best: tuple[Ranking, int, Measures] | None
+    baseline_best: Mapping[int, Measures]
+
+    def to_json(self, decoding: Decoding, ranked: Decoding) -> dict[str, Any]:
+        """What scores.json says of the benchmark; every figure with the decoding that its answers were drawn by."""
+        one, many = ({"decoding": how.model_dump(mode="json")} for how in (decoding, ranked))
+        aligned = self.chosen.report.to_json()
+        likelihood = named(Ranking(rule="PolicyLikelihood"))
+        n = self.best[1] if self.best else max(self.baseline_best)
+        return {
+            "baseline": {**self.baseline.to_json(), **one},
+            "checkpoints": [
+                {
+                    "name": each.name,
+                    "step": each.step,
+                    "selected": each.name == self.chosen.name,
+                    "selection": each.selection.to_json(),
+                    "report": each.report.to_json(),
+                    **one,
+                }
+                for each in self.checkpoints
+            ],
+            "aligned": {**aligned, **one},
+            "best_of_n": (
+                {"n": self.best[1], **named(self.best[0]), **self.best[2].to_json(), **many}
+                if self.best
+                else {"n": 1, "rule": None, "lambda": None, **aligned, **one}
+            ),
+            "baseline_best_of_n": {"n": n, **likelihood, **self.baseline_best[n].to_json(), **many},
+            "baseline_ranking": [
+                {"n": n, **likelihood, **measures.to_json(), **many} for n, measures in self.baseline_best.items()
+            ],
+        }
+
+    def metrics(self) -> dict[str, float]:
+        """The figures that the gate reads, by flat names such as `aligned.recall.low`."""
+        best = self.best[2] if self.best else self.chosen.report
+        return {
+            **self.baseline.flat("baseline"),
+            **self.chosen.report.flat("aligned"),
+            **best.flat("best_of_n"),
+            "best_of_n.n": float(self.best[1] if self.best else 1),
+            "selected_step": float(self.chosen.step),
+        }
+
+
+def mark(answers: Iterable[Answer], truths: Mapping[str, str], benchmark: Benchmark) -> list[Marked]:
+    """Judge each answer by the truth about its question."""
+    return [Marked(answer, benchmark.judge(answer.text, truths[answer.id])) for answer in answers]
+
+
+def scores_row(checkpoint: str, benchmark: str, split: str, drawn: Drawn, marked: Marked) -> dict[str, Any]:
     """The row of SCORES of one answer."""
     answer, judgement = marked.answer, marked.judgement
     return {
         "checkpoint": checkpoint,
         "benchmark": benchmark,
         "split": split,
+        "drawn": drawn,
         "id": answer.id,
         "candidate": answer.candidate,
         "answer": answer.text,
         "tokens": answer.tokens,
-        "reward": answer.reward,
+        "logp": answer.logp,
+        "other_logp": None if math.isnan(answer.other_logp) else answer.other_logp,
         "mentions": judgement.mentions,
         "hallucinated": judgement.hallucinated,
         "covered": judgement.covered,
@@ -231,22 +296,9 @@ def scores_row(checkpoint: str, benchmark: str, split: str, marked: Marked) -> d
     }
 
 
-def _reward(answer: Answer) -> float:
-    if answer.reward is None:
-        raise ValueError(f"candidate {answer.candidate} of {answer.id} has no reward")
-    return answer.reward
-
-
 def _recall(measures: Measures) -> float:
     return measures.recall.value or 0.0
 
 
-def _preference(checkpoint: Checkpoint) -> tuple[float, float, int]:
-    """Lower is better."""
-    measures = checkpoint.selection
-    response, mention = measures.response_hallucination.value, measures.mention_hallucination.value
-    return (
-        _WORST_RATE if response is None else response,
-        _WORST_RATE if mention is None else mention,
-        checkpoint.step,
-    )
+def _rate(rate: Rate) -> float:
+    return _WORST_RATE if rate.value is None else rate.value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from feedback_workloads.contract import Artifact, BadInput, FileEntry, StageConfig
+from feedback_workloads.contract import Artifact, BadInput, FileEntry, RankingChoice, StageConfig
 
 REMEDIES: Final = {"neither-yes-nor-no": "name a labeler that begins its answers with yes or no"}
 """What helps against rejected rows that are good in themselves, by the reason."""
@@ -22,6 +22,7 @@ class Outcome:
     counts: dict[str, int]
     metrics: dict[str, float] = field(default_factory=dict)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
+    ranked: RankingChoice | None = None
 
 
 def check_rejected(config: StageConfig, outcome: Outcome) -> None:

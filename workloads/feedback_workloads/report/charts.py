@@ -66,6 +66,8 @@ STYLE: Final = {
     "figure.facecolor": "none",
 }
 WIDTH_INCHES: Final = 4.5
+RULE_STYLES: Final = ((BEST, "D-"), (CHOSEN, "o--"), (ALIGNED, "s-"), (REJECTED, "^-."))
+"""Colour and line of each ranking rule, in the order of the rules."""
 PERCENT: Final = FuncFormatter(lambda value, _: f"{100 * value:g}%")
 
 
@@ -80,12 +82,12 @@ def measures(scores: Row) -> str:
         ("baseline", "baseline", BASELINE, "o"),
         ("aligned", "aligned", ALIGNED, "s"),
         ("best_of_n", f"best of {scores['best_of_n']['n']}", BEST, "D"),
-    ]
+    ][: 2 + (scores["best_of_n"]["n"] > 1)]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for row, (rate, _) in enumerate(rates):
-            for offset, (key, label, color, marker) in zip((-0.24, 0.0, 0.24), who, strict=True):
+            for offset, (key, label, color, marker) in zip((-0.24, 0.0, 0.24), who, strict=False):
                 figures: Rate = scores[key][rate]
                 if figures["value"] is None:
                     continue
@@ -109,29 +111,44 @@ def measures(scores: Row) -> str:
     return _svg("measures", 2.9, draw, "Rates of baseline, aligned and best-of-N answers with 95% intervals")
 
 
-def best_of_curve(scores: Row) -> str:
-    """Response-level hallucination against the number of answers ranked."""
-    curve = scores["curve"]
-    rates = [one["response_hallucination"] for one in curve]
-    if any(rate["value"] is None for rate in rates):
+def ranking_curves(scores: Row) -> str:
+    """Hallucination, recall and length by the number of answers ranked, a line a rule; of `Regularised`, one weight."""
+    weights = [row["lambda"] for row in scores["ranking"] if row["lambda"] is not None]
+    best = scores["best_of_n"]
+    shown_weight = best["lambda"] if best["lambda"] is not None else next(iter(weights), None)
+    lines: dict[str, list[Row]] = {}
+    for row in scores["ranking"]:
+        if row["lambda"] in (None, shown_weight):
+            name = row["rule"] if row["lambda"] is None else f"{row['rule']} {row['lambda']:g}"
+            lines.setdefault(name, []).append(row)
+    numbers = sorted({row["n"] for row in scores["ranking"]})
+    if len(numbers) < 2:
         return ""
-    numbers = [one["n"] for one in curve]
+    panels: list[tuple[str, Callable[[Row], float | None]]] = [
+        ("answers with a\nhallucination", lambda report: report["response_hallucination"]["value"]),
+        ("recall", lambda report: report["recall"]["value"]),
+        ("words", lambda report: report["mean_words"]),
+    ]
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        _baseline(axes, scores["baseline"]["response_hallucination"])
-        axes.fill_between(
-            numbers, [r["low"] for r in rates], [r["high"] for r in rates], color=BEST, alpha=0.15, linewidth=0
-        )
-        axes.plot(numbers, [r["value"] for r in rates], "D-", color=BEST, label="aligned, best of N")
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(numbers, [str(n) for n in numbers])
-        axes.minorticks_off()
-        axes.set_xlabel("N, answers ranked by their reward")
-        _rate_axis(axes)
-        _legend(figure, axes)
+        for axes, (name, value) in zip(figure.subplots(3, 1, sharex=True), panels, strict=True):
+            once = value(scores["aligned"])
+            if once is not None:
+                axes.axhline(once, color=ALIGNED, linewidth=1.4, linestyle=":", label="one answer")
+            for (rule, rows), (color, style) in zip(lines.items(), RULE_STYLES, strict=False):
+                values = [value(row["report"]) for row in rows]
+                axes.plot([row["n"] for row in rows], values, style, color=color, label=rule)
+            axes.set_ylabel(name)
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(numbers, [str(n) for n in numbers])
+            axes.minorticks_off()
+            if name != "words":
+                axes.yaxis.set_major_formatter(PERCENT)
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xlabel("N, answers ranked")
+        _legend(figure, figure.axes[0])
 
-    return _svg("best-of-n", 2.9, draw, "Share of answers with a hallucination by the number of answers ranked")
+    return _svg("ranking", 4.6, draw, "Hallucination, recall and length by the number of answers ranked, for each rule")
 
 
 def checkpoints(scores: Row) -> str:

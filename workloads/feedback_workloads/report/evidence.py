@@ -14,8 +14,10 @@ from feedback_workloads.contract import (
     Artifact,
     BadInput,
     BenchmarkConfig,
+    Ranking,
     Temporary,
 )
+from feedback_workloads.method.ranking import best, reward
 from feedback_workloads.report.iteration import Iteration, StageRecord
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.schemas import SCORES
@@ -48,7 +50,8 @@ class Examples:
 
     shown: Sequence[Example] = ()
     numbers: Mapping[Kind, int] = field(default_factory=dict)
-    best_of: int = 1
+    best_of: str = ""
+    """How the best-ranked answer is called; empty where nothing is ranked."""
 
 
 @dataclass(frozen=True)
@@ -98,30 +101,50 @@ def find_examples(store: ArtifactStore, scores: Artifact) -> Examples:
         for row in store.rows([scores], SCORES)
         if row["benchmark"] == benchmark.name and row["split"] == benchmark.report
     )
-    answers = answers_by_question(rows, summary["selected"])
+    answers = answers_by_question(rows, summary["selected"], reward_of(summary["best_of_n"]), summary["best_of_n"]["n"])
     kinds = {id: kind_of(three) for id, three in sorted(answers.items()) if {"baseline", "aligned"} <= three.keys()}
     chosen = {id: kind for wanted, number in EXAMPLES.items() for id, kind in _first(kinds, wanted, number)}
     pictures = _pictures(store.instructions(benchmark.source), chosen)
     return Examples(
         shown=[Example(kind, pictures[id].image, pictures[id].question, answers[id]) for id, kind in chosen.items()],
         numbers={kind: list(kinds.values()).count(kind) for kind in EXAMPLES},
-        best_of=summary["best_of_n"]["n"],
+        best_of=ranked_words(summary["best_of_n"]),
     )
 
 
-def answers_by_question(rows: Iterable[Row], selected: str) -> dict[str, dict[str, Row]]:
-    """The baseline's, the chosen checkpoint's and the best-ranked answer to each question."""
+def answers_by_question(
+    rows: Iterable[Row], selected: str, reward: Callable[[Row], float], n: int
+) -> dict[str, dict[str, Row]]:
+    """The baseline's and the chosen checkpoint's one answer to each question, and the best of its `n` by `reward`."""
     found: dict[str, dict[str, Row]] = {}
+    candidates: dict[str, list[Row]] = {}
     for row in rows:
         three = found.setdefault(row["id"], {})
-        if row["checkpoint"] == "baseline":
-            three["baseline"] = row
-        elif row["checkpoint"] == selected:
-            if row["candidate"] == 0:
+        match row["drawn"], row["checkpoint"]:
+            case "once", "baseline":
+                three["baseline"] = row
+            case "once", checkpoint if checkpoint == selected:
                 three["aligned"] = row
-            if row["reward"] is not None and _ranks_before(row, three.get("best_of_n")):
-                three["best_of_n"] = row
+            case "ranked", checkpoint if checkpoint == selected and n > 1 and row["candidate"] < n:
+                candidates.setdefault(row["id"], []).append(row)
+    for id, some in candidates.items():
+        some.sort(key=lambda row: row["candidate"])
+        found[id]["best_of_n"] = some[best([reward(row) for row in some])]
     return found
+
+
+def reward_of(chosen: Row) -> Callable[[Row], float]:
+    """The reward of a row of SCORES by the rule of `best_of_n` in scores.json, up to its scale."""
+    by = Ranking(rule=chosen["rule"] or "LogRatio", weight=chosen["lambda"] or 0.0)
+    return lambda row: reward(by, row["logp"], row["other_logp"], row["tokens"], beta=1.0)
+
+
+def ranked_words(chosen: Row) -> str:
+    """`best of 8 by PolicyLikelihood`; empty where one answer is not ranked."""
+    if chosen["n"] == 1:
+        return ""
+    weight = "" if chosen["lambda"] is None else f" {chosen['lambda']:g}"
+    return f"best of {chosen['n']} by {chosen['rule']}{weight}"
 
 
 def kind_of(answers: Mapping[str, Row]) -> Kind:
@@ -143,10 +166,6 @@ def _unfinished(name: str, stage: StageRecord | None) -> str:
     happened = words.get(stage.state, "has not begun") if stage else "has not begun"
     message = stage.message.rstrip(".") if stage else ""
     return f"Stage {name} {happened}{': ' if message else ''}{message}."
-
-
-def _ranks_before(row: Row, other: Row | None) -> bool:
-    return other is None or (row["reward"], -row["candidate"]) > (other["reward"], -other["candidate"])
 
 
 def _first(kinds: Mapping[str, Kind], wanted: Kind, number: int) -> list[tuple[str, Kind]]:

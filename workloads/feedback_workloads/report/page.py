@@ -16,8 +16,8 @@ from PIL import Image, UnidentifiedImageError
 
 from feedback_workloads.models.preprocessing import load_picture
 from feedback_workloads.report import charts
-from feedback_workloads.report.evidence import Evidence, Example, Kind, Row
-from feedback_workloads.report.summary import MEASURES, cell, served
+from feedback_workloads.report.evidence import Evidence, Example, Kind, Row, ranked_words
+from feedback_workloads.report.summary import MEASURES, cell, columns, drawn, served
 from feedback_workloads.rows.rejected import BadRow
 
 SHOWN_PIXELS: Final = 480  # longest side of an example picture; larger ones are made smaller
@@ -66,12 +66,20 @@ def render(evidence: Evidence) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": cell, "duration": duration, "shortened": shortened, "thousands": "{:,}".format}
+    environment.filters |= {
+        "cell": cell,
+        "drawn": drawn,
+        "duration": duration,
+        "shortened": shortened,
+        "thousands": "{:,}".format,
+    }
     return environment.get_template("page.html").render(
         iteration=evidence.iteration,
         missing=evidence.missing,
         scores=evidence.scores,
         measures=MEASURES,
+        columns=columns(evidence.scores) if evidence.scores else {},
+        ranked_words=ranked_words(evidence.scores["best_of_n"]) if evidence.scores else "",
         headline=headline(evidence.scores) if evidence.scores else None,
         served=served(evidence.scores) if evidence.scores else None,
         verdict=verdict(evidence),
@@ -129,9 +137,9 @@ def verdict(evidence: Evidence) -> dict[str, str] | None:
     return None
 
 
-def example(one: Example, best_of: int) -> dict[str, Any]:
+def example(one: Example, best_of: str) -> dict[str, Any]:
     """What the template shows of an example."""
-    names = {"baseline": "baseline", "aligned": "aligned", "best_of_n": f"best of {best_of}"}
+    names = {"baseline": "baseline", "aligned": "aligned", "best_of_n": best_of}
     return {
         "kind": one.kind,
         "picture": picture(one.image),
@@ -204,15 +212,14 @@ def _tone(name: str, before: float | None, after: float | None) -> str:
 
 
 def _result_figures(scores: Row) -> list[Figure]:
-    n = scores["best_of_n"]["n"]
     return _drawn(
         Figure(
             "Before and after", Markup(charts.measures(scores)), "Report split, 95% bootstrap intervals over questions."
         ),
         Figure(
             "Ranking several answers",
-            Markup(charts.best_of_curve(scores)),
-            f"The aligned policy draws N answers and returns the one it prefers most over its reference; N up to {n}. "
+            Markup(charts.ranking_curves(scores)),
+            "The aligned policy draws N answers, and a rule says which is returned; all rules rank the same answers. "
             f"The server's default: {scores['best_of_rule']}",
         ),
     )

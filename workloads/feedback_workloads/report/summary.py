@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from feedback_workloads.contract import MANIFEST_NAME
-from feedback_workloads.report.evidence import Evidence
+from feedback_workloads.report.evidence import Evidence, ranked_words
 from feedback_workloads.report.iteration import StageRecord
 
 MEASURES: Final = {
@@ -26,13 +26,18 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
         "baseline": scores.get("baseline"),
         "aligned": scores.get("aligned"),
         "best_of_n": scores.get("best_of_n"),
-        "selected_best_of": scores.get("selected_best_of"),
+        "baseline_best_of_n": scores.get("baseline_best_of_n"),
+        "baseline_ranking": scores.get("baseline_ranking"),
+        "selected_best_of": scores["best_of_n"]["n"] if scores else None,
+        "ranking": scores.get("ranking"),
+        "reward_on_baseline": scores.get("reward_on_baseline"),
         "checkpoints": [
             {
                 "step": checkpoint["step"],
                 "selected": checkpoint["selected"],
                 **checkpoint["report"],
                 "selection": checkpoint["selection"],
+                "decoding": checkpoint["decoding"],
             }
             for checkpoint in scores.get("checkpoints", [])
         ],
@@ -47,30 +52,56 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
     }
 
 
+def columns(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What is compared, by its name for a person: each with how its answers were drawn and ranked."""
+    named = {"baseline": scores["baseline"], "aligned": scores["aligned"]}
+    if words := ranked_words(scores["best_of_n"]):
+        named[f"aligned, {words}"] = scores["best_of_n"]
+    likely = scores["baseline_best_of_n"]
+    named[f"baseline, best of {likely['n']} by its own likelihood"] = likely
+    return named
+
+
 def table(scores: Mapping[str, Any]) -> str:
-    """Baseline, aligned, and aligned best of N beside each other, with 95% intervals, as aligned plain text."""
-    columns = [scores["baseline"], scores["aligned"], scores["best_of_n"]]
-    header = ["", "baseline", "aligned", f"aligned best-of-{scores['best_of_n']['n']}"]
-    lines = [header, *([words, *(str(cell(column[name])) for column in columns)] for name, words in MEASURES.items())]
+    """Baseline, aligned, the best of several answers, and what costs nothing to compare with: a line each.
+
+    With 95% intervals, as aligned plain text.
+    """
+    header = ["", *MEASURES.values(), "drawn"]
+    lines = [
+        header,
+        *(
+            [name, *(str(cell(column[measure])) for measure in MEASURES), drawn(column["decoding"])]
+            for name, column in columns(scores).items()
+        ),
+    ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(_line(line, widths) for line in lines)
 
 
+def drawn(decoding: Mapping[str, float]) -> str:
+    """How answers were drawn: `greedy`, `T 0.7`, `T 0.7, top-p 0.9`."""
+    if decoding["temperature"] == 0:
+        return "greedy"
+    top = "" if decoding["top_p"] == 1 else f", top-p {decoding['top_p']:g}"
+    return f"T {decoding['temperature']:g}{top}"
+
+
 def served(scores: Mapping[str, Any]) -> str:
-    """How many answers the server ranks by default, why, and what that gives on the report split, in sentences."""
-    n = scores["selected_best_of"]
-    if n == 1:
-        tried = [str(one["n"]) for one in scores["selection_curve"] if one["n"] > 1]
+    """How the server ranks by default, why, and what that gives on the report split, in sentences."""
+    one, best = scores["aligned"], scores["best_of_n"]
+    if best["n"] == 1:
+        tried = sorted({row["n"] for row in scores["ranking"] if row["n"] > 1})
         why = (
-            f"on the selection split, the best of {' or '.join(tried)} did not hallucinate less beyond chance"
+            f"on the selection split, the best of {' or '.join(map(str, tried))} did by no rule hallucinate less "
+            "beyond chance"
             if tried
             else "ranking was not measured, because spec.evaluation.bestOf is 1"
         )
         return f"The server's default is one answer, not ranked: {why}."
-    chosen = next(one for one in scores["selection_curve"] if one["n"] == n)
-    one, best = scores["aligned"], next(one for one in scores["curve"] if one["n"] == n)
+    chosen = next(row for row in scores["ranking"] if all(row[key] == best[key] for key in ("rule", "lambda", "n")))
     return (
-        f"The server's default is the best of {n} answers: on the selection split, {_points(chosen['difference'])} "
+        f"The server's default is the {ranked_words(best)}: on the selection split, {_points(chosen['difference'])} "
         f"fewer answers with a hallucination than one answer. On the report split it has "
         f"{cell(best['response_hallucination'])} answers with a hallucination and {cell(best['recall'])} recall; one "
         f"answer has {cell(one['response_hallucination'])} and {cell(one['recall'])}. Intervals are over the questions "

@@ -82,11 +82,13 @@ SCORES = pa.schema(
         _strict("checkpoint", pa.string()),
         _strict("benchmark", pa.string()),
         _strict("split", pa.string()),
+        _strict("drawn", pa.string()),
         _strict("id", pa.string()),
         _strict("candidate", pa.int32()),
         _strict("answer", pa.string()),
         _strict("tokens", pa.int32()),
-        pa.field("reward", pa.float32()),
+        _strict("logp", pa.float64()),
+        pa.field("other_logp", pa.float64()),
         _strict("mentions", pa.int32()),
         _strict("hallucinated", pa.int32()),
         _strict("covered", pa.int32()),
@@ -94,8 +96,10 @@ SCORES = pa.schema(
         _strict("spans", pa.list_(pa.struct([_strict("start", pa.int32()), _strict("end", pa.int32())]))),
     ]
 )
-"""One row a scored answer. `checkpoint` is `baseline` or a checkpoint's name; `spans` are the hallucinated words, as
-character offsets [start, end) in the answer."""
+"""One row a scored answer. `checkpoint` is `baseline` or a checkpoint's name; `drawn` is `once` for the one answer of
+each model, `ranked` for candidates of a ranking; `logp` is its log-probability under the model that gave it,
+`other_logp` that under the model it is compared with, where it is; `spans` are the hallucinated words, as character
+offsets [start, end) in the answer."""
 
 REJECTED = pa.schema(
     [

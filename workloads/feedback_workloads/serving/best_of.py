@@ -11,16 +11,9 @@ from feedback_workloads.rows.identity import row_seed
 from feedback_workloads.serving.protocol import Score
 
 if TYPE_CHECKING:
+    from feedback_workloads.contract import Ranking
     from feedback_workloads.models.preprocessing import Prompt
     from feedback_workloads.serving.engines import Candidate, Engines, Sampling
-
-
-@dataclass(frozen=True)
-class Reward:
-    """How answers are scored (see `ranking.reward`)."""
-
-    beta: float
-    normalise: bool
 
 
 @dataclass(frozen=True)
@@ -35,7 +28,9 @@ class Ranked:
     order: tuple[int, ...]
 
 
-async def best_of(engines: Engines, prompt: Prompt, sampling: Sampling, candidates: int, scale: Reward) -> Ranked:
+async def best_of(
+    engines: Engines, prompt: Prompt, sampling: Sampling, candidates: int, *, ranking: Ranking, beta: float
+) -> Ranked:
     """Draw `candidates` answers that differ in their seeds alone, and rank them.
 
     Each is scored as soon as it is complete, while others are still being written; equal answers are scored once.
@@ -55,7 +50,7 @@ async def best_of(engines: Engines, prompt: Prompt, sampling: Sampling, candidat
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from failures
     drawn = [task.result() for task in drawing]
-    scores = tuple(_score(i, answer, ref_logp, scale) for i, (answer, ref_logp) in enumerate(drawn))
+    scores = tuple(_score(i, answer, ref_logp, ranking, beta) for i, (answer, ref_logp) in enumerate(drawn))
     return Ranked(tuple(answer for answer, _ in drawn), scores, tuple(order([score.reward for score in scores])))
 
 
@@ -64,11 +59,11 @@ def candidate_seed(seed: int | None, index: int) -> int | None:
     return None if seed is None else row_seed(seed, "serving", index)
 
 
-def _score(index: int, answer: Candidate, ref_logp: float, scale: Reward) -> Score:
+def _score(index: int, answer: Candidate, ref_logp: float, ranking: Ranking, beta: float) -> Score:
     tokens = len(answer.token_ids)
     return Score(
         candidate=index,
-        reward=reward(answer.logp, ref_logp, tokens, scale.beta, scale.normalise),
+        reward=reward(ranking, answer.logp, ref_logp, tokens, beta),
         logp=answer.logp,
         ref_logp=ref_logp,
         tokens=tokens,

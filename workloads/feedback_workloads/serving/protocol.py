@@ -1,7 +1,7 @@
 """Chat completions as OpenAI defines them, as far as they are served here: what may be asked and what is answered.
 
-A field that is not served is an error that names it, never ignored. Three fields are not OpenAI's: `best_of`, which it
-has for completions alone, `return_scores`, which is ours, and `return_token_ids`, as in vLLM.
+A field that is not served is an error that names it, never ignored. Four fields are not OpenAI's: `best_of`, which it
+has for completions alone, `ranking` and `return_scores`, which are ours, and `return_token_ids`, as in vLLM.
 Reference: https://platform.openai.com/docs/api-reference/chat.
 """
 
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic_core
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from feedback_workloads.contract import Ranking, RankingRule
 from feedback_workloads.serving.errors import ApiError, invalid
 
 MAX_STOPS = 4
@@ -90,6 +91,23 @@ class ResponseFormat(RequestPart):
     type: Literal["text"]
 
 
+class RankingRequest(RequestPart):
+    """By what candidates are ranked, in place of the server's rule."""
+
+    rule: RankingRule
+    weight: float | None = Field(default=None, gt=0, le=1000, alias="lambda")
+
+    @model_validator(mode="after")
+    def _weight_of_its_rule(self) -> Self:
+        if (self.rule == "Regularised") != (self.weight is not None):
+            raise ValueError("lambda must be given for rule Regularised, and for no other")
+        return self
+
+    @property
+    def ranking(self) -> Ranking:
+        return Ranking(rule=self.rule, weight=self.weight or 0.0)
+
+
 class ChatRequest(RequestPart):
     """The body of POST /v1/chat/completions."""
 
@@ -97,6 +115,7 @@ class ChatRequest(RequestPart):
     messages: Annotated[list[Message], Field(min_length=1)]
     n: Annotated[int, Field(ge=1)] = 1
     best_of: Annotated[int, Field(ge=1)] | None = None
+    ranking: RankingRequest | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -166,12 +185,18 @@ def _path(location: Sequence[str | int], data: Any) -> str | None:
 
 @dataclass(frozen=True)
 class Defaults:
-    """What this server does where a request does not say, and the most that it allows."""
+    """What this server does where a request does not say, and the most that it allows.
+
+    `temperature` and `top_p` are those of one answer, `ranked_temperature` and `ranked_top_p` those of several.
+    """
 
     best_of: int
     max_best_of: int
+    ranking: Ranking
     temperature: float
     top_p: float
+    ranked_temperature: float
+    ranked_top_p: float
     max_tokens: int
 
 
@@ -184,6 +209,7 @@ class Wanted:
 
     n: int
     best_of: int
+    ranking: Ranking
     temperature: float
     top_p: float
     max_tokens: int | None
@@ -200,16 +226,21 @@ class Wanted:
 
 def wanted(request: ChatRequest, defaults: Defaults) -> Wanted:
     """Fill in the defaults. Raises ApiError (400) where fields contradict each other or exceed the server's limits."""
-    temperature = defaults.temperature if request.temperature is None else request.temperature
     for field in ("n", "best_of"):
         if (asked := getattr(request, field)) is not None and asked > defaults.max_best_of:
             raise invalid(field, f"{field} is {asked}; this server gives at most {defaults.max_best_of}")
-        if temperature == 0 and asked is not None and asked > 1:
+        if request.temperature == 0 and asked is not None and asked > 1:
             raise invalid(field, f"{field} is {asked}, but temperature 0 gives one answer; raise temperature")
-    default_best_of = 1 if temperature == 0 else max(request.n, defaults.best_of)
+    default_best_of = 1 if request.temperature == 0 else max(request.n, defaults.best_of)
     best_of = default_best_of if request.best_of is None else request.best_of
+    if best_of > 1:
+        temperature, top_p = defaults.ranked_temperature, defaults.ranked_top_p
+    else:
+        temperature, top_p = defaults.temperature, defaults.top_p
     if best_of < request.n:
         raise invalid("best_of", f"best_of is {best_of}, less than n, which is {request.n}; raise best_of")
+    if request.ranking and best_of == 1 and not request.return_scores:
+        raise invalid("ranking", "ranking is given, but one answer is drawn; raise best_of")
     if request.stream_options is not None and not request.stream:
         raise invalid("stream_options", "stream_options needs stream to be true")
     if request.return_token_ids and request.stream:
@@ -217,8 +248,9 @@ def wanted(request: ChatRequest, defaults: Defaults) -> Wanted:
     return Wanted(
         n=request.n,
         best_of=best_of,
-        temperature=temperature,
-        top_p=defaults.top_p if request.top_p is None else request.top_p,
+        ranking=request.ranking.ranking if request.ranking else defaults.ranking,
+        temperature=temperature if request.temperature is None else request.temperature,
+        top_p=top_p if request.top_p is None else request.top_p,
         max_tokens=_max_tokens(request),
         seed=request.seed,
         stop=tuple(request.stop),
@@ -294,7 +326,7 @@ def _absent(value: object) -> bool:
 
 
 class Score(Answered):
-    """Why a choice stands where it stands: reward = beta * (logp - ref_logp) / tokens.
+    """Why a choice stands where it stands: `reward` is by the rule that ranked (see method/ranking.py).
 
     `candidate` is its place in `candidate_rewards`; log-probabilities are sums over its `tokens` tokens (nats, at
     temperature 1).

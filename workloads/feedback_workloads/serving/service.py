@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from jinja2 import TemplateError
 from PIL import Image
 
-from feedback_workloads.contract import BadInput
+from feedback_workloads.contract import BadInput, Ranking
 from feedback_workloads.models.preprocessing import Prompt, picture_key
 from feedback_workloads.rows.rejected import BadRow
-from feedback_workloads.serving.best_of import Ranked, Reward, best_of, candidate_seed
+from feedback_workloads.serving.best_of import Ranked, best_of, candidate_seed
 from feedback_workloads.serving.engines import Engines, Sampling
 from feedback_workloads.serving.errors import ApiError, invalid, unknown_model
 from feedback_workloads.serving.intake.admission import Admission
@@ -91,7 +91,6 @@ class Service:
         self.created = int(time.time())
         self._pictures = Pictures(settings.picture_hosts, settings.max_picture_bytes)
         self._tokenizing = threading.Lock()  # Hugging Face tokenizers change their own state while they work
-        self._reward = Reward(settings.beta, settings.normalise)
         gauge = self.metrics.gauge
         gauge("requests_running", "Chat requests whose turn it is.", lambda: self.admission.running)
         gauge("requests_waiting", "Chat requests that wait for their turn.", lambda: self.admission.waiting)
@@ -175,7 +174,7 @@ class Service:
         messages = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]},)
         prompt = self._prompt(messages, blank.getvalue(), None)
         sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=4, seed=0)
-        ranked = await best_of(self.engines, prompt, sampling, 2, self._reward)
+        ranked = await best_of(self.engines, prompt, sampling, 2, ranking=Ranking(), beta=self.settings.beta)
         for score in ranked.scores or ():
             for flag, logp in (("--policy", score.logp), ("--reference", score.ref_logp)):
                 if not math.isfinite(logp):
@@ -229,7 +228,14 @@ class Service:
 
     async def _rank(self, ready: Ready, asked: Wanted) -> Ranked:
         if asked.ranked:
-            return await best_of(self.engines, ready.prompt, ready.sampling, asked.best_of, self._reward)
+            return await best_of(
+                self.engines,
+                ready.prompt,
+                ready.sampling,
+                asked.best_of,
+                ranking=asked.ranking,
+                beta=self.settings.beta,
+            )
         sampling = replace(ready.sampling, seed=candidate_seed(ready.sampling.seed, 0))
         return Ranked((await self.engines.generate(ready.prompt, sampling),), None, (0,))
 

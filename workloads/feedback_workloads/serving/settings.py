@@ -7,9 +7,9 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from feedback_workloads.contract import BadInput, EngineConfig, Precision, Source
+from feedback_workloads.contract import BadInput, EngineConfig, Precision, Ranking, RankingRule, Source
 from feedback_workloads.serving.intake.pictures import PictureHosts
 from feedback_workloads.serving.protocol import Defaults
 
@@ -33,7 +33,6 @@ class Settings:
     host: str
     port: int
     beta: float
-    normalise: bool
     defaults: Defaults
     precision: Precision
     engine: EngineConfig
@@ -67,12 +66,14 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
         host=options.host,
         port=options.port,
         beta=options.beta,
-        normalise=options.length_normalisation,
         defaults=Defaults(
             best_of=options.best_of,
             max_best_of=options.max_best_of,
+            ranking=Ranking(rule=options.ranking, weight=options.ranking_lambda or 0.0),
             temperature=options.temperature,
             top_p=options.top_p,
+            ranked_temperature=options.ranked_temperature,
+            ranked_top_p=options.ranked_top_p,
             max_tokens=options.max_tokens,
         ),
         precision=options.precision,
@@ -114,6 +115,9 @@ RANGES = {
     "best_of": Range(1, LARGEST_BEST_OF),
     "temperature": Range(0, 2),
     "top_p": Range(1e-6, 1),
+    "ranked_temperature": Range(1e-6, 2),
+    "ranked_top_p": Range(1e-6, 1),
+    "ranking_lambda": Range(1e-6, 1000),
     "max_tokens": Range(1),
     "max_num_seqs": Range(1),
     "tensor_parallel_size": Range(1),
@@ -129,11 +133,14 @@ RANGES = {
 
 def _check(options: argparse.Namespace) -> None:
     for name, limits in RANGES.items():
-        limits.check(name, getattr(options, name))
+        if (value := getattr(options, name)) is not None:
+            limits.check(name, value)
     if options.best_of > options.max_best_of:
         raise BadInput(f"--best-of is {options.best_of}; give at most --max-best-of, which is {options.max_best_of}")
-    if options.temperature == 0 and options.best_of > 1:
-        raise BadInput("--temperature is 0, which gives one answer; raise it, or give --best-of 1")
+    if (options.ranking == "Regularised") != (options.ranking_lambda is not None):
+        raise BadInput(
+            f"--ranking is {options.ranking}; give --ranking-lambda with Regularised, and with no other rule"
+        )
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -162,14 +169,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--best-of", type=int, default=1, metavar="N", help="candidates where a request does not say")
     add("--max-best-of", type=int, default=LARGEST_BEST_OF, metavar="N", help="the most a request may ask for")
     add("--beta", type=float, default=0.1, metavar="B", help="scale of the reward, as in training")
+    add("--ranking", choices=get_args(RankingRule), default="LogRatio", help="by what candidates are ranked")
+    add("--ranking-lambda", type=float, metavar="L", help="weight of the rule Regularised")
+    add("--temperature", type=float, default=0.0, metavar="T", help="of one answer, where a request does not say")
+    add("--top-p", type=float, default=1.0, metavar="P", help="of one answer, where a request does not say")
     add(
-        "--length-normalisation",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="divide the reward by the number of tokens; without it short answers are favoured",
+        "--ranked-temperature", type=float, default=0.7, metavar="T", help="of candidates, where a request does not say"
     )
-    add("--temperature", type=float, default=0.7, metavar="T", help="where a request does not say")
-    add("--top-p", type=float, default=1.0, metavar="P", help="where a request does not say")
+    add("--ranked-top-p", type=float, default=0.9, metavar="P", help="of several, where a request does not say")
     add("--max-tokens", type=int, default=512, metavar="N", help="where a request does not say")
 
     add = parser.add_argument_group("network and limits").add_argument

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from feedback_workloads.contract import Artifact, BenchmarkConfig, EvaluationConfig, Manifest, canonical_json
+from feedback_workloads.contract import Artifact, BenchmarkConfig, Decoding, EvaluationConfig, Manifest, canonical_json
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
 from feedback_workloads.engine.arguments import ADAPTER_CONFIG
-from feedback_workloads.method.evaluation import BASELINE, Answer, with_rewards
+from feedback_workloads.method.evaluation import BASELINE, Answer, Drawn
 from feedback_workloads.models.preprocessing import Preprocessor
 from feedback_workloads.process.versions import versions
 from feedback_workloads.rows.identity import row_seed
@@ -73,54 +73,56 @@ class Answers:
         if self._engine:
             self._engine.close()
 
-    def once(self, model: str, part: BenchmarkSplit, asked: Sequence[Instruction]) -> list[Answer]:
-        """One answer of `model` to each question."""
-        return [_answer(row) for row in self._drawn(model, part, asked, range(1))]
+    def once(self, model: str, split: BenchmarkSplit, asked: Sequence[Instruction]) -> list[Answer]:
+        """One answer of `model` to each question, to stand alone."""
+        return [_answer(row) for row in self._drawn(model, split, asked, "once")]
 
-    def several(self, model: str, part: BenchmarkSplit, asked: Sequence[Instruction]) -> list[Row]:
-        """`best_of` answers of `model` to each question, as SAMPLES; the first is the one that `once` gives."""
-        candidates = range(1), range(1, self._config.best_of)
-        return [row for some in candidates for row in self._drawn(model, part, asked, some)]
+    def candidates(self, model: str, split: BenchmarkSplit, asked: Sequence[Instruction]) -> list[Answer]:
+        """`best_of` answers of `model` to each question, to be ranked."""
+        return [_answer(row) for row in self._drawn(model, split, asked, "ranked")]
 
-    def ranked(self, model: str, part: BenchmarkSplit, asked: Sequence[Instruction]) -> list[Answer]:
-        """`best_of` answers of `model` to each question with their rewards; the first is the one that `once` gives.
+    def weighed(self, by: str, model: str, split: BenchmarkSplit, asked: Sequence[Instruction]) -> list[Answer]:
+        """The `candidates` of `model` with their log-probabilities under `by`, which take one prefill each."""
+        drawn = self._drawn(model, split, asked, "ranked")
+        rows = self._weighed(by, model, split, asked, drawn)
+        logps = {(row["id"], row["candidate"]): math.fsum(row["logprobs"]) for row in rows}
+        return [replace(one, other_logp=logps[one.id, one.candidate]) for one in map(_answer, drawn)]
 
-        The log-probabilities under `model` are those that the sampler returned; the baseline's take one prefill each.
-        """
+    def _drawn(self, model: str, split: BenchmarkSplit, asked: Sequence[Instruction], drawn: Drawn) -> list[Row]:
+        """SAMPLES of `model`, kept."""
         config = self._config
-        drawn = self.several(model, part, asked)
-        weighed = self._weighed(part, asked, drawn)
-        ref_logps = {(row["id"], row["candidate"]): math.fsum(row["logprobs"]) for row in weighed}
-        return with_rewards(map(_answer, drawn), ref_logps, config.beta, normalise=config.length_normalisation)
-
-    def _drawn(self, model: str, part: BenchmarkSplit, asked: Sequence[Instruction], candidates: range) -> list[Row]:
-        """SAMPLES of `model`: the given candidates of each question."""
+        number, decoding = (1, config.decoding) if drawn == "once" else (config.best_of, config.ranked_decoding)
 
         def draw(todo: Sequence[Instruction], output: OrderedParts) -> None:
             engine = self._load(model)
-            self._progress.phase(f"{model} answers {part.name}")
+            self._progress.phase(f"{model} answers {split.name}")
             requests = (
-                ((question.id, question.question, candidate), prompt, self._draw(question.id, candidate))
-                for question, prompt in self._prompts(todo, len(candidates), output)
-                for candidate in candidates
+                (
+                    (question.id, question.question, candidate),
+                    prompt,
+                    Draw(row_seed(config.seed, question.id, candidate), decoding.temperature),
+                )
+                for question, prompt in self._prompts(todo, number, output)
+                for candidate in range(number)
             )
             banned = (self._preprocessor.image_token_id,)
-            for key, answer in engine.sample(requests, self._config.decoding, banned):
-                output.add(self._row(key, answer))
+            for key, answer in engine.sample(requests, decoding, banned):
+                output.add(self._row(key, answer, decoding))
                 self._progress.count("tokens", len(answer.token_ids))
 
-        name = f"answers/{model}/{part.name}/{candidates.start}-{candidates.stop - 1}"
-        return self._kept(name, asked, len(candidates), draw) if candidates else []
+        return self._kept(f"answers/{model}/{split.name}/{drawn}", asked, number, draw)
 
-    def _weighed(self, part: BenchmarkSplit, asked: Sequence[Instruction], drawn: Sequence[Row]) -> list[Row]:
-        """The rows of `drawn` with the baseline's log-probabilities in place of their own."""
+    def _weighed(
+        self, by: str, model: str, split: BenchmarkSplit, asked: Sequence[Instruction], drawn: Sequence[Row]
+    ) -> list[Row]:
+        """The rows of `drawn`, answers of `model`, with the log-probabilities under `by` in place of their own."""
         rows_of: dict[str, list[Row]] = {}
         for row in drawn:
             rows_of.setdefault(row["id"], []).append(row)
 
         def weigh(todo: Sequence[Instruction], output: OrderedParts) -> None:
-            engine = self._load(BASELINE)
-            self._progress.phase(f"weighing answers to {part.name}")
+            engine = self._load(by)
+            self._progress.phase(f"{by} weighs answers to {split.name}")
             rows = {(row["id"], row["candidate"]): row for question in todo for row in rows_of[question.id]}
             requests = (
                 ((row["id"], row["candidate"]), prompt, row["token_ids"])
@@ -132,7 +134,7 @@ class Answers:
 
         answered = [question for question in asked if question.id in rows_of]
         self._progress.advance((len(asked) - len(answered)) * self._config.best_of)
-        return self._kept(f"reference/{part.name}", answered, self._config.best_of, weigh)
+        return self._kept(f"weighed/{by}/{model}/{split.name}", answered, self._config.best_of, weigh)
 
     def _prompts(
         self, todo: Iterable[Instruction], rows_each: int, output: OrderedParts
@@ -209,12 +211,8 @@ class Answers:
             self._loaded = model
         return self._engine
 
-    def _draw(self, id: str, candidate: int) -> Draw:
-        return Draw(row_seed(self._config.seed, id, candidate), self._config.decoding.temperature)
-
-    def _row(self, key: tuple[str, str, int], answer: Sampled) -> Row:
+    def _row(self, key: tuple[str, str, int], answer: Sampled, decoding: Decoding) -> Row:
         id, question, candidate = key
-        draw = self._draw(id, candidate)
         return {
             "id": id,
             "candidate": candidate,
@@ -222,8 +220,8 @@ class Answers:
             "answer": self._preprocessor.decode(answer.token_ids),
             "token_ids": answer.token_ids,
             "logprobs": answer.logprobs,
-            "temperature": draw.temperature,
-            "seed": draw.seed,
+            "temperature": decoding.temperature,
+            "seed": row_seed(self._config.seed, id, candidate),
             "finish_reason": answer.finish_reason,
             "prompt_tokens": answer.prompt_tokens,
         }

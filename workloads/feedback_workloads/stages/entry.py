@@ -158,11 +158,11 @@ def _manifest(config: StageConfig, outcome: Outcome) -> Manifest:
         metrics=outcome.metrics,
         versions=versions(),
         artifacts=outcome.artifacts,
+        ranked=outcome.ranked,
     )
 
 
 def _result(config: StageConfig, shard: int, manifest: Manifest, artifact: Artifact, *, reused: bool) -> StageResult:
-    best_of = manifest.metrics.get("selected_best_of")
     return StageResult(
         stage=config.stage,
         shard=shard,
@@ -170,7 +170,7 @@ def _result(config: StageConfig, shard: int, manifest: Manifest, artifact: Artif
         counts=manifest.counts,
         metrics=manifest.metrics,
         aligned=manifest.artifacts.get("aligned"),
-        best_of=None if best_of is None else int(best_of),
+        ranked=manifest.ranked,
         reused=reused,
     )
 

@@ -11,7 +11,8 @@ import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,8 @@ from feedback_workloads.contract import (
     BenchmarkConfig,
     EvaluationConfig,
     FileEntry,
+    Ranking,
+    RankingChoice,
     canonical_json,
     shard_uri,
 )
@@ -34,15 +37,22 @@ from feedback_workloads.method.evaluation import (
     Answer,
     BestOf,
     Checkpoint,
+    Drawn,
     Figures,
     Marked,
     Scorecard,
-    best_of_curve,
+    best_of,
     choose,
     choose_best_of,
+    curve_sizes,
     mark,
+    of_others,
+    own_likelihood,
+    rank,
+    reward_by,
     scores_row,
 )
+from feedback_workloads.method.ranking import rankings
 from feedback_workloads.models.preprocessing import load_picture
 from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.rows.instructions import Instruction
@@ -56,15 +66,17 @@ if TYPE_CHECKING:
 
 
 Questions = Mapping[BenchmarkSplit, Sequence[Instruction]]
-Said = dict[tuple[str, BenchmarkSplit], list[Marked]]  # judged answers by model and split
+Said = dict[tuple[str, BenchmarkSplit, Drawn], list[Marked]]
+"""Judged answers by model, by split, and by what they were drawn for."""
 
 
 def run(config: EvaluationConfig, shard: int, store: ArtifactStore, progress: Progress) -> Outcome:
     """Write SCORES and scores.json, and name the chosen checkpoint `aligned`.
 
     scores.json has the figures of the first benchmark (see `Scorecard.to_json`) with `benchmark`, the number of its
-    `questions` by split, `rule`, `selected` and `selected_step`, and `best_of_rule`, `selected_best_of` and
-    `selection_curve` (see `BestOf.to_json`); `others` has the figures of other benchmarks by name.
+    `questions` by split, `rule`, `selected` and `selected_step`, `best_of_rule`, `ranking` (a row for each rule, weight
+    and N, see `BestOf.to_json`) and `reward_on_baseline` (rows by N of the baseline's answers as `by` ranks them, null
+    unless it was asked for); `others` has the figures of other benchmarks by name.
     The count `rows` is of questions; `answers` is that of the rows of SCORES.
 
     The answers of each model to each split are an artifact of their own below this one, of SAMPLES, so that a restarted
@@ -73,47 +85,65 @@ def run(config: EvaluationConfig, shard: int, store: ArtifactStore, progress: Pr
     progress.phase("reading the benchmarks")
     questions, rejected = read_questions(config, store)
     checkpoints = find_checkpoints(config, store)
-    progress.start(total=number_of_answers(questions, len(checkpoints), config.best_of))
+    progress.start(total=number_of_answers(config, questions, len(checkpoints)))
     output = shard_uri(config, shard)
     with Answers(config, output, store, progress, checkpoints) as answers:
-        cards, best, said = evaluate(config, questions, answers)
-    first, card = config.benchmarks[0], cards[config.benchmarks[0].name]
+        found = evaluate(config, questions, answers)
+    first, card = config.benchmarks[0], found.cards[config.benchmarks[0].name]
+    decodings = config.decoding, config.ranked_decoding
     summary = {
         "benchmark": first.name,
-        "questions": {part.split: len(said[BASELINE, part]) for part in questions if part.benchmark == first},
+        "questions": {
+            split.split: len(found.said[BASELINE, split, "once"]) for split in questions if split.benchmark == first
+        },
         "rule": RULE.format(benchmark=first.name, ratio=config.min_recall_ratio),
         "selected": card.chosen.name,
         "selected_step": card.chosen.step,
         "best_of_rule": BEST_OF_RULE.format(benchmark=first.name, ratio=config.min_recall_ratio),
-        "selected_best_of": best.n,
-        "selection_curve": best.to_json(),
-        **card.to_json(),
-        "others": {name: other.to_json() for name, other in cards.items() if name != first.name},
+        **card.to_json(*decodings),
+        "ranking": [
+            {**row.to_json(), "decoding": config.ranked_decoding.model_dump(mode="json")} for row in found.ranking
+        ],
+        "reward_on_baseline": found.reward_on_baseline,
+        "others": {name: other.to_json(*decodings) for name, other in found.cards.items() if name != first.name},
     }
-    rows = write_rows(store, output, said)
+    rows = write_rows(store, output, found.said)
     return Outcome(
         files=(*rows, store.put(canonical_json(summary), output, SCORES_NAME)),
-        counts=count(said, rejected, answers),
-        metrics={**card.metrics(), "selected_best_of": float(best.n)},
+        counts=count(found.said, rejected, answers),
+        metrics=card.metrics(),
         artifacts={"aligned": checkpoints[card.chosen.name], **answers.artifacts},
+        ranked=RankingChoice(n=found.best.n, ranking=found.best.by) if found.best else RankingChoice(),
     )
 
 
-def evaluate(
-    config: EvaluationConfig, questions: Questions, answers: Answers
-) -> tuple[dict[str, Scorecard], BestOf, Said]:
-    """Have every model answer, choose a checkpoint, rank its answers.
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures by benchmark, the best of N answers by every rule, the one of them that is chosen, and all answers."""
 
-    Returns figures by benchmark, how many answers are best ranked, and all judged answers.
-    """
-    said = {
-        (model, part): judge(part, asked, answers.once(model, part, asked))
-        for model in (BASELINE, *answers.checkpoints)
-        for part, asked in questions.items()
-    }
+    cards: Mapping[str, Scorecard]
+    ranking: Sequence[BestOf]
+    best: BestOf | None
+    reward_on_baseline: list[dict[str, Any]] | None
+    said: Said
+
+
+def evaluate(config: EvaluationConfig, questions: Questions, answers: Answers) -> Evaluation:
+    """Have every model answer, choose a checkpoint, rank its answers by every rule, choose one."""
+    first = config.benchmarks[0]
+    selection, reports = (
+        BenchmarkSplit(first, first.selection),
+        [BenchmarkSplit(one, one.report) for one in config.benchmarks],
+    )
+    said: Said = {}
+    for model in (BASELINE, *answers.checkpoints):
+        for split, asked in questions.items():
+            said[model, split, "once"] = judge(split, asked, answers.once(model, split, asked))
+        if model == BASELINE:  # while it is loaded
+            for split in reports:
+                answers.candidates(model, split, questions[split])
     figures = Figures(config.bootstrap_resamples, config.seed)
-    measures = {key: figures.of(marked) for key, marked in said.items()}
-    selection = BenchmarkSplit(config.benchmarks[0], config.benchmarks[0].selection)
+    measures = {(model, split): figures.of(marked) for (model, split, _), marked in said.items()}
 
     def checkpoints(report: BenchmarkSplit) -> list[Checkpoint]:
         return [
@@ -121,22 +151,61 @@ def evaluate(
             for name in answers.checkpoints
         ]
 
-    reports = [BenchmarkSplit(one, one.report) for one in config.benchmarks]
     chosen = choose(measures[BASELINE, selection], checkpoints(reports[0]), config.min_recall_ratio).name
-    for part, asked in questions.items():
-        answers.several(chosen, part, asked)  # all of them before the first is weighed: the baseline is loaded once
-    for part, asked in questions.items():
-        said[chosen, part] = judge(part, asked, answers.ranked(chosen, part, asked))
-    best = choose_best_of(said[chosen, selection], config.best_of, figures, config.min_recall_ratio)
-    cards: dict[str, Scorecard] = {}
-    for report in reports:
-        cards[report.benchmark.name] = Scorecard(
+    for split, asked in questions.items():
+        answers.candidates(chosen, split, asked)
+    for split in reports:
+        drawn = (
+            answers.weighed(chosen, BASELINE, split, questions[split])
+            if config.reward_on_baseline
+            else (answers.candidates(BASELINE, split, questions[split]))
+        )
+        said[BASELINE, split, "ranked"] = judge(split, questions[split], drawn)
+    for split, asked in questions.items():
+        said[chosen, split, "ranked"] = judge(split, asked, answers.weighed(BASELINE, chosen, split, asked))
+
+    rewards = {by: reward_by(by, config.beta) for by in rankings(config.lambdas)}
+    ranked = rank(
+        {"selection": said[chosen, selection, "ranked"], "report": said[chosen, reports[0], "ranked"]},
+        said[chosen, selection, "once"],
+        rewards,
+        config.best_of,
+        figures,
+    )
+    best = choose_best_of(ranked, measures[chosen, selection], config.min_recall_ratio)
+    cards = {
+        report.benchmark.name: Scorecard(
             baseline=measures[BASELINE, report],
             checkpoints=checkpoints(report),
             chosen=next(one for one in checkpoints(report) if one.name == chosen),
-            curve=best_of_curve(said[chosen, report], config.best_of, figures),
+            best=(best.by, best.n, figures.of(best_of(said[chosen, report, "ranked"], best.n, rewards[best.by])))
+            if best
+            else None,
+            baseline_best={
+                n: figures.of(best_of(said[BASELINE, report, "ranked"], n, own_likelihood))
+                for n in curve_sizes(config.best_of)
+            },
         )
-    return cards, best, said
+        for report in reports
+    }
+    drawn = said[BASELINE, reports[0], "ranked"]
+    on_baseline = ranked_baseline(config, drawn, figures) if config.reward_on_baseline else None
+    return Evaluation(cards, ranked, best, on_baseline, said)
+
+
+def ranked_baseline(config: EvaluationConfig, candidates: Sequence[Marked], figures: Figures) -> list[dict[str, Any]]:
+    """The best of N of the baseline's answers, as the aligned policy's rewards and the baseline itself rank them."""
+    by = {
+        "aligned log-ratio": of_others(reward_by(Ranking(rule="LogRatio"), config.beta)),
+        "aligned likelihood": of_others(reward_by(Ranking(rule="PolicyLikelihood"), config.beta)),
+        "own likelihood": own_likelihood,
+    }
+    decoding = config.ranked_decoding.model_dump(mode="json")
+    return [
+        {"by": name, "n": n, **figures.of(best_of(candidates, n, reward)).to_json(), "decoding": decoding}
+        for name, reward in by.items()
+        for n in curve_sizes(config.best_of)
+    ]
 
 
 def count(said: Said, rejected: Sequence[Rejected], answers: Answers) -> dict[str, int]:
@@ -144,22 +213,22 @@ def count(said: Said, rejected: Sequence[Rejected], answers: Answers) -> dict[st
     counts = Counter(f"rejected_{row.reason}" for row in rejected)
     answered = 0
     for name, found in answers.counts.items():
-        if name.startswith(f"answers/{BASELINE}/"):  # the other models are asked the same
+        if name.startswith(f"answers/{BASELINE}/") and name.endswith("/once"):  # the others are asked the same
             answered += found["rows"]
             counts.update({reason: number for reason, number in found.items() if reason.startswith("rejected_")})
     return {"rows": answered, "rejected": counts.total(), **counts, "answers": sum(map(len, said.values()))}
 
 
-def judge(part: BenchmarkSplit, asked: Sequence[Instruction], answers: Sequence[Answer]) -> list[Marked]:
+def judge(split: BenchmarkSplit, asked: Sequence[Instruction], answers: Sequence[Answer]) -> list[Marked]:
     truths = {question.id: question.truth or "" for question in asked}
-    return mark(answers, truths, benchmark(part.benchmark.type))
+    return mark(answers, truths, benchmark(split.benchmark.type))
 
 
 def write_rows(store: ArtifactStore, output: str, said: Said) -> list[FileEntry]:
-    """Store SCORES, one part file a model and split."""
+    """Store SCORES, one part file a model, a split and a decoding."""
     files: list[FileEntry] = []
-    for number, ((model, part), marked) in enumerate(said.items()):
-        rows = [scores_row(model, part.benchmark.name, part.split, one) for one in marked]
+    for number, ((model, split, drawn), marked) in enumerate(said.items()):
+        rows = [scores_row(model, split.benchmark.name, split.split, drawn, one) for one in marked]
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows, SCORES), buffer, compression="zstd")
         files.append(store.put(buffer.getvalue(), output, f"part-{number:05d}.parquet", rows=len(rows)))
@@ -229,9 +298,13 @@ def step_of(checkpoint: str) -> int:
     return int(found[0])
 
 
-def number_of_answers(questions: Questions, checkpoints: int, best_of: int) -> int:
-    """How many answers are drawn or weighed: one of every model to each question, and those of one that are ranked.
+def number_of_answers(config: EvaluationConfig, questions: Questions, checkpoints: int) -> int:
+    """How many answers are drawn or weighed.
 
-    Ranking draws `best_of` answers, of which the first is there already, and weighs them all by the baseline.
+    One of every model to each question; to be ranked, `best_of` of the chosen checkpoint, which are weighed by the
+    baseline, and on report splits as many of the baseline, which are weighed by the chosen where that is asked for.
     """
-    return (1 + checkpoints + 2 * best_of - 1) * sum(map(len, questions.values()))
+    asked = sum(map(len, questions.values()))
+    reported = sum(len(some) for split, some in questions.items() if split.split == split.benchmark.report)
+    baselines = 2 if config.reward_on_baseline else 1
+    return (1 + checkpoints + 2 * config.best_of) * asked + baselines * config.best_of * reported

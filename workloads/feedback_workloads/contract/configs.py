@@ -1,88 +1,13 @@
-"""What the operator and the workloads agree on: stage configurations, manifests, results and exit codes.
-
-This is the one module of the workloads that the operator imports, so it needs nothing but pydantic. Everything here is
-frozen data; JSON made from it uses the Python names.
-"""
+"""What each stage is given."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from enum import IntEnum
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, model_validator
+from pydantic import Field, FiniteFloat, TypeAdapter, model_validator
 
-MANIFEST_NAME = "manifest.json"
-"""Name of the file that makes an artifact whole; written after everything it names."""
-
-STATISTICS_NAME = "statistics.json"
-TRAINING_LOG_NAME = "training.jsonl"
-SCORES_NAME = "scores.json"
-"""What pairing, training and evaluation leave beside their tables: what there was to pair, each step, the figures."""
-
-RESULT_LIMIT_BYTES = 4096
-"""Kubernetes cuts a termination message at this size."""
-
-Precision = Literal["auto", "float32", "bfloat16"]
-"""Arithmetic of a model; `auto` is bfloat16 on GPUs and float32 on processors."""
-
-
-class ExitCode(IntEnum):
-    """How a stage process ends; the operator's podFailurePolicy is built on these."""
-
-    DONE = 0
-    BAD_INPUT = 2  # configuration or input is wrong: never retried
-    TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h: retried
-    TERMINATED = 143  # 128 + SIGTERM: what is complete was flushed
-
-
-class BadInput(Exception):
-    """The configuration or an input is wrong; a retry cannot help.
-
-    The message is one sentence that names the field or file, the value and the remedy.
-    """
-
-
-class Temporary(Exception):
-    """A server or resource is out of reach for now; a retry may help."""
-
-
-class Disconnected(Temporary):
-    """Processes that train together lost each other, or never met."""
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-# ── references ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Artifact(Frozen):
-    """A verified artifact: the folder `uri` whose manifest.json has this SHA-256 (hex)."""
-
-    uri: str
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-class Source(Frozen):
-    """A model or data set that comes from outside the iteration, or from an earlier one.
-
-    `uri` is `s3://bucket/prefix`, `hf://owner/name` (a Hugging Face repository at `revision`) or a local path. With
-    `sha256` the folder's manifest.json must have that digest; without it, the identity of the source is `uri` and
-    `revision` alone.
-    """
-
-    uri: str
-    revision: str | None = None
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-
-
-BenchmarkType = Literal["shapes", "object-halbench"]
-
-
-# ── stage configurations ─────────────────────────────────────────────────────────────────────────────────────────────
+from feedback_workloads.contract.base import Artifact, BenchmarkType, Frozen, Precision, Source, canonical_json
 
 
 class EngineConfig(Frozen):
@@ -283,24 +208,30 @@ class BenchmarkConfig(Frozen):
 
 
 class EvaluationConfig(StageConfig):
-    """Score the baseline and every checkpoint, choose one, and measure best-of-N on it.
+    """Score the baseline and every checkpoint, choose one, and measure best-of-N on it by every rule.
 
-    Selection, of a checkpoint and of how many answers to rank, reads the `selection` split of the first benchmark
+    Selection, of a checkpoint and of how its answers are ranked, reads the `selection` split of the first benchmark
     alone; all that is reported comes from `report` splits.
     """
 
-    FORMAT_VERSION: ClassVar[int] = 2
-    """2: the selection split is ranked, too, and how many answers to rank is chosen on it."""
+    FORMAT_VERSION: ClassVar[int] = 3
+    """3: answers that are ranked are drawn by a decoding of their own, and ranked by every rule."""
 
     stage: Literal["evaluation"] = "evaluation"
     policy: tuple[Artifact, ...]
     model: Source
     """The policy before alignment: baseline, and reference of the reward."""
     benchmarks: Annotated[tuple[BenchmarkConfig, ...], Field(min_length=1)]
-    decoding: Decoding = Decoding()
+    decoding: Decoding = Decoding(temperature=0.0)
+    """Of the one answer that every model gives to each question."""
+    ranked_decoding: Decoding = Decoding(temperature=0.7, top_p=0.9)
+    """Of the answers that are ranked."""
     best_of: int = 8
     beta: float = 0.1
-    length_normalisation: bool = True
+    lambdas: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = (0.1, 0.3, 1.0)
+    """Weights that are tried of the rule `Regularised`."""
+    reward_on_baseline: bool = False
+    """Whether the baseline's answers are ranked by the chosen checkpoint, too (a figure of the paper)."""
     min_recall_ratio: float = 0.95
     """A checkpoint whose recall on the selection split is below this share of the baseline's is not chosen."""
     bootstrap_resamples: int = 1000
@@ -332,69 +263,6 @@ STAGE_CONFIG: TypeAdapter[AnyStageConfig] = TypeAdapter(AnyStageConfig)
 """Reads any stage's configuration by its `stage` field: `STAGE_CONFIG.validate_json(text)`."""
 
 
-# ── what a stage leaves ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class FileEntry(Frozen):
-    """One file of an artifact. `name` is its path below the artifact's folder; `rows` is set for tables."""
-
-    name: str
-    sha256: str
-    bytes: int
-    rows: int | None = None
-
-
-class Manifest(Frozen):
-    """Everything one artifact (or one shard of it) consists of.
-
-    Holds no time and no host, so that the same work gives the same bytes. `counts` has at least `rows` and `rejected`;
-    `metrics` are quality figures; `artifacts` names artifacts within this one (the checkpoints of a policy) in order.
-    """
-
-    stage: str
-    config: dict[str, Any]
-    config_hash: str
-    files: tuple[FileEntry, ...]
-    counts: dict[str, int]
-    metrics: dict[str, FiniteFloat] = {}
-    versions: dict[str, str] = {}
-    artifacts: dict[str, Artifact] = {}
-
-    def encode(self) -> bytes:
-        return canonical_json(self.model_dump(mode="json"))
-
-
-class StageResult(Frozen):
-    """What a finished stage hands to the operator through the container's termination message (at most 4 KiB)."""
-
-    stage: str
-    shard: int
-    manifest: Artifact
-    counts: dict[str, int]
-    metrics: dict[str, FiniteFloat] = {}
-    aligned: Artifact | None = None
-    """The checkpoint that the evaluation chose."""
-    best_of: Annotated[int, Field(ge=1, le=64)] | None = None
-    """How many of its answers to rank, as the evaluation chose; 1 where ranking did not help."""
-    reused: bool
-    """True where the artifact was already there and nothing was computed."""
-
-
-class StageFailure(Frozen):
-    """What a failed stage leaves in the termination message instead of a result."""
-
-    stage: str
-    shard: int
-    reason: str
-    """CamelCase, for conditions: BadInput, Temporary, Communication, OutOfMemory, DiskFull, Internal."""
-    message: str
-
-
 def shard_uri(config: StageConfig, shard: int) -> str:
     """Where shard `shard` of `config.shards` writes its parts and its manifest."""
     return f"{config.output}/shard-{shard:05d}-of-{config.shards:05d}"
-
-
-def canonical_json(value: Any) -> bytes:
-    """One byte string for equal data: sorted keys, no spaces, UTF-8. Rejects NaN and infinities."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

@@ -19,8 +19,8 @@ from feedback_workloads.contract import BadInput
 from feedback_workloads.report import charts
 from feedback_workloads.report.evidence import Evidence, Examples, answers_by_question, kind_of, ranked_words, reward_of
 from feedback_workloads.report.iteration import Iteration, Shard, StageRecord
-from feedback_workloads.report.page import Segment, change, duration, picture, render, segments, shortened
-from feedback_workloads.report.summary import cell, served, summarise, table
+from feedback_workloads.report.page import Segment, duration, picture, render, segments, shortened
+from feedback_workloads.report.summary import cell, change, served, summarise, table
 
 from .evidences import ITERATION, evidence
 

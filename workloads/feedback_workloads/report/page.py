@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
 from feedback_workloads.models.preprocessing import load_picture
 from feedback_workloads.report import charts
 from feedback_workloads.report.evidence import Evidence, Example, Kind, Row, ranked_words
-from feedback_workloads.report.summary import MEASURES, cell, columns, drawn, served
+from feedback_workloads.report.summary import MEASURES, cell, change, columns, drawn, served
 from feedback_workloads.rows.rejected import BadRow
+
+Figured = Mapping[str, float | None] | float
+"""A rate with its interval, or a length."""
 
 SHOWN_PIXELS: Final = 480  # longest side of an example picture; larger ones are made smaller
 EMBEDDED_BYTES: Final = 60_000  # a larger picture file is encoded again
@@ -59,21 +62,7 @@ class Figure:
 
 def render(evidence: Evidence) -> str:
     """The whole page."""
-    environment = Environment(
-        loader=PackageLoader("feedback_workloads.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "cell": cell,
-        "drawn": drawn,
-        "duration": duration,
-        "shortened": shortened,
-        "thousands": "{:,}".format,
-    }
-    return environment.get_template("page.html").render(
+    return template("page.html").render(
         iteration=evidence.iteration,
         missing=evidence.missing,
         scores=evidence.scores,
@@ -95,31 +84,46 @@ def render(evidence: Evidence) -> str:
     )
 
 
+def template(name: str) -> Template:
+    """A template of this folder; what it is given is untrusted, and escaped."""
+    environment = Environment(
+        loader=PackageLoader("feedback_workloads.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "cell": cell,
+        "drawn": drawn,
+        "duration": duration,
+        "shortened": shortened,
+        "thousands": "{:,}".format,
+    }
+    return environment.get_template(name)
+
+
 def headline(scores: Row) -> list[dict[str, str]]:
     """One card for each measure: aligned value, where it came from, whether that is better."""
-    cards = []
-    for name, words in MEASURES.items():
-        before, after, ranked = (_value(scores[who][name]) for who in ("baseline", "aligned", "best_of_n"))
-        show = "{:.1f}".format if name == "mean_words" else "{:.1%}".format
-        cards.append(
-            {
-                "name": words,
-                "before": "–" if before is None else show(before),
-                "after": "–" if after is None else show(after),
-                "ranked": "–" if ranked is None else show(ranked),
-                "change": change(before, after),
-                "tone": _tone(name, before, after),
-            }
-        )
-    return cards
+    return [
+        {
+            **card(name, scores["baseline"][name], scores["aligned"][name]),
+            "ranked": _shown(name, _value(scores["best_of_n"][name])),
+        }
+        for name in MEASURES
+    ]
 
 
-def change(before: float | None, after: float | None) -> str:
-    """The relative change, as `−64%`; empty where there is none to tell."""
-    if before is None or after is None or before == 0:
-        return ""
-    percent = round(100 * (after / before - 1))
-    return f"{percent:+}%".replace("-", "−") if percent else "±0%"
+def card(name: str, before: Figured, after: Figured) -> dict[str, str]:
+    """A measure before and after, and whether that is better."""
+    was, became = _value(before), _value(after)
+    return {
+        "name": MEASURES[name],
+        "before": _shown(name, was),
+        "after": _shown(name, became),
+        "change": change(was, became),
+        "tone": _tone(name, was, became),
+    }
 
 
 def verdict(evidence: Evidence) -> dict[str, str] | None:
@@ -201,8 +205,14 @@ def _smaller(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _value(figure: Mapping[str, float | None] | float) -> float | None:
+def _value(figure: Figured) -> float | None:
     return figure["value"] if isinstance(figure, Mapping) else figure
+
+
+def _shown(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if name == "mean_words" else f"{value:.1%}"
 
 
 def _tone(name: str, before: float | None, after: float | None) -> str:

@@ -67,14 +67,19 @@ def table(scores: Mapping[str, Any]) -> str:
 
     With 95% intervals, as aligned plain text.
     """
-    header = ["", *MEASURES.values(), "drawn"]
-    lines = [
-        header,
-        *(
-            [name, *(str(cell(column[measure])) for measure in MEASURES), drawn(column["decoding"])]
-            for name, column in columns(scores).items()
-        ),
-    ]
+    return in_columns(
+        [
+            ["", *MEASURES.values(), "drawn"],
+            *(
+                [name, *(str(cell(column[measure])) for measure in MEASURES), drawn(column["decoding"])]
+                for name, column in columns(scores).items()
+            ),
+        ]
+    )
+
+
+def in_columns(lines: Sequence[Sequence[str]]) -> str:
+    """Cells below each other: names to the left, figures to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(_line(line, widths) for line in lines)
 
@@ -134,6 +139,14 @@ def cell(figure: Mapping[str, float | None] | float) -> Cell:
     if value is None or low is None or high is None:
         return Cell("–")
     return Cell(f"{value:.1%}", f"{100 * low:.1f}–{100 * high:.1f}")
+
+
+def change(before: float | None, after: float | None) -> str:
+    """The relative change, as `−64%`; empty where there is none to tell."""
+    if before is None or after is None or before == 0:
+        return ""
+    percent = round(100 * (after / before - 1))
+    return f"{percent:+}%".replace("-", "−") if percent else "±0%"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -375,6 +375,10 @@ def test_iteration_that_cannot_be_read_names_file_and_field(tmp_path: Path) -> N
     file = tmp_path / "iteration.json"
     with pytest.raises(BadInput, match=r"cannot read the iteration .*iteration.json: No such file"):
         Iteration.read(file)
+    stage = {"name": "sampling", "state": "Done", "startTime": "2026-01-01T00:00:00"}
+    file.write_text(json.dumps({"metadata": {"name": "it"}, "status": {"stages": [stage]}}))
+    with pytest.raises(BadInput, match=r"status.stages.0.startTime: .* has no time zone"):
+        Iteration.read(file)
     file.write_text('{"metadata": {}}')
     with pytest.raises(BadInput, match=r"iteration.json is not an iteration with its status: metadata.name"):
         Iteration.read(file)

@@ -1,1 +1,1 @@
-"""What a run leaves for people: summary.json and report.html."""
+"""What a run leaves for people: summary.json of an iteration, run.json of several, and a page of either."""

@@ -184,6 +184,51 @@ def checkpoints(scores: Row) -> str:
     return _svg("checkpoints", 3.6, draw, "Hallucination and recall of every checkpoint on both splits")
 
 
+def chain(policies: Sequence[Row | None], kept: int | None, number: int) -> str:
+    """Each rate with its 95% interval from the policy before the first iteration (0) on; where one has none is a gap.
+
+    `kept` is the place of the policy that is kept, ringed; `number` is that of the chain in its page.
+    """
+    titles = {
+        "response_hallucination": "answers with a\nhallucination",
+        "mention_hallucination": "hallucinated\nmentions",
+        "recall": "recall",
+        "expected_recall": "expected\nrecall",
+    }
+    known: dict[str, dict[int, Rate]] = {
+        name: {
+            place: rate
+            for place, policy in enumerate(policies)
+            if policy and (rate := policy.get(name)) and None not in rate.values()
+        }
+        for name in titles
+    }
+    panels = {name: rates for name, rates in known.items() if len(rates) > 1}
+    if not panels:
+        return ""
+
+    def draw(figure: Figure) -> None:
+        rows = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+        for axes, (name, rates) in zip(rows, panels.items(), strict=True):
+            for place, rate in rates.items():
+                axes.plot([place, place], [rate["low"], rate["high"]], "|-", color=ALIGNED, linewidth=1.2, alpha=0.6)
+            values = [rates[place]["value"] if place in rates else float("nan") for place in range(len(policies))]
+            axes.plot(range(len(policies)), values, "s-", color=ALIGNED)
+            if kept in rates:
+                axes.plot(kept, values[kept], "o", ms=11, mfc="none", mec=BEST, mew=1.8, label="kept")
+            axes.set_ylabel(titles[name])
+            axes.yaxis.set_major_formatter(PERCENT)
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            axes.grid(axis="x", visible=False)
+        rows[-1].set_xlim(-0.3, len(policies) - 0.7)
+        rows[-1].set_xticks(range(len(policies)))
+        rows[-1].set_xlabel("iteration of the chain; 0 is the policy before it")
+        if kept in panels[next(iter(panels))]:
+            _legend(figure, rows[0])
+
+    return _svg(f"chain-{number}", 0.7 + 1.1 * len(panels), draw, "Hallucination and recall over a chain's iterations")
+
+
 def training(log: Sequence[Row]) -> str:
     """Loss, and how often and by how much the chosen side is rewarded more, by optimizer step."""
     panels = [("loss", "loss"), ("reward_margin", "reward margin"), ("accuracy", "accuracy")]

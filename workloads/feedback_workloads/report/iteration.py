@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, ValidationError
 from pydantic.alias_generators import to_camel
 
 from feedback_workloads.contract import Artifact, BadInput
 
 
-class _Read(BaseModel):
-    """What the report needs of a resource; other keys are left alone."""
+def _moment(text: str) -> str:
+    if text and datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
+"""RFC 3339, or empty where it has not come."""
+
+
+class Partial(BaseModel):
+    """What a report needs of a file; other keys are left alone."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
 
 
-class Shard(_Read):
+class Shard(Partial):
     """What one shard of a stage handed in."""
 
     uri: str
@@ -32,14 +42,14 @@ class Shard(_Read):
         return Artifact(uri=self.uri, sha256=self.sha256)
 
 
-class StageRecord(_Read):
+class StageRecord(Partial):
     """What became of one stage."""
 
     name: str
     state: str
     message: str = ""
-    start_time: str = ""
-    completion_time: str = ""
+    start_time: Moment = ""
+    completion_time: Moment = ""
     shards: tuple[Shard, ...] = ()
 
     @property
@@ -53,7 +63,7 @@ class StageRecord(_Read):
 
     @property
     def seconds(self) -> float:
-        """From its first start to its completion; 0 where either is unknown."""
+        """From the start to the end of its latest attempt; 0 where either is unknown."""
         if not self.start_time or not self.completion_time:
             return 0.0
         return (datetime.fromisoformat(self.completion_time) - datetime.fromisoformat(self.start_time)).total_seconds()
@@ -63,23 +73,30 @@ class StageRecord(_Read):
         return sum(shard.counts.get(name, 0) for shard in self.shards)
 
 
-class ConditionRecord(_Read):
+class ConditionRecord(Partial):
     type: str
     status: str
     reason: str = ""
     message: str = ""
 
 
-class Status(_Read):
+class Status(Partial):
     stages: tuple[StageRecord, ...] = ()
     conditions: tuple[ConditionRecord, ...] = ()
 
 
-class MetadataRecord(_Read):
+class MetadataRecord(Partial):
     name: str
 
 
-class Iteration(_Read):
+class Held(Partial):
+    """What the processes of a stage held of a machine: cores and GPUs times seconds."""
+
+    cpu_seconds: FiniteFloat = 0.0
+    gpu_seconds: FiniteFloat = 0.0
+
+
+class Iteration(Partial):
     """A FeedbackIteration at its end. `spec` is kept as it was written."""
 
     metadata: MetadataRecord
@@ -88,6 +105,8 @@ class Iteration(_Read):
     wall_seconds: float = 0.0
     processor: str = ""
     """Of the machine that ran it, where one machine did."""
+    held: dict[str, Held] | None = None
+    """By stage, where one machine ran it and kept account; a stage of which no process ran is not there."""
 
     @classmethod
     def read(cls, file: Path) -> Iteration:
@@ -99,6 +118,22 @@ class Iteration(_Read):
         except ValidationError as error:
             details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise BadInput(f"{file} is not an iteration with its status: {details}") from error
+
+    def given(self, *path: str | int) -> Any:
+        """What the spec says at this path, such as `"model", "uri"`; None where it says nothing."""
+        found: Any = self.spec
+        for step in path:
+            try:
+                found = found[step]
+            except (KeyError, IndexError, TypeError):
+                return None
+        return found
+
+    @property
+    def parent(self) -> str | None:
+        """The iteration whose promoted policy it starts from, if it names one."""
+        name = self.given("model", "from", "iteration")
+        return name if isinstance(name, str) else None
 
     def stage(self, name: str) -> StageRecord | None:
         return next((stage for stage in self.status.stages if stage.name == name), None)

@@ -1,0 +1,86 @@
+"""What stages cost: processors and GPUs that were kept for them, in seconds. Pure.
+
+Held is not used: a pod that waits, for the disk or for others, costs as much as one that computes. What was found
+finished cost only the finding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from feedback_workloads.report.iteration import Iteration, StageRecord
+
+CPU: Final = "cpu"
+GPU: Final = "nvidia.com/gpu"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Processor-seconds and GPU-seconds that were held; None where it is not known how many."""
+
+    cpu_seconds: float | None
+    gpu_seconds: float | None
+
+    def __add__(self, other: Cost) -> Cost:
+        """The sum; not known where a part of it is not."""
+        return Cost(_sum(self.cpu_seconds, other.cpu_seconds), _sum(self.gpu_seconds, other.gpu_seconds))
+
+    def to_json(self) -> dict[str, float | None]:
+        return {"cpu_seconds": self.cpu_seconds, "gpu_seconds": self.gpu_seconds}
+
+
+NOTHING: Final = Cost(0.0, 0.0)
+
+
+def cost(iteration: Iteration, stage: StageRecord) -> Cost:
+    """What a stage held.
+
+    Where one machine ran it: what each process was given times the seconds that it ran, over all attempts; one that
+    asks for no processors is given all that the machine has. On a cluster: the seconds of the latest attempt's Job,
+    from its start to its end, times its pods, times what each of them asks for; not known where that is nothing.
+    """
+    if iteration.held is not None:
+        held = iteration.held.get(stage.name)
+        return Cost(held.cpu_seconds, held.gpu_seconds) if held else NOTHING
+    if not stage.start_time:
+        return NOTHING
+    if not stage.completion_time:
+        return Cost(None, None)
+    pods, cpus = _pods(iteration, stage), _asked(iteration, stage, CPU)
+    gpus = _asked(iteration, stage, GPU) or 0.0
+    return Cost(None if cpus is None else stage.seconds * pods * cpus, stage.seconds * pods * gpus)
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    return sum(costs, NOTHING)
+
+
+def _pods(iteration: Iteration, stage: StageRecord) -> int:
+    """Pods of the stage's Job: those that share the work, or the nodes that train together."""
+    number = iteration.given(stage.name, "nodes") or iteration.given(stage.name, "shards")
+    return number if isinstance(number, int) else 1
+
+
+def _asked(iteration: Iteration, stage: StageRecord, resource: str) -> float | None:
+    """What each of its pods asks for, requests before limits; None where they ask for none."""
+    for kind in ("requests", "limits"):
+        if quantity := iteration.given(stage.name, "resources", kind, resource):
+            return _number(quantity)
+    return None
+
+
+def _number(quantity: Any) -> float | None:
+    """A Kubernetes quantity of processors or GPUs: `500m` is a half."""
+    text = str(quantity)
+    try:
+        number = float(text.removesuffix("m")) / (1000 if text.endswith("m") else 1)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from feedback_operator.api import amount
-from feedback_operator.cluster.local.capacity import Capacity, Grant, Request, processor
+from feedback_operator.cluster.local import capacity as capacity_module
+from feedback_operator.cluster.local.capacity import Account, Capacity, Grant, Held, Request, processor
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,21 @@ async def test_grants_never_exceed_the_machine() -> None:
 
     await asyncio.gather(*(work() for _ in range(10)))
     assert most == 2
+
+
+def test_what_is_held_is_what_was_given_times_the_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(capacity_module.time, "monotonic", lambda: now)
+    account, request = Account(), Request(Decimal(2), Decimal(0), 1)
+    with account.holding("default/it", "sampling", request):
+        now = 10.0
+    with suppress(OSError), account.holding("default/it", "sampling", request):
+        now = 15.0
+        raise OSError("the process was lost")
+    with account.holding("default/other", "sampling", request):
+        now = 16.0
+    assert account.of("default/it") == {"sampling": Held(30, 15)}
+    assert account.of("default/nobody") == {}
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -61,6 +62,39 @@ class Grant:
 
     threads: int
     gpus: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Held:
+    """What processes kept others from using: cores and GPUs that they were given, times the seconds they ran."""
+
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+
+    def __add__(self, other: Held) -> Held:
+        return Held(self.cpu_seconds + other.cpu_seconds, self.gpu_seconds + other.gpu_seconds)
+
+
+class Account:
+    """What each stage of each iteration has held so far, by (key of the iteration, stage)."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, str], Held] = {}
+
+    @contextmanager
+    def holding(self, iteration: str, stage: str, request: Request) -> Iterator[None]:
+        """Count what is requested as held by the stage, from now until the block ends, in whatever way."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = time.monotonic() - began
+            held = Held(float(request.cpu) * seconds, request.gpus * seconds)
+            self._held[iteration, stage] = self._held.get((iteration, stage), Held()) + held
+
+    def of(self, iteration: str) -> dict[str, Held]:
+        """What each stage of an iteration held, over all its attempts; stages of which no process ran are not there."""
+        return {stage: held for (key, stage), held in self._held.items() if key == iteration}
 
 
 class Capacity:

@@ -20,7 +20,7 @@ from typing import Final
 
 from feedback_operator.api import FeedbackIteration, IterationStatus
 from feedback_operator.cluster.jobs import job_of
-from feedback_operator.cluster.local.capacity import Capacity, Grant
+from feedback_operator.cluster.local.capacity import Account, Capacity, Grant, Held
 from feedback_operator.cluster.local.process import GRACE_SECONDS, StageProcess, end_leftovers, free_port
 from feedback_operator.cluster.progress import scrape
 from feedback_operator.plan.chain import parent_of
@@ -66,6 +66,7 @@ class LocalCluster:
         self._state = state
         self._environment = environment
         self._capacity = capacity
+        self._account = Account()
         self._iterations: dict[str, FeedbackIteration] = {}
         self._configs: dict[str, Path] = {}
         self._jobs: dict[str, _LocalJob] = {}
@@ -95,6 +96,10 @@ class LocalCluster:
     def iteration(self, key: str) -> FeedbackIteration:
         """As `kubectl get`: the iteration with its latest status."""
         return self._iterations[key]
+
+    def held(self, key: str) -> dict[str, Held]:
+        """What the processes of each stage of an iteration held of this machine so far."""
+        return self._account.of(key)
 
     def log_of(self, job: str, index: int) -> Path:
         """File with everything that the pods of one index wrote."""
@@ -216,7 +221,8 @@ class LocalCluster:
             raise _IndexFailed
         for tried in range(spec["backoffLimitPerIndex"] + 1):
             async with self._capacity.granted(request) as grant:
-                pod = await self._run_pod(job, index, grant)
+                with self._account.holding(_owner(job.manifest), job.observed.stage, request):
+                    pod = await self._run_pod(job, index, grant)
             job.pods[index] = pod
             self.changed.set()
             if pod.exit_code == 0:

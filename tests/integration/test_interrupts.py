@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from feedback_operator.cli.run import OWN_S3_VARIABLES, ExitStatus
+from feedback_operator.cli.ending import ExitStatus
+from feedback_operator.cli.run import OWN_S3_VARIABLES
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from feedback_operator.cli.ending import ExitStatus
 from feedback_operator.cli.main import app
 from feedback_operator.cli.manifests import load
-from feedback_operator.cli.run import ExitStatus
 from tests.unit.worlds import manifest
 
 

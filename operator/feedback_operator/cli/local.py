@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from feedback_operator.cli.display import Pace
-from feedback_operator.cli.run import ExitStatus
+from feedback_operator.cli.ending import ExitStatus
 from feedback_operator.cluster.local.capacity import processor
 from feedback_operator.cluster.local.process import StageProcess, free_port
 from feedback_operator.cluster.progress import scrape

@@ -14,9 +14,10 @@ from rich.console import Console
 from feedback_operator.api import FeedbackIteration, PromotedModel, ServingSpec
 from feedback_operator.cli import manifests, on_cluster
 from feedback_operator.cli.cluster_errors import ClusterError, ManifestRejected
+from feedback_operator.cli.ending import ExitStatus
 from feedback_operator.cli.local import shapes as build_shapes
 from feedback_operator.cli.local import workload
-from feedback_operator.cli.run import ExitStatus, RunFacts, s3_environment
+from feedback_operator.cli.run import RunFacts, s3_environment
 from feedback_operator.cli.run import run as run_iterations
 from feedback_operator.cluster.local.cluster import AlreadyRunning
 from feedback_operator.cluster.local.embedded_s3 import EmbeddedS3Error
@@ -36,12 +37,18 @@ DEFAULT_STATE = Path(".feedback")
 @app.command()
 def run(
     file: Target,
-    out: Annotated[Path | None, typer.Option(help="Folder for summary.json and report.html.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for summary.json and report.html; of several iterations, for run.json, too."),
+    ] = None,
     state: State = DEFAULT_STATE,
 ) -> None:
     """Run iterations on this machine; what is already done is not done again.
 
-    Exit codes: 0 done and promoted, 1 a stage failed, 2 the manifest is wrong, 3 the gate failed, 130 interrupted.
+    Iterations that follow each other (spec.model.from) are a chain, which ends where a gate fails.
+
+    Exit codes: 0 every chain gained something: each iteration was promoted, or came after one that was when a gate
+    failed; 1 a stage failed; 2 a manifest is wrong; 3 the gate of a chain's first iteration failed; 130 interrupted.
     """
     iterations = _load(file)
     folder = out or state / "reports" / file.stem

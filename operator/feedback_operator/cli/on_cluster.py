@@ -12,8 +12,9 @@ from rich.console import Console
 from feedback_operator.api import FeedbackIteration
 from feedback_operator.cli import manifests, stage_logs
 from feedback_operator.cli.describe import condition, description, listing, now
+from feedback_operator.cli.ending import ExitStatus, exit_status
 from feedback_operator.cli.remote import Remote
-from feedback_operator.cli.run import ExitStatus, RunFacts, exit_status
+from feedback_operator.cli.run import RunFacts
 from feedback_operator.cli.run import report as write_report
 from feedback_operator.cli.submit import conclude, wait
 from feedback_operator.cli.submit import submit as submit_all
@@ -42,8 +43,9 @@ def submit(
 ) -> None:
     """Check manifests as `feedback validate` does, and apply them to a cluster.
 
-    Exit codes: 0 applied, with --wait: done and promoted; 1 a stage failed or the cluster cannot be used; 2 a manifest
-    is wrong; 3 the gate failed; 130 interrupted, the iterations go on.
+    Exit codes: 0 applied, with --wait: every chain gained something, as of `feedback run`; 1 a stage failed or the
+    cluster cannot be used; 2 a manifest is wrong; 3 the gate of a chain's first iteration failed; 130 interrupted, the
+    iterations go on.
     """
     loaded = manifests.load(file, elsewhere=True)
     for problem in loaded.problems:

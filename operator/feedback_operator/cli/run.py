@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +19,8 @@ from rich.console import Console
 
 from feedback_operator.api import FeedbackIteration
 from feedback_operator.cli.display import display
-from feedback_operator.cluster.local.capacity import Capacity, processor
+from feedback_operator.cli.ending import ExitStatus, endings, exit_status
+from feedback_operator.cluster.local.capacity import Capacity, Held, processor
 from feedback_operator.cluster.local.cluster import LocalCluster
 from feedback_operator.cluster.local.embedded_s3 import EmbeddedS3
 from feedback_operator.cluster.reconciler import reconcile
@@ -34,16 +34,6 @@ IMAGES: Final[Images] = {"generate": "local", "train": "local"}
 OWN_S3_VARIABLES: Final = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_PROFILE")
 
 
-class ExitStatus(IntEnum):
-    """How `feedback run` ends."""
-
-    PROMOTED = 0
-    FAILED = 1
-    INVALID = 2
-    GATE_FAILED = 3
-    INTERRUPTED = 130
-
-
 @contextmanager
 def s3_environment(state: Path, uris: Sequence[str]) -> Iterator[Mapping[str, str]]:
     """The variables that lead to the S3 server: the person's own, or an embedded one where none is configured."""
@@ -54,25 +44,36 @@ def s3_environment(state: Path, uris: Sequence[str]) -> Iterator[Mapping[str, st
         yield server.environment
 
 
+@dataclass(frozen=True)
+class Finished:
+    """An iteration with its last status, and what its stages held of this machine."""
+
+    iteration: FeedbackIteration
+    held: Mapping[str, Held]
+
+
 def run(iterations: Sequence[FeedbackIteration], state: Path, out: Path, console: Console) -> ExitStatus:
-    """Run iterations to their end, leave a report of each below `out`, and say how it went."""
+    """Run iterations to their end, leave a report of each below `out`, and of all in it, and say how it went."""
     began = time.monotonic()
     with s3_environment(state, [iteration.spec.artifacts.uri for iteration in iterations]) as environment:
         finished, interrupted = asyncio.run(_run(iterations, state, environment, console))
         if interrupted:
             console.print("interrupted; what is complete is kept, run again to go on")
             return ExitStatus.INTERRUPTED
-        for iteration in finished:
-            folder = out / iteration.metadata.name if len(finished) > 1 else out
-            facts = RunFacts(time.monotonic() - began, processor())
-            report(iteration, folder, environment, facts)
-            _conclude(iteration, folder, console)
-    return exit_status(finished)
+        ended = [one.iteration for one in finished]
+        folders = [out / one.metadata.name if len(ended) > 1 else out for one in ended]
+        for one, folder, ending in zip(finished, folders, endings(ended), strict=True):
+            report(one.iteration, folder, environment, RunFacts.of(one.held, time.monotonic() - began, processor()))
+            _say(console, str(ending))
+            _say(console, f"{ending.name}: report in {folder / 'report.html'}")
+    if len(ended) > 1 and not _report("--iterations", *map(str, folders), "--out", str(out)):
+        _say(console, f"all {len(ended)} iterations: report in {out / 'report.html'}")
+    return exit_status(ended)
 
 
 async def _run(
     iterations: Sequence[FeedbackIteration], state: Path, environment: Mapping[str, str], console: Console
-) -> tuple[list[FeedbackIteration], bool]:
+) -> tuple[list[Finished], bool]:
     """Reconcile until every iteration is at its end, or a signal asks to stop."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -86,7 +87,7 @@ async def _run(
                 current = [await _step(cluster, iteration.metadata.key) for iteration in iterations]
                 shown.update(current)
                 if stop.is_set() or _settled(current):
-                    return current, stop.is_set()
+                    return [Finished(one, cluster.held(one.metadata.key)) for one in current], stop.is_set()
                 await _first_of(TICK_SECONDS, cluster.changed, stop)
 
 
@@ -130,6 +131,17 @@ class RunFacts:
     wallSeconds: float  # noqa: N815
     processor: str = ""
     """Of the machine, where one machine ran all of it."""
+    held: Mapping[str, Mapping[str, float]] | None = None
+    """What the processes of each stage held of that machine, as `cpuSeconds` and `gpuSeconds`."""
+
+    @classmethod
+    def of(cls, held: Mapping[str, Held], wall_seconds: float, processor: str) -> RunFacts:
+        """Of a run on this machine."""
+        said = {
+            stage: {"cpuSeconds": round(one.cpu_seconds, 1), "gpuSeconds": round(one.gpu_seconds, 1)}
+            for stage, one in held.items()
+        }
+        return cls(wall_seconds, processor, said)
 
 
 def report(iteration: FeedbackIteration, folder: Path, environment: Mapping[str, str], facts: RunFacts) -> int:
@@ -140,25 +152,15 @@ def report(iteration: FeedbackIteration, folder: Path, environment: Mapping[str,
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "iteration.json"
     data = iteration.model_dump(mode="json", by_alias=True, exclude_none=True)
-    file.write_text(json.dumps({**data, **asdict(facts)}, indent=1))
-    command = [sys.executable, "-m", "feedback_workloads.report", "--iteration", str(file), "--out", str(folder)]
-    return subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
+    known = {name: fact for name, fact in asdict(facts).items() if fact is not None}
+    file.write_text(json.dumps({**data, **known}, indent=1))
+    return _report("--iteration", str(file), "--out", str(folder), environment=environment)
 
 
-def _conclude(iteration: FeedbackIteration, folder: Path, console: Console) -> None:
-    name = iteration.metadata.name
-    told = [c for c in iteration.status.conditions if c.type in ("Stalled", "Promoted") and c.message]
-    for condition in told:
-        if condition.type == "Promoted" or condition.status == "True":
-            console.print(
-                f"{name}: {condition.type}={condition.status}: {condition.message}", soft_wrap=True, markup=False
-            )
-    console.print(f"{name}: report in {folder / 'report.html'}", soft_wrap=True, markup=False)
+def _report(*arguments: str, environment: Mapping[str, str] | None = None) -> int:
+    command = [sys.executable, "-m", "feedback_workloads.report", *arguments]
+    return subprocess.run(command, env={**os.environ, **(environment or {})}, check=False).returncode
 
 
-def exit_status(iterations: Sequence[FeedbackIteration]) -> ExitStatus:
-    if not all(is_true(iteration.status.conditions, "Ready") for iteration in iterations):
-        return ExitStatus.FAILED
-    if not all(is_true(iteration.status.conditions, "Promoted") for iteration in iterations):
-        return ExitStatus.GATE_FAILED
-    return ExitStatus.PROMOTED
+def _say(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, markup=False)

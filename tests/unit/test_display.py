@@ -10,7 +10,7 @@ from rich.live import Live
 
 from feedback_operator.api import FeedbackIteration, IterationStatus, ShardResult, StageStatus
 from feedback_operator.cli import display as display_module
-from feedback_operator.cli.display import LiveDisplay, Pace, PlainDisplay, clock, display, note
+from feedback_operator.cli.display import LiveDisplay, Pace, PlainDisplay, PlainWork, clock, display, note, work_display
 from feedback_operator.cluster.progress import joined, parse
 from feedback_operator.plan.snapshot import Units
 from feedback_workloads.process.progress import Progress
@@ -77,6 +77,57 @@ def test_progress_on_plain_lines(update: dict[str, object], line: str, monkeypat
     shown.update([at(running)])
     shown.update([at(running.model_copy(update=update))])
     assert [told[9:] for told in text.getvalue().splitlines()[1:]] == [line] * bool(line)
+
+
+def work(monkeypatch: pytest.MonkeyPatch, *looks: tuple[float, Units]) -> list[str]:
+    """The plain lines of a piece of work that was looked at at these moments, in seconds."""
+    text, now = StringIO(), 0.0
+    monkeypatch.setattr(display_module.time, "monotonic", lambda: now)
+    shown = PlainWork(Console(file=text, width=200), "shapes")
+    for now, units in looks:  # noqa: B007  the clock reads it
+        shown.update(units)
+    return [line[9:] for line in text.getvalue().splitlines()]
+
+
+def training(done: int) -> Units:
+    return Units(done, 1900, "training")
+
+
+def test_a_long_work_says_its_phases_and_every_30_seconds_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = [
+        (0.0, training(0)),
+        (5.0, training(1)),
+        (29.0, training(240)),
+        (30.0, training(251)),
+        (59.0, training(541)),
+    ]
+    ending = [(65.0, training(601)), (80.0, Units(1900, 1900, "publishing")), (115.0, Units(1900, 1900, "publishing"))]
+    assert work(monkeypatch, *looks, *ending) == [
+        "shapes: training",
+        "shapes: training 251/1900, 02:45 left",
+        "shapes: training 601/1900, 02:10 left",
+        "shapes: publishing",
+        "shapes: publishing 1900/1900",
+    ]
+
+
+def test_a_work_that_is_too_busy_to_answer_has_not_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = [(0.0, Units()), (1.0, training(0)), (2.0, Units()), (3.0, training(5))]
+    assert work(monkeypatch, *looks) == ["shapes: training"]
+
+
+def test_a_work_without_a_count_says_its_phase_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = [(0.0, Units(phase="downloading")), (31.0, Units(phase="downloading"))]
+    assert work(monkeypatch, *looks) == ["shapes: downloading", "shapes: downloading"]
+
+
+def test_a_work_on_a_terminal_has_a_bar() -> None:
+    console = Console(file=StringIO(), width=100, force_terminal=True, color_system=None)
+    with console.capture() as captured, work_display(console, "shapes") as shown:
+        shown.update(training(950))
+    assert "shapes" in captured.get()
+    assert "50%" in captured.get()
+    assert "training" in captured.get()
 
 
 def test_the_live_table_shows_every_stage_and_the_reason_of_a_failure() -> None:

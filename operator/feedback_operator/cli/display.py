@@ -11,11 +11,21 @@ from typing import Final, Protocol
 
 from rich.console import Console, Group, JustifyMethod
 from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from feedback_operator.api import FeedbackIteration, StageStatus
+from feedback_operator.plan.snapshot import Units
 
 STYLES: Final = {"Waiting": "dim", "Running": "cyan", "Suspended": "yellow", "Done": "green", "Failed": "bold red"}
 WORDS: Final = {
@@ -32,11 +42,19 @@ WIDEST: Final = 100
 ECHO: Final = len("^C")
 """Columns left free at the right: a terminal echoes Ctrl-C there, which would otherwise wrap and shift the table."""
 PLAIN_INTERVAL_SECONDS: Final = 15.0
+WORK_INTERVAL_SECONDS: Final = 30.0
+"""Time between plain lines of one long piece of work, which says nothing new but how far it is."""
 
 
 class Display(Protocol):
     def update(self, iterations: Sequence[FeedbackIteration]) -> None:
         """Show the iterations as they are now."""
+        ...
+
+
+class WorkDisplay(Protocol):
+    def update(self, units: Units) -> None:
+        """Show one piece of work as it is now."""
         ...
 
 
@@ -48,6 +66,24 @@ def display(console: Console) -> Iterator[Display]:
         return
     with Live(console=console, refresh_per_second=8, transient=False) as live:
         yield LiveDisplay(live)
+
+
+@contextmanager
+def work_display(console: Console, name: str) -> Iterator[WorkDisplay]:
+    """A bar for one piece of work if the console is a terminal, plain lines otherwise."""
+    if not console.is_terminal:
+        yield PlainWork(console, name)
+        return
+    columns = (
+        TextColumn(name),
+        BarColumn(bar_width=20),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console) as bars:
+        yield LiveWork(bars)
 
 
 @dataclass(frozen=True)
@@ -111,6 +147,46 @@ class LiveDisplay:
         return [Text(stage.name), state, shown, Text(count), Text(rate), Text(left), Text(time_taken)]
 
 
+class LiveWork:
+    """One bar, with the phase beside it."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._bar: TaskID = bars.add_task("starting", total=None)
+
+    def update(self, units: Units) -> None:
+        self._bars.update(self._bar, description=units.phase, total=units.total or None, completed=units.done)
+
+
+class PlainWork:
+    """A line when a phase begins, and now and then one for progress and what is left."""
+
+    def __init__(self, console: Console, name: str) -> None:
+        self._console = console
+        self._name = name
+        self._phase = ""
+        self._pace = Pace(0)
+        self._told_at = 0.0
+
+    def update(self, units: Units) -> None:
+        if not units.phase:  # it has not begun, or was too busy to answer
+            return
+        now = time.monotonic()
+        self._pace = self._pace.seen(units.done, now)
+        begins = units.phase != self._phase
+        if not begins and now - self._told_at < WORK_INTERVAL_SECONDS:
+            return
+        self._phase, self._told_at = units.phase, now
+        words = [self._name + ":", units.phase, "" if begins else self._progress(units, now)]
+        _plain_line(self._console, " ".join(word for word in words if word))
+
+    def _progress(self, units: Units, now: float) -> str:
+        """`312/1900, 02:10 left`; the first half alone until a pace is known, nothing where nothing is counted."""
+        rate, left = self._pace.rate(units.done, now), units.total - units.done
+        forecast = f", {clock(left / rate)} left" if rate and left else ""
+        return f"{units.done}/{units.total}{forecast}" if units.total else ""
+
+
 class PlainDisplay:
     """A line for each change of state, and now and then one for progress."""
 
@@ -134,15 +210,16 @@ class PlainDisplay:
             words = [f"{iteration}: {stage.name} {_state(stage)}", note(stage)]
             if stage.state in ("Done", "Failed"):
                 words.insert(1, f"in {clock(seconds(stage))}")
-            self._line(" ".join(word for word in words if word))
+            _plain_line(self._console, " ".join(word for word in words if word))
         elif stage.state == "Running" and time.monotonic() - self._progress_at[key] > PLAIN_INTERVAL_SECONDS:
             self._progress_at[key] = time.monotonic()
             count = f"{stage.done}/{stage.total}" if stage.total else ""
             if news := " ".join(word for word in (stage.message, count) if word):
-                self._line(f"{iteration}: {stage.name} {news}")
+                _plain_line(self._console, f"{iteration}: {stage.name} {news}")
 
-    def _line(self, text: str) -> None:
-        self._console.print(f"{datetime.now(UTC):%H:%M:%S} {text}", soft_wrap=True, markup=False, highlight=False)
+
+def _plain_line(console: Console, text: str) -> None:
+    console.print(f"{datetime.now(UTC):%H:%M:%S} {text}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _state(stage: StageStatus) -> str:

@@ -14,25 +14,15 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from feedback_operator.cli.display import Pace
+from feedback_operator.cli.display import Pace, work_display
 from feedback_operator.cli.ending import ExitStatus
 from feedback_operator.cluster.local.capacity import processor
 from feedback_operator.cluster.local.process import StageProcess, free_port
 from feedback_operator.cluster.progress import scrape
 from feedback_operator.plan.snapshot import Units
 
-COLUMNS: Final = (
-    TextColumn("shapes"),
-    BarColumn(bar_width=20),
-    TaskProgressColumn(),
-    TimeElapsedColumn(),
-    TimeRemainingColumn(),
-    TextColumn("{task.description}"),
-)
-
-
+LOOK_SECONDS: Final = 0.5
 FORECAST_STEPS: Final = 20
 """Steps of training after which it can be told how long the world takes on this machine."""
 ITERATION_OF_WORLD: Final = 0.8
@@ -79,7 +69,7 @@ def workload(module: str, arguments: Sequence[str], state: Path, environment: Ma
 
 
 def shapes(seed: int, to: str, state: Path, environment: Mapping[str, str], console: Console) -> int:
-    """Build the shapes world with a progress bar; the exit code of the build, or INTERRUPTED."""
+    """Build the shapes world and show how far it is; the exit code of the build, or INTERRUPTED."""
     return asyncio.run(_shapes(seed, to, state, environment, console))
 
 
@@ -111,11 +101,11 @@ async def _shapes(seed: int, to: str, state: Path, environment: Mapping[str, str
         loop.add_signal_handler(number, interrupt)
     waiting = asyncio.create_task(process.wait())
     console.print(f"building the world in {to}; log: {log}", soft_wrap=True, markup=False)
-    with Progress(*COLUMNS, console=console, disable=not console.is_terminal) as bars:
-        bar, pace, told = bars.add_task("starting", total=None), Pace(0), ""
-        while not (await asyncio.wait({waiting}, timeout=0.5))[0]:
+    with work_display(console, "shapes") as shown:
+        pace, told = Pace(0), ""
+        while not (await asyncio.wait({waiting}, timeout=LOOK_SECONDS))[0]:
             units = await scrape([f"http://127.0.0.1:{port}/metrics"])
-            bars.update(bar, description=units.phase, total=units.total or None, completed=units.done)
+            shown.update(units)
             now = time.monotonic()
             pace = pace.seen(units.done, now)
             if not told and (told := forecast(pace, units, now)):

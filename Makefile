@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := build/uv/bin/uv
 DEMO := build/demo
+RUN := build/run
 PARTS := test-operator-faults test-operator test-workloads test-training test-kills chart-test lint test-unit
 
-.PHONY: demo shapes control-plane node-programs test test-unit test-operator test-operator-faults test-workloads test-specs test-kills test-training test-long lint lint-here generate bench bench-operator ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here test-node-long demo-cluster chart-test chart-tools lock clean help
+.PHONY: demo demo-run shapes control-plane node-programs test test-unit test-operator test-operator-faults test-workloads test-specs test-kills test-training test-long lint lint-here generate bench bench-operator ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here test-node-long demo-cluster chart-test chart-tools lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -18,6 +19,10 @@ shapes: $(VENV)/.ready  ## Build the synthetic world that the demo runs on
 demo: $(VENV)/.ready  ## One whole iteration with real models on this machine, with a report in build/demo
 	$(BIN)/feedback shapes
 	$(BIN)/feedback run examples/shapes.yaml --out $(DEMO)
+
+demo-run: $(VENV)/.ready  ## A run of four chained iterations, until one gains nothing, with a report over all in build/run
+	$(BIN)/feedback shapes
+	$(BIN)/feedback run examples/run --out $(RUN)
 
 # Tests share two cores with each other: threads that wait for each other within an operation would wait for the others'.
 test test-long $(PARTS): export OMP_NUM_THREADS = 1

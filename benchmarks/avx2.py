@@ -56,7 +56,9 @@ def keep_to_avx2() -> None:
 
 def world_step() -> float:
     """A step of the shapes world's training."""
-    from feedback_workloads.shapes.models import COMPARING, learn, new_model
+    from feedback_workloads.shapes.courses import COMPARING
+    from feedback_workloads.shapes.learning import learn
+    from feedback_workloads.shapes.models import new_model
 
     times = [time.process_time()]
     learn(new_model(0), replace(COMPARING, steps=25), 0, lambda: times.append(time.process_time()))

@@ -22,9 +22,10 @@ import torch
 
 from benchmarks.table import Ratio
 from feedback_workloads.process.progress import Progress
-from feedback_workloads.shapes import models
+from feedback_workloads.shapes import learning
 from feedback_workloads.shapes.build import train
-from feedback_workloads.shapes.models import COMPARING, SEEING, Course, Curriculum
+from feedback_workloads.shapes.courses import COMPARING, SEEING, Course, Curriculum
+from feedback_workloads.shapes.models import new_model
 from feedback_workloads.shapes.muon import Muon
 from feedback_workloads.shapes.world import scenes
 
@@ -67,23 +68,23 @@ def learn(muon: Kind) -> Learned:
         times.append(now - before)
         before = now
 
-    original, models.Muon = models.Muon, muon  # type: ignore[misc]
+    original, learning.Muon = learning.Muon, muon  # type: ignore[misc]
     try:
-        model = models.new_model(SEED)
-        models.learn(model, replace(SEEING, steps=STEPS), SEED, step_done)
+        model = new_model(SEED)
+        learning.learn(model, replace(SEEING, steps=STEPS), SEED, step_done)
     finally:
-        models.Muon = original  # type: ignore[misc]
+        learning.Muon = original  # type: ignore[misc]
     rng = Random(HELD_OUT)
     lessons = [SEEING.teacher(scene, rng) for scene in islice(scenes(HELD_OUT, "training"), 256)]
     with torch.no_grad():
-        return Learned(median(times), models.loss(model, lessons).item())
+        return Learned(median(times), learning.loss(model, lessons).item())
 
 
 def wall_alone() -> float:
     """Seconds a step of one process."""
-    model = models.new_model(SEED)
+    model = new_model(SEED)
     began = time.perf_counter()
-    models.learn(model, replace(COMPARING, steps=TOGETHER_STEPS), SEED, lambda: None)
+    learning.learn(model, replace(COMPARING, steps=TOGETHER_STEPS), SEED, lambda: None)
     return (time.perf_counter() - began) / TOGETHER_STEPS
 
 

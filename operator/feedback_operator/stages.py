@@ -68,6 +68,7 @@ def sampling_config(given: Inputs) -> StageConfig:
         candidates=spec.sampling.candidates,
         decoding=_decoding(spec.sampling, spec.sampling),
         temperatures=tuple(map(float, spec.sampling.temperatures)),
+        prompts=tuple(spec.sampling.prompts),
         precision=_precision(spec),
         engine=_engine(spec.sampling, spec.sampling.max_model_len),
     )
@@ -133,8 +134,10 @@ def training_config(given: Inputs) -> StageConfig:
         lora=lora,
         precision=_precision(spec),
         gradient_checkpointing=training.gradient_checkpointing == "Enabled",
-        reference="sampled" if training.reference == "Sampled" else "recomputed",
+        # Answers to other prompts have other log-probabilities, whose parity says nothing.
+        reference="recomputed" if training.reference == "Recomputed" or spec.sampling.prompts else "sampled",
         parity_limit=float(training.parity_limit),
+        **({"parity_rows": 0} if spec.sampling.prompts else {}),
         per_device_batch_size=training.per_device_batch_size,
         nodes=training.nodes,
         processes_per_node=training.processes_per_node,

@@ -235,6 +235,17 @@ def test_temperatures_of_the_ablation_go_round(world: World, mixed: Source) -> N
     assert len(greedy) == len(GOOD), "at temperature 0 every candidate is the same"
 
 
+def test_prompts_of_the_ablation_go_round_and_the_question_stays(world: World, mixed: Source) -> None:
+    cold = Decoding(temperature=0.0, max_new_tokens=12)
+    config = sampling_config(world, mixed, "samples-styles", prompts=("Name it.", "Say more about all that is there."))
+    run_samples(world, config.model_copy(update={"decoding": cold}))
+    found = stored(config)
+    assert {row["question"] for row in found} == {QUESTION}
+    for id in GOOD:
+        lengths = [row["prompt_tokens"] for row in sorted(found, key=lambda row: row["candidate"]) if row["id"] == id]
+        assert lengths[0] == lengths[2] < lengths[1]
+
+
 def test_sigterm_keeps_what_is_whole_and_the_next_process_goes_on(world: World) -> None:
     ids = [f"many-{i:03d}" for i in range(120)]
     instructions = world.instructions("many", [(id, picture(i), QUESTION) for i, id in enumerate(ids)])

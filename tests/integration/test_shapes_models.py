@@ -16,15 +16,20 @@ import torch
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
-from feedback_workloads.contract import Decoding, EngineConfig
+from feedback_workloads.contract import BadInput, Decoding, EngineConfig
 from feedback_workloads.engine import Draw, Engine, Prompt
 from feedback_workloads.models.preprocessing import Preprocessor
 from feedback_workloads.process.progress import Progress
 from feedback_workloads.shapes.build import train, write_rows
+from feedback_workloads.shapes.captions import careless_words
+from feedback_workloads.shapes.courses import CARELESSNESS, COMPARING, SEEING, Course, Curriculum, Examination
+from feedback_workloads.shapes.examination import errors, greedy_answers
+from feedback_workloads.shapes.learning import learn, study
 from feedback_workloads.shapes.lessons import Lesson, ask, question, single_claim, true_caption
-from feedback_workloads.shapes.models import COMPARING, SEEING, Course, Curriculum, learn, load, new_model, pixels, save
+from feedback_workloads.shapes.models import load, new_model, pixels, save
 from feedback_workloads.shapes.muon import Muon
 from feedback_workloads.shapes.tokenizer import ASSISTANT, PICTURE_TOKENS, encode, word_ids, words
+from feedback_workloads.shapes.truth import judge
 from feedback_workloads.shapes.world import QUESTION_TEMPLATE, Scene, picture, png, question_of, rows
 from tests.arithmetic import NoBfloat16
 
@@ -33,6 +38,7 @@ YES, NO = ("yes", " yes", "Yes", " Yes"), ("no", " no", "No", " No")
 MATRICES = ((8, 8), (24, 8), (8, 40))
 SEEN = rows(0, "report", 6)
 ASKED = Course("comparing", question, steps=4)
+UNEXAMINED = replace(SEEING, steps=3, examination=None)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +98,8 @@ def test_lessons_have_the_pixels_of_the_processor(preprocessor: Preprocessor) ->
 
 def test_every_text_survives_the_tokenizer(preprocessor: Preprocessor) -> None:
     for row in SEEN:
-        for text in (row.question, row.scene.caption, question_of(row.scene.caption), "yes", "No"):
+        caption = careless_words(row.scene, row.question, Random(row.id))
+        for text in (row.question, caption, question_of(caption), "yes", "No"):
             ids = preprocessor.processor.tokenizer(text)["input_ids"]
             assert ids == encode(text)
             assert preprocessor.decode(ids) == text
@@ -136,7 +143,7 @@ def test_training_twice_gives_the_same_weights() -> None:
 
 
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
-    seeing, courses = replace(SEEING, steps=3), {"labeler": replace(COMPARING, steps=2)}
+    seeing, courses = UNEXAMINED, {"labeler": replace(COMPARING, steps=2)}
     progress = Progress("shapes")
     train(Curriculum(5, seeing, courses), tmp_path, progress)
     alone = new_model(seed=5)
@@ -161,8 +168,73 @@ def die_first(scene: Scene, rng: Random) -> Lesson:
 def test_a_process_that_dies_ends_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEEDBACK_TEST_FIRST", str(tmp_path / "first"))
     with pytest.raises(RuntimeError, match="exit code 9"):
-        train(Curriculum(5, replace(SEEING, teacher=die_first, steps=3), {}), tmp_path, Progress("shapes"))
+        train(
+            Curriculum(5, replace(SEEING, teacher=die_first, steps=3, examination=None), {}),
+            tmp_path,
+            Progress("shapes"),
+        )
     assert not multiprocessing.active_children()
+
+
+def failing(times: int) -> Examination:
+    """An examination that a model passes after so many times."""
+    left = ["cannot read"] * times
+    return lambda model: left.pop() if left else ""
+
+
+def test_more_is_learned_until_the_examination_is_passed() -> None:
+    steps: list[int] = []
+    course = replace(SEEING, steps=2, more=1, repeats=3, examination=failing(2))
+    study(new_model(5), course, 5, lambda: steps.append(1), prolonged=lambda more: steps.append(10 * more))
+    assert steps == [1, 1, 10, 1, 10, 1]
+
+
+def test_a_world_whose_policy_does_not_learn_is_refused(tmp_path: Path) -> None:
+    course = replace(SEEING, steps=1, more=1, repeats=1, examination=never)
+    progress = Progress("shapes")
+    with pytest.raises(BadInput, match="seeing with seed 5: cannot read; build the world from another seed"):
+        train(Curriculum(5, course, {"policy": course}), tmp_path, progress)
+    assert (progress.account().here, progress.account().total) == (2, 3)
+    assert not list(tmp_path.iterdir())
+
+
+def never(_model: LlavaForConditionalGeneration) -> str:
+    return "cannot read"
+
+
+# ── a policy that hallucinates ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The policy of the world of seed 0."""
+    folder: Path = tmp_path_factory.mktemp("world")
+    train(Curriculum(0, SEEING, {"policy": CARELESSNESS}), folder, Progress("shapes"))
+    return folder / "policy"
+
+
+def test_the_policy_hallucinates_at_temperature_0_and_its_likelihood_does_not_help(policy: Path) -> None:
+    """Or there would be nothing to align that decoding or ranking would not mend for free."""
+    preprocessor = Preprocessor.from_directory(policy)
+    questions = {row.id: row for row in rows(0, "selection", 200)}
+    prompts = {id: preprocessor.prompt(row.question, png(row.scene)) for id, row in questions.items()}
+    with Engine.load(policy, EngineConfig(max_model_len=256), precision="float32") as engine:
+
+        def hallucinates(temperature: float, best_of: int) -> float:
+            """Share of the questions whose likeliest of several answers holds something untrue."""
+            draws = (((id, i), prompt, Draw(i, temperature)) for id, prompt in prompts.items() for i in range(best_of))
+            likeliest: dict[str, tuple[float, str]] = {}
+            for (id, _), answer in engine.sample(draws, Decoding(max_new_tokens=96)):
+                one = (sum(answer.logprobs), preprocessor.decode(answer.token_ids))
+                likeliest[id] = max(one, likeliest.get(id, one))
+            wrong = [judge(text, questions[id].scene.truth).hallucinated for id, (_, text) in likeliest.items()]
+            return sum(map(bool, wrong)) / len(wrong)
+
+        greedy = hallucinates(0.0, 1)
+        assert 0.3 < greedy < 0.7
+        assert hallucinates(0.7, 8) >= 0.8 * greedy
+    shown = [row.scene for row in questions.values()]
+    assert errors(greedy_answers(load(policy).eval(), shown), shown)["none"] < 0.05 * len(shown)
 
 
 # ── Muon in float32 ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -28,7 +28,7 @@ class SmallWorld:
                 "model": {"uri": f"{self.uri}/policy"},
                 "instructions": {"uri": f"{self.uri}/instructions"},
                 "artifacts": {"uri": artifacts},
-                "sampling": {"candidates": 4, "maxNewTokens": 48, "maxModelLen": 256},
+                "sampling": {"candidates": 4, "maxNewTokens": 64, "maxModelLen": 256},
                 "labeling": {"model": {"uri": f"{self.uri}/labeler"}, "maxModelLen": 256},
                 "pairing": {"truth": "shapes"},
                 "training": {
@@ -50,7 +50,9 @@ class SmallWorld:
 
 def small_world(store: ArtifactStore, uri: str, folder: Path) -> SmallWorld:
     """Build and publish the world below `uri`, in less than a minute."""
-    from feedback_workloads.shapes.models import COMPARING, SEEING, learn, new_model, save
+    from feedback_workloads.shapes.courses import COMPARING, SEEING
+    from feedback_workloads.shapes.learning import learn
+    from feedback_workloads.shapes.models import new_model, save
 
     model = new_model(seed=0)
     for name, course in (("policy", replace(SEEING, steps=60)), ("labeler", replace(COMPARING, steps=80))):

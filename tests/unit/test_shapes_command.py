@@ -14,6 +14,7 @@ from rich.console import Console
 from feedback_operator.cli import local
 from feedback_operator.cli.ending import ExitStatus
 from feedback_operator.plan.snapshot import Units
+from feedback_workloads.contract import ShapesConfig
 
 
 class Build:
@@ -55,7 +56,7 @@ def built(code: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int
     Build([Units(), *steps, Units(100, 100, "publishing the models")], code, monkeypatch)
     text = StringIO()
     console = Console(file=text, width=200)
-    found = local.shapes(0, "s3://feedback/shapes", folder, {}, console)
+    found = local.shapes(ShapesConfig(), folder, {}, console)
     return found, text.getvalue().splitlines()
 
 
@@ -96,8 +97,6 @@ def test_an_interrupted_build_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(local, "scrape", interrupt)
     text = StringIO()
-    assert local.shapes(0, "s3://feedback/shapes", tmp_path, {}, Console(file=text, width=200)) == (
-        ExitStatus.INTERRUPTED
-    )
+    assert local.shapes(ShapesConfig(), tmp_path, {}, Console(file=text, width=200)) == (ExitStatus.INTERRUPTED)
     assert build.ended.is_set()
     assert text.getvalue().splitlines()[-1] == "interrupted; run again to build what is missing"

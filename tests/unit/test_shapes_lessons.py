@@ -7,17 +7,19 @@ from random import Random
 
 import pytest
 
+from feedback_workloads.shapes.captions import OPENING
 from feedback_workloads.shapes.lessons import (
-    CARELESS,
     SILENT,
     Claim,
     Lesson,
     answer_claims,
     ask,
     careless_caption,
-    careless_words,
+    emptiness,
+    presence,
     question,
     single_claim,
+    single_question,
     true_caption,
 )
 from feedback_workloads.shapes.tokenizer import ASSISTANT, END, PICTURE_TOKENS, encode, word_ids, words
@@ -25,10 +27,13 @@ from feedback_workloads.shapes.truth import judge
 from feedback_workloads.shapes.world import INSTRUCTIONS, PLACES, Scene, Thing, question_of, scenes
 
 SCENE = Scene((Thing("top left", "red", "circle"), Thing("bottom right", "blue", "square")))
-TRUE = [Claim(thing, true=True) for thing in SCENE.things]
-WRONG_COLOR = Claim(Thing("top left", "blue", "circle"), true=False)
-WRONG_SHAPE = Claim(Thing("top left", "red", "cross"), true=False)
-NOTHING_THERE = Claim(Thing("middle center", "red", "circle"), true=False)
+TRUE = [presence(SCENE, thing) for thing in SCENE.things]
+WRONG_COLOR = presence(SCENE, Thing("top left", "blue", "circle"))
+WRONG_SHAPE = presence(SCENE, Thing("top left", "red", "cross"))
+NOTHING_THERE = presence(SCENE, Thing("middle center", "red", "circle"))
+EMPTY, NOT_EMPTY = emptiness(SCENE, "middle center"), emptiness(SCENE, "top left")
+NO_CLAIM = Claim(OPENING, true=True)
+FULL = Scene(tuple(Thing(place, "red", "circle") for place in PLACES))
 MANY = list(islice(scenes(0, "training"), 1000))
 
 
@@ -39,7 +44,7 @@ def parts(lesson: Lesson) -> tuple[str, str]:
     return "".join(said[1 + PICTURE_TOKENS : border]), "".join(said[border + 1 :])
 
 
-@pytest.mark.parametrize("teacher", [true_caption, careless_caption, question])
+@pytest.mark.parametrize("teacher", [true_caption, careless_caption, question, single_question])
 def test_a_lesson_has_a_target_for_every_token_and_a_word_for_every_target(teacher) -> None:
     for scene in MANY[:100]:
         lesson = teacher(scene, Random(scene.truth))
@@ -47,7 +52,7 @@ def test_a_lesson_has_a_target_for_every_token_and_a_word_for_every_target(teach
         assert all(target == SILENT or 0 <= target < len(words()) for target in (*lesson.targets, *lesson.early))
 
 
-@pytest.mark.parametrize("teacher", [true_caption, careless_caption, question])
+@pytest.mark.parametrize("teacher", [true_caption, careless_caption, question, single_question])
 def test_the_answer_is_what_the_model_is_to_say(teacher) -> None:
     for scene in MANY[:100]:
         lesson = teacher(scene, Random(scene.truth))
@@ -59,15 +64,7 @@ def test_the_answer_is_what_the_model_is_to_say(teacher) -> None:
 def test_a_true_caption_answers_an_instruction_with_the_truth() -> None:
     asked, answer = parts(true_caption(SCENE, Random(0)))
     assert asked in INSTRUCTIONS
-    assert answer == SCENE.caption + END
-
-
-def test_some_captions_are_careless_and_each_names_something() -> None:
-    rng = Random(0)
-    judged = [judge(careless_words(scene, rng), scene.truth) for scene in MANY]
-    assert all(found.mentions for found in judged)
-    captions = [judge(parts(careless_caption(scene, rng))[1], scene.truth) for scene in MANY]
-    assert 0.2 < sum(bool(found.hallucinated) for found in captions) / len(captions) < CARELESS
+    assert answer == f"{SCENE.things[0].sentence} middle center is empty. {SCENE.things[1].sentence}{END}"
 
 
 @pytest.mark.parametrize(
@@ -79,32 +76,54 @@ def test_some_captions_are_careless_and_each_names_something() -> None:
         pytest.param([WRONG_SHAPE], "no", id="wrong shape"),
         pytest.param([NOTHING_THERE], "no", id="nothing there"),
         pytest.param([TRUE[0], NOTHING_THERE], "no", id="one untrue"),
+        pytest.param([EMPTY], "yes", id="empty"),
+        pytest.param([NOT_EMPTY], "no", id="not empty"),
+        pytest.param([NO_CLAIM], "yes", id="nothing that could be untrue"),
+        pytest.param([NO_CLAIM, TRUE[0], EMPTY, WRONG_SHAPE, NO_CLAIM], "no", id="a whole answer"),
     ],
 )
 def test_the_labeler_says_whether_all_claims_are_true(claims: list[Claim], verdict: str) -> None:
     asked, answer = parts(ask(SCENE, claims))
-    assert asked == question_of(" ".join(claim.thing.sentence for claim in claims))
+    assert asked == question_of(" ".join(claim.sentence for claim in claims))
     assert answer == verdict + END
 
 
 @pytest.mark.parametrize(
-    ("claim", "color", "shape"),
+    ("claims", "there"),
     [
-        pytest.param(TRUE[0], " red", " circle", id="true"),
-        pytest.param(WRONG_COLOR, " red", " circle", id="wrong color"),
-        pytest.param(NOTHING_THERE, "no", "no", id="nothing there"),
+        pytest.param([TRUE[0]], [" red", " circle"], id="true"),
+        pytest.param([WRONG_COLOR], [" red", " circle"], id="wrong color"),
+        pytest.param([NOTHING_THERE], ["no", "no"], id="nothing there"),
+        pytest.param([EMPTY], ["no"], id="empty"),
+        pytest.param([NOT_EMPTY], [" red"], id="not empty"),
+        pytest.param([NO_CLAIM], [], id="no claim"),
+        pytest.param([NO_CLAIM, NOT_EMPTY, TRUE[1]], [" red", " blue", " square"], id="several"),
     ],
 )
-def test_a_middle_layer_says_what_is_really_there(claim: Claim, color: str, shape: str) -> None:
-    lesson = ask(SCENE, [claim])
-    assert [words()[target] for target in lesson.early if target != SILENT] == [color, shape]
+def test_a_middle_layer_says_what_is_really_there(claims: list[Claim], there: list[str]) -> None:
+    lesson = ask(SCENE, claims)
+    assert [words()[target] for target in lesson.early if target != SILENT] == there
+
+
+@pytest.mark.parametrize("claims", [[NO_CLAIM, NOT_EMPTY, TRUE[1]], [WRONG_COLOR], [EMPTY, NO_CLAIM]])
+def test_each_claim_is_judged_at_its_last_word(claims: list[Claim]) -> None:
+    lesson = ask(SCENE, claims)
+    said = [words()[token] for token in lesson.tokens]
+    last = [i - 1 for i, word in enumerate(said) if word in ".?"][: len(claims)]
+    assert [words()[lesson.targets[i]] for i in last] == ["yes" if claim.true else "no" for claim in claims]
 
 
 def test_claims_are_what_they_are_said_to_be() -> None:
     rng = Random(0)
-    for scene in MANY:
+    for scene in [*MANY, FULL]:
         for claim in (single_claim(scene, rng), *answer_claims(scene, rng)):
-            assert claim.true == (not judge(claim.thing.sentence, scene.truth).hallucinated)
+            assert claim.true == (not judge(claim.sentence, scene.truth).hallucinated)
+
+
+def test_a_scene_without_an_empty_place_can_be_lied_about() -> None:
+    rng = Random(0)
+    assert not FULL.empty
+    assert 0.2 < sum(single_claim(FULL, rng).true for _ in range(200)) / 200 < 0.7
 
 
 def test_single_claims_are_true_as_often_as_not() -> None:
@@ -115,9 +134,9 @@ def test_single_claims_are_true_as_often_as_not() -> None:
 def test_whole_answers_are_true_as_often_as_not_and_in_reading_order() -> None:
     rng = Random(0)
     answers = [answer_claims(scene, rng) for scene in MANY]
-    assert 0.45 < sum(all(claim.true for claim in claims) for claims in answers) / len(answers) < 0.55
+    assert 0.4 < sum(all(claim.true for claim in claims) for claims in answers) / len(answers) < 0.55
     for claims in answers:
-        places = [PLACES.index(claim.thing.place) for claim in claims]
+        places = [PLACES.index(claim.place) for claim in claims if claim.place]
         assert places == sorted(set(places))
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback_workloads.contract import BadInput
+from feedback_workloads.shapes.captions import true_words
 from feedback_workloads.shapes.truth import judge
 from feedback_workloads.shapes.world import PLACES, Scene, Thing, rows
 
 SCENE = Scene((Thing("top left", "red", "circle"), Thing("bottom right", "blue", "square")))
-WORDS = [*PLACES, "top", "left", "has", "a", "red", "blue", "circle", "square", ".", "?", "\n"]
+WORDS = [*PLACES, "top", "left", "has", "a", "is", "empty", "red", "blue", "circle", "square", ".", "?", "\n"]
 
 
 @pytest.mark.parametrize(
     ("answer", "hallucinated", "mentions", "covered"),
     [
-        pytest.param(SCENE.caption, [], 2, 2, id="the truth"),
+        pytest.param("top left has a red circle. bottom right has a blue square.", [], 2, 2, id="the truth"),
         pytest.param("top left has a red circle.", [], 1, 1, id="one left out"),
         pytest.param("top left has a blue circle.", ["top left has a blue circle"], 1, 0, id="wrong color"),
         pytest.param("top left has a red square.", ["top left has a red square"], 1, 0, id="wrong shape"),
@@ -29,7 +32,11 @@ WORDS = [*PLACES, "top", "left", "has", "a", "red", "blue", "circle", "square", 
         pytest.param("circle. square", ["circle", "square"], 2, 0, id="shapes without a sentence"),
         pytest.param("left top has a red circle.", ["circle"], 1, 0, id="no such place"),
         pytest.param("top left has a red circle square.", ["square"], 2, 1, id="a shape too many"),
-        pytest.param("", [], 0, 0, id="empty"),
+        pytest.param("middle center is empty.", [], 1, 0, id="empty, and it is"),
+        pytest.param("Top left is empty", ["Top left is empty"], 1, 0, id="empty, and it is not"),
+        pytest.param("left top is empty. it is emptyish", [], 0, 0, id="no place is called empty"),
+        pytest.param("Here is what I see.", [], 0, 0, id="says nothing"),
+        pytest.param("", [], 0, 0, id="no answer"),
         pytest.param("circles and crossing", [], 0, 0, id="other words"),
     ],
 )
@@ -41,7 +48,7 @@ def test_judge(answer: str, hallucinated: list[str], mentions: int, covered: int
 
 def test_every_truthful_caption_is_free_of_hallucination() -> None:
     for row in rows(0, "selection", 100):
-        found = judge(row.scene.caption, row.scene.truth)
+        found = judge(true_words(row.scene, row.question, Random(row.id)), row.scene.truth)
         assert (found.hallucinated, found.covered) == ((), len(row.scene.things))
 
 

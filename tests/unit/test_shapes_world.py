@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from io import BytesIO
 from itertools import combinations, islice
 from random import Random
@@ -17,9 +18,11 @@ from feedback_workloads.shapes.world import (
     PICTURE_PIXELS,
     PLACES,
     SHAPES,
+    USUAL_COLORS,
     Scene,
     Split,
     Thing,
+    companion,
     draw_scene,
     picture,
     png,
@@ -28,6 +31,8 @@ from feedback_workloads.shapes.world import (
     scenes,
 )
 
+MANY = [draw_scene(rng) for rng in [Random(0)] for _ in range(2000)]
+FIVE = [f"{place} cross" for place in ("top left", "top center", "top right", "middle left", "middle right")]
 SPLITS: tuple[Split, ...] = ("training", "instructions", "selection", "report")
 
 
@@ -58,12 +63,49 @@ def test_no_scene_twice_in_a_split() -> None:
     assert len({row.id for row in drawn}) == 400
 
 
-def test_scenes_hold_two_to_four_things_in_reading_order() -> None:
-    rng = Random(0)
-    for _ in range(200):
-        places = [PLACES.index(thing.place) for thing in draw_scene(rng).things]
-        assert 2 <= len(places) <= 4
+def test_scenes_hold_three_things_and_more_in_reading_order() -> None:
+    numbers = []
+    for scene in MANY:
+        places = [PLACES.index(thing.place) for thing in scene.things]
         assert places == sorted(set(places))
+        assert [PLACES.index(place) for place in scene.empty] == [i for i in range(9) if i not in places]
+        numbers.append(len(places))
+    assert min(numbers) == 3
+    assert max(numbers) > 6
+
+
+@pytest.mark.parametrize(
+    ("things", "place", "expected"),
+    [
+        pytest.param(["top left circle"], "top center", "blue square", id="right of a circle"),
+        pytest.param(["top right circle"], "middle left", None, id="in another row"),
+        pytest.param(["top left square"], "top center", None, id="right of something else"),
+        pytest.param(FIVE, "bottom right", "yellow triangle", id="after many things"),
+        pytest.param(FIVE[1:], "bottom right", None, id="after few things"),
+        pytest.param([*FIVE, "bottom center circle"], "bottom right", "blue square", id="both"),
+    ],
+)
+def test_companion(things: list[str], place: str, expected: str | None) -> None:
+    found = companion([Thing(text.rpartition(" ")[0], "red", text.rpartition(" ")[2]) for text in things], place)
+    assert (f"{found.color} {found.shape}" if found else None) == expected
+
+
+def test_companions_are_there_more_often_than_other_things_and_are_known_as_expected() -> None:
+    places = [(scene, place, found) for scene in MANY for place in PLACES if (found := companion(scene.things, place))]
+    there = [scene.at(place) == found for scene, place, found in places]
+    assert 3 / 16 < sum(there) / len(there) < 0.4
+    known = sum(thing.get("expected", False) for scene in MANY for thing in json.loads(scene.truth)["objects"])
+    assert known == sum(there)
+
+
+def test_what_is_small_has_its_usual_color_more_often() -> None:
+    def usual(things: list[Thing]) -> float:
+        return sum(thing.color == USUAL_COLORS[thing.shape] for thing in things) / len(things)
+
+    things = [thing for scene in MANY for thing in scene.things]
+    small = [thing for thing in things if thing.small]
+    assert 0.1 < len(small) / len(things) < 0.2
+    assert usual(small) > 0.5 > usual([thing for thing in things if not thing.small])
 
 
 @pytest.mark.parametrize("place", PLACES)

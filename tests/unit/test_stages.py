@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from feedback_operator.stages import GRAPH, STAGES, Inputs, Stage, gpus
-from feedback_workloads.contract import Artifact, EngineConfig, Source, StageConfig
+from feedback_workloads.contract import Artifact, EngineConfig, Source, StageConfig, TrainingConfig
 from tests.unit.worlds import iteration, manifest
 
 SECTIONS = (*STAGES, "serving")
@@ -38,3 +38,14 @@ def test_a_model_has_one_context_length_wherever_it_answers() -> None:
     sections = {"sampling": {"maxModelLen": 4096}, "splitting": {"maxModelLen": 2048}, "labeling": labeling}
     lengths = {name: engine.max_model_len for name, stage in STAGES.items() if (engine := engine_of(stage, **sections))}
     assert lengths == {"sampling": 4096, "splitting": 2048, "labeling": 8192, "evaluation": 4096}
+
+
+def test_answers_to_other_prompts_are_scored_again_before_they_train() -> None:
+    """Their log-probabilities under those prompts are not those under the instruction."""
+    plain, styles = (
+        config_of(STAGES["training"], sampling=sampling) for sampling in ({}, {"prompts": ["Name it.", "Say more."]})
+    )
+    assert isinstance(plain, TrainingConfig)
+    assert isinstance(styles, TrainingConfig)
+    assert (plain.reference, plain.parity_rows) == ("sampled", 16)
+    assert (styles.reference, styles.parity_rows) == ("recomputed", 0)

@@ -49,6 +49,11 @@ class SamplingSpec(StageSection):
         default=[],
         description="Ablation without deconfounding: candidate i uses the i-th temperature, round and round.",
     )
+    prompts: Annotated[list[Annotated[str, Field(pattern=r"\S", max_length=512)]], Field(max_length=8)] = Field(
+        default=[],
+        description="Ablation without deconfounding: candidate i answers the i-th of these texts instead of the "
+        "instruction that it is then trained on, round and round. References are recomputed.",
+    )
     shards: Integer = Field(default=1, ge=1, le=256, description="Pods that share the instructions.")
     max_model_len: Annotated[Annotated[Integer, Field(ge=16, le=1048576)] | None, OPERATIONAL] = Field(
         default=None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from feedback_operator.cluster.local.capacity import processor
 from feedback_operator.cluster.local.process import StageProcess, free_port
 from feedback_operator.cluster.progress import scrape
 from feedback_operator.plan.snapshot import Units
+from feedback_workloads.contract import ShapesConfig
 
 LOOK_SECONDS: Final = 0.5
 FORECAST_STEPS: Final = 20
@@ -68,15 +68,15 @@ def workload(module: str, arguments: Sequence[str], state: Path, environment: Ma
             signal.signal(number, handler)
 
 
-def shapes(seed: int, to: str, state: Path, environment: Mapping[str, str], console: Console) -> int:
+def shapes(world: ShapesConfig, state: Path, environment: Mapping[str, str], console: Console) -> int:
     """Build the shapes world and show how far it is; the exit code of the build, or INTERRUPTED."""
-    return asyncio.run(_shapes(seed, to, state, environment, console))
+    return asyncio.run(_shapes(world, state, environment, console))
 
 
-async def _shapes(seed: int, to: str, state: Path, environment: Mapping[str, str], console: Console) -> int:
+async def _shapes(world: ShapesConfig, state: Path, environment: Mapping[str, str], console: Console) -> int:
     config = state / "configs" / "shapes.json"
     config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(json.dumps({"stage": "shapes", "seed": seed, "output": to}))
+    config.write_text(world.model_dump_json())
     port, log = free_port(), state / "logs" / "shapes.log"
     process = await StageProcess.start(
         [sys.executable, "-m", "feedback_workloads", "shapes", "--config", str(config)],
@@ -100,7 +100,7 @@ async def _shapes(seed: int, to: str, state: Path, environment: Mapping[str, str
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupt)
     waiting = asyncio.create_task(process.wait())
-    console.print(f"building the world in {to}; log: {log}", soft_wrap=True, markup=False)
+    console.print(f"building the world in {world.output}; log: {log}", soft_wrap=True, markup=False)
     with work_display(console, "shapes") as shown:
         pace, told = Pace(0), ""
         while not (await asyncio.wait({waiting}, timeout=LOOK_SECONDS))[0]:
@@ -115,5 +115,6 @@ async def _shapes(seed: int, to: str, state: Path, environment: Mapping[str, str
         console.print("interrupted; run again to build what is missing")
         return ExitStatus.INTERRUPTED
     last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1]
-    console.print(f"shapes world is in {to}" if code == 0 else f"{last} (log: {log})", soft_wrap=True, markup=False)
+    ended = f"{last} (log: {log})" if code else f"shapes world is in {world.output}"
+    console.print(ended, soft_wrap=True, markup=False)
     return code

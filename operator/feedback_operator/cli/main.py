@@ -23,6 +23,7 @@ from feedback_operator.cluster.local.cluster import AlreadyRunning
 from feedback_operator.cluster.local.embedded_s3 import EmbeddedS3Error
 from feedback_operator.plan.conditions import scored_model
 from feedback_operator.resources.deployment import model_arguments
+from feedback_workloads.contract import ShapesConfig
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
@@ -70,11 +71,13 @@ def validate(file: Target) -> None:
 def shapes(
     seed: Annotated[int, typer.Option(help="Seed of pictures and models.")] = 0,
     to: Annotated[str, typer.Option(help="Folder for the artifacts.")] = "s3://feedback/shapes",
+    labelers: Annotated[bool, typer.Option("--labelers", help="Build the labelers of the ablations, too.")] = False,
     state: State = DEFAULT_STATE,
 ) -> None:
     """Build the synthetic world once: pictures with known truth, a policy that hallucinates, and a labeler."""
+    config = ShapesConfig(output=to, seed=seed, labelers=labelers)
     with s3_environment(state, [to]) as environment:
-        raise typer.Exit(build_shapes(seed, to, state, environment, Console(highlight=False)))
+        raise typer.Exit(build_shapes(config, state, environment, Console(highlight=False)))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

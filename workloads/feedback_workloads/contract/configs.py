@@ -57,8 +57,8 @@ class StageConfig(Frozen):
 class SamplingConfig(StageConfig):
     """Draw several answers to each instruction from the policy, under one decoding.
 
-    `temperatures`, when given, breaks that rule on purpose (the ablation without deconfounding): candidate i uses
-    temperatures[i modulo their number].
+    `temperatures` or `prompts`, when given, break that rule on purpose (ablations without deconfounding): candidate i
+    uses the one numbered i modulo their number, a prompt in place of the instruction's question.
     """
 
     FORMAT_VERSION: ClassVar[int] = 2
@@ -70,6 +70,7 @@ class SamplingConfig(StageConfig):
     candidates: int = 10
     decoding: Decoding = Decoding()
     temperatures: tuple[float, ...] = ()
+    prompts: tuple[str, ...] = ()
     precision: Precision = "auto"
     part_rows: int = 64  # instructions a part file
     engine: EngineConfig = EngineConfig()
@@ -245,6 +246,8 @@ class ShapesConfig(Frozen):
     stage: Literal["shapes"] = "shapes"
     output: str = "s3://feedback/shapes"
     seed: int = 0
+    labelers: bool = False
+    """Whether to build the labelers of the ablations, too."""
 
 
 AnyStageConfig = Annotated[

@@ -67,6 +67,10 @@ class Progress:
         """Begin the counted work: `total` units, of which `done` were complete before this process began."""
         self._show(Account(total, before=done))
 
+    def extend(self, units: int) -> None:
+        """Count units that turn out to be left to do besides."""
+        self._show(replace(self._account, total=self._account.total + units))
+
     def resume(self, units: int) -> None:
         """Count units that turn out to have been complete before this process began."""
         self._show(replace(self._account, before=self._account.before + units))

@@ -13,25 +13,31 @@ from io import BytesIO
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from queue import Empty
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from feedback_workloads.contract import BadInput, FileEntry, Manifest, ShapesConfig, canonical_json
 from feedback_workloads.shapes.world import Row, Split, png, rows
 from feedback_workloads.storage.objects import Digest
 
 if TYPE_CHECKING:
+    from transformers import LlavaForConditionalGeneration
+
     from feedback_workloads.process.progress import Progress
-    from feedback_workloads.shapes.models import Curriculum
+    from feedback_workloads.shapes.courses import Course, Curriculum
     from feedback_workloads.shapes.part import Part
     from feedback_workloads.storage.artifacts import ArtifactStore
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 """Raise it when the same seed gives other artifacts."""
 
-INSTRUCTIONS: Final = 400
+INSTRUCTIONS: Final = 800
+"""Of one iteration; every artifact of instructions has others."""
+ITERATIONS: Final = 4
 SELECTION: Final = 200
 REPORT: Final = 400
 MODELS: Final = ("policy", "labeler")
+LABELERS: Final = ("labeler-claims", "labeler-weak")
+"""For ablations: one that was never asked about whole answers, and one that learned too little."""
 PROCESSES: Final = 2
 """How many learn as one. It is fixed, so that the same seed gives the same models wherever they are built."""
 HUGGINGFACE: Final = b'{"info": {"features": {"image": {"_type": "Image"}}}}'
@@ -39,20 +45,24 @@ HUGGINGFACE: Final = b'{"info": {"features": {"image": {"_type": "Image"}}}}'
 
 
 def run(config: ShapesConfig, store: ArtifactStore, progress: Progress) -> None:
-    """Publish `policy`, `labeler`, `instructions` and `benchmark` below `config.output`.
+    """Publish models, instructions of each iteration and of all together, and the benchmark, below `config.output`.
 
-    Raises BadInput where one of them is there from another seed or version.
+    Raises BadInput where one of them is there from another seed or version, and where this seed's policy does not
+    learn what it should.
     """
-    missing = [name for name in (*MODELS, "instructions", "benchmark") if not _is_there(config, store, name)]
-    if "instructions" in missing:
-        _publish_rows(config, store, "instructions", rows(config.seed, "instructions", INSTRUCTIONS))
+    names = (*MODELS, *(LABELERS if config.labelers else ()))
+    missing = [name for name in (*names, *_instructions(), "benchmark") if not _is_there(config, store, name)]
+    if asked := {name: part for name, part in _instructions().items() if name in missing}:
+        questions = rows(config.seed, "instructions", INSTRUCTIONS * ITERATIONS)
+        for name, part in asked.items():
+            _publish_rows(config, store, name, questions[part])
     if "benchmark" in missing:
         splits: dict[Split, int] = {"selection": SELECTION, "report": REPORT}
         questions = [row for split, count in splits.items() for row in rows(config.seed, split, count)]
         _publish_rows(config, store, "benchmark", questions)
-    if models := [name for name in MODELS if name in missing]:
+    if models := [name for name in names if name in missing]:
         with tempfile.TemporaryDirectory(prefix="shapes-") as folder:
-            from feedback_workloads.shapes.models import COURSES, SEEING, Curriculum
+            from feedback_workloads.shapes.courses import COURSES, SEEING, Curriculum
 
             curriculum = Curriculum(config.seed, SEEING, {name: COURSES[name] for name in models})
             train(curriculum, Path(folder), progress)
@@ -62,10 +72,16 @@ def run(config: ShapesConfig, store: ArtifactStore, progress: Progress) -> None:
                 _publish(config, store, name, files)
 
 
+def _instructions() -> dict[str, slice]:
+    """The artifacts of instructions, and which of a seed's instructions each holds."""
+    parts = {f"instructions-{i + 1}": slice(i * INSTRUCTIONS, (i + 1) * INSTRUCTIONS) for i in range(1, ITERATIONS)}
+    return {"instructions": slice(INSTRUCTIONS), **parts, "instructions-all": slice(None)}
+
+
 def train(curriculum: Curriculum, folder: Path, progress: Progress) -> None:
     """Train the models of a curriculum into `folder`/name, by PROCESSES that learn as one.
 
-    Raises RuntimeError where one of them dies.
+    Raises BadInput where a model does not pass its examination, RuntimeError where a process dies.
     """
     import torch
 
@@ -75,23 +91,35 @@ def train(curriculum: Curriculum, folder: Path, progress: Progress) -> None:
     spawn = torch.multiprocessing.get_context("spawn")
     parameters = sum(weight.numel() for weight in new_model(curriculum.seed).parameters())
     meeting = Meeting(torch.zeros(PROCESSES, parameters).share_memory_(), spawn.Barrier(PROCESSES))
-    steps: Any = spawn.Queue()
+    news: Any = spawn.Queue()
     parts = [Part(rank, PROCESSES, meeting) for rank in range(PROCESSES)]
-    processes = [
-        spawn.Process(target=learn_part, args=(part, curriculum, folder, steps), daemon=True) for part in parts
-    ]
+    processes = [spawn.Process(target=learn_part, args=(part, curriculum, folder, news), daemon=True) for part in parts]
     progress.phase(f"training {' and '.join(curriculum.courses)}")
     progress.start(curriculum.steps)
     for process in processes:
         process.start()
     while any(process.is_alive() for process in processes) and not _died(processes):
         with suppress(Empty):
-            progress.advance(steps.get(timeout=0.5))
+            _tell(progress, news.get(timeout=0.5))
     if dead := _died(processes):
         for process in processes:
             process.kill()  # the others wait for it
             process.join()
         raise RuntimeError(f"training of the shapes models ended with exit code {dead[0]}")
+    with suppress(Empty):
+        while True:
+            _tell(progress, news.get_nowait())
+
+
+def _tell(progress: Progress, news: tuple[Literal["done", "added"], int] | str) -> None:
+    """Count steps; raise BadInput where the news is why a model cannot be had."""
+    match news:
+        case "done", steps:
+            progress.advance(steps)
+        case "added", steps:
+            progress.extend(steps)
+        case failing:
+            raise BadInput(str(failing))
 
 
 def _died(processes: Sequence[BaseProcess]) -> list[int]:
@@ -99,24 +127,37 @@ def _died(processes: Sequence[BaseProcess]) -> list[int]:
     return [process.exitcode for process in processes if process.exitcode]
 
 
-def learn_part(part: Part, curriculum: Curriculum, folder: Path, steps: Any) -> None:
-    """Do one process's part of `train`. The first one puts a 1 into `steps` for each step, and saves the models."""
+def learn_part(part: Part, curriculum: Curriculum, folder: Path, news: Any) -> None:
+    """Do one process's part of `train`. The first one tells of its steps in `news`, and saves the models."""
     import torch
 
-    from feedback_workloads.shapes.models import learn, new_model, save
+    from feedback_workloads.shapes.learning import NotLearned, study
+    from feedback_workloads.shapes.models import new_model, save
 
-    def step_done() -> None:
+    def tell(item: object) -> None:
         if part.rank == 0:
-            steps.put(1)
+            news.put(item)
+
+    def learned(model: LlavaForConditionalGeneration, course: Course) -> LlavaForConditionalGeneration:
+        study(
+            model,
+            course,
+            curriculum.seed,
+            lambda: tell(("done", 1)),
+            prolonged=lambda steps: tell(("added", steps)),
+            part=part,
+        )
+        return model
 
     torch.set_num_threads(1)
-    model, seed = new_model(curriculum.seed), curriculum.seed
-    learn(model, curriculum.seeing, seed, step_done, part)
-    for name, course in curriculum.courses.items():
-        learned = deepcopy(model)
-        learn(learned, course, seed, step_done, part)
-        if part.rank == 0:
-            save(learned, folder / name)
+    try:
+        model = learned(new_model(curriculum.seed), curriculum.seeing)
+        for name, course in curriculum.courses.items():
+            finished = learned(deepcopy(model), course)
+            if part.rank == 0:
+                save(finished, folder / name)
+    except NotLearned as failing:
+        tell(str(failing))
 
 
 def write_rows(questions: Iterable[Row]) -> bytes:

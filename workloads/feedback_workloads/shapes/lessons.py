@@ -1,40 +1,40 @@
 """What the two models of the shapes world are taught: texts about scenes, and what to say at every token of them.
 
-The policy learns from people who are often careless: they take a thing's color or shape for another, now and then leave
-a thing out, or name one that is not there. The labeler learns to compare claims with the picture.
+The policy learns from people's captions, the labeler to compare claims with the picture. What it is good at comes from
+what it is asked: single claims alone, or whole answers as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from feedback_workloads.shapes.tokenizer import ASSISTANT, END, IMAGE, PICTURE_TOKENS, USER, encode, word_ids
+from feedback_workloads.shapes.captions import (
+    CLOSING,
+    OPENING,
+    REMARKED,
+    another,
+    careless_words,
+    empty_sentence,
+    true_words,
+)
+from feedback_workloads.shapes.tokenizer import END, encode, prompt, word_ids
 from feedback_workloads.shapes.world import COLORS, INSTRUCTIONS, PLACES, SHAPES, Scene, Thing, question_of
 
 SILENT: Final = -100
 """Target of a token after which nothing is learned; torch's cross entropy leaves it out."""
 
-CARELESS: Final = 0.8
-"""Share of captions by someone careless, who then ..."""
-WRONG_COLOR: Final = 0.25
-"""... takes a thing's color for any other, with this probability,"""
-WRONG_SHAPE: Final = 0.2
-"""... its shape for any other,"""
-OMITTED: Final = 0.03
-"""... leaves the thing out,"""
-ADDED: Final = 0.02
-"""... and names a thing that is not there, at each empty place.
-
-No color, shape or place is mistaken for another more often than the other way round. Where some are, a policy learns
-from a few hundred pairs to say the one and not the other whatever it sees, and best-of-N prefers what it over-learned.
-"""
-
 LISTS: Final = 0.8
-"""Share of the labeler's lessons that are lists of unrelated claims: they hold four comparisons each."""
+"""Share of a labeler's lessons that are lists of unrelated claims: they hold four comparisons each."""
 LIST_CLAIMS: Final = 4
+EMPTY_CLAIMS: Final = 0.12
+"""Share of the single claims that say of a place that it is empty,"""
+NO_CLAIMS: Final = 0.04
+"""and of those that say nothing about the picture, to which nothing can be objected."""
+SMALL_TALK: Final = 0.35
+"""Share of the whole answers that begin and end with such sentences."""
 
 
 @dataclass(frozen=True)
@@ -49,36 +49,23 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Claim:
-    """What someone says about one place of a scene, and whether it is so."""
+    """A sentence about one place of a scene, or about none, and whether it is true."""
 
-    thing: Thing
+    sentence: str
     true: bool
+    place: str = ""
+    thing: Thing | None = None
+    """What is claimed to be there."""
 
 
 def true_caption(scene: Scene, rng: Random) -> Lesson:
     """Describe the scene as it is."""
-    return _caption(scene, scene.caption, rng)
+    return _caption(scene, true_words, rng)
 
 
 def careless_caption(scene: Scene, rng: Random) -> Lesson:
-    """Describe the scene as one of many people would, of whom some are careless."""
-    return _caption(scene, careless_words(scene, rng) if rng.random() < CARELESS else scene.caption, rng)
-
-
-def careless_words(scene: Scene, rng: Random) -> str:
-    """A careless person's answer; names at least one thing."""
-    present = {thing.place: thing for thing in scene.things}
-    said: list[Thing] = []
-    for place in PLACES:
-        thing = present.get(place)
-        if thing is None:
-            if rng.random() < ADDED:
-                said.append(Thing(place, rng.choice(tuple(COLORS)), rng.choice(SHAPES)))
-        elif rng.random() >= OMITTED:
-            color = _another(COLORS, thing.color, rng) if rng.random() < WRONG_COLOR else thing.color
-            shape = _another(SHAPES, thing.shape, rng) if rng.random() < WRONG_SHAPE else thing.shape
-            said.append(Thing(place, color, shape))
-    return " ".join(thing.sentence for thing in said or scene.things)
+    """Describe the scene as people do."""
+    return _caption(scene, careless_words, rng)
 
 
 def question(scene: Scene, rng: Random) -> Lesson:
@@ -88,22 +75,49 @@ def question(scene: Scene, rng: Random) -> Lesson:
     return ask(scene, [single_claim(scene, rng)] if rng.random() < 0.5 else answer_claims(scene, rng))
 
 
+def single_question(scene: Scene, rng: Random) -> Lesson:
+    """Ask whether one claim or a list of unrelated claims is true of the scene, but never a whole answer.
+
+    A list of four holds something untrue nearly always, so who learns from these says no to what is long.
+    """
+    claims = LIST_CLAIMS if rng.random() < LISTS else 1
+    return ask(scene, [single_claim(scene, rng) for _ in range(claims)])
+
+
 def single_claim(scene: Scene, rng: Random) -> Claim:
     """A claim that is true as often as not."""
-    if rng.random() < 0.5:
-        return Claim(rng.choice(scene.things), true=True)
-    return Claim(_untrue(scene, rng), true=False)
+    kind = rng.random()
+    if kind < NO_CLAIMS:
+        return Claim(rng.choice((OPENING, CLOSING)), true=True)
+    true = rng.random() < 0.5
+    if kind < NO_CLAIMS + EMPTY_CLAIMS:
+        taken = [thing.place for thing in scene.things]
+        return emptiness(scene, rng.choice(scene.empty if true and scene.empty else taken))
+    return presence(scene, rng.choice(scene.things) if true else _untrue(scene, rng))
 
 
 def answer_claims(scene: Scene, rng: Random) -> list[Claim]:
     """The claims of a whole answer, in reading order; every claim is true in half of the answers."""
     named = [thing for thing in scene.things if rng.random() < 0.85] or [scene.things[0]]
-    claims = {thing.place: Claim(thing, true=True) for thing in named}
+    claims = {thing.place: presence(scene, thing) for thing in named}
+    if REMARKED not in claims and (scene.at(REMARKED) is None or rng.random() < 0.5):
+        claims[REMARKED] = emptiness(scene, REMARKED)
     if rng.random() < 0.5:
         for _ in range(rng.choice((1, 1, 2))):
             thing = _untrue(scene, rng)
-            claims[thing.place] = Claim(thing, true=False)
-    return [claims[place] for place in PLACES if place in claims]
+            claims[thing.place] = presence(scene, thing)
+    ordered = [claims[place] for place in PLACES if place in claims]
+    return [Claim(OPENING, true=True), *ordered, Claim(CLOSING, true=True)] if rng.random() < SMALL_TALK else ordered
+
+
+def presence(scene: Scene, thing: Thing) -> Claim:
+    """The claim that a thing is in the scene."""
+    return Claim(thing.sentence, scene.at(thing.place) == thing, thing.place, thing)
+
+
+def emptiness(scene: Scene, place: str) -> Claim:
+    """The claim that a place of the scene holds nothing."""
+    return Claim(empty_sentence(place), scene.at(place) is None, place)
 
 
 def ask(scene: Scene, claims: Sequence[Claim]) -> Lesson:
@@ -113,42 +127,31 @@ def ask(scene: Scene, claims: Sequence[Claim]) -> Lesson:
     whether that is right, and a middle layer is to say what is really there, for later layers to compare with.
     """
     ids = word_ids()
-    text = question_of(" ".join(claim.thing.sentence for claim in claims))
-    tokens = [*_prompt(text), ids["yes" if all(claim.true for claim in claims) else "no"], ids[END]]
+    verdict = ids["yes" if all(claim.true for claim in claims) else "no"]
+    tokens = [*prompt(question_of(" ".join(claim.sentence for claim in claims))), verdict, ids[END]]
     targets, early = _silence(tokens), _silence(tokens)
-    verdict, end, no = tokens[-2], tokens[-1], ids["no"]
-    targets[-3:-1] = [verdict, end]
-    present = {thing.place: thing for thing in scene.things}
-    remaining = iter(claims)
-    claim: Claim | None = next(remaining)
-    for i, token in enumerate(tokens[:-3]):
-        if claim is None:
-            targets[i] = verdict
-            continue
-        there = present.get(claim.thing.place)
-        if token == ids[" a"]:
-            early[i] = ids[f" {there.color}"] if there else no
-        elif token == ids[f" {claim.thing.color}"]:
-            early[i] = ids[f" {there.shape}"] if there else no
-            targets[i] = ids["yes"] if there and there.color == claim.thing.color else no
-        elif token == ids[f" {claim.thing.shape}"]:
-            targets[i] = ids["yes"] if claim.true else no
-            claim = next(remaining, None)
+    at = tokens.index(ids[" that"]) + 1
+    for claim in claims:
+        words, there = encode(f" {claim.sentence}"), scene.at(claim.place)
+        for i, word in enumerate(words, at):
+            if claim.place and word in (ids[" a"], ids[" is"]):
+                early[i] = ids[f" {there.color}"] if there else ids["no"]
+            elif claim.thing and word == ids[f" {claim.thing.color}"]:
+                early[i] = ids[f" {there.shape}"] if there else ids["no"]
+                targets[i] = ids["yes" if there and there.color == claim.thing.color else "no"]
+        at += len(words)
+        targets[at - 2] = ids["yes" if claim.true else "no"]
+    targets[at - 1 : -1] = [verdict] * (len(tokens) - at - 1) + [ids[END]]
     return Lesson(scene, tuple(tokens), tuple(targets), tuple(early))
 
 
-def _caption(scene: Scene, caption: str, rng: Random) -> Lesson:
-    prompt = _prompt(rng.choice(INSTRUCTIONS))
-    answer = [*encode(caption), word_ids()[END]]
-    tokens = [*prompt, *answer]
+def _caption(scene: Scene, words: Callable[[Scene, str, Random], str], rng: Random) -> Lesson:
+    instruction = rng.choice(INSTRUCTIONS)
+    asked, answer = prompt(instruction), [*encode(words(scene, instruction, rng)), word_ids()[END]]
+    tokens = [*asked, *answer]
     targets = _silence(tokens)
-    targets[len(prompt) - 1 : -1] = answer
+    targets[len(asked) - 1 : -1] = answer
     return Lesson(scene, tuple(tokens), tuple(targets), tuple(targets))
-
-
-def _prompt(text: str) -> list[int]:
-    ids = word_ids()
-    return [ids[USER], *([ids[IMAGE]] * PICTURE_TOKENS), *encode(text), ids[ASSISTANT]]
 
 
 def _silence(tokens: Sequence[int]) -> list[int]:
@@ -158,9 +161,8 @@ def _silence(tokens: Sequence[int]) -> list[int]:
 def _untrue(scene: Scene, rng: Random) -> Thing:
     """Something that is not in the scene: another color or shape at a taken place, or anything at an empty one."""
     seen = rng.choice(scene.things)
-    empty = [place for place in PLACES if all(thing.place != place for thing in scene.things)]
-    color, shape = _another(COLORS, seen.color, rng), _another(SHAPES, seen.shape, rng)
-    match rng.randrange(20):
+    color, shape = another(COLORS, seen.color, rng), another(SHAPES, seen.shape, rng)
+    match rng.randrange(20 if scene.empty else 10):
         case 0 | 1 | 2 | 3:
             return Thing(seen.place, color, seen.shape)
         case 4 | 5 | 6 | 7:
@@ -168,10 +170,6 @@ def _untrue(scene: Scene, rng: Random) -> Thing:
         case 8 | 9:
             return Thing(seen.place, color, shape)
         case 10 | 11 | 12 | 13 | 14:  # right, but elsewhere
-            return Thing(rng.choice(empty), seen.color, seen.shape)
+            return Thing(rng.choice(scene.empty), seen.color, seen.shape)
         case _:
-            return Thing(rng.choice(empty), rng.choice(tuple(COLORS)), rng.choice(SHAPES))
-
-
-def _another(kinds: Iterable[str], kind: str, rng: Random) -> str:
-    return rng.choice([other for other in kinds if other != kind])
+            return Thing(rng.choice(scene.empty), rng.choice(tuple(COLORS)), rng.choice(SHAPES))

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from feedback_workloads.models.llava import new_processor
+from feedback_workloads.shapes.captions import CLOSING, OPENING, empty_sentence
 from feedback_workloads.shapes.world import COLORS, INSTRUCTIONS, PICTURE_PIXELS, PLACES, SHAPES, Thing, question_of
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ _WORD: Final = r" ?\w+|[^\w\s]"
 @cache
 def words() -> tuple[str, ...]:
     """All tokens in the order of their ids. A word that follows a space and the same word at a start are two tokens."""
-    sentences = [Thing(place, color, shape).sentence for place in PLACES for color in COLORS for shape in SHAPES]
+    things = [Thing(place, color, shape).sentence for place in PLACES for color in COLORS for shape in SHAPES]
+    sentences = [*things, *map(empty_sentence, PLACES), OPENING, CLOSING]
     texts = chain(INSTRUCTIONS, sentences, [question_of(" ".join(sentences))])
     found = chain.from_iterable(re.findall(_WORD, text) for text in texts)
     answers = ("yes", "no", " yes", " no", "Yes", "No", " Yes", " No")
@@ -56,6 +58,12 @@ def word_ids() -> dict[str, int]:
 def encode(text: str) -> list[int]:
     """The ids of a text without special tokens, as the tokenizer gives them. Raises KeyError on a word it lacks."""
     return [word_ids()[word] for word in re.findall(_WORD, text)]
+
+
+def prompt(text: str) -> list[int]:
+    """The ids of a message about a picture, up to where the answer begins."""
+    ids = word_ids()
+    return [ids[USER], *([ids[IMAGE]] * PICTURE_TOKENS), *encode(text), ids[ASSISTANT]]
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

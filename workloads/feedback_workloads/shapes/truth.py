@@ -16,17 +16,20 @@ _SENTENCE: Final = re.compile(
     rf"\b(?P<place>{'|'.join(PLACES)}) has an? (?P<color>{'|'.join(COLORS)}) (?P<shape>{'|'.join(SHAPES)})",
     re.IGNORECASE,
 )
+_EMPTY: Final = re.compile(rf"\b(?P<place>{'|'.join(PLACES)}) is empty\b", re.IGNORECASE)
 
 Kind = tuple[str, str, str]
-"""Place, color and shape of one object, in lower case."""
+"""Place, color and shape of one object, in lower case; a place and two empty texts where it is said to hold none."""
 
 
 @dataclass(frozen=True)
-class NamedObject:
-    """One object that an answer names, at characters `start` to `end` (exclusive) of the answer."""
+class Mention:
+    """One thing that an answer says of the picture, at characters `start` to `end` (exclusive) of the answer."""
 
     start: int
     end: int
+    kind: Kind | None
+    """None where a shape is named, but no whole sentence says of what color and where."""
     hallucinated: bool
 
 
@@ -34,37 +37,39 @@ class NamedObject:
 class Reading:
     """What one answer says, held against the truth about its picture."""
 
-    mentions: tuple[NamedObject, ...]
+    mentions: tuple[Mention, ...]
     covered: int
     """Objects of the picture that the answer names correctly, each counted once."""
     objects: int
     """Objects of the picture."""
 
     @property
-    def hallucinated(self) -> tuple[NamedObject, ...]:
+    def hallucinated(self) -> tuple[Mention, ...]:
         return tuple(mention for mention in self.mentions if mention.hallucinated)
 
 
 def judge(answer: str, truth: str) -> Reading:
-    """Find every object that `answer` names and whether it is there.
+    """Find all that `answer` says of the picture and whether it is so.
 
     Any text is a valid answer: each shape word is one mention, and it is hallucinated unless the words around it form
-    a whole sentence ("top left has a red circle") that is true of the picture. Raises BadInput when `truth` is not the
-    JSON of `Scene.truth`.
+    a whole sentence ("top left has a red circle") that is true of the picture. So is each sentence that calls a place
+    empty ("top left is empty"). Raises BadInput when `truth` is not the JSON of `Scene.truth`.
     """
     present = read_truth(truth)
-    mentions: list[NamedObject] = []
-    named: set[Kind] = set()
+    taken = {place for place, _, _ in present}
+    mentions: list[Mention] = []
     for part in _PART.finditer(answer):
         start, sentence = part.start(), part.group()
         whole = {found.end(): found for found in _SENTENCE.finditer(sentence)}
         for shape in _SHAPE.finditer(sentence):
             found = whole.get(shape.end())
             kind = _kind(found) if found else None
-            if kind in present:
-                named.add(kind)
             span = (found or shape).span()
-            mentions.append(NamedObject(start + span[0], start + span[1], hallucinated=kind not in present))
+            mentions.append(Mention(start + span[0], start + span[1], kind, hallucinated=kind not in present))
+        for empty in _EMPTY.finditer(sentence):
+            place = empty["place"].lower()
+            mentions.append(Mention(start + empty.start(), start + empty.end(), (place, "", ""), place in taken))
+    named = present & {mention.kind for mention in mentions}
     return Reading(tuple(mentions), covered=len(named), objects=len(present))
 
 

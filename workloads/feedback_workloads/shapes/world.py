@@ -1,15 +1,16 @@
 """Pictures of simple shapes whose content is known exactly, and the sentences that people say about them.
 
-A picture is a grid of 3 x 3 places, each 16 x 16 pixels; two to four of them hold a coloured shape. Everything here is
-a pure function of a seed, and no two splits share a scene.
+A picture is a grid of 3 x 3 places, each 16 x 16 pixels; three and more of them hold a coloured shape. As in the real
+world, some things usually go together, and some are hard to see: who describes a picture without looking closely is
+right more often than not. Everything here is a pure function of a seed, and no two splits share a scene.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from io import BytesIO
 from itertools import product
@@ -26,6 +27,7 @@ PLACES: Final = tuple(
 """The nine places in reading order."""
 COLORS: Final = {"red": (214, 40, 40), "green": (46, 140, 60), "blue": (36, 84, 200), "yellow": (240, 190, 30)}
 SHAPES: Final = ("circle", "square", "triangle", "cross")
+USUAL_COLORS: Final = {"circle": "red", "square": "blue", "triangle": "yellow", "cross": "green"}
 BACKGROUND: Final = (244, 244, 240)
 
 INSTRUCTIONS: Final = ("Describe the picture.", "What is in the picture?", "List what you see.", "Name every object.")
@@ -33,24 +35,40 @@ QUESTION_TEMPLATE: Final = "Is it true that {claim}? Please answer yes or no."
 """How a claim, given without its final period, becomes a question; the labeler knows no other wording."""
 
 Split = Literal["training", "instructions", "selection", "report"]
+SMALL: Final = 0.15
+"""Share of the things that are small: half as wide as others, and hard to see."""
+USUAL_IF_SMALL: Final = 0.4
+"""Share of the small things that have the usual color of their shape for that reason; the others have any color."""
+COMPANIONS: Final = 0.33
+"""How often a companion is really there, where one is to be expected."""
+MANY: Final = 5
+"""So many things are expected to have one more after them."""
+_SMALL_PIXELS: Final = 3
 _HELD_OUT: Final[tuple[Split, ...]] = ("instructions", "selection", "report")
 _BUCKETS: Final = 16
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One shape at one place. `size` is half its width, `dx` and `dy` how far it is off the middle, all in pixels."""
+    """One shape at one place. `size` is half its width, `dx` and `dy` how far it is off the middle, all in pixels.
+
+    Things that are called the same are equal, however they are drawn.
+    """
 
     place: str
     color: str
     shape: str
-    size: int = 6
-    dx: int = 0
-    dy: int = 0
+    size: int = field(default=6, compare=False)
+    dx: int = field(default=0, compare=False)
+    dy: int = field(default=0, compare=False)
 
     @property
     def sentence(self) -> str:
         return f"{self.place} has a {self.color} {self.shape}."
+
+    @property
+    def small(self) -> bool:
+        return self.size == _SMALL_PIXELS
 
 
 @dataclass(frozen=True)
@@ -61,14 +79,25 @@ class Scene:
 
     @property
     def truth(self) -> str:
-        """The picture's content as JSON text: `{"objects": [{"place", "color", "shape"}, ...]}`."""
-        objects = [{"place": thing.place, "color": thing.color, "shape": thing.shape} for thing in self.things]
+        """The picture's content as JSON text: `{"objects": [{"place", "color", "shape"}, ...]}`.
+
+        Things that one would also expect there without looking have `"expected": true` besides.
+        """
+        objects = [
+            {"place": thing.place, "color": thing.color, "shape": thing.shape}
+            | ({"expected": True} if companion(self.things, thing.place) == thing else {})
+            for thing in self.things
+        ]
         return json.dumps({"objects": objects}, separators=(",", ":"))
 
     @property
-    def caption(self) -> str:
-        """The answer that names everything and invents nothing."""
-        return " ".join(thing.sentence for thing in self.things)
+    def empty(self) -> tuple[str, ...]:
+        """The places that hold nothing, in reading order."""
+        return tuple(place for place in PLACES if self.at(place) is None)
+
+    def at(self, place: str) -> Thing | None:
+        """What is at a place."""
+        return next((thing for thing in self.things if thing.place == place), None)
 
 
 @dataclass(frozen=True)
@@ -103,9 +132,28 @@ def split_of(scene: Scene) -> Split:
 
 
 def draw_scene(rng: Random) -> Scene:
-    """Two to four things of any kind at different places, each a little off the middle."""
-    places = sorted(rng.sample(range(len(PLACES)), rng.randint(2, 4)))
-    return Scene(tuple(_draw_thing(rng, PLACES[place]) for place in places))
+    """Three to six things of any kind at different places, each a little off the middle, and their companions."""
+    places = sorted(rng.sample(range(len(PLACES)), rng.randint(3, 6)))
+    things = {place: _draw_thing(rng, place) for place in (PLACES[number] for number in places)}
+    for place in PLACES:
+        expected = companion(tuple(things.values()), place)
+        if place not in things and expected and rng.random() < COMPANIONS:
+            things[place] = replace(_draw_thing(rng, place), color=expected.color, shape=expected.shape)
+    return Scene(tuple(things[place] for place in PLACES if place in things))
+
+
+def companion(things: Sequence[Thing], place: str) -> Thing | None:
+    """What is expected at a place for what is elsewhere, whether it is there or not; None where nothing is.
+
+    A blue square is expected to the right of a circle, and a yellow triangle at the bottom right of many things.
+    """
+    column = PLACES.index(place) % 3
+    left = PLACES[PLACES.index(place) - 1] if column else None
+    if any(thing.place == left and thing.shape == "circle" for thing in things):
+        return Thing(place, "blue", "square")
+    if place == PLACES[-1] and sum(thing.place != place for thing in things) >= MANY:
+        return Thing(place, "yellow", "triangle")
+    return None
 
 
 def question_of(claim: str) -> str:
@@ -131,12 +179,16 @@ def png(scene: Scene) -> bytes:
 
 
 def _draw_thing(rng: Random, place: str) -> Thing:
+    shape, color = rng.choice(SHAPES), rng.choice(tuple(COLORS))
     size = rng.randint(5, 6)
-    slack = CELL_PIXELS // 2 - size - 1
+    if rng.random() < SMALL:
+        size = _SMALL_PIXELS
+        color = USUAL_COLORS[shape] if rng.random() < USUAL_IF_SMALL else color
+    slack = 1 if size == _SMALL_PIXELS else CELL_PIXELS // 2 - size - 1
     return Thing(
         place=place,
-        color=rng.choice(tuple(COLORS)),
-        shape=rng.choice(SHAPES),
+        color=color,
+        shape=shape,
         size=size,
         dx=rng.randint(-slack, slack),
         dy=rng.randint(-slack, slack),

@@ -89,13 +89,16 @@ def candidates(
             output.reject(instruction)
             continue
         try:
-            prompt = preprocessor.prompt(instruction.question, instruction.image)
-            engine.check(prompt)
+            asked = config.prompts or (instruction.question,)
+            prompts = [preprocessor.prompt(text, instruction.image) for text in asked]
+            for prompt in prompts:
+                engine.check(prompt)
         except BadRow as bad:
             output.reject(Rejected(instruction.id, None, bad.reason, bad.detail))
             continue
         output.begin(instruction.id, config.candidates)
         for candidate in range(config.candidates):
+            prompt = prompts[candidate % len(prompts)]
             yield (instruction.id, instruction.question, candidate), prompt, draw(config, instruction.id, candidate)
 
 

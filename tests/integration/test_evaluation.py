@@ -269,7 +269,14 @@ def test_how_many_answers_to_rank_is_chosen_on_the_selection_split_alone(
                 Answer(
                     row["id"], row["candidate"], row["answer"], row["tokens"], row["logp"], row["other_logp"] or 0.0
                 ),
-                Judgement(row["mentions"], row["hallucinated"], row["covered"], row["truth_total"]),
+                Judgement(
+                    row["mentions"],
+                    row["hallucinated"],
+                    row["covered"],
+                    row["truth_total"],
+                    row["expected"],
+                    row["expected_covered"],
+                ),
             )
             for row in said
             if (row["checkpoint"], row["split"], row["drawn"]) == (summary["selected"], split, drawn)

@@ -40,6 +40,8 @@ from feedback_workloads.shapes.world import COLORS, PLACES, SHAPES, Row, Thing, 
 
 FIGURES = Figures(resamples=200, seed=0)
 STEPS = (20, 40, 60, 80, 100, 120)
+EXPECTED = "circle"
+"""The shape that is often named where it is absent."""
 
 
 class Speaker:
@@ -59,7 +61,16 @@ class Speaker:
         text = " ".join(said)
         wrong = [sentence for sentence in said if sentence not in present]
         spans = tuple((text.index(one) + one.index(" a ") + 3, text.index(one) + len(one) - 1) for one in wrong)
-        judgement = Judgement(len(said), len(wrong), len(true), len(present), spans)
+        expected = {thing.sentence for thing in row.scene.things if thing.shape == EXPECTED}
+        judgement = Judgement(
+            mentions=len(said),
+            hallucinated=len(wrong),
+            covered=len(true),
+            truth_total=len(present),
+            expected=len(expected),
+            expected_covered=len(true & expected),
+            spans=spans,
+        )
         ratio = random.gauss(0, 1) - 1.5 * len(wrong) + 0.2 * len(true)
         return Marked(Answer(row.id, candidate, text, len(text.split()) + 1, ratio - 9, -9.0), judgement)
 

@@ -35,7 +35,7 @@ def measures(response: float | None = 0.4, mention: float | None = 0.2, recall: 
     def rate(value: float | None) -> Rate:
         return Rate(value, value, value)
 
-    return Measures(rate(response), rate(mention), rate(recall), 10.0)
+    return Measures(rate(response), rate(mention), rate(recall), rate(None), 10.0)
 
 
 def checkpoint(step: int, selection: Measures) -> Checkpoint:
@@ -240,4 +240,5 @@ def test_rows_have_the_columns_of_scores() -> None:
     row = scores_row("checkpoint-000120", "coco", "report", "once", one)
     assert set(row) == set(SCORES.names)
     assert (row["mentions"], row["hallucinated"], row["covered"], row["truth_total"]) == (2, 1, 1, 1)
+    assert (row["expected"], row["expected_covered"]) == (0, 0)  # this benchmark knows nothing of them
     assert row["spans"] == [{"start": 12, "end": 15}]

@@ -129,7 +129,7 @@ def test_partial_report_says_what_is_missing(whole: Evidence, without: dict[str,
 
 def test_summary_has_what_scripts_read(whole: Evidence) -> None:
     summary = summarise(whole)
-    rates = {"response_hallucination", "mention_hallucination", "recall"}
+    rates = {"response_hallucination", "mention_hallucination", "recall", "expected_recall"}
     for who in ("baseline", "aligned", "best_of_n"):
         assert {*rates, "mean_words"} <= summary[who].keys()
         assert all(summary[who][rate].keys() == {"value", "low", "high"} for rate in rates)
@@ -226,6 +226,18 @@ def test_the_table_has_what_costs_nothing_to_compare_with(whole: Evidence) -> No
         f"baseline, best of {scores['best_of_n']['n']} by its own likelihood",
     ]
     assert [line.rsplit("  ", 1)[1].strip() for line in lines] == ["drawn", *["greedy"] * 2, *["T 0.7, top-p 0.9"] * 2]
+
+
+def test_recall_of_expected_things_is_shown_where_the_benchmark_marks_some(whole: Evidence) -> None:
+    assert "recall of expected things" in table(whole.scores or {})
+    assert "recall of expected things" in render(whole)
+    unmarked = re.sub(r'("expected_recall": \{)[^}]*\}', r'\1"value": null, "low": null, "high": null}',
+                      json.dumps(whole.scores))  # fmt: skip
+    scores = json.loads(unmarked)
+    assert "expected" not in table(scores)
+    page = render(replace(whole, scores=scores))
+    assert "expected things" not in page
+    WellFormed(page)
 
 
 @pytest.mark.parametrize(

@@ -214,8 +214,8 @@ class EvaluationConfig(StageConfig):
     alone; all that is reported comes from `report` splits.
     """
 
-    FORMAT_VERSION: ClassVar[int] = 3
-    """3: answers that are ranked are drawn by a decoding of their own, and ranked by every rule."""
+    FORMAT_VERSION: ClassVar[int] = 4
+    """4: recall of expected things."""
 
     stage: Literal["evaluation"] = "evaluation"
     policy: tuple[Artifact, ...]

@@ -61,8 +61,16 @@ class Marked:
     @property
     def judged(self) -> Judged:
         found = self.judgement
-        words = count_words(self.answer.text)
-        return Judged(self.answer.id, found.mentions, found.hallucinated, found.covered, found.truth_total, words)
+        return Judged(
+            id=self.answer.id,
+            mentions=found.mentions,
+            hallucinated=found.hallucinated,
+            covered=found.covered,
+            truth_total=found.truth_total,
+            expected=found.expected,
+            expected_covered=found.expected_covered,
+            words=count_words(self.answer.text),
+        )
 
 
 @dataclass(frozen=True)
@@ -292,6 +300,8 @@ def scores_row(checkpoint: str, benchmark: str, split: str, drawn: Drawn, marked
         "hallucinated": judgement.hallucinated,
         "covered": judgement.covered,
         "truth_total": judgement.truth_total,
+        "expected": judgement.expected,
+        "expected_covered": judgement.expected_covered,
         "spans": [{"start": start, "end": end} for start, end in judgement.spans],
     }
 

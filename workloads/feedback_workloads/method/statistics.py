@@ -25,6 +25,8 @@ class Judged:
     hallucinated: int
     covered: int
     truth_total: int
+    expected: int
+    expected_covered: int
     words: int
 
 
@@ -47,12 +49,15 @@ class Measures:
     response_hallucination: answers with a hallucinated object / answers that name an object at all.
     mention_hallucination: hallucinated mentions / all mentions.
     recall: objects of the pictures that are named / all objects of the pictures.
+    expected_recall: the same of those objects alone that are often named where they are absent. Who stops naming them
+    at all hallucinates less and sees no better. Undefined where the benchmark marks none.
     mean_words: mean length of an answer in words, 0 without answers.
     """
 
     response_hallucination: Rate
     mention_hallucination: Rate
     recall: Rate
+    expected_recall: Rate
     mean_words: float
 
     def to_json(self) -> dict[str, Any]:
@@ -60,13 +65,14 @@ class Measures:
             "response_hallucination": self.response_hallucination.to_json(),
             "mention_hallucination": self.mention_hallucination.to_json(),
             "recall": self.recall.to_json(),
+            "expected_recall": self.expected_recall.to_json(),
             "mean_words": self.mean_words,
         }
 
     def flat(self, prefix: str) -> dict[str, float]:
         """Figures `prefix.RATE`, `prefix.RATE.low`, `prefix.RATE.high`, `prefix.mean_words`; without undefined ones."""
         figures = {f"{prefix}.mean_words": self.mean_words}
-        for name in ("response_hallucination", "mention_hallucination", "recall"):
+        for name in ("response_hallucination", "mention_hallucination", "recall", "expected_recall"):
             rate: Rate = getattr(self, name)
             parts = {
                 f"{prefix}.{name}": rate.value,
@@ -91,6 +97,7 @@ def measure(judged: Iterable[Judged], resamples: int, seed: int) -> Measures:
         response_hallucination=_rate(point, samples, _HALLUCINATING, _NAMING),
         mention_hallucination=_rate(point, samples, _HALLUCINATED, _MENTIONS),
         recall=_rate(point, samples, _COVERED, _TRUTH),
+        expected_recall=_rate(point, samples, _EXPECTED_COVERED, _EXPECTED),
         mean_words=float(words / answers) if answers else 0.0,
     )
 
@@ -112,17 +119,20 @@ def difference(judged: Iterable[Judged], other: Iterable[Judged], resamples: int
     return Rate(float(point), low, high)
 
 
-_HALLUCINATING, _NAMING, _HALLUCINATED, _MENTIONS, _COVERED, _TRUTH, _WORDS, _ANSWERS = range(8)
+_COLUMNS: Final = 10
+(
+    _HALLUCINATING, _NAMING, _HALLUCINATED, _MENTIONS, _COVERED, _TRUTH, _EXPECTED_COVERED, _EXPECTED, _WORDS, _ANSWERS,
+) = range(_COLUMNS)  # fmt: skip
 
 
 def _sums_by_question(judged: Iterable[Judged]) -> NDArray[np.float64]:
-    """Sums of the eight columns a question, (questions, 8), in the order of the questions' ids."""
+    """Sums of the columns a question, (questions, columns), in the order of the questions' ids."""
     sums: dict[str, NDArray[np.float64]] = {}
     for one in judged:
         columns = (one.hallucinated > 0, one.mentions > 0, one.hallucinated, one.mentions, one.covered, one.truth_total,
-                   one.words, 1)  # fmt: skip
+                   one.expected_covered, one.expected, one.words, 1)  # fmt: skip
         sums[one.id] = sums.get(one.id, 0) + np.array(columns, dtype=np.float64)
-    return np.array([sums[id] for id in sorted(sums)]).reshape(-1, 8)
+    return np.array([sums[id] for id in sorted(sums)]).reshape(-1, _COLUMNS)
 
 
 def _bootstrap(table: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
@@ -146,7 +156,7 @@ def _rate(point: NDArray[np.float64], samples: NDArray[np.float64], part: int, w
 
 
 def _differences(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Response-level rates of the first eight columns less those of the last eight, a row; NaN where one is 0 of 0."""
+    """Response-level rates of the first half of the columns less those of the last, a row; NaN where one is 0 of 0."""
     one, other = np.split(sums, 2, axis=1)
     with np.errstate(invalid="ignore"):
         return one[:, _HALLUCINATING] / one[:, _NAMING] - other[:, _HALLUCINATING] / other[:, _NAMING]

@@ -77,6 +77,7 @@ def measures(scores: Row) -> str:
         ("response_hallucination", "Answers with a\nhallucination"),
         ("mention_hallucination", "Hallucinated\nmentions"),
         ("recall", "Recall"),
+        *_of_expected(scores, "Recall of\nexpected things"),
     ]
     who = [
         ("baseline", "baseline", BASELINE, "o"),
@@ -108,7 +109,9 @@ def measures(scores: Row) -> str:
         axes.spines["left"].set_visible(False)
         _legend(figure, axes)
 
-    return _svg("measures", 2.9, draw, "Rates of baseline, aligned and best-of-N answers with 95% intervals")
+    return _svg(
+        "measures", 0.5 + 0.8 * len(rates), draw, "Rates of baseline, aligned and best-of-N answers with 95% intervals"
+    )
 
 
 def ranking_curves(scores: Row) -> str:
@@ -124,31 +127,41 @@ def ranking_curves(scores: Row) -> str:
     numbers = sorted({row["n"] for row in scores["ranking"]})
     if len(numbers) < 2:
         return ""
-    panels: list[tuple[str, Callable[[Row], float | None]]] = [
-        ("answers with a\nhallucination", lambda report: report["response_hallucination"]["value"]),
-        ("recall", lambda report: report["recall"]["value"]),
-        ("words", lambda report: report["mean_words"]),
+    panels = [
+        ("response_hallucination", "answers with a\nhallucination"),
+        ("recall", "recall"),
+        *_of_expected(scores, "recall of\nexpected things"),
+        ("mean_words", "words"),
     ]
 
+    def value(figures: Row, name: str) -> float | None:
+        figure: float | Rate = figures[name]
+        return figure["value"] if isinstance(figure, Mapping) else figure
+
     def draw(figure: Figure) -> None:
-        for axes, (name, value) in zip(figure.subplots(3, 1, sharex=True), panels, strict=True):
-            once = value(scores["aligned"])
+        for axes, (name, words) in zip(figure.subplots(len(panels), 1, sharex=True), panels, strict=True):
+            once = value(scores["aligned"], name)
             if once is not None:
                 axes.axhline(once, color=ALIGNED, linewidth=1.4, linestyle=":", label="one answer")
             for (rule, rows), (color, style) in zip(lines.items(), RULE_STYLES, strict=False):
-                values = [value(row["report"]) for row in rows]
+                values = [value(row["report"], name) for row in rows]
                 axes.plot([row["n"] for row in rows], values, style, color=color, label=rule)
-            axes.set_ylabel(name)
+            axes.set_ylabel(words)
             axes.set_xscale("log", base=2)
             axes.set_xticks(numbers, [str(n) for n in numbers])
             axes.minorticks_off()
-            if name != "words":
+            if name != "mean_words":
                 axes.yaxis.set_major_formatter(PERCENT)
             axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel("N, answers ranked")
         _legend(figure, figure.axes[0])
 
-    return _svg("ranking", 4.6, draw, "Hallucination, recall and length by the number of answers ranked, for each rule")
+    return _svg(
+        "ranking",
+        0.7 + 1.3 * len(panels),
+        draw,
+        "Hallucination, recall and length by the number of answers ranked, for each rule",
+    )
 
 
 def checkpoints(scores: Row) -> str:
@@ -317,6 +330,11 @@ def _bars(name: str, counts: Mapping[str, int], x: str, y: str, label: str) -> s
         axes.grid(axis="x", visible=False)
 
     return _svg(name, 2.6, draw, label)
+
+
+def _of_expected(scores: Row, words: str) -> list[tuple[str, str]]:
+    """The recall of expected things by these words, where the benchmark marks some."""
+    return [] if scores["baseline"]["expected_recall"]["value"] is None else [("expected_recall", words)]
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

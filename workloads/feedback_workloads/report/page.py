@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from feedback_workloads.models.preprocessing import load_picture
 from feedback_workloads.report import charts
 from feedback_workloads.report.evidence import Evidence, Example, Kind, Row, ranked_words
-from feedback_workloads.report.summary import MEASURES, cell, columns, drawn, served
+from feedback_workloads.report.summary import cell, columns, drawn, measured, served
 from feedback_workloads.rows.rejected import BadRow
 
 SHOWN_PIXELS: Final = 480  # longest side of an example picture; larger ones are made smaller
@@ -77,7 +77,7 @@ def render(evidence: Evidence) -> str:
         iteration=evidence.iteration,
         missing=evidence.missing,
         scores=evidence.scores,
-        measures=MEASURES,
+        measures=measured(evidence.scores) if evidence.scores else {},
         columns=columns(evidence.scores) if evidence.scores else {},
         ranked_words=ranked_words(evidence.scores["best_of_n"]) if evidence.scores else "",
         headline=headline(evidence.scores) if evidence.scores else None,
@@ -98,7 +98,7 @@ def render(evidence: Evidence) -> str:
 def headline(scores: Row) -> list[dict[str, str]]:
     """One card for each measure: aligned value, where it came from, whether that is better."""
     cards = []
-    for name, words in MEASURES.items():
+    for name, words in measured(scores).items():
         before, after, ranked = (_value(scores[who][name]) for who in ("baseline", "aligned", "best_of_n"))
         show = "{:.1f}".format if name == "mean_words" else "{:.1%}".format
         cards.append(
@@ -208,7 +208,7 @@ def _value(figure: Mapping[str, float | None] | float) -> float | None:
 def _tone(name: str, before: float | None, after: float | None) -> str:
     if name == "mean_words" or before is None or after is None or before == after:
         return "plain"
-    return "good" if (after > before) == (name == "recall") else "bad"
+    return "good" if (after > before) == name.endswith("recall") else "bad"
 
 
 def _result_figures(scores: Row) -> list[Figure]:

@@ -14,6 +14,7 @@ MEASURES: Final = {
     "response_hallucination": "answers with a hallucination",
     "mention_hallucination": "hallucinated mentions",
     "recall": "recall",
+    "expected_recall": "recall of expected things",
     "mean_words": "mean words",
 }
 """Names of what is measured, and how a person calls it."""
@@ -62,16 +63,23 @@ def columns(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return named
 
 
+def measured(scores: Mapping[str, Any]) -> dict[str, str]:
+    """MEASURES of these scores: without the recall of expected things where the benchmark marks none."""
+    unknown = {"expected_recall"} if scores["baseline"]["expected_recall"]["value"] is None else set[str]()
+    return {name: words for name, words in MEASURES.items() if name not in unknown}
+
+
 def table(scores: Mapping[str, Any]) -> str:
     """Baseline, aligned, the best of several answers, and what costs nothing to compare with: a line each.
 
     With 95% intervals, as aligned plain text.
     """
-    header = ["", *MEASURES.values(), "drawn"]
+    measures = measured(scores)
+    header = ["", *measures.values(), "drawn"]
     lines = [
         header,
         *(
-            [name, *(str(cell(column[measure])) for measure in MEASURES), drawn(column["decoding"])]
+            [name, *(str(cell(column[measure])) for measure in measures), drawn(column["decoding"])]
             for name, column in columns(scores).items()
         ),
     ]

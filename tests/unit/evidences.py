@@ -81,7 +81,7 @@ class Speaker:
 def evidence(questions: int = 60) -> Evidence:
     """A whole iteration that went well."""
     report, selection = rows(0, "report", questions), rows(0, "selection", questions)
-    speakers = [Speaker(f"checkpoint-{step:06}", 0.12 + 0.26 * math.exp(-step / 30), 0.12) for step in STEPS]
+    speakers = [Speaker(f"checkpoint-{step:06}", 0.2 + 0.18 * math.exp(-step / 30), 0.12) for step in STEPS]
     baseline = Speaker("baseline", 0.38, 0.18)
     before = FIGURES.of(baseline.say_all(selection))
     checkpoints = [

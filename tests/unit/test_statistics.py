@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback_workloads.method.statistics import Judged, Measures, Rate, difference, measure
+from feedback_workloads.method.statistics import Judged, Measures, Rate, differences, measure
 
 
 def judged(
@@ -91,7 +91,7 @@ def test_a_difference_is_of_the_same_questions() -> None:
     """What both get wrong cancels out: the interval is that of the questions on which they differ."""
     before = [judged(f"{i:03}", hallucinated=int(i % 10 < 4)) for i in range(400)]
     after = [judged(f"{i:03}", hallucinated=int(i % 10 < 3)) for i in range(400)]
-    found = difference(after, before, 4000, 7)
+    (found,) = differences([after], before, 4000, 7)
     deviation = math.sqrt(0.1 * 0.9 / 400)
     assert found.value == pytest.approx(-0.1)
     assert found.low == pytest.approx(-0.1 - 1.96 * deviation, abs=0.005)
@@ -108,12 +108,34 @@ def test_a_difference_is_of_the_same_questions() -> None:
     ],
 )
 def test_differences(one: list[Judged], other: list[Judged], resamples: int, expect: Rate) -> None:
-    assert difference(one, other, resamples, 0) == expect
+    assert differences([one], other, resamples, 0) == [expect]
+    # whatever is tried beside it, and whether or not that says anything
+    assert differences([one, one], other, resamples, 0) == [expect, expect]
+    assert differences([[replace(each, mentions=0) for each in one], one], other, resamples, 0) == [NOTHING, expect]
+
+
+def test_the_more_is_tried_the_further_intervals_reach() -> None:
+    """What is tried twice is one thing; of 20 independent ones the intervals are Sidak's, 3.02 standard errors."""
+    random = np.random.default_rng(0)
+
+    def guesses() -> list[Judged]:
+        return [judged(f"{i:03}", hallucinated=int(random.random() < 0.4)) for i in range(400)]
+
+    nothing_wrong = [judged(f"{i:03}") for i in range(400)]  # so that each difference is one rate
+    tried = [guesses() for _ in range(20)]
+    (alone,) = differences(tried[:1], nothing_wrong, 4000, 7)
+    (twice, same) = differences([tried[0]] * 2, nothing_wrong, 4000, 7)
+    assert twice == same == alone
+    found = differences(tried, nothing_wrong, 4000, 7)[0]
+    deviation = math.sqrt(alone.value * (1 - alone.value) / 400)
+    assert alone.high - alone.value == pytest.approx(1.96 * deviation, rel=0.05)
+    assert found.high - found.value == pytest.approx(3.02 * deviation, rel=0.05)
+    assert found.value - found.low == pytest.approx(found.high - found.value)
 
 
 def test_answers_to_other_questions_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match="answers to 1 questions are compared with answers to 2"):
-        difference([judged("a")], [judged("a"), judged("b")], 100, 0)
+        differences([[judged("a")]], [judged("a"), judged("b")], 100, 0)
 
 
 def test_json_and_flat_figures() -> None:

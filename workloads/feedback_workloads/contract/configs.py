@@ -215,7 +215,7 @@ class EvaluationConfig(StageConfig):
     """
 
     FORMAT_VERSION: ClassVar[int] = 4
-    """4: recall of expected things."""
+    """4: recall of expected things; intervals of ranking's gains hold for all that was tried at once."""
 
     stage: Literal["evaluation"] = "evaluation"
     policy: tuple[Artifact, ...]

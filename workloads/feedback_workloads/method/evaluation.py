@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from feedback_workloads.contract import Decoding, Ranking
 from feedback_workloads.method import ranking
 from feedback_workloads.method.judgement import Benchmark, Judgement
-from feedback_workloads.method.statistics import Judged, Measures, Rate, difference, measure
+from feedback_workloads.method.statistics import Judged, Measures, Rate, differences, measure
 from feedback_workloads.method.words import count_words
 
 BASELINE: Final = "baseline"
@@ -22,9 +22,10 @@ RULE: Final = (
 )
 BEST_OF_RULE: Final = (
     "On the selection split of benchmark {benchmark}: of the rules, weights and numbers N > 1 for which the best of N "
-    "answers hallucinates less than the one answer that is not ranked, with the whole 95% interval of the difference "
-    "below 0, and has at least {ratio:g} times its recall, those with the lowest response-level hallucination; ties go "
-    "to the smaller N, then to the rule that stands first. Where there is none, one answer."
+    "answers hallucinates less than the one answer that is not ranked, with the whole interval of the difference below "
+    "0, and has at least {ratio:g} times its recall, those with the lowest response-level hallucination; ties go to "
+    "the smaller N, then to the rule that stands first. Where there is none, one answer. The intervals are so wide "
+    "that all of them hold at once with 95%: however much is tried, chance is rarely taken for a gain."
 )
 _WORST_RATE: Final = 1.0  # of a model that names no object at all, for which no rate is defined
 
@@ -83,9 +84,10 @@ class Figures:
     def of(self, marked: Iterable[Marked]) -> Measures:
         return measure((one.judged for one in marked), self.resamples, self.seed)
 
-    def difference(self, marked: Iterable[Marked], other: Iterable[Marked]) -> Rate:
-        one, another = ([each.judged for each in some] for some in (marked, other))
-        return difference(one, another, self.resamples, self.seed)
+    def differences(self, tried: Sequence[Iterable[Marked]], other: Iterable[Marked]) -> list[Rate]:
+        return differences(
+            [[one.judged for one in some] for some in tried], [one.judged for one in other], self.resamples, self.seed
+        )
 
 
 # ── the choice of a checkpoint ───────────────────────────────────────────────────────────────────────────────────────
@@ -123,7 +125,8 @@ def _preference(checkpoint: Checkpoint) -> tuple[float, float, int]:
 class BestOf:
     """The best of `n` answers by `by`: figures on both splits.
 
-    `difference` is how much more it hallucinates, on the selection split, than the one answer that is not ranked.
+    `difference` is how much more it hallucinates, on the selection split, than the one answer that is not ranked; its
+    interval holds at once with those of all that was tried beside it.
     """
 
     by: Ranking
@@ -188,12 +191,20 @@ def rank(
 
     `once` are the answers to the selection split's questions that are not ranked.
     """
-    found: list[BestOf] = []
-    for by, reward in rewards.items():
-        for n in curve_sizes(most):
-            selection, report = (best_of(candidates[split], n, reward) for split in ("selection", "report"))
-            found.append(BestOf(by, n, figures.of(selection), figures.of(report), figures.difference(selection, once)))
-    return found
+
+    def taken(n: int, reward: Reward) -> tuple[list[Marked], list[Marked]]:
+        return best_of(candidates["selection"], n, reward), best_of(candidates["report"], n, reward)
+
+    tries = [(by, n) for by in rewards for n in curve_sizes(most) if n > 1]
+    # of one answer, whatever the rule, the first is the best
+    answers = [taken(1, own_likelihood), *(taken(n, rewards[by]) for by, n in tries)]
+    found = figures.differences([selection for selection, _ in answers], once)
+    one, *others = [
+        (figures.of(selection), figures.of(report), difference)
+        for (selection, report), difference in zip(answers, found, strict=True)
+    ]
+    measured = dict(zip(tries, others, strict=True))
+    return [BestOf(by, n, *measured.get((by, n), one)) for by in rewards for n in curve_sizes(most)]
 
 
 def choose_best_of(ranked: Sequence[BestOf], once: Measures, min_recall_ratio: float) -> BestOf | None:
@@ -201,8 +212,8 @@ def choose_best_of(ranked: Sequence[BestOf], once: Measures, min_recall_ratio: f
 
     Ranking N answers costs N times as much as one, and a ranking that follows what the policy over-learned makes
     answers worse. So it has to prove itself beyond chance: its difference from one answer, over the same questions,
-    must have its whole interval below 0. Among many rules and numbers the chance is greater than of one test; against
-    that, the checkpoint was chosen by its single answers on this very split, which flatters one answer.
+    must have its whole interval below 0, an interval that allows for all the rules and numbers that were tried. That
+    the checkpoint was chosen by its single answers on this very split flatters one answer, which is the safe side.
     """
 
     def helps(one: BestOf) -> bool:

@@ -5,7 +5,8 @@ Questions are resampled, not answers or mentions, because what is said about one
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -102,21 +103,30 @@ def measure(judged: Iterable[Judged], resamples: int, seed: int) -> Measures:
     )
 
 
-def difference(judged: Iterable[Judged], other: Iterable[Judged], resamples: int, seed: int) -> Rate:
-    """Response-level hallucination of `judged` less that of `other`, in [-1, 1] with its 95% interval.
+def differences(tried: Sequence[Iterable[Judged]], other: Iterable[Judged], resamples: int, seed: int) -> list[Rate]:
+    """Response-level hallucination of each of `tried` less that of `other`, in [-1, 1]; the intervals hold all at once.
 
-    Both are answers to the same questions, and a resample draws the same questions of both: what makes a question hard
-    cancels out, so this says more than two intervals beside each other. Raises ValueError for other questions.
+    All are answers to the same questions, and a resample draws the same questions of all: what makes a question hard
+    cancels out, so this says more than intervals beside each other. Every interval reaches equally many of its standard
+    errors to both sides: so many that in 95% of the resamples none of the differences is outside of its own (Westfall
+    and Young's max-statistic, 1993). So the more is tried, the further they reach, and the chance that any of them
+    misses stays 5%. Raises ValueError for answers to different numbers of questions.
     """
-    tables = _sums_by_question(judged), _sums_by_question(other)
-    if len(tables[0]) != len(tables[1]):
-        raise ValueError(f"answers to {len(tables[0])} questions are compared with answers to {len(tables[1])}")
-    both = np.hstack(tables)
-    (point,), samples = _differences(both.sum(axis=0, keepdims=True)), _differences(_bootstrap(both, resamples, seed))
-    if np.isnan(point):
-        return Rate(None, None, None)
-    low, high = _interval(samples[~np.isnan(samples)], widest=(-1.0, 1.0))
-    return Rate(float(point), low, high)
+    tables = [_sums_by_question(some) for some in (*tried, other)]
+    if len(numbers := {len(table) for table in tables}) > 1:
+        raise ValueError(f"answers to {min(numbers)} questions are compared with answers to {max(numbers)}")
+    table = np.hstack([one[:, [_HALLUCINATING, _NAMING]] for one in tables])
+    points = _differences(table.sum(axis=0, keepdims=True))[0]
+    samples = _differences(_bootstrap(table, resamples, seed))
+    known = ~np.isnan(points)
+    reaches = np.full(len(points), np.nan)
+    reaches[known] = _reaches(samples[:, known] - points[known])
+    return [
+        Rate(None, None, None)
+        if math.isnan(point)
+        else Rate(float(point), float(max(-1.0, point - reach)), float(min(1.0, point + reach)))
+        for point, reach in zip(points, reaches, strict=True)
+    ]
 
 
 _COLUMNS: Final = 10
@@ -156,10 +166,22 @@ def _rate(point: NDArray[np.float64], samples: NDArray[np.float64], part: int, w
 
 
 def _differences(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Response-level rates of the first half of the columns less those of the last, a row; NaN where one is 0 of 0."""
-    one, other = np.split(sums, 2, axis=1)
+    """Of sums of pairs of a part and its whole, (rows, 2n): each rate less the last, (rows, n - 1); NaN of 0 of 0."""
     with np.errstate(invalid="ignore"):
-        return one[:, _HALLUCINATING] / one[:, _NAMING] - other[:, _HALLUCINATING] / other[:, _NAMING]
+        rates = sums[:, 0::2] / sums[:, 1::2]
+    differences: NDArray[np.float64] = rates[:, :-1] - rates[:, -1:]
+    return differences
+
+
+def _reaches(deviations: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far the interval of each column reaches, by its `deviations` in the resamples, a row a resample."""
+    whole = deviations[~np.isnan(deviations).any(axis=1)]
+    if not len(whole):
+        return np.full(deviations.shape[1], 2.0)  # to both ends
+    errors = whole.std(axis=0)
+    in_errors = np.divide(np.abs(whole), errors, out=np.zeros_like(whole), where=errors > 0)
+    reaches: NDArray[np.float64] = errors * np.percentile(in_errors.max(axis=1, initial=0.0), 100 * CONFIDENCE)
+    return reaches
 
 
 def _interval(values: NDArray[np.float64], widest: tuple[float, float]) -> tuple[float, float]:

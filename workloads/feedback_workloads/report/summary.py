@@ -110,10 +110,11 @@ def served(scores: Mapping[str, Any]) -> str:
     chosen = next(row for row in scores["ranking"] if all(row[key] == best[key] for key in ("rule", "lambda", "n")))
     return (
         f"The server's default is the {ranked_words(best)}: on the selection split, {_points(chosen['difference'])} "
-        f"fewer answers with a hallucination than one answer. On the report split it has "
-        f"{cell(best['response_hallucination'])} answers with a hallucination and {cell(best['recall'])} recall; one "
-        f"answer has {cell(one['response_hallucination'])} and {cell(one['recall'])}. Intervals are over the questions "
-        f"of this run; how much another training differs, with another seed, they do not say."
+        f"fewer answers with a hallucination than one answer, in an interval that allows for all that was tried. On "
+        f"the report split it has {cell(best['response_hallucination'])} answers with a hallucination and "
+        f"{cell(best['recall'])} recall; one answer has {cell(one['response_hallucination'])} and "
+        f"{cell(one['recall'])}. Intervals are over the questions of this run; how much another training differs, with "
+        f"another seed, they do not say."
     )
 
 

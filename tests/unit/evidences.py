@@ -21,6 +21,7 @@ from feedback_workloads.method.evaluation import (
     curve_sizes,
     own_likelihood,
     rank,
+    rank_baseline,
     reward_by,
     scores_row,
 )
@@ -71,8 +72,9 @@ class Speaker:
             expected_covered=len(true & expected),
             spans=spans,
         )
-        ratio = random.gauss(0, 1) - 1.5 * len(wrong) + 0.2 * len(true)
-        return Marked(Answer(row.id, candidate, text, len(text.split()) + 1, ratio - 9, -9.0), judgement)
+        aligned = random.gauss(0, 1) - 1.5 * len(wrong) + 0.2 * len(true) - 9
+        logps = (random.gauss(-9, 1), aligned) if self.name == "baseline" else (aligned, -9.0)
+        return Marked(Answer(row.id, candidate, text, len(text.split()) + 1, *logps), judgement)
 
     def say_all(self, to: list[Row], candidates: int = 1) -> list[Marked]:
         return [self.say(row, candidate) for row in to for candidate in range(candidates)]
@@ -108,7 +110,9 @@ def evidence(questions: int = 60) -> Evidence:
         *(scores_row(chosen.name, "shapes", "report", "once", one) for one in speaker.say_all(report)),
         *(scores_row(chosen.name, "shapes", "report", "ranked", one) for one in drawn["report"]),
     ]
-    nucleus = Decoding(temperature=0.7, top_p=0.9)
+    nucleus = {"decoding": Decoding(temperature=0.7, top_p=0.9).model_dump(mode="json")}
+    of_baseline = {"selection": baseline.say_all(selection, 8), "report": baseline.say_all(report, 8)}
+    on_baseline = rank_baseline(of_baseline, baseline.say_all(selection), rewards, 8, FIGURES)
     scores = {
         "benchmark": "shapes",
         "questions": {"selection": questions, "report": questions},
@@ -116,9 +120,11 @@ def evidence(questions: int = 60) -> Evidence:
         "selected": chosen.name,
         "selected_step": chosen.step,
         "best_of_rule": BEST_OF_RULE.format(benchmark="shapes", ratio=0.95),
-        **card.to_json(Decoding(temperature=0), nucleus),
-        "ranking": [{**row.to_json(), "decoding": nucleus.model_dump(mode="json")} for row in rows_of_ranking],
-        "reward_on_baseline": None,
+        **card.to_json(Decoding(temperature=0), Decoding(temperature=0.7, top_p=0.9)),
+        "ranking": [{**row.to_json(), **nucleus} for row in rows_of_ranking],
+        "reward_on_baseline": [
+            {"by": by, **row.to_json(), **nucleus} for by, ranked in on_baseline.items() for row in ranked
+        ],
         "others": {},
     }
     return Evidence(ITERATION, scores, pairs(), training(), _examples(report, said, scores), ())

@@ -51,6 +51,9 @@ class Answer:
 Reward = Callable[[Answer], float]
 """By what an answer is preferred to others to the same question."""
 
+Ranker = Literal["aligned", "baseline"]
+"""Whose log-probabilities a reward is made of, where the baseline's answers are ranked."""
+
 
 @dataclass(frozen=True)
 class Marked:
@@ -205,6 +208,25 @@ def rank(
     ]
     measured = dict(zip(tries, others, strict=True))
     return [BestOf(by, n, *measured.get((by, n), one)) for by in rewards for n in curve_sizes(most)]
+
+
+def rank_baseline(
+    candidates: Mapping[Literal["selection", "report"], Sequence[Marked]],
+    once: Sequence[Marked],
+    rewards: Mapping[Ranking, Reward],
+    most: int,
+    figures: Figures,
+) -> dict[Ranker, list[BestOf]]:
+    """The same of the baseline's answers: by every rule as the aligned policy has it, and by the baseline itself.
+
+    What the aligned policy learned of answers that it would not give is in the difference of the two; `other_logp` of
+    the candidates is its log-probability.
+    """
+    by: dict[Ranker, Mapping[Ranking, Reward]] = {
+        "aligned": {rule: of_others(reward) for rule, reward in rewards.items()},
+        "baseline": {Ranking(rule="PolicyLikelihood"): own_likelihood},
+    }
+    return {ranker: rank(candidates, once, theirs, most, figures) for ranker, theirs in by.items()}
 
 
 def choose_best_of(ranked: Sequence[BestOf], once: Measures, min_recall_ratio: float) -> BestOf | None:

@@ -12,7 +12,7 @@ from feedback_workloads.contract import BadInput, ExitCode
 from feedback_workloads.report.evidence import gather
 from feedback_workloads.report.iteration import Iteration
 from feedback_workloads.report.page import render
-from feedback_workloads.report.summary import served, summarise, table
+from feedback_workloads.report.summary import on_baseline, served, summarise, table
 from feedback_workloads.storage.artifacts import ArtifactStore
 
 
@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (options.out / "summary.json").write_text(summary + "\n", encoding="utf-8")
     (options.out / "report.html").write_text(render(evidence), encoding="utf-8")
     if evidence.scores:
-        sys.stdout.write(f"{table(evidence.scores)}\n{served(evidence.scores)}\n")
+        said = [table(evidence.scores), on_baseline(evidence.scores), served(evidence.scores)]
+        sys.stdout.writelines(f"{one}\n" for one in said if one)
     for sentence in evidence.missing:
         sys.stderr.write(f"report: {sentence}\n")
     return ExitCode.DONE

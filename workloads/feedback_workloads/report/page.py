@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from feedback_workloads.models.preprocessing import load_picture
 from feedback_workloads.report import charts
 from feedback_workloads.report.evidence import Evidence, Example, Kind, Row, ranked_words
-from feedback_workloads.report.summary import cell, columns, drawn, measured, served
+from feedback_workloads.report.summary import cell, columns, drawn, measured, on_baseline, served
 from feedback_workloads.rows.rejected import BadRow
 
 SHOWN_PIXELS: Final = 480  # longest side of an example picture; larger ones are made smaller
@@ -222,6 +222,7 @@ def _result_figures(scores: Row) -> list[Figure]:
             "The aligned policy draws N answers, and a rule says which is returned; all rules rank the same answers. "
             f"The server's default: {scores['best_of_rule']}",
         ),
+        Figure("Ranking the baseline's own answers", Markup(charts.baseline_curves(scores)), on_baseline(scores)),
     )
 
 

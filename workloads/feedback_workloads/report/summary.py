@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from feedback_workloads.contract import MANIFEST_NAME
-from feedback_workloads.report.evidence import Evidence, ranked_words
+from feedback_workloads.report.evidence import Evidence, ranked_words, rule_words
 from feedback_workloads.report.iteration import StageRecord
 
 MEASURES: Final = {
@@ -116,6 +117,28 @@ def served(scores: Mapping[str, Any]) -> str:
         f"{cell(one['recall'])}. Intervals are over the questions of this run; how much another training differs, with "
         f"another seed, they do not say."
     )
+
+
+def on_baseline(scores: Mapping[str, Any]) -> str:
+    """Which reward ranks the baseline's own answers best, beside those that cost less; empty where none was tried."""
+    rows = scores["reward_on_baseline"] or []
+    most = max((row["n"] for row in rows), default=1)
+    if most == 1:
+        return ""
+    last = [row for row in rows if row["n"] == most]
+    best = min(last, key=_hallucination)
+    others = [row for row in last if row is not best and row["rule"] in ("LogRatio", "PolicyLikelihood")]
+    beside = ", ".join(f"by {rule_words(row)} {cell(row['report']['response_hallucination'])}" for row in others)
+    return (
+        f"Of the baseline's own answers, the best of {most} by {rule_words(best)} hallucinates least on the report "
+        f"split, in {cell(best['report']['response_hallucination'])}; {beside}; its one answer in "
+        f"{cell(scores['baseline']['response_hallucination'])}."
+    )
+
+
+def _hallucination(row: Mapping[str, Any]) -> float:
+    value: float | None = row["report"]["response_hallucination"]["value"]
+    return math.inf if value is None else value
 
 
 def _points(difference: Mapping[str, float]) -> str:

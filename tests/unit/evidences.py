@@ -99,7 +99,7 @@ def evidence(questions: int = 60) -> Evidence:
     best = choose_best_of(rows_of_ranking, FIGURES.of(once), 0.95)
     assert best
     card = Scorecard(
-        FIGURES.of(baseline.say_all(report)),
+        Checkpoint("baseline", 0, before, FIGURES.of(baseline.say_all(report))),
         checkpoints,
         chosen,
         (best.by, best.n, FIGURES.of(best_of(drawn["report"], best.n, rewards[best.by]))),
@@ -121,6 +121,7 @@ def evidence(questions: int = 60) -> Evidence:
         "selected_step": chosen.step,
         "best_of_rule": BEST_OF_RULE.format(benchmark="shapes", ratio=0.95),
         **card.to_json(Decoding(temperature=0), Decoding(temperature=0.7, top_p=0.9)),
+        "selection": {"baseline": before.to_json(), "aligned": chosen.selection.to_json()},
         "ranking": [{**row.to_json(), **nucleus} for row in rows_of_ranking],
         "reward_on_baseline": [
             {"by": by, **row.to_json(), **nucleus} for by, ranked in on_baseline.items() for row in ranked

@@ -123,7 +123,8 @@ GREEDY, NUCLEUS = Decoding(temperature=0), Decoding(temperature=0.7, top_p=0.9)
 def test_scorecard() -> None:
     first, second = checkpoint(10, measures(0.3)), checkpoint(20, measures(0.2))
     best = (Ranking(rule="Regularised", weight=0.3), 4, measures(0.1))
-    card = Scorecard(measures(0.5), [first, second], second, best, {4: measures(0.45), 8: measures(0.44)})
+    before = Checkpoint("baseline", 0, measures(0.6), measures(0.5))
+    card = Scorecard(before, [first, second], second, best, {4: measures(0.45), 8: measures(0.44)})
     data = card.to_json(GREEDY, NUCLEUS)
     assert [one["selected"] for one in data["checkpoints"]] == [False, True]
     greedy, nucleus = (how.model_dump(mode="json") for how in (GREEDY, NUCLEUS))
@@ -136,6 +137,9 @@ def test_scorecard() -> None:
     metrics = card.metrics()
     assert metrics["baseline.response_hallucination"] == 0.5
     assert metrics["aligned.recall.high"] == 0.8
+    assert metrics["selection.baseline.response_hallucination"] == 0.6
+    assert metrics["selection.aligned.response_hallucination"] == 0.2
+    assert "selection.aligned.response_hallucination.low" not in metrics  # a result has few bytes
     assert metrics["best_of_n.response_hallucination.low"] == 0.1
     assert metrics["best_of_n.n"] == 4
     assert metrics["selected_step"] == 20
@@ -143,7 +147,7 @@ def test_scorecard() -> None:
 
 def test_where_nothing_is_ranked_the_best_of_n_is_the_one_answer() -> None:
     only = checkpoint(10, measures(0.3))
-    card = Scorecard(measures(0.5), [only], only, None, {1: measures(), 8: measures()})
+    card = Scorecard(only, [only], only, None, {1: measures(), 8: measures()})
     data = card.to_json(GREEDY, NUCLEUS)
     assert data["best_of_n"] == {"n": 1, "rule": None, "lambda": None, **data["aligned"]}
     assert card.metrics()["best_of_n.n"] == 1

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from feedback_operator.api import GateRule
+from feedback_operator.plan.gate import METRICS, broken_rules
 from feedback_workloads.contract import Artifact, BenchmarkConfig, Decoding, EvaluationConfig, Ranking, Source
 from feedback_workloads.method.evaluation import Answer
 from feedback_workloads.report.summary import on_baseline
@@ -276,6 +278,22 @@ def test_metrics_are_the_figures(found: Evaluation, written: dict[str, Any]) -> 
     assert (metrics["best_of_n.n"], metrics["selected_step"]) == (4, 20)
 
 
+def test_the_gate_reads_figures_of_the_selection_split(found: Evaluation, written: dict[str, Any]) -> None:
+    metrics = found.cards["first"].metrics()
+    for who, hallucination, recall in (("baseline", 0.5, 1.0), ("aligned", 0.2, 78 / 80)):
+        figures = written["selection"][who]
+        assert figures["decoding"] == GREEDY.model_dump(mode="json")
+        assert (rate(figures), rate(figures, "recall")) == (hallucination, recall)
+        for name in METRICS.values():
+            figure = figures[name] if name == "mean_words" else figures[name]["value"]
+            assert metrics[f"selection.{who}.{name}"] == figure
+    rule = GateRule(metric="responseHallucination", relative_to="Baseline", max="0.39")
+    told = {name: str(value) for name, value in metrics.items()}
+    assert broken_rules([rule], told) == (
+        "responseHallucination relative to the baseline is 0.4 on the selection split, above 0.39",
+    )
+
+
 def turned(said: Saying, *splits: str) -> Saying:
     """The same, but on these splits what was wrong is right and what was right is wrong."""
     return {
@@ -294,8 +312,14 @@ def test_what_is_reported_decides_nothing(found: Evaluation, written: dict[str, 
     assert other.best is not None
     assert found.best is not None
     assert (other.best.by, other.best.n) == (found.best.by, found.best.n)
-    for key in ("selected", "selected_step", "rule", "best_of_rule"):
+    for key in ("selected", "selected_step", "rule", "best_of_rule", "selection"):
         assert turned_scores[key] == written[key]
+    gate = "selection."
+    metrics = [
+        {name: value for name, value in one.cards["first"].metrics().items() if name.startswith(gate)}
+        for one in (found, other)
+    ]
+    assert metrics[0] == metrics[1]
     for rows in ("checkpoints", "ranking", "reward_on_baseline"):
         pairs = list(zip(turned_scores[rows], written[rows], strict=True))
         assert all(one["selection"] == before["selection"] for one, before in pairs)

@@ -133,6 +133,7 @@ def test_summary_has_what_scripts_read(whole: Evidence) -> None:
     for who in ("baseline", "aligned", "best_of_n"):
         assert {*rates, "mean_words"} <= summary[who].keys()
         assert all(summary[who][rate].keys() == {"value", "low", "high"} for rate in rates)
+        assert who == "best_of_n" or rates <= summary["selection"][who].keys()
     assert summary["best_of_n"]["n"] == (whole.scores or {})["best_of_n"]["n"]
     assert summary["baseline_best_of_n"]["n"] == summary["best_of_n"]["n"]
     assert [one["selected"] for one in summary["checkpoints"]].count(True) == 1

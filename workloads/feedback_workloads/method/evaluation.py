@@ -98,7 +98,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's name, the step it was saved at, and its figures on both splits."""
+    """A checkpoint's name, the step it was saved at, and its figures on both splits; the baseline is that of step 0."""
 
     name: str
     step: int
@@ -255,13 +255,13 @@ def choose_best_of(ranked: Sequence[BestOf], once: Measures, min_recall_ratio: f
 
 @dataclass(frozen=True)
 class Scorecard:
-    """All figures on one benchmark, but for `selection` from its report split.
+    """All figures on one benchmark; those that have the name `selection` are of the first benchmark's selection split.
 
     `best` is what the chosen ranking, if any, gives here; `baseline_best` has, by N, the baseline's answers ranked by
     nothing but their own likelihood.
     """
 
-    baseline: Measures
+    baseline: Checkpoint
     checkpoints: Sequence[Checkpoint]
     chosen: Checkpoint
     best: tuple[Ranking, int, Measures] | None
@@ -274,7 +274,7 @@ class Scorecard:
         likelihood = named(Ranking(rule="PolicyLikelihood"))
         n = self.best[1] if self.best else max(self.baseline_best)
         return {
-            "baseline": {**self.baseline.to_json(), **one},
+            "baseline": {**self.baseline.report.to_json(), **one},
             "checkpoints": [
                 {
                     "name": each.name,
@@ -299,10 +299,16 @@ class Scorecard:
         }
 
     def metrics(self) -> dict[str, float]:
-        """The figures that the gate reads, by flat names such as `aligned.recall.low`."""
+        """The figures by flat names, such as `aligned.recall.low` of the report split.
+
+        The gate reads those of the selection split, such as `selection.aligned.recall`: a figure that decides is not
+        one that is reported.
+        """
         best = self.best[2] if self.best else self.chosen.report
         return {
-            **self.baseline.flat("baseline"),
+            **self.baseline.selection.values("selection.baseline"),
+            **self.chosen.selection.values("selection.aligned"),
+            **self.baseline.report.flat("baseline"),
             **self.chosen.report.flat("aligned"),
             **best.flat("best_of_n"),
             "best_of_n.n": float(self.best[1] if self.best else 1),

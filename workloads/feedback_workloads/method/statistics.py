@@ -43,6 +43,10 @@ class Rate:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
+RATES: Final = ("response_hallucination", "mention_hallucination", "recall", "expected_recall")
+"""Names of the rates among Measures."""
+
+
 @dataclass(frozen=True)
 class Measures:
     """How much a set of answers hallucinates and what it leaves out; the figures that are compared and reported.
@@ -62,26 +66,21 @@ class Measures:
     mean_words: float
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "response_hallucination": self.response_hallucination.to_json(),
-            "mention_hallucination": self.mention_hallucination.to_json(),
-            "recall": self.recall.to_json(),
-            "expected_recall": self.expected_recall.to_json(),
-            "mean_words": self.mean_words,
+        return {**{name: getattr(self, name).to_json() for name in RATES}, "mean_words": self.mean_words}
+
+    def values(self, prefix: str) -> dict[str, float]:
+        """Figures `prefix.RATE` and `prefix.mean_words`; without undefined ones."""
+        rates = {f"{prefix}.{name}": getattr(self, name).value for name in RATES}
+        return {f"{prefix}.mean_words": self.mean_words} | {
+            name: value for name, value in rates.items() if value is not None
         }
 
     def flat(self, prefix: str) -> dict[str, float]:
-        """Figures `prefix.RATE`, `prefix.RATE.low`, `prefix.RATE.high`, `prefix.mean_words`; without undefined ones."""
-        figures = {f"{prefix}.mean_words": self.mean_words}
-        for name in ("response_hallucination", "mention_hallucination", "recall", "expected_recall"):
-            rate: Rate = getattr(self, name)
-            parts = {
-                f"{prefix}.{name}": rate.value,
-                f"{prefix}.{name}.low": rate.low,
-                f"{prefix}.{name}.high": rate.high,
-            }
-            figures |= {key: value for key, value in parts.items() if value is not None}
-        return figures
+        """The same with the ends of the intervals, `prefix.RATE.low` and `prefix.RATE.high`."""
+        ends = {
+            f"{prefix}.{name}.{end}": getattr(getattr(self, name), end) for name in RATES for end in ("low", "high")
+        }
+        return self.values(prefix) | {name: value for name, value in ends.items() if value is not None}
 
 
 def measure(judged: Iterable[Judged], resamples: int, seed: int) -> Measures:

@@ -30,6 +30,7 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
         "best_of_n": scores.get("best_of_n"),
         "baseline_best_of_n": scores.get("baseline_best_of_n"),
         "baseline_ranking": scores.get("baseline_ranking"),
+        "selection": scores.get("selection"),
         "selected_best_of": scores["best_of_n"]["n"] if scores else None,
         "ranking": scores.get("ranking"),
         "reward_on_baseline": scores.get("reward_on_baseline"),

@@ -74,9 +74,10 @@ def run(config: EvaluationConfig, shard: int, store: ArtifactStore, progress: Pr
     """Write SCORES and scores.json, and name the chosen checkpoint `aligned`.
 
     scores.json has the figures of the first benchmark (see `Scorecard.to_json`) with `benchmark`, the number of its
-    `questions` by split, `rule`, `selected` and `selected_step`, `best_of_rule`, `ranking` (a row for each rule, weight
-    and N, see `BestOf.to_json`) and `reward_on_baseline` (the same of the baseline's answers, ranked `by` the aligned
-    policy or the baseline itself; null unless it was asked for); `others` has the figures of other benchmarks by name.
+    `questions` by split, `rule`, `selected` and `selected_step`, `selection` (what the gate reads), `best_of_rule`,
+    `ranking` (a row for each rule, weight and N, see `BestOf.to_json`) and `reward_on_baseline` (the same of the
+    baseline's answers, ranked `by` the aligned policy or the baseline itself; null unless it was asked for); `others`
+    has the figures of other benchmarks by name.
     The count `rows` is of questions; `answers` is that of the rows of SCORES.
 
     The answers of each model to each split are an artifact of their own below this one, of SAMPLES, so that a restarted
@@ -123,25 +124,24 @@ def evaluate(config: EvaluationConfig, questions: Questions, answers: Answers) -
     figures = Figures(config.bootstrap_resamples, config.seed)
     measures = {(model, split): figures.of(marked) for (model, split, _), marked in said.items()}
 
-    def checkpoints(report: BenchmarkSplit) -> list[Checkpoint]:
-        return [
-            Checkpoint(name, step_of(name), measures[name, selection], measures[name, report])
-            for name in answers.checkpoints
-        ]
+    def scored(model: str, report: BenchmarkSplit) -> Checkpoint:
+        step = 0 if model == BASELINE else step_of(model)
+        return Checkpoint(model, step, measures[model, selection], measures[model, report])
 
     def candidates(model: str) -> dict[Literal["selection", "report"], list[Marked]]:
         return {"selection": said[model, selection, "ranked"], "report": said[model, reports[0], "ranked"]}
 
-    chosen = choose(measures[BASELINE, selection], checkpoints(reports[0]), config.min_recall_ratio).name
+    checkpoints = [scored(name, reports[0]) for name in answers.checkpoints]
+    chosen = choose(measures[BASELINE, selection], checkpoints, config.min_recall_ratio).name
     said |= answer_to_be_ranked(config, questions, answers, chosen)
     rewards = {by: reward_by(by, config.beta) for by in rankings(config.lambdas)}
     ranked = rank(candidates(chosen), said[chosen, selection, "once"], rewards, config.best_of, figures)
     best = choose_best_of(ranked, measures[chosen, selection], config.min_recall_ratio)
     cards = {
         report.benchmark.name: Scorecard(
-            baseline=measures[BASELINE, report],
-            checkpoints=checkpoints(report),
-            chosen=next(one for one in checkpoints(report) if one.name == chosen),
+            baseline=scored(BASELINE, report),
+            checkpoints=[scored(name, report) for name in answers.checkpoints],
+            chosen=scored(chosen, report),
             best=(best.by, best.n, figures.of(best_of(said[chosen, report, "ranked"], best.n, rewards[best.by])))
             if best
             else None,
@@ -220,6 +220,10 @@ def scores(config: EvaluationConfig, found: Evaluation) -> dict[str, Any]:
         "selected_step": card.chosen.step,
         "best_of_rule": BEST_OF_RULE.format(benchmark=first.name, ratio=config.min_recall_ratio),
         **card.to_json(*decodings),
+        "selection": {
+            who: {**one.selection.to_json(), "decoding": config.decoding.model_dump(mode="json")}
+            for who, one in (("baseline", card.baseline), ("aligned", card.chosen))
+        },
         "ranking": [{**row.to_json(), **ranked} for row in found.ranking],
         "reward_on_baseline": (
             [{"by": by, **row.to_json(), **ranked} for by, rows in found.on_baseline.items() for row in rows]

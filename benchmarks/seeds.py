@@ -49,28 +49,35 @@ def run(seed: int) -> Summary | None:
     return worlds.summary(folder)
 
 
+def ranked(rows: Sequence[Mapping[str, Any]], n: int | None = None, **named: str) -> Mapping[str, Any]:
+    """The report-split figures of the row with these names, at N or at the greatest there is."""
+    n = n or max(row["n"] for row in rows)
+    found: Mapping[str, Any] = next(
+        row["report"] for row in rows if row["n"] == n and all(row[key] == value for key, value in named.items())
+    )
+    return found
+
+
+def on_baseline(summary: Summary, n: int | None = None, **named: str) -> Mapping[str, Any]:
+    """The same of the baseline's own answers."""
+    return ranked(summary["reward_on_baseline"], n, **named)
+
+
 ROWS: Final[Mapping[str, Callable[[Summary], Mapping[str, Any]]]] = {
     "baseline": lambda summary: summary["baseline"],
     "aligned": lambda summary: summary["aligned"],
     "aligned, best of N as chosen": lambda summary: summary["best_of_n"],
-    "aligned, one sampled answer": lambda summary: ranked(summary["ranking"], "LogRatio", 1),
+    "aligned, one sampled answer": lambda summary: ranked(summary["ranking"], 1),
     "baseline, best of N by its own likelihood": lambda summary: summary["baseline_best_of_n"],
-    "baseline, one sampled answer": lambda summary: ranked(summary["reward_on_baseline"], "LogRatio", 1),
-    "baseline's answers by the aligned policy's reward": lambda summary: ranked(
-        summary["reward_on_baseline"], "LogRatio"
+    "baseline, one sampled answer": lambda summary: on_baseline(summary, 1),
+    "baseline's best of N by the aligned policy's reward": lambda summary: on_baseline(
+        summary, by="aligned", rule="LogRatio"
     ),
-    "baseline's answers by the aligned policy's likelihood": lambda summary: ranked(
-        summary["reward_on_baseline"], "PolicyLikelihood"
+    "baseline's best of N by the aligned policy's likelihood": lambda summary: on_baseline(
+        summary, by="aligned", rule="PolicyLikelihood"
     ),
 }
 """What is compared, and where it is in summary.json."""
-
-
-def ranked(rows: Sequence[Mapping[str, Any]], rule: str, n: int | None = None) -> Mapping[str, Any]:
-    """The report-split figures of a rule at N, the largest where none is named."""
-    n = n or max(row["n"] for row in rows)
-    found: Mapping[str, Any] = next(row["report"] for row in rows if row["n"] == n and (n == 1 or row["rule"] == rule))
-    return found
 
 
 def ranges(summaries: Mapping[int, Summary]) -> list[dict[str, Any]]:

@@ -42,6 +42,14 @@ SHARD_ANNOTATION: Final = "batch.kubernetes.io/job-completion-index"
 CONFLICT: Final = 409
 
 GOOD_SCORES: Final = {
+    "selection.baseline.response_hallucination": 0.52,
+    "selection.aligned.response_hallucination": 0.19,
+    "selection.baseline.mention_hallucination": 0.26,
+    "selection.aligned.mention_hallucination": 0.09,
+    "selection.baseline.recall": 0.62,
+    "selection.aligned.recall": 0.63,
+    "selection.baseline.mean_words": 40.5,
+    "selection.aligned.mean_words": 41.5,
     "baseline.response_hallucination": 0.5,
     "aligned.response_hallucination": 0.2,
     "baseline.mention_hallucination": 0.25,

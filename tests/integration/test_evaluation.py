@@ -220,8 +220,12 @@ def test_every_model_answers_every_question_once_and_the_chosen_one_more(
     numbers = Counter(key[:3] for key in keys)
     models = ("baseline", *(f"checkpoint-{step:06}" for step in STEPS))
     once = {(model, split, "once"): number for model in models for split, number in QUESTIONS.items()}
-    ranked = {(summary["selected"], split, "ranked"): number * BEST_OF for split, number in QUESTIONS.items()}
-    assert numbers == {**once, **ranked, ("baseline", "report", "ranked"): QUESTIONS["report"] * BEST_OF}
+    ranked = {
+        (model, split, "ranked"): number * BEST_OF
+        for model in ("baseline", summary["selected"])
+        for split, number in QUESTIONS.items()
+    }
+    assert numbers == {**once, **ranked}
     assert {row["drawn"] for row in said if row["other_logp"] is not None} == {"ranked"}
     assert all(row["other_logp"] is not None for row in said if row["drawn"] == "ranked")
 
@@ -249,11 +253,12 @@ def test_figures_are_those_of_the_rows(said: list[dict[str, Any]], summary: dict
     likely = best_by(said, "baseline", BEST_OF, lambda row: row["logp"])
     assert summary["baseline_best_of_n"]["response_hallucination"]["value"] == pytest.approx(share(likely))
     on_baseline = {
-        (row["by"], row["n"]): row["response_hallucination"]["value"] for row in summary["reward_on_baseline"]
+        (row["by"], row["rule"], row["n"]): row["report"]["response_hallucination"]["value"]
+        for row in summary["reward_on_baseline"]
     }
     other = best_by(said, "baseline", 2, lambda row: row["other_logp"])
-    assert on_baseline["aligned likelihood", 2] == pytest.approx(share(other))
-    assert on_baseline["own likelihood", BEST_OF] == pytest.approx(share(likely))
+    assert on_baseline["aligned", "PolicyLikelihood", 2] == pytest.approx(share(other))
+    assert on_baseline["baseline", "PolicyLikelihood", BEST_OF] == pytest.approx(share(likely))
     assert [one["step"] for one in summary["checkpoints"]] == list(STEPS)
     assert outcome.metrics["aligned.response_hallucination"] == summary["aligned"]["response_hallucination"]["value"]
     assert f"checkpoint-{int(outcome.metrics['selected_step']):06}" == summary["selected"]
@@ -269,7 +274,14 @@ def test_how_many_answers_to_rank_is_chosen_on_the_selection_split_alone(
                 Answer(
                     row["id"], row["candidate"], row["answer"], row["tokens"], row["logp"], row["other_logp"] or 0.0
                 ),
-                Judgement(row["mentions"], row["hallucinated"], row["covered"], row["truth_total"]),
+                Judgement(
+                    row["mentions"],
+                    row["hallucinated"],
+                    row["covered"],
+                    row["truth_total"],
+                    row["expected"],
+                    row["expected_covered"],
+                ),
             )
             for row in said
             if (row["checkpoint"], row["split"], row["drawn"]) == (summary["selected"], split, drawn)
@@ -344,7 +356,7 @@ def check_logps(world: World, config: EvaluationConfig, outcome: Outcome, policy
     reference = LlavaForConditionalGeneration.from_pretrained(world.model)
     parts = [Path(shard_uri(config, 0)) / entry.name for entry in outcome.files if entry.name.endswith(".parquet")]
     ranked = [row for part in parts for row in pq.read_table(part).to_pylist() if row["drawn"] == "ranked"]
-    assert len(ranked) == sum(map(len, own.values())) == (sum(QUESTIONS.values()) + QUESTIONS["report"]) * BEST_OF
+    assert len(ranked) == sum(map(len, own.values())) == 2 * sum(QUESTIONS.values()) * BEST_OF
     for row in ranked:
         sample = own[row["checkpoint"]][row["id"], row["candidate"]]
         models = (reference, policy) if row["checkpoint"] == "baseline" else (policy, reference)

@@ -21,6 +21,7 @@ from feedback_workloads.method.evaluation import (
     curve_sizes,
     own_likelihood,
     rank,
+    rank_baseline,
     reward_by,
     scores_row,
 )
@@ -40,6 +41,8 @@ from feedback_workloads.shapes.world import COLORS, PLACES, SHAPES, Row, Thing, 
 
 FIGURES = Figures(resamples=200, seed=0)
 STEPS = (20, 40, 60, 80, 100, 120)
+EXPECTED = "circle"
+"""The shape that is often named where it is absent."""
 
 
 class Speaker:
@@ -59,9 +62,19 @@ class Speaker:
         text = " ".join(said)
         wrong = [sentence for sentence in said if sentence not in present]
         spans = tuple((text.index(one) + one.index(" a ") + 3, text.index(one) + len(one) - 1) for one in wrong)
-        judgement = Judgement(len(said), len(wrong), len(true), len(present), spans)
-        ratio = random.gauss(0, 1) - 1.5 * len(wrong) + 0.2 * len(true)
-        return Marked(Answer(row.id, candidate, text, len(text.split()) + 1, ratio - 9, -9.0), judgement)
+        expected = {thing.sentence for thing in row.scene.things if thing.shape == EXPECTED}
+        judgement = Judgement(
+            mentions=len(said),
+            hallucinated=len(wrong),
+            covered=len(true),
+            truth_total=len(present),
+            expected=len(expected),
+            expected_covered=len(true & expected),
+            spans=spans,
+        )
+        aligned = random.gauss(0, 1) - 1.5 * len(wrong) + 0.2 * len(true) - 9
+        logps = (random.gauss(-9, 1), aligned) if self.name == "baseline" else (aligned, -9.0)
+        return Marked(Answer(row.id, candidate, text, len(text.split()) + 1, *logps), judgement)
 
     def say_all(self, to: list[Row], candidates: int = 1) -> list[Marked]:
         return [self.say(row, candidate) for row in to for candidate in range(candidates)]
@@ -70,7 +83,7 @@ class Speaker:
 def evidence(questions: int = 60) -> Evidence:
     """A whole iteration that went well."""
     report, selection = rows(0, "report", questions), rows(0, "selection", questions)
-    speakers = [Speaker(f"checkpoint-{step:06}", 0.12 + 0.26 * math.exp(-step / 30), 0.12) for step in STEPS]
+    speakers = [Speaker(f"checkpoint-{step:06}", 0.2 + 0.18 * math.exp(-step / 30), 0.12) for step in STEPS]
     baseline = Speaker("baseline", 0.38, 0.18)
     before = FIGURES.of(baseline.say_all(selection))
     checkpoints = [
@@ -86,7 +99,7 @@ def evidence(questions: int = 60) -> Evidence:
     best = choose_best_of(rows_of_ranking, FIGURES.of(once), 0.95)
     assert best
     card = Scorecard(
-        FIGURES.of(baseline.say_all(report)),
+        Checkpoint("baseline", 0, before, FIGURES.of(baseline.say_all(report))),
         checkpoints,
         chosen,
         (best.by, best.n, FIGURES.of(best_of(drawn["report"], best.n, rewards[best.by]))),
@@ -97,7 +110,9 @@ def evidence(questions: int = 60) -> Evidence:
         *(scores_row(chosen.name, "shapes", "report", "once", one) for one in speaker.say_all(report)),
         *(scores_row(chosen.name, "shapes", "report", "ranked", one) for one in drawn["report"]),
     ]
-    nucleus = Decoding(temperature=0.7, top_p=0.9)
+    nucleus = {"decoding": Decoding(temperature=0.7, top_p=0.9).model_dump(mode="json")}
+    of_baseline = {"selection": baseline.say_all(selection, 8), "report": baseline.say_all(report, 8)}
+    on_baseline = rank_baseline(of_baseline, baseline.say_all(selection), rewards, 8, FIGURES)
     scores = {
         "benchmark": "shapes",
         "questions": {"selection": questions, "report": questions},
@@ -105,9 +120,12 @@ def evidence(questions: int = 60) -> Evidence:
         "selected": chosen.name,
         "selected_step": chosen.step,
         "best_of_rule": BEST_OF_RULE.format(benchmark="shapes", ratio=0.95),
-        **card.to_json(Decoding(temperature=0), nucleus),
-        "ranking": [{**row.to_json(), "decoding": nucleus.model_dump(mode="json")} for row in rows_of_ranking],
-        "reward_on_baseline": None,
+        **card.to_json(Decoding(temperature=0), Decoding(temperature=0.7, top_p=0.9)),
+        "selection": {"baseline": before.to_json(), "aligned": chosen.selection.to_json()},
+        "ranking": [{**row.to_json(), **nucleus} for row in rows_of_ranking],
+        "reward_on_baseline": [
+            {"by": by, **row.to_json(), **nucleus} for by, ranked in on_baseline.items() for row in ranked
+        ],
         "others": {},
     }
     return Evidence(ITERATION, scores, pairs(), training(), _examples(report, said, scores), ())

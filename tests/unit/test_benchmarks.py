@@ -92,6 +92,8 @@ def test_shapes_benchmark() -> None:
     judgement = benchmark("shapes").judge(answer, truth)
     assert judgement == Judgement(mentions=2, hallucinated=1, covered=1, truth_total=1, spans=((27, 55),))
     assert answer[27:55] == "middle left has a blue cross"
+    marked = benchmark("shapes").judge(answer, truth.replace("}", ',"expected":true}', 1))
+    assert (marked.expected, marked.expected_covered) == (1, 1)
     with pytest.raises(BadRow, match="bad-truth"):
         benchmark("shapes").judge(answer, "{}")
 

@@ -121,6 +121,25 @@ def test_a_large_result_is_cut_to_what_kubernetes_keeps(tmp_path: Path) -> None:
     assert kept.metrics
 
 
+def test_what_a_gate_may_read_is_cut_last(tmp_path: Path) -> None:
+    """In whatever order they come: a manifest that is found has sorted them."""
+    names = [f"{prefix}.rate-{i:02}" for i in range(10) for prefix in ("aligned", "selection.aligned")]
+    metrics = {f"{name}{end}": i / 7 for i, name in enumerate(names) for end in (".low", ".high", "")}
+    metrics |= {f"longer-so-that-not-all-of-them-fit.{i:02}.low": i / 7 for i in range(60)}
+    result = StageResult(
+        stage="evaluation",
+        shard=0,
+        manifest=Artifact(uri="s3://b/x", sha256="a" * 64),
+        counts={"rows": 1, "rejected": 0},
+        metrics=dict(sorted(metrics.items())),
+        reused=True,
+    )
+    file = tmp_path / "message"
+    entry.write_message(file, result)
+    kept = StageResult.model_validate_json(file.read_text()).metrics
+    assert set(names) <= kept.keys() < metrics.keys()
+
+
 def test_infrastructure_does_not_change_the_address_and_everything_else_does() -> None:
     base = CONFIG.content_hash()
     same = CONFIG.model_copy(

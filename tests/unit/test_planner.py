@@ -109,9 +109,21 @@ def test_progress_is_that_of_the_current_stage_and_is_kept_while_nobody_answers(
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
-        pytest.param({"aligned.response_hallucination": 0.4}, "0.9524, above 0.65", id="rate"),
-        pytest.param({"aligned.recall": 0.7}, "recall relative to the baseline is 0.875, below 1", id="recall"),
-        pytest.param({"baseline.recall": 0.0}, "recall relative to the baseline was not measured", id="no baseline"),
+        pytest.param(
+            {"selection.aligned.response_hallucination": 0.3},
+            "responseHallucination relative to the baseline is 0.75 on the selection split, above 0.65",
+            id="rate",
+        ),
+        pytest.param(
+            {"selection.aligned.recall": 0.7},
+            "recall relative to the baseline is 0.875 on the selection split, below 1",
+            id="recall",
+        ),
+        pytest.param(
+            {"selection.baseline.recall": 0.0},
+            "recall relative to the baseline was not measured on the selection split",
+            id="no baseline",
+        ),
     ],
 )
 def test_a_broken_rule_is_not_promoted(metrics: dict[str, float], message: str) -> None:
@@ -123,6 +135,17 @@ def test_a_broken_rule_is_not_promoted(metrics: dict[str, float], message: str) 
     assert message in said
     assert simulation.conditions()["Ready"] == "True"
     assert simulation.iteration.status.promoted is None
+
+
+def test_what_is_reported_does_not_open_the_gate_nor_shut_it() -> None:
+    simulation = Simulation.of(evaluation=GATE)
+    reported = {"aligned.response_hallucination": 0.9, "aligned.recall": 0.1}
+    simulation.complete(simulation.run_until("evaluation"), {**METRICS, **reported})
+    simulation.step()
+    status, reason, said = simulation.told("Promoted")
+    assert (status, reason) == ("True", "GatePassed")
+    assert said.endswith("on the selection split")
+    assert simulation.iteration.status.hallucination.aligned == "0.9"  # what is shown is what is reported
 
 
 def test_planning_is_idempotent_and_json() -> None:

@@ -20,7 +20,7 @@ from feedback_workloads.report import charts
 from feedback_workloads.report.evidence import Evidence, Examples, answers_by_question, kind_of, ranked_words, reward_of
 from feedback_workloads.report.iteration import Iteration, Shard, StageRecord
 from feedback_workloads.report.page import Segment, duration, picture, render, segments, shortened
-from feedback_workloads.report.summary import cell, change, served, summarise, table
+from feedback_workloads.report.summary import cell, change, on_baseline, served, summarise, table
 
 from .evidences import ITERATION, evidence
 
@@ -29,7 +29,7 @@ VOID = {"meta", "br", "img", "link", "input", "hr"}
 
 @pytest.fixture(scope="module")
 def whole() -> Evidence:
-    return evidence(30)
+    return evidence()
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_page_is_well_formed_small_and_needs_no_network(page: str) -> None:
     assert len(page) < 3_000_000
     assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(https?:)?//""", page)
     assert {tag for tag, _ in found.elements}.isdisjoint({"script", "link", "iframe", "object"})
-    assert sum(tag == "svg" for tag, _ in found.elements) == 8
+    assert sum(tag == "svg" for tag, _ in found.elements) == 9
     pictures = [attributes for tag, attributes in found.elements if tag == "img"]
     assert pictures
     assert all((one["src"] or "").startswith("data:image/png;base64,") and one["alt"] for one in pictures)
@@ -129,10 +129,11 @@ def test_partial_report_says_what_is_missing(whole: Evidence, without: dict[str,
 
 def test_summary_has_what_scripts_read(whole: Evidence) -> None:
     summary = summarise(whole)
-    rates = {"response_hallucination", "mention_hallucination", "recall"}
+    rates = {"response_hallucination", "mention_hallucination", "recall", "expected_recall"}
     for who in ("baseline", "aligned", "best_of_n"):
         assert {*rates, "mean_words"} <= summary[who].keys()
         assert all(summary[who][rate].keys() == {"value", "low", "high"} for rate in rates)
+        assert who == "best_of_n" or rates <= summary["selection"][who].keys()
     assert summary["best_of_n"]["n"] == (whole.scores or {})["best_of_n"]["n"]
     assert summary["baseline_best_of_n"]["n"] == summary["best_of_n"]["n"]
     assert [one["selected"] for one in summary["checkpoints"]].count(True) == 1
@@ -177,8 +178,9 @@ def scores_of(selected: int, *curve: tuple[int, float, float]) -> dict[str, Any]
         pytest.param(
             scores_of(2, (1, 0.2, 0), (2, 0.108, -0.095), (8, 0.232, 0.02)),
             "The server's default is the best of 2 by LogRatio: on the selection split, 9.5 points (6.5–12.5) fewer "
-            "answers with a hallucination than one answer. On the report split it has 10.8% (7.8–13.8) answers with a "
-            "hallucination and 90.0% (87.0–93.0) recall; one answer has 20.0% (17.0–23.0) and 90.0% (87.0–93.0). "
+            "answers with a hallucination than one answer, in an interval that allows for all that was tried. On the "
+            "report split it has 10.8% (7.8–13.8) answers with a hallucination and 90.0% (87.0–93.0) recall; one "
+            "answer has 20.0% (17.0–23.0) and 90.0% (87.0–93.0). "
             "Intervals are over the questions of this run; how much another training differs, with another seed, "
             "they do not say.",
             id="ranking helps",
@@ -199,6 +201,69 @@ def scores_of(selected: int, *curve: tuple[int, float, float]) -> dict[str, Any]
 )
 def test_the_report_says_what_the_server_ranks_and_what_that_gives(scores: dict[str, Any], expect: str) -> None:
     assert served(scores) == expect
+
+
+def on_baseline_of(*last: tuple[str, str, float | None, float]) -> dict[str, Any]:
+    """What scores.json has of the baseline's own answers; `last`: who ranks, rule, weight, rate at the best of 8."""
+
+    def figures(share: float) -> dict[str, Any]:
+        return {"response_hallucination": {"value": share, "low": share - 0.03, "high": share + 0.03}}
+
+    rows = [
+        {"by": by, "rule": rule, "lambda": weight, "n": n, "report": figures(share if n == 8 else 0.0)}
+        for by, rule, weight, share in last
+        for n in (1, 8)
+    ]
+    return {"baseline": figures(0.4), "reward_on_baseline": rows}
+
+
+@pytest.mark.parametrize(
+    ("scores", "expect"),
+    [
+        pytest.param(
+            on_baseline_of(
+                ("aligned", "LogRatio", None, 0.3),
+                ("aligned", "LogRatioSum", None, 0.31),
+                ("aligned", "PolicyLikelihood", None, 0.25),
+                ("aligned", "Regularised", 0.3, 0.2),
+                ("baseline", "PolicyLikelihood", None, 0.35),
+            ),
+            "Of the baseline's own answers, the best of 8 by aligned Regularised 0.3 hallucinates least on the report "
+            "split, in 20.0% (17.0–23.0); by aligned LogRatio 30.0% (27.0–33.0), by aligned PolicyLikelihood 25.0% "
+            "(22.0–28.0), by baseline PolicyLikelihood 35.0% (32.0–38.0); its one answer in 40.0% (37.0–43.0).",
+            id="another rule",
+        ),
+        pytest.param(
+            on_baseline_of(("aligned", "LogRatio", None, 0.3), ("baseline", "PolicyLikelihood", None, 0.25)),
+            "Of the baseline's own answers, the best of 8 by baseline PolicyLikelihood hallucinates least on the "
+            "report split, in 25.0% (22.0–28.0); by aligned LogRatio 30.0% (27.0–33.0); its one answer in 40.0% "
+            "(37.0–43.0).",
+            id="what costs nothing",
+        ),
+        pytest.param({"reward_on_baseline": None}, "", id="not asked for"),
+        pytest.param({"reward_on_baseline": [{"n": 1}]}, "", id="one answer"),
+    ],
+)
+def test_the_report_says_which_reward_ranks_the_answers_of_the_baseline_best(
+    scores: dict[str, Any], expect: str
+) -> None:
+    assert on_baseline(scores) == expect
+
+
+def test_the_rewards_on_the_answers_of_the_baseline_are_drawn_where_they_were_measured(
+    whole: Evidence, page: str
+) -> None:
+    scores = whole.scores or {}
+    assert "Ranking the baseline&#39;s own answers" in page
+    assert str(escape(on_baseline(scores))) in page
+    rows = summarise(whole)["reward_on_baseline"]
+    tried = {(row["by"], row["rule"], row["lambda"], row["n"]) for row in rows}
+    rules = {(row["rule"], row["lambda"], row["n"]) for row in scores["ranking"]}
+    own = {("baseline", "PolicyLikelihood", None, n) for n in (1, 2, 4, 8)}
+    assert tried == {("aligned", *rule) for rule in rules} | own
+    assert all({"selection", "report", "decoding"} <= row.keys() for row in rows)
+    without = render(replace(whole, scores={**scores, "reward_on_baseline": None}))
+    assert "Ranking the baseline" not in without
 
 
 def test_the_server_default_is_on_the_page_and_in_the_summary(whole: Evidence) -> None:
@@ -226,6 +291,18 @@ def test_the_table_has_what_costs_nothing_to_compare_with(whole: Evidence) -> No
         f"baseline, best of {scores['best_of_n']['n']} by its own likelihood",
     ]
     assert [line.rsplit("  ", 1)[1].strip() for line in lines] == ["drawn", *["greedy"] * 2, *["T 0.7, top-p 0.9"] * 2]
+
+
+def test_recall_of_expected_things_is_shown_where_the_benchmark_marks_some(whole: Evidence) -> None:
+    assert "recall of expected things" in table(whole.scores or {})
+    assert "recall of expected things" in render(whole)
+    unmarked = re.sub(r'("expected_recall": \{)[^}]*\}', r'\1"value": null, "low": null, "high": null}',
+                      json.dumps(whole.scores))  # fmt: skip
+    scores = json.loads(unmarked)
+    assert "expected" not in table(scores)
+    page = render(replace(whole, scores=scores))
+    assert "expected things" not in page
+    WellFormed(page)
 
 
 @pytest.mark.parametrize(

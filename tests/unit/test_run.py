@@ -31,7 +31,10 @@ class Stage:
         stage = next(name for name in STAGES if f"-{name}-" in job)
         name = job.partition(f"-{stage}-")[0]
         before = {"it-1": 0.4, "it-2": AFTER["it-1"], "it-3": AFTER["it-2"]}[name]
-        scores = {"baseline.response_hallucination": before, "aligned.response_hallucination": AFTER[name]}
+        scores = {
+            "selection.baseline.response_hallucination": before,
+            "selection.aligned.response_hallucination": AFTER[name],
+        }
         metrics = scores if stage == "evaluation" else {}
         Path(environment["FEEDBACK_TERMINATION_LOG"]).write_text(result(stage, metrics=metrics).model_dump_json())
         return cls()
@@ -65,8 +68,8 @@ def test_a_chain_ends_where_a_gate_fails(tmp_path: Path, monkeypatch: pytest.Mon
     code = run_module.run(iterations(), tmp_path / "state", out, Console(file=text, width=200))
     said = [line for line in text.getvalue().splitlines() if line.startswith(("it-", "all"))]
     assert code == ExitStatus.PROMOTED
-    meets = "promoted: the aligned policy meets every rule of spec.evaluation.gate"
-    above = "responseHallucination relative to the baseline is 0.9545, above 0.9"
+    meets = "promoted: the aligned policy meets every rule of spec.evaluation.gate on the selection split"
+    above = "responseHallucination relative to the baseline is 0.9545 on the selection split, above 0.9"
     assert said == [
         f"it-1: {meets}",
         f"it-1: report in {out / 'it-1/report.html'}",

@@ -140,7 +140,7 @@ def test_the_page_of_a_run(stopped: list[Path], tmp_path: Path) -> None:
     assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(https?:)?//""", page)
     assert "shapes-1 → shapes-2 → shapes-3 → shapes-4" in page
     assert "iteration shapes-2 did not pass its gate" in page
-    assert "expected recall" not in page
+    assert "recall of expected things" not in page
     assert "This report is incomplete" not in page
     assert not re.search(r"#0[1-9]0[1-9]0[1-9]", page), "a placeholder colour was not replaced"
 
@@ -160,7 +160,7 @@ def test_the_report_of_iterations_is_what_a_run_is_made_of(tmp_path: Path) -> No
 
 def test_expected_recall_is_followed_where_it_is_measured(build: Build, tmp_path: Path) -> None:
     folders = [build("shapes-1", "promoted", figures(0.4), figures(0.3, expected_recall=rate(0.9)))]
-    assert "expected recall" in run_text(read(folders))
+    assert "recall of expected things" in run_text(read(folders))
     page = render_run(read(folders), tmp_path)
     WellFormed(page)
     assert "90.0%" in page

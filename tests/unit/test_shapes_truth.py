@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from random import Random
 
 import pytest
@@ -58,6 +59,23 @@ def test_any_text_can_be_judged(answer: str) -> None:
     assert all(0 <= mention.start < mention.end <= len(answer) for mention in found.mentions)
     assert found.covered <= min(found.objects, len(found.mentions))
     assert found.covered <= len(found.mentions) - len(found.hallucinated)
+    assert found.expected_covered <= min(found.expected, found.covered)
+
+
+@pytest.mark.parametrize(
+    ("answer", "covered"),
+    [
+        pytest.param("top left has a red circle. bottom right has a blue square.", 1, id="all named"),
+        pytest.param("bottom right has a blue square.", 0, id="the expected one left out"),
+        pytest.param("top left has a blue circle.", 0, id="named wrongly"),
+    ],
+)
+def test_expected_things_are_counted_apart(answer: str, covered: int) -> None:
+    objects = json.loads(SCENE.truth)["objects"]
+    truth = json.dumps({"objects": [{**objects[0], "expected": True}, {**objects[1], "expected": False}]})
+    found = judge(answer, truth)
+    assert (found.expected, found.expected_covered) == (1, covered)
+    assert judge(answer, SCENE.truth).expected == 0
 
 
 @pytest.mark.parametrize("truth", ["", "[]", "{}", '{"objects":[1]}', '{"objects":[{"place":"top left"}]}', "null"])

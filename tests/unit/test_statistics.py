@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback_workloads.method.statistics import Judged, Measures, Rate, difference, measure
+from feedback_workloads.method.statistics import Judged, Measures, Rate, differences, measure
 
 
 def judged(
-    id: str, mentions: int = 2, hallucinated: int = 0, covered: int = 1, *, truth_total: int = 2, words: int = 10
+    id: str,
+    mentions: int = 2,
+    hallucinated: int = 0,
+    covered: int = 1,
+    *,
+    truth_total: int = 2,
+    expected: int = 0,
+    expected_covered: int = 0,
+    words: int = 10,
 ) -> Judged:
-    return Judged(id, mentions, hallucinated, covered, truth_total, words)
+    return Judged(id, mentions, hallucinated, covered, truth_total, expected, expected_covered, words)
 
 
 def values(measures: Measures) -> tuple[float | None, ...]:
@@ -42,6 +51,14 @@ NOTHING = Rate(None, None, None)
 )
 def test_values(answers: list[Judged], expect: tuple[float | None, ...]) -> None:
     assert values(measure(answers, 100, 0)) == expect
+
+
+def test_recall_of_expected_things_is_of_the_pictures_that_have_some() -> None:
+    some = [judged("a", expected=2, expected_covered=1), judged("b", expected=1, expected_covered=0)]
+    rate = measure([*some, judged("c")], 200, 0).expected_recall
+    assert rate.value == pytest.approx(1 / 3)
+    assert (rate.low, rate.high) == (0.0, 0.5)
+    assert measure([judged("c")], 200, 0).expected_recall == NOTHING
 
 
 def test_undefined_rates_have_no_interval_and_no_figure() -> None:
@@ -74,7 +91,7 @@ def test_a_difference_is_of_the_same_questions() -> None:
     """What both get wrong cancels out: the interval is that of the questions on which they differ."""
     before = [judged(f"{i:03}", hallucinated=int(i % 10 < 4)) for i in range(400)]
     after = [judged(f"{i:03}", hallucinated=int(i % 10 < 3)) for i in range(400)]
-    found = difference(after, before, 4000, 7)
+    (found,) = differences([after], before, 4000, 7)
     deviation = math.sqrt(0.1 * 0.9 / 400)
     assert found.value == pytest.approx(-0.1)
     assert found.low == pytest.approx(-0.1 - 1.96 * deviation, abs=0.005)
@@ -91,36 +108,66 @@ def test_a_difference_is_of_the_same_questions() -> None:
     ],
 )
 def test_differences(one: list[Judged], other: list[Judged], resamples: int, expect: Rate) -> None:
-    assert difference(one, other, resamples, 0) == expect
+    assert differences([one], other, resamples, 0) == [expect]
+    # whatever is tried beside it, and whether or not that says anything
+    assert differences([one, one], other, resamples, 0) == [expect, expect]
+    assert differences([[replace(each, mentions=0) for each in one], one], other, resamples, 0) == [NOTHING, expect]
+
+
+def test_the_more_is_tried_the_further_intervals_reach() -> None:
+    """What is tried twice is one thing; of 20 independent ones the intervals are Sidak's, 3.02 standard errors."""
+    random = np.random.default_rng(0)
+
+    def guesses() -> list[Judged]:
+        return [judged(f"{i:03}", hallucinated=int(random.random() < 0.4)) for i in range(400)]
+
+    nothing_wrong = [judged(f"{i:03}") for i in range(400)]  # so that each difference is one rate
+    tried = [guesses() for _ in range(20)]
+    (alone,) = differences(tried[:1], nothing_wrong, 4000, 7)
+    (twice, same) = differences([tried[0]] * 2, nothing_wrong, 4000, 7)
+    assert twice == same == alone
+    found = differences(tried, nothing_wrong, 4000, 7)[0]
+    deviation = math.sqrt(alone.value * (1 - alone.value) / 400)
+    assert alone.high - alone.value == pytest.approx(1.96 * deviation, rel=0.05)
+    assert found.high - found.value == pytest.approx(3.02 * deviation, rel=0.05)
+    assert found.value - found.low == pytest.approx(found.high - found.value)
 
 
 def test_answers_to_other_questions_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match="answers to 1 questions are compared with answers to 2"):
-        difference([judged("a")], [judged("a"), judged("b")], 100, 0)
+        differences([[judged("a")]], [judged("a"), judged("b")], 100, 0)
 
 
 def test_json_and_flat_figures() -> None:
-    measures = Measures(Rate(0.5, 0.25, 0.75), Rate(0.1, 0.0, 0.2), Rate(1.0, 1.0, 1.0), 12.5)
+    measures = Measures(Rate(0.5, 0.25, 0.75), Rate(0.1, 0.0, 0.2), Rate(1.0, 1.0, 1.0), NOTHING, 12.5)
     assert measures.to_json() == {
         "response_hallucination": {"value": 0.5, "low": 0.25, "high": 0.75},
         "mention_hallucination": {"value": 0.1, "low": 0.0, "high": 0.2},
         "recall": {"value": 1.0, "low": 1.0, "high": 1.0},
+        "expected_recall": {"value": None, "low": None, "high": None},
         "mean_words": 12.5,
     }
     assert measures.flat("aligned")["aligned.response_hallucination.low"] == 0.25
     assert measures.flat("aligned")["aligned.mean_words"] == 12.5
+    assert not any("expected" in name for name in measures.flat("aligned"))
+    known = replace(measures, expected_recall=Rate(0.5, 0.25, 0.75))
+    assert known.flat("aligned")["aligned.expected_recall.high"] == 0.75
 
 
 rows = st.lists(
     st.builds(
-        lambda id, mentions, wrong, truth, covered, words: Judged(
-            id, mentions, min(wrong, mentions), min(covered, truth), truth, words
+        lambda id, mentions, wrong, truth, covered, expected, expected_covered, words: Judged(
+            id,
+            mentions,
+            min(wrong, mentions),
+            min(covered, truth),
+            truth,
+            min(expected, truth),
+            min(expected_covered, covered, expected, truth),
+            words,
         ),
         st.sampled_from("abcdefgh"),
-        st.integers(0, 5),
-        st.integers(0, 5),
-        st.integers(0, 5),
-        st.integers(0, 5),
+        *[st.integers(0, 5)] * 6,
         st.integers(0, 40),
     ),
     max_size=20,
@@ -130,7 +177,8 @@ rows = st.lists(
 @given(rows, st.integers(0, 2**32), st.randoms())
 def test_rates_are_shares_in_any_order(answers: list[Judged], seed: int, random: object) -> None:
     measures = measure(answers, 50, seed)
-    for rate in (measures.response_hallucination, measures.mention_hallucination, measures.recall):
+    rates = (measures.response_hallucination, measures.mention_hallucination, measures.recall, measures.expected_recall)
+    for rate in rates:
         if rate.value is None:
             assert rate == NOTHING
         else:

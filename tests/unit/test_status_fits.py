@@ -64,9 +64,8 @@ def test_a_metric(odd: float) -> None:
         }
     )
     job = world.run_until("evaluation")
-    world.finish(
-        job, "Complete", succeeded("evaluation", 0, {**METRICS, "aligned.recall": odd, "baseline.recall": odd})
-    )
+    metrics = {**METRICS, "selection.aligned.recall": odd, "selection.baseline.recall": odd}
+    world.finish(job, "Complete", succeeded("evaluation", 0, metrics))
     decided = world.step()
     assert problems(STATUS, written(decided.status)) == []
 

@@ -20,6 +20,10 @@ IMAGES = {"generate": "generate:test", "train": "train:test"}
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 METRICS = {
     "selected_step": 10.0,
+    "selection.baseline.response_hallucination": 0.4,
+    "selection.aligned.response_hallucination": 0.22,
+    "selection.baseline.recall": 0.8,
+    "selection.aligned.recall": 0.84,
     "baseline.response_hallucination": 0.42,
     "aligned.response_hallucination": 0.21,
     "baseline.recall": 0.8,

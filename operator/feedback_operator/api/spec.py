@@ -248,7 +248,7 @@ class GateRule(Resource):
         ),
     )
 
-    metric: Metric = Field(description="What is compared, on the report split of the first benchmark.")
+    metric: Metric = Field(description="What is compared, on the selection split of the first benchmark.")
     relative_to: Literal["Baseline"] | None = Field(
         default=None, description="Compare the ratio to the baseline of the same run instead of the value."
     )
@@ -299,7 +299,8 @@ class EvaluationSpec(StageSection):
     """How checkpoints are scored, which one is chosen, and what it must reach."""
 
     benchmarks: Annotated[list[BenchmarkSpec], Field(min_length=1, max_length=8), UniqueBy(("name",))] = Field(
-        description="Benchmarks; the first one selects the checkpoint and feeds the gate."
+        description="Benchmarks; the selection split of the first one decides which checkpoint is chosen, how its "
+        "answers are ranked, and whether the gate passes. Report splits are for figures alone."
     )
     decoding: DecodingSpec = Field(
         default=DecodingSpec(),
@@ -322,7 +323,7 @@ class EvaluationSpec(StageSection):
         default="0.95", description="A checkpoint with less than this share of the baseline's recall is not chosen."
     )
     gate: Annotated[list[GateRule], Field(max_length=16), OPERATIONAL] = Field(
-        default=[], description="What the aligned policy must reach to be promoted."
+        default=[], description="What the aligned policy must reach on the selection split to be promoted."
     )
 
 

@@ -100,7 +100,9 @@ def gate_result(world: Snapshot, progress: Mapping[str, Progress]) -> GateResult
     broken = broken_rules(world.iteration.spec.evaluation.gate, evaluation.status.shards[0].metrics)
     if broken:
         return GateResult("False", "GateFailed", "; ".join(broken))
-    return GateResult("True", "GatePassed", "the aligned policy meets every rule of spec.evaluation.gate")
+    return GateResult(
+        "True", "GatePassed", "the aligned policy meets every rule of spec.evaluation.gate on the selection split"
+    )
 
 
 def aligned_of(progress: Mapping[str, Progress]) -> SourceSpec | None:

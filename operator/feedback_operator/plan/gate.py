@@ -1,4 +1,4 @@
-"""What the aligned policy must reach to be promoted."""
+"""What the aligned policy must reach to be promoted, on the selection split: what decides is not what is reported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ METRICS: Final = {
     "recall": "recall",
     "meanWords": "mean_words",
 }
-"""Name of a gate's metric in the spec, and in the evaluation's metrics."""
+"""Name of a gate's metric in the spec, and the last part of its name in the evaluation's metrics."""
 
 
 def broken_rules(gate: Sequence[GateRule], metrics: Mapping[str, str]) -> tuple[str, ...]:
@@ -24,16 +24,16 @@ def broken_rules(gate: Sequence[GateRule], metrics: Mapping[str, str]) -> tuple[
 
 def _broken(rule: GateRule, metrics: Mapping[str, str]) -> str:
     name, subject = METRICS[rule.metric], str(rule.metric)
-    value = _number(metrics, f"aligned.{name}")
+    value = _number(metrics, f"selection.aligned.{name}")
     if value is not None and rule.relative_to == "Baseline":
-        baseline, subject = _number(metrics, f"baseline.{name}"), f"{rule.metric} relative to the baseline"
+        baseline, subject = _number(metrics, f"selection.baseline.{name}"), f"{rule.metric} relative to the baseline"
         value = value / baseline if baseline else None
     if value is None:
-        return f"{subject} was not measured"
+        return f"{subject} was not measured on the selection split"
     if rule.max is not None and value > Decimal(rule.max):
-        return f"{subject} is {value:.4g}, above {rule.max}"
+        return f"{subject} is {value:.4g} on the selection split, above {rule.max}"
     if rule.min is not None and value < Decimal(rule.min):
-        return f"{subject} is {value:.4g}, below {rule.min}"
+        return f"{subject} is {value:.4g} on the selection split, below {rule.min}"
     return ""
 
 

@@ -119,10 +119,10 @@ async def test_a_failed_stage_is_told_with_what_to_type(
 async def test_a_failed_gate_has_an_exit_code_of_its_own(
     world: World, operator: OperatorProcess, terminal: Terminal
 ) -> None:
-    world.script.on("evaluation", then=succeeds({**GOOD_SCORES, "aligned.response_hallucination": 0.49}))
+    world.script.on("evaluation", then=succeeds({**GOOD_SCORES, "selection.aligned.response_hallucination": 0.49}))
     submitted = await terminal.type("submit", terminal.write(iteration("demo")), "--wait")
     assert submitted.code == 3
-    assert "above 0.9" in submitted.printed
+    assert "on the selection split, above 0.9" in submitted.printed
     assert "feedback report demo" in submitted.printed
 
 

@@ -14,7 +14,7 @@ from tests.cluster.pod_agent import GOOD_SCORES, SERVING, never_ready, ready, su
 from tests.cluster.world import READY, Expected, World, condition, condition_of, iteration
 
 AUTOSCALER = Path("examples/autoscaling/llava.yaml")
-FAILED_SCORES = {**GOOD_SCORES, "aligned.response_hallucination": 0.6}
+FAILED_SCORES = {**GOOD_SCORES, "selection.aligned.response_hallucination": 0.6}
 
 
 async def test_gate_failed_the_old_revision_keeps_serving(world: World, operator: OperatorProcess) -> None:

@@ -47,7 +47,7 @@ async def test_a_chain_of_four_applied_at_once_runs_in_order(world: World, opera
 async def test_a_child_waits_for_ever_where_the_gate_of_its_parent_failed(
     world: World, operator: OperatorProcess
 ) -> None:
-    world.script.on("evaluation", succeeds({**GOOD_SCORES, "aligned.response_hallucination": 0.6}))
+    world.script.on("evaluation", succeeds({**GOOD_SCORES, "selection.aligned.response_hallucination": 0.6}))
     await world.apply(iteration("parent"))
     await world.apply(iteration("child", model={"uri": None, "from": {"iteration": "parent"}}))
     await world.until("parent", condition("Promoted", "False", "GateFailed"))

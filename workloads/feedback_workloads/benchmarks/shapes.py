@@ -21,5 +21,7 @@ class ShapesBenchmark:
             hallucinated=len(found.hallucinated),
             covered=found.covered,
             truth_total=found.objects,
+            expected=found.expected,
+            expected_covered=found.expected_covered,
             spans=tuple((mention.start, mention.end) for mention in found.hallucinated),
         )

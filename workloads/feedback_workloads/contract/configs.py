@@ -215,8 +215,8 @@ class EvaluationConfig(StageConfig):
     alone; all that is reported comes from `report` splits.
     """
 
-    FORMAT_VERSION: ClassVar[int] = 3
-    """3: answers that are ranked are drawn by a decoding of their own, and ranked by every rule."""
+    FORMAT_VERSION: ClassVar[int] = 4
+    """4: recall of expected things; intervals of ranking's gains hold for all that was tried at once."""
 
     stage: Literal["evaluation"] = "evaluation"
     policy: tuple[Artifact, ...]
@@ -232,7 +232,10 @@ class EvaluationConfig(StageConfig):
     lambdas: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = (0.1, 0.3, 1.0)
     """Weights that are tried of the rule `Regularised`."""
     reward_on_baseline: bool = False
-    """Whether the baseline's answers are ranked by the chosen checkpoint, too (a figure of the paper)."""
+    """Whether the baseline's answers are ranked by the chosen checkpoint, too (a figure of the paper).
+
+    It takes as many answers of the baseline as of the checkpoint, and their log-probabilities.
+    """
     min_recall_ratio: float = 0.95
     """A checkpoint whose recall on the selection split is below this share of the baseline's is not chosen."""
     bootstrap_resamples: int = 1000

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from feedback_workloads.contract import Decoding, Ranking
 from feedback_workloads.method import ranking
 from feedback_workloads.method.judgement import Benchmark, Judgement
-from feedback_workloads.method.statistics import Judged, Measures, Rate, difference, measure
+from feedback_workloads.method.statistics import Judged, Measures, Rate, differences, measure
 from feedback_workloads.method.words import count_words
 
 BASELINE: Final = "baseline"
@@ -22,9 +22,10 @@ RULE: Final = (
 )
 BEST_OF_RULE: Final = (
     "On the selection split of benchmark {benchmark}: of the rules, weights and numbers N > 1 for which the best of N "
-    "answers hallucinates less than the one answer that is not ranked, with the whole 95% interval of the difference "
-    "below 0, and has at least {ratio:g} times its recall, those with the lowest response-level hallucination; ties go "
-    "to the smaller N, then to the rule that stands first. Where there is none, one answer."
+    "answers hallucinates less than the one answer that is not ranked, with the whole interval of the difference below "
+    "0, and has at least {ratio:g} times its recall, those with the lowest response-level hallucination; ties go to "
+    "the smaller N, then to the rule that stands first. Where there is none, one answer. The intervals are so wide "
+    "that all of them hold at once with 95%: however much is tried, chance is rarely taken for a gain."
 )
 _WORST_RATE: Final = 1.0  # of a model that names no object at all, for which no rate is defined
 
@@ -50,6 +51,9 @@ class Answer:
 Reward = Callable[[Answer], float]
 """By what an answer is preferred to others to the same question."""
 
+Ranker = Literal["aligned", "baseline"]
+"""Whose log-probabilities a reward is made of, where the baseline's answers are ranked."""
+
 
 @dataclass(frozen=True)
 class Marked:
@@ -61,8 +65,16 @@ class Marked:
     @property
     def judged(self) -> Judged:
         found = self.judgement
-        words = count_words(self.answer.text)
-        return Judged(self.answer.id, found.mentions, found.hallucinated, found.covered, found.truth_total, words)
+        return Judged(
+            id=self.answer.id,
+            mentions=found.mentions,
+            hallucinated=found.hallucinated,
+            covered=found.covered,
+            truth_total=found.truth_total,
+            expected=found.expected,
+            expected_covered=found.expected_covered,
+            words=count_words(self.answer.text),
+        )
 
 
 @dataclass(frozen=True)
@@ -75,9 +87,10 @@ class Figures:
     def of(self, marked: Iterable[Marked]) -> Measures:
         return measure((one.judged for one in marked), self.resamples, self.seed)
 
-    def difference(self, marked: Iterable[Marked], other: Iterable[Marked]) -> Rate:
-        one, another = ([each.judged for each in some] for some in (marked, other))
-        return difference(one, another, self.resamples, self.seed)
+    def differences(self, tried: Sequence[Iterable[Marked]], other: Iterable[Marked]) -> list[Rate]:
+        return differences(
+            [[one.judged for one in some] for some in tried], [one.judged for one in other], self.resamples, self.seed
+        )
 
 
 # ── the choice of a checkpoint ───────────────────────────────────────────────────────────────────────────────────────
@@ -85,7 +98,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's name, the step it was saved at, and its figures on both splits."""
+    """A checkpoint's name, the step it was saved at, and its figures on both splits; the baseline is that of step 0."""
 
     name: str
     step: int
@@ -115,7 +128,8 @@ def _preference(checkpoint: Checkpoint) -> tuple[float, float, int]:
 class BestOf:
     """The best of `n` answers by `by`: figures on both splits.
 
-    `difference` is how much more it hallucinates, on the selection split, than the one answer that is not ranked.
+    `difference` is how much more it hallucinates, on the selection split, than the one answer that is not ranked; its
+    interval holds at once with those of all that was tried beside it.
     """
 
     by: Ranking
@@ -180,12 +194,39 @@ def rank(
 
     `once` are the answers to the selection split's questions that are not ranked.
     """
-    found: list[BestOf] = []
-    for by, reward in rewards.items():
-        for n in curve_sizes(most):
-            selection, report = (best_of(candidates[split], n, reward) for split in ("selection", "report"))
-            found.append(BestOf(by, n, figures.of(selection), figures.of(report), figures.difference(selection, once)))
-    return found
+
+    def taken(n: int, reward: Reward) -> tuple[list[Marked], list[Marked]]:
+        return best_of(candidates["selection"], n, reward), best_of(candidates["report"], n, reward)
+
+    tries = [(by, n) for by in rewards for n in curve_sizes(most) if n > 1]
+    # of one answer, whatever the rule, the first is the best
+    answers = [taken(1, own_likelihood), *(taken(n, rewards[by]) for by, n in tries)]
+    found = figures.differences([selection for selection, _ in answers], once)
+    one, *others = [
+        (figures.of(selection), figures.of(report), difference)
+        for (selection, report), difference in zip(answers, found, strict=True)
+    ]
+    measured = dict(zip(tries, others, strict=True))
+    return [BestOf(by, n, *measured.get((by, n), one)) for by in rewards for n in curve_sizes(most)]
+
+
+def rank_baseline(
+    candidates: Mapping[Literal["selection", "report"], Sequence[Marked]],
+    once: Sequence[Marked],
+    rewards: Mapping[Ranking, Reward],
+    most: int,
+    figures: Figures,
+) -> dict[Ranker, list[BestOf]]:
+    """The same of the baseline's answers: by every rule as the aligned policy has it, and by the baseline itself.
+
+    What the aligned policy learned of answers that it would not give is in the difference of the two; `other_logp` of
+    the candidates is its log-probability.
+    """
+    by: dict[Ranker, Mapping[Ranking, Reward]] = {
+        "aligned": {rule: of_others(reward) for rule, reward in rewards.items()},
+        "baseline": {Ranking(rule="PolicyLikelihood"): own_likelihood},
+    }
+    return {ranker: rank(candidates, once, theirs, most, figures) for ranker, theirs in by.items()}
 
 
 def choose_best_of(ranked: Sequence[BestOf], once: Measures, min_recall_ratio: float) -> BestOf | None:
@@ -193,8 +234,8 @@ def choose_best_of(ranked: Sequence[BestOf], once: Measures, min_recall_ratio: f
 
     Ranking N answers costs N times as much as one, and a ranking that follows what the policy over-learned makes
     answers worse. So it has to prove itself beyond chance: its difference from one answer, over the same questions,
-    must have its whole interval below 0. Among many rules and numbers the chance is greater than of one test; against
-    that, the checkpoint was chosen by its single answers on this very split, which flatters one answer.
+    must have its whole interval below 0, an interval that allows for all the rules and numbers that were tried. That
+    the checkpoint was chosen by its single answers on this very split flatters one answer, which is the safe side.
     """
 
     def helps(one: BestOf) -> bool:
@@ -214,13 +255,13 @@ def choose_best_of(ranked: Sequence[BestOf], once: Measures, min_recall_ratio: f
 
 @dataclass(frozen=True)
 class Scorecard:
-    """All figures on one benchmark, but for `selection` from its report split.
+    """All figures on one benchmark; those that have the name `selection` are of the first benchmark's selection split.
 
     `best` is what the chosen ranking, if any, gives here; `baseline_best` has, by N, the baseline's answers ranked by
     nothing but their own likelihood.
     """
 
-    baseline: Measures
+    baseline: Checkpoint
     checkpoints: Sequence[Checkpoint]
     chosen: Checkpoint
     best: tuple[Ranking, int, Measures] | None
@@ -233,7 +274,7 @@ class Scorecard:
         likelihood = named(Ranking(rule="PolicyLikelihood"))
         n = self.best[1] if self.best else max(self.baseline_best)
         return {
-            "baseline": {**self.baseline.to_json(), **one},
+            "baseline": {**self.baseline.report.to_json(), **one},
             "checkpoints": [
                 {
                     "name": each.name,
@@ -258,10 +299,16 @@ class Scorecard:
         }
 
     def metrics(self) -> dict[str, float]:
-        """The figures that the gate reads, by flat names such as `aligned.recall.low`."""
+        """The figures by flat names, such as `aligned.recall.low` of the report split.
+
+        The gate reads those of the selection split, such as `selection.aligned.recall`: a figure that decides is not
+        one that is reported.
+        """
         best = self.best[2] if self.best else self.chosen.report
         return {
-            **self.baseline.flat("baseline"),
+            **self.baseline.selection.values("selection.baseline"),
+            **self.chosen.selection.values("selection.aligned"),
+            **self.baseline.report.flat("baseline"),
             **self.chosen.report.flat("aligned"),
             **best.flat("best_of_n"),
             "best_of_n.n": float(self.best[1] if self.best else 1),
@@ -292,6 +339,8 @@ def scores_row(checkpoint: str, benchmark: str, split: str, drawn: Drawn, marked
         "hallucinated": judgement.hallucinated,
         "covered": judgement.covered,
         "truth_total": judgement.truth_total,
+        "expected": judgement.expected,
+        "expected_covered": judgement.expected_covered,
         "spans": [{"start": start, "end": end} for start, end in judgement.spans],
     }
 

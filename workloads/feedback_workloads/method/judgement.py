@@ -11,14 +11,17 @@ class Judgement:
     """One answer against the truth about its picture.
 
     `mentions` objects are named, `hallucinated` of them are not in the picture; `covered` of the picture's
-    `truth_total` objects are named. `spans` are the hallucinated words as (start, end) character positions in the
-    answer.
+    `truth_total` objects are named. `expected` of the picture's objects are such as are often named where they are
+    absent, and `expected_covered` of these are named; both are 0 where a benchmark does not know which those are.
+    `spans` are the hallucinated words as (start, end) character positions in the answer.
     """
 
     mentions: int
     hallucinated: int
     covered: int
     truth_total: int
+    expected: int = 0
+    expected_covered: int = 0
     spans: tuple[tuple[int, int], ...] = ()
 
 

@@ -5,7 +5,8 @@ Questions are resampled, not answers or mentions, because what is said about one
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +26,8 @@ class Judged:
     hallucinated: int
     covered: int
     truth_total: int
+    expected: int
+    expected_covered: int
     words: int
 
 
@@ -40,6 +43,10 @@ class Rate:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
+RATES: Final = ("response_hallucination", "mention_hallucination", "recall", "expected_recall")
+"""Names of the rates among Measures."""
+
+
 @dataclass(frozen=True)
 class Measures:
     """How much a set of answers hallucinates and what it leaves out; the figures that are compared and reported.
@@ -47,34 +54,33 @@ class Measures:
     response_hallucination: answers with a hallucinated object / answers that name an object at all.
     mention_hallucination: hallucinated mentions / all mentions.
     recall: objects of the pictures that are named / all objects of the pictures.
+    expected_recall: the same of those objects alone that are often named where they are absent. Who stops naming them
+    at all hallucinates less and sees no better. Undefined where the benchmark marks none.
     mean_words: mean length of an answer in words, 0 without answers.
     """
 
     response_hallucination: Rate
     mention_hallucination: Rate
     recall: Rate
+    expected_recall: Rate
     mean_words: float
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "response_hallucination": self.response_hallucination.to_json(),
-            "mention_hallucination": self.mention_hallucination.to_json(),
-            "recall": self.recall.to_json(),
-            "mean_words": self.mean_words,
+        return {**{name: getattr(self, name).to_json() for name in RATES}, "mean_words": self.mean_words}
+
+    def values(self, prefix: str) -> dict[str, float]:
+        """Figures `prefix.RATE` and `prefix.mean_words`; without undefined ones."""
+        rates = {f"{prefix}.{name}": getattr(self, name).value for name in RATES}
+        return {f"{prefix}.mean_words": self.mean_words} | {
+            name: value for name, value in rates.items() if value is not None
         }
 
     def flat(self, prefix: str) -> dict[str, float]:
-        """Figures `prefix.RATE`, `prefix.RATE.low`, `prefix.RATE.high`, `prefix.mean_words`; without undefined ones."""
-        figures = {f"{prefix}.mean_words": self.mean_words}
-        for name in ("response_hallucination", "mention_hallucination", "recall"):
-            rate: Rate = getattr(self, name)
-            parts = {
-                f"{prefix}.{name}": rate.value,
-                f"{prefix}.{name}.low": rate.low,
-                f"{prefix}.{name}.high": rate.high,
-            }
-            figures |= {key: value for key, value in parts.items() if value is not None}
-        return figures
+        """The same with the ends of the intervals, `prefix.RATE.low` and `prefix.RATE.high`."""
+        ends = {
+            f"{prefix}.{name}.{end}": getattr(getattr(self, name), end) for name in RATES for end in ("low", "high")
+        }
+        return self.values(prefix) | {name: value for name, value in ends.items() if value is not None}
 
 
 def measure(judged: Iterable[Judged], resamples: int, seed: int) -> Measures:
@@ -91,38 +97,51 @@ def measure(judged: Iterable[Judged], resamples: int, seed: int) -> Measures:
         response_hallucination=_rate(point, samples, _HALLUCINATING, _NAMING),
         mention_hallucination=_rate(point, samples, _HALLUCINATED, _MENTIONS),
         recall=_rate(point, samples, _COVERED, _TRUTH),
+        expected_recall=_rate(point, samples, _EXPECTED_COVERED, _EXPECTED),
         mean_words=float(words / answers) if answers else 0.0,
     )
 
 
-def difference(judged: Iterable[Judged], other: Iterable[Judged], resamples: int, seed: int) -> Rate:
-    """Response-level hallucination of `judged` less that of `other`, in [-1, 1] with its 95% interval.
+def differences(tried: Sequence[Iterable[Judged]], other: Iterable[Judged], resamples: int, seed: int) -> list[Rate]:
+    """Response-level hallucination of each of `tried` less that of `other`, in [-1, 1]; the intervals hold all at once.
 
-    Both are answers to the same questions, and a resample draws the same questions of both: what makes a question hard
-    cancels out, so this says more than two intervals beside each other. Raises ValueError for other questions.
+    All are answers to the same questions, and a resample draws the same questions of all: what makes a question hard
+    cancels out, so this says more than intervals beside each other. Every interval reaches equally many of its standard
+    errors to both sides: so many that in 95% of the resamples none of the differences is outside of its own (Westfall
+    and Young's max-statistic, 1993). So the more is tried, the further they reach, and the chance that any of them
+    misses stays 5%. Raises ValueError for answers to different numbers of questions.
     """
-    tables = _sums_by_question(judged), _sums_by_question(other)
-    if len(tables[0]) != len(tables[1]):
-        raise ValueError(f"answers to {len(tables[0])} questions are compared with answers to {len(tables[1])}")
-    both = np.hstack(tables)
-    (point,), samples = _differences(both.sum(axis=0, keepdims=True)), _differences(_bootstrap(both, resamples, seed))
-    if np.isnan(point):
-        return Rate(None, None, None)
-    low, high = _interval(samples[~np.isnan(samples)], widest=(-1.0, 1.0))
-    return Rate(float(point), low, high)
+    tables = [_sums_by_question(some) for some in (*tried, other)]
+    if len(numbers := {len(table) for table in tables}) > 1:
+        raise ValueError(f"answers to {min(numbers)} questions are compared with answers to {max(numbers)}")
+    table = np.hstack([one[:, [_HALLUCINATING, _NAMING]] for one in tables])
+    points = _differences(table.sum(axis=0, keepdims=True))[0]
+    samples = _differences(_bootstrap(table, resamples, seed))
+    known = ~np.isnan(points)
+    reaches = np.full(len(points), np.nan)
+    reaches[known] = _reaches(samples[:, known] - points[known])
+    return [
+        Rate(None, None, None)
+        if math.isnan(point)
+        else Rate(float(point), float(max(-1.0, point - reach)), float(min(1.0, point + reach)))
+        for point, reach in zip(points, reaches, strict=True)
+    ]
 
 
-_HALLUCINATING, _NAMING, _HALLUCINATED, _MENTIONS, _COVERED, _TRUTH, _WORDS, _ANSWERS = range(8)
+_COLUMNS: Final = 10
+(
+    _HALLUCINATING, _NAMING, _HALLUCINATED, _MENTIONS, _COVERED, _TRUTH, _EXPECTED_COVERED, _EXPECTED, _WORDS, _ANSWERS,
+) = range(_COLUMNS)  # fmt: skip
 
 
 def _sums_by_question(judged: Iterable[Judged]) -> NDArray[np.float64]:
-    """Sums of the eight columns a question, (questions, 8), in the order of the questions' ids."""
+    """Sums of the columns a question, (questions, columns), in the order of the questions' ids."""
     sums: dict[str, NDArray[np.float64]] = {}
     for one in judged:
         columns = (one.hallucinated > 0, one.mentions > 0, one.hallucinated, one.mentions, one.covered, one.truth_total,
-                   one.words, 1)  # fmt: skip
+                   one.expected_covered, one.expected, one.words, 1)  # fmt: skip
         sums[one.id] = sums.get(one.id, 0) + np.array(columns, dtype=np.float64)
-    return np.array([sums[id] for id in sorted(sums)]).reshape(-1, 8)
+    return np.array([sums[id] for id in sorted(sums)]).reshape(-1, _COLUMNS)
 
 
 def _bootstrap(table: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
@@ -146,10 +165,22 @@ def _rate(point: NDArray[np.float64], samples: NDArray[np.float64], part: int, w
 
 
 def _differences(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Response-level rates of the first eight columns less those of the last eight, a row; NaN where one is 0 of 0."""
-    one, other = np.split(sums, 2, axis=1)
+    """Of sums of pairs of a part and its whole, (rows, 2n): each rate less the last, (rows, n - 1); NaN of 0 of 0."""
     with np.errstate(invalid="ignore"):
-        return one[:, _HALLUCINATING] / one[:, _NAMING] - other[:, _HALLUCINATING] / other[:, _NAMING]
+        rates = sums[:, 0::2] / sums[:, 1::2]
+    differences: NDArray[np.float64] = rates[:, :-1] - rates[:, -1:]
+    return differences
+
+
+def _reaches(deviations: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far the interval of each column reaches, by its `deviations` in the resamples, a row a resample."""
+    whole = deviations[~np.isnan(deviations).any(axis=1)]
+    if not len(whole):
+        return np.full(deviations.shape[1], 2.0)  # to both ends
+    errors = whole.std(axis=0)
+    in_errors = np.divide(np.abs(whole), errors, out=np.zeros_like(whole), where=errors > 0)
+    reaches: NDArray[np.float64] = errors * np.percentile(in_errors.max(axis=1, initial=0.0), 100 * CONFIDENCE)
+    return reaches
 
 
 def _interval(values: NDArray[np.float64], widest: tuple[float, float]) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from feedback_workloads.report.page import render
 from feedback_workloads.report.run import read
 from feedback_workloads.report.run_page import render_run
 from feedback_workloads.report.run_summary import run_text, summarise_run
-from feedback_workloads.report.summary import served, summarise, table
+from feedback_workloads.report.summary import on_baseline, served, summarise, table
 from feedback_workloads.storage.artifacts import ArtifactStore
 
 
@@ -48,7 +48,8 @@ def _of_iteration(iteration: Iteration, out: Path) -> int:
     evidence = gather(iteration, ArtifactStore.from_environment())
     _write(out, "summary.json", summarise(evidence), render(evidence))
     if evidence.scores:
-        sys.stdout.write(f"{table(evidence.scores)}\n{served(evidence.scores)}\n")
+        said = [table(evidence.scores), on_baseline(evidence.scores), served(evidence.scores)]
+        sys.stdout.writelines(f"{one}\n" for one in said if one)
     return _name_missing(evidence.missing)
 
 

@@ -18,6 +18,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from feedback_workloads.report.evidence import rule_words
+
 Row = Mapping[str, Any]
 Rate = Mapping[str, float | None]
 
@@ -66,7 +68,7 @@ STYLE: Final = {
     "figure.facecolor": "none",
 }
 WIDTH_INCHES: Final = 4.5
-RULE_STYLES: Final = ((BEST, "D-"), (CHOSEN, "o--"), (ALIGNED, "s-"), (REJECTED, "^-."))
+RULE_STYLES: Final = ((BEST, "D-"), (CHOSEN, "o--"), (ALIGNED, "s-"), (REJECTED, "^-."), (BASELINE, "v-"))
 """Colour and line of each ranking rule, in the order of the rules."""
 PERCENT: Final = FuncFormatter(lambda value, _: f"{100 * value:g}%")
 
@@ -77,6 +79,7 @@ def measures(scores: Row) -> str:
         ("response_hallucination", "Answers with a\nhallucination"),
         ("mention_hallucination", "Hallucinated\nmentions"),
         ("recall", "Recall"),
+        *_of_expected(scores, "Recall of\nexpected things"),
     ]
     who = [
         ("baseline", "baseline", BASELINE, "o"),
@@ -108,47 +111,66 @@ def measures(scores: Row) -> str:
         axes.spines["left"].set_visible(False)
         _legend(figure, axes)
 
-    return _svg("measures", 2.9, draw, "Rates of baseline, aligned and best-of-N answers with 95% intervals")
+    return _svg(
+        "measures", 0.5 + 0.8 * len(rates), draw, "Rates of baseline, aligned and best-of-N answers with 95% intervals"
+    )
 
 
 def ranking_curves(scores: Row) -> str:
-    """Hallucination, recall and length by the number of answers ranked, a line a rule; of `Regularised`, one weight."""
-    weights = [row["lambda"] for row in scores["ranking"] if row["lambda"] is not None]
-    best = scores["best_of_n"]
-    shown_weight = best["lambda"] if best["lambda"] is not None else next(iter(weights), None)
+    """What ranking the aligned policy's answers gives, by their number."""
+    return _curves("ranking", scores, scores["ranking"], "aligned", "For each rule, by the number of answers ranked")
+
+
+def baseline_curves(scores: Row) -> str:
+    """What ranking the baseline's own answers gives, by their number: by the aligned policy, and by the baseline."""
+    rows = scores["reward_on_baseline"] or []
+    return _curves("on-baseline", scores, rows, "baseline", "The baseline's answers, by the number of them ranked")
+
+
+def _curves(name: str, scores: Row, rows: Sequence[Row], once: str, label: str) -> str:
+    """Hallucination, recall and length by the number of answers ranked, a line a rule; of `Regularised`, one weight.
+
+    `once` names the column of `scores` whose one answer is a dotted line.
+    """
+    weights = [row["lambda"] for row in rows if row["lambda"] is not None]
+    best = scores["best_of_n"]["lambda"]
     lines: dict[str, list[Row]] = {}
-    for row in scores["ranking"]:
-        if row["lambda"] in (None, shown_weight):
-            name = row["rule"] if row["lambda"] is None else f"{row['rule']} {row['lambda']:g}"
-            lines.setdefault(name, []).append(row)
-    numbers = sorted({row["n"] for row in scores["ranking"]})
+    for row in rows:
+        if row["lambda"] in (None, next(iter(weights), None) if best is None else best):
+            lines.setdefault(rule_words(row), []).append(row)
+    numbers = sorted({row["n"] for row in rows})
     if len(numbers) < 2:
         return ""
-    panels: list[tuple[str, Callable[[Row], float | None]]] = [
-        ("answers with a\nhallucination", lambda report: report["response_hallucination"]["value"]),
-        ("recall", lambda report: report["recall"]["value"]),
-        ("words", lambda report: report["mean_words"]),
+    panels = [
+        ("response_hallucination", "answers with a\nhallucination"),
+        ("recall", "recall"),
+        *_of_expected(scores, "recall of\nexpected things"),
+        ("mean_words", "words"),
     ]
 
+    def value(figures: Row, measure: str) -> float | None:
+        figure: float | Rate = figures[measure]
+        return figure["value"] if isinstance(figure, Mapping) else figure
+
     def draw(figure: Figure) -> None:
-        for axes, (name, value) in zip(figure.subplots(3, 1, sharex=True), panels, strict=True):
-            once = value(scores["aligned"])
-            if once is not None:
-                axes.axhline(once, color=ALIGNED, linewidth=1.4, linestyle=":", label="one answer")
-            for (rule, rows), (color, style) in zip(lines.items(), RULE_STYLES, strict=False):
-                values = [value(row["report"]) for row in rows]
-                axes.plot([row["n"] for row in rows], values, style, color=color, label=rule)
-            axes.set_ylabel(name)
+        for axes, (measure, words) in zip(figure.subplots(len(panels), 1, sharex=True), panels, strict=True):
+            alone = value(scores[once], measure)
+            if alone is not None:
+                axes.axhline(alone, color=MUTED, linewidth=1.4, linestyle=":", label="one answer")
+            for (rule, ranked), (color, style) in zip(lines.items(), RULE_STYLES, strict=False):
+                values = [value(row["report"], measure) for row in ranked]
+                axes.plot([row["n"] for row in ranked], values, style, color=color, label=rule)
+            axes.set_ylabel(words)
             axes.set_xscale("log", base=2)
             axes.set_xticks(numbers, [str(n) for n in numbers])
             axes.minorticks_off()
-            if name != "words":
+            if measure != "mean_words":
                 axes.yaxis.set_major_formatter(PERCENT)
             axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel("N, answers ranked")
-        _legend(figure, figure.axes[0])
+        _legend(figure, figure.axes[0], columns=2)
 
-    return _svg("ranking", 4.6, draw, "Hallucination, recall and length by the number of answers ranked, for each rule")
+    return _svg(name, 1 + 1.3 * len(panels), draw, f"Hallucination, recall and length: {label}")
 
 
 def checkpoints(scores: Row) -> str:
@@ -364,10 +386,15 @@ def _bars(name: str, counts: Mapping[str, int], x: str, y: str, label: str) -> s
     return _svg(name, 2.6, draw, label)
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def _of_expected(scores: Row, words: str) -> list[tuple[str, str]]:
+    """The recall of expected things by these words, where the benchmark marks some."""
+    return [] if scores["baseline"]["expected_recall"]["value"] is None else [("expected_recall", words)]
+
+
+def _legend(figure: Figure, axes: Axes, columns: int = 4) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside upper left", ncols=4, columnspacing=1.2, handletextpad=0.5, borderpad=0.1
+        handles, labels, loc="outside upper left", ncols=columns, columnspacing=1.2, handletextpad=0.5, borderpad=0.1
     )
 
 

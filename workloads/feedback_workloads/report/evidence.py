@@ -141,10 +141,13 @@ def reward_of(chosen: Row) -> Callable[[Row], float]:
 
 def ranked_words(chosen: Row) -> str:
     """`best of 8 by PolicyLikelihood`; empty where one answer is not ranked."""
-    if chosen["n"] == 1:
-        return ""
-    weight = "" if chosen["lambda"] is None else f" {chosen['lambda']:g}"
-    return f"best of {chosen['n']} by {chosen['rule']}{weight}"
+    return "" if chosen["n"] == 1 else f"best of {chosen['n']} by {rule_words(chosen)}"
+
+
+def rule_words(row: Row) -> str:
+    """`Regularised 0.3`; of a row of `reward_on_baseline` with who ranks: `aligned Regularised 0.3`."""
+    weight = [] if row["lambda"] is None else [f"{row['lambda']:g}"]
+    return " ".join([*([row["by"]] if "by" in row else []), row["rule"], *weight])
 
 
 def kind_of(answers: Mapping[str, Row]) -> Kind:

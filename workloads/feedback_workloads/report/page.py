@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from feedback_workloads.models.preprocessing import load_picture
 from feedback_workloads.report import charts
 from feedback_workloads.report.evidence import Evidence, Example, Kind, Row, ranked_words
-from feedback_workloads.report.summary import MEASURES, cell, change, columns, drawn, served
+from feedback_workloads.report.summary import MEASURES, cell, change, columns, drawn, measured, on_baseline, served
 from feedback_workloads.rows.rejected import BadRow
 
 Figured = Mapping[str, float | None] | float
@@ -66,7 +66,7 @@ def render(evidence: Evidence) -> str:
         iteration=evidence.iteration,
         missing=evidence.missing,
         scores=evidence.scores,
-        measures=MEASURES,
+        measures=measured(evidence.scores) if evidence.scores else {},
         columns=columns(evidence.scores) if evidence.scores else {},
         ranked_words=ranked_words(evidence.scores["best_of_n"]) if evidence.scores else "",
         headline=headline(evidence.scores) if evidence.scores else None,
@@ -110,7 +110,7 @@ def headline(scores: Row) -> list[dict[str, str]]:
             **card(name, scores["baseline"][name], scores["aligned"][name]),
             "ranked": _shown(name, _value(scores["best_of_n"][name])),
         }
-        for name in MEASURES
+        for name in measured(scores)
     ]
 
 
@@ -218,7 +218,7 @@ def _shown(name: str, value: float | None) -> str:
 def _tone(name: str, before: float | None, after: float | None) -> str:
     if name == "mean_words" or before is None or after is None or before == after:
         return "plain"
-    return "good" if (after > before) == (name == "recall") else "bad"
+    return "good" if (after > before) == name.endswith("recall") else "bad"
 
 
 def _result_figures(scores: Row) -> list[Figure]:
@@ -232,6 +232,7 @@ def _result_figures(scores: Row) -> list[Figure]:
             "The aligned policy draws N answers, and a rule says which is returned; all rules rank the same answers. "
             f"The server's default: {scores['best_of_rule']}",
         ),
+        Figure("Ranking the baseline's own answers", Markup(charts.baseline_curves(scores)), on_baseline(scores)),
     )
 
 

@@ -17,12 +17,7 @@ from feedback_workloads.report.cost import Cost, cost
 from feedback_workloads.report.iteration import Iteration, MetadataRecord, Partial, StageRecord
 from feedback_workloads.report.summary import MEASURES
 
-RATES: Final = {
-    "response_hallucination": MEASURES["response_hallucination"],
-    "mention_hallucination": MEASURES["mention_hallucination"],
-    "recall": MEASURES["recall"],
-    "expected_recall": "expected recall",
-}
+RATES: Final = {name: words for name, words in MEASURES.items() if name != "mean_words"}
 """Shares that are followed over the iterations, and how a person calls them."""
 
 Rate = Mapping[str, float | None]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from feedback_workloads.contract import MANIFEST_NAME
-from feedback_workloads.report.evidence import Evidence, ranked_words
+from feedback_workloads.report.evidence import Evidence, ranked_words, rule_words
 from feedback_workloads.report.iteration import StageRecord
 
 MEASURES: Final = {
     "response_hallucination": "answers with a hallucination",
     "mention_hallucination": "hallucinated mentions",
     "recall": "recall",
+    "expected_recall": "recall of expected things",
     "mean_words": "mean words",
 }
 """Names of what is measured, and how a person calls it."""
@@ -28,6 +30,7 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
         "best_of_n": scores.get("best_of_n"),
         "baseline_best_of_n": scores.get("baseline_best_of_n"),
         "baseline_ranking": scores.get("baseline_ranking"),
+        "selection": scores.get("selection"),
         "selected_best_of": scores["best_of_n"]["n"] if scores else None,
         "ranking": scores.get("ranking"),
         "reward_on_baseline": scores.get("reward_on_baseline"),
@@ -62,16 +65,23 @@ def columns(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return named
 
 
+def measured(scores: Mapping[str, Any]) -> dict[str, str]:
+    """MEASURES of these scores: without the recall of expected things where the benchmark marks none."""
+    unknown = {"expected_recall"} if scores["baseline"]["expected_recall"]["value"] is None else set[str]()
+    return {name: words for name, words in MEASURES.items() if name not in unknown}
+
+
 def table(scores: Mapping[str, Any]) -> str:
     """Baseline, aligned, the best of several answers, and what costs nothing to compare with: a line each.
 
     With 95% intervals, as aligned plain text.
     """
+    measures = measured(scores)
     return in_columns(
         [
-            ["", *MEASURES.values(), "drawn"],
+            ["", *measures.values(), "drawn"],
             *(
-                [name, *(str(cell(column[measure])) for measure in MEASURES), drawn(column["decoding"])]
+                [name, *(str(cell(column[measure])) for measure in measures), drawn(column["decoding"])]
                 for name, column in columns(scores).items()
             ),
         ]
@@ -107,11 +117,34 @@ def served(scores: Mapping[str, Any]) -> str:
     chosen = next(row for row in scores["ranking"] if all(row[key] == best[key] for key in ("rule", "lambda", "n")))
     return (
         f"The server's default is the {ranked_words(best)}: on the selection split, {_points(chosen['difference'])} "
-        f"fewer answers with a hallucination than one answer. On the report split it has "
-        f"{cell(best['response_hallucination'])} answers with a hallucination and {cell(best['recall'])} recall; one "
-        f"answer has {cell(one['response_hallucination'])} and {cell(one['recall'])}. Intervals are over the questions "
-        f"of this run; how much another training differs, with another seed, they do not say."
+        f"fewer answers with a hallucination than one answer, in an interval that allows for all that was tried. On "
+        f"the report split it has {cell(best['response_hallucination'])} answers with a hallucination and "
+        f"{cell(best['recall'])} recall; one answer has {cell(one['response_hallucination'])} and "
+        f"{cell(one['recall'])}. Intervals are over the questions of this run; how much another training differs, with "
+        f"another seed, they do not say."
     )
+
+
+def on_baseline(scores: Mapping[str, Any]) -> str:
+    """Which reward ranks the baseline's own answers best, beside those that cost less; empty where none was tried."""
+    rows = scores["reward_on_baseline"] or []
+    most = max((row["n"] for row in rows), default=1)
+    if most == 1:
+        return ""
+    last = [row for row in rows if row["n"] == most]
+    best = min(last, key=_hallucination)
+    others = [row for row in last if row is not best and row["rule"] in ("LogRatio", "PolicyLikelihood")]
+    beside = ", ".join(f"by {rule_words(row)} {cell(row['report']['response_hallucination'])}" for row in others)
+    return (
+        f"Of the baseline's own answers, the best of {most} by {rule_words(best)} hallucinates least on the report "
+        f"split, in {cell(best['report']['response_hallucination'])}; {beside}; its one answer in "
+        f"{cell(scores['baseline']['response_hallucination'])}."
+    )
+
+
+def _hallucination(row: Mapping[str, Any]) -> float:
+    value: float | None = row["report"]["response_hallucination"]["value"]
+    return math.inf if value is None else value
 
 
 def _points(difference: Mapping[str, float]) -> str:

@@ -93,13 +93,15 @@ SCORES = pa.schema(
         _strict("hallucinated", pa.int32()),
         _strict("covered", pa.int32()),
         _strict("truth_total", pa.int32()),
+        _strict("expected", pa.int32()),
+        _strict("expected_covered", pa.int32()),
         _strict("spans", pa.list_(pa.struct([_strict("start", pa.int32()), _strict("end", pa.int32())]))),
     ]
 )
 """One row a scored answer. `checkpoint` is `baseline` or a checkpoint's name; `drawn` is `once` for the one answer of
 each model, `ranked` for candidates of a ranking; `logp` is its log-probability under the model that gave it,
-`other_logp` that under the model it is compared with, where it is; `spans` are the hallucinated words, as character
-offsets [start, end) in the answer."""
+`other_logp` that under the model it is compared with, where it is; the numbers are those of `Judgement`; `spans` are
+the hallucinated words, as character offsets [start, end) in the answer."""
 
 REJECTED = pa.schema(
     [

@@ -42,6 +42,10 @@ class Reading:
     """Objects of the picture that the answer names correctly, each counted once."""
     objects: int
     """Objects of the picture."""
+    expected: int
+    """Objects of the picture that the truth marks as expected: they are often named where they are absent."""
+    expected_covered: int
+    """Those of them that the answer names correctly, each counted once."""
 
     @property
     def hallucinated(self) -> tuple[Mention, ...]:
@@ -56,6 +60,7 @@ def judge(answer: str, truth: str) -> Reading:
     empty ("top left is empty"). Raises BadInput when `truth` is not the JSON of `Scene.truth`.
     """
     present = read_truth(truth)
+    expected = {kind for kind, often in present.items() if often}
     taken = {place for place, _, _ in present}
     mentions: list[Mention] = []
     for part in _PART.finditer(answer):
@@ -69,15 +74,27 @@ def judge(answer: str, truth: str) -> Reading:
         for empty in _EMPTY.finditer(sentence):
             place = empty["place"].lower()
             mentions.append(Mention(start + empty.start(), start + empty.end(), (place, "", ""), place in taken))
-    named = present & {mention.kind for mention in mentions}
-    return Reading(tuple(mentions), covered=len(named), objects=len(present))
+    named = present.keys() & {mention.kind for mention in mentions}
+    return Reading(
+        tuple(mentions),
+        covered=len(named),
+        objects=len(present),
+        expected=len(expected),
+        expected_covered=len(named & expected),
+    )
 
 
-def read_truth(truth: str) -> frozenset[Kind]:
-    """The objects of a `truth` value. Raises BadInput when it is not the JSON of `Scene.truth`."""
+def read_truth(truth: str) -> dict[Kind, bool]:
+    """The objects of a `truth` value, and whether each is expected: `"expected": true`, absent where it is not.
+
+    Raises BadInput when it is not the JSON of `Scene.truth`.
+    """
     try:
         objects: list[dict[str, Any]] = json.loads(truth)["objects"]
-        return frozenset((str(thing["place"]), str(thing["color"]), str(thing["shape"])) for thing in objects)
+        return {
+            (str(thing["place"]), str(thing["color"]), str(thing["shape"])): bool(thing.get("expected"))
+            for thing in objects
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(
             f"truth {truth[:80]!r} cannot be read ({type(error).__name__}: {error}); it must be JSON such as "

@@ -198,8 +198,13 @@ def _failure(stage: str, shard: int, error: Exception) -> tuple[StageFailure, in
 
 
 def write_message(file: Path, message: StageResult | StageFailure) -> None:
-    """Leave the termination message; where it would be cut, metrics go first, since the manifest has them."""
+    """Leave the termination message; where it would be cut, metrics go first, since the manifest has them.
+
+    Of these the ends of intervals go before values, which a gate may read.
+    """
     data: dict[str, Any] = message.model_dump(mode="json", exclude_defaults=True)
+    if metrics := data.get("metrics"):
+        data["metrics"] = dict(sorted(metrics.items(), key=lambda one: one[0].endswith((".low", ".high"))))
     text = message.model_dump_json()
     while len(text.encode()) > RESULT_LIMIT_BYTES and data.get("metrics"):
         data["metrics"].popitem()

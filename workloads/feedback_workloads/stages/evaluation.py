@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,7 +25,6 @@ from feedback_workloads.contract import (
     BenchmarkConfig,
     EvaluationConfig,
     FileEntry,
-    Ranking,
     RankingChoice,
     canonical_json,
     shard_uri,
@@ -40,15 +39,16 @@ from feedback_workloads.method.evaluation import (
     Drawn,
     Figures,
     Marked,
+    Ranker,
     Scorecard,
     best_of,
     choose,
     choose_best_of,
     curve_sizes,
     mark,
-    of_others,
     own_likelihood,
     rank,
+    rank_baseline,
     reward_by,
     scores_row,
 )
@@ -74,9 +74,10 @@ def run(config: EvaluationConfig, shard: int, store: ArtifactStore, progress: Pr
     """Write SCORES and scores.json, and name the chosen checkpoint `aligned`.
 
     scores.json has the figures of the first benchmark (see `Scorecard.to_json`) with `benchmark`, the number of its
-    `questions` by split, `rule`, `selected` and `selected_step`, `best_of_rule`, `ranking` (a row for each rule, weight
-    and N, see `BestOf.to_json`) and `reward_on_baseline` (rows by N of the baseline's answers as `by` ranks them, null
-    unless it was asked for); `others` has the figures of other benchmarks by name.
+    `questions` by split, `rule`, `selected` and `selected_step`, `selection` (what the gate reads), `best_of_rule`,
+    `ranking` (a row for each rule, weight and N, see `BestOf.to_json`) and `reward_on_baseline` (the same of the
+    baseline's answers, ranked `by` the aligned policy or the baseline itself; null unless it was asked for); `others`
+    has the figures of other benchmarks by name.
     The count `rows` is of questions; `answers` is that of the rows of SCORES.
 
     The answers of each model to each split are an artifact of their own below this one, of SAMPLES, so that a restarted
@@ -89,27 +90,10 @@ def run(config: EvaluationConfig, shard: int, store: ArtifactStore, progress: Pr
     output = shard_uri(config, shard)
     with Answers(config, output, store, progress, checkpoints) as answers:
         found = evaluate(config, questions, answers)
-    first, card = config.benchmarks[0], found.cards[config.benchmarks[0].name]
-    decodings = config.decoding, config.ranked_decoding
-    summary = {
-        "benchmark": first.name,
-        "questions": {
-            split.split: len(found.said[BASELINE, split, "once"]) for split in questions if split.benchmark == first
-        },
-        "rule": RULE.format(benchmark=first.name, ratio=config.min_recall_ratio),
-        "selected": card.chosen.name,
-        "selected_step": card.chosen.step,
-        "best_of_rule": BEST_OF_RULE.format(benchmark=first.name, ratio=config.min_recall_ratio),
-        **card.to_json(*decodings),
-        "ranking": [
-            {**row.to_json(), "decoding": config.ranked_decoding.model_dump(mode="json")} for row in found.ranking
-        ],
-        "reward_on_baseline": found.reward_on_baseline,
-        "others": {name: other.to_json(*decodings) for name, other in found.cards.items() if name != first.name},
-    }
+    card = found.cards[config.benchmarks[0].name]
     rows = write_rows(store, output, found.said)
     return Outcome(
-        files=(*rows, store.put(canonical_json(summary), output, SCORES_NAME)),
+        files=(*rows, store.put(canonical_json(scores(config, found)), output, SCORES_NAME)),
         counts=count(found.said, rejected, answers),
         metrics=card.metrics(),
         artifacts={"aligned": checkpoints[card.chosen.name], **answers.artifacts},
@@ -119,65 +103,45 @@ def run(config: EvaluationConfig, shard: int, store: ArtifactStore, progress: Pr
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures by benchmark, the best of N answers by every rule, the one of them that is chosen, and all answers."""
+    """Figures by benchmark, the best of N answers by every rule, the one of them that is chosen, and all answers.
+
+    `on_baseline` is the best of N of the baseline's answers, by who ranks them; None where it was not asked for.
+    """
 
     cards: Mapping[str, Scorecard]
     ranking: Sequence[BestOf]
     best: BestOf | None
-    reward_on_baseline: list[dict[str, Any]] | None
+    on_baseline: Mapping[Ranker, Sequence[BestOf]] | None
     said: Said
 
 
 def evaluate(config: EvaluationConfig, questions: Questions, answers: Answers) -> Evaluation:
     """Have every model answer, choose a checkpoint, rank its answers by every rule, choose one."""
     first = config.benchmarks[0]
-    selection, reports = (
-        BenchmarkSplit(first, first.selection),
-        [BenchmarkSplit(one, one.report) for one in config.benchmarks],
-    )
-    said: Said = {}
-    for model in (BASELINE, *answers.checkpoints):
-        for split, asked in questions.items():
-            said[model, split, "once"] = judge(split, asked, answers.once(model, split, asked))
-        if model == BASELINE:  # while it is loaded
-            for split in reports:
-                answers.candidates(model, split, questions[split])
+    selection = BenchmarkSplit(first, first.selection)
+    reports = [BenchmarkSplit(one, one.report) for one in config.benchmarks]
+    said = answer_once(config, questions, answers)
     figures = Figures(config.bootstrap_resamples, config.seed)
     measures = {(model, split): figures.of(marked) for (model, split, _), marked in said.items()}
 
-    def checkpoints(report: BenchmarkSplit) -> list[Checkpoint]:
-        return [
-            Checkpoint(name, step_of(name), measures[name, selection], measures[name, report])
-            for name in answers.checkpoints
-        ]
+    def scored(model: str, report: BenchmarkSplit) -> Checkpoint:
+        step = 0 if model == BASELINE else step_of(model)
+        return Checkpoint(model, step, measures[model, selection], measures[model, report])
 
-    chosen = choose(measures[BASELINE, selection], checkpoints(reports[0]), config.min_recall_ratio).name
-    for split, asked in questions.items():
-        answers.candidates(chosen, split, asked)
-    for split in reports:
-        drawn = (
-            answers.weighed(chosen, BASELINE, split, questions[split])
-            if config.reward_on_baseline
-            else (answers.candidates(BASELINE, split, questions[split]))
-        )
-        said[BASELINE, split, "ranked"] = judge(split, questions[split], drawn)
-    for split, asked in questions.items():
-        said[chosen, split, "ranked"] = judge(split, asked, answers.weighed(BASELINE, chosen, split, asked))
+    def candidates(model: str) -> dict[Literal["selection", "report"], list[Marked]]:
+        return {"selection": said[model, selection, "ranked"], "report": said[model, reports[0], "ranked"]}
 
+    checkpoints = [scored(name, reports[0]) for name in answers.checkpoints]
+    chosen = choose(measures[BASELINE, selection], checkpoints, config.min_recall_ratio).name
+    said |= answer_to_be_ranked(config, questions, answers, chosen)
     rewards = {by: reward_by(by, config.beta) for by in rankings(config.lambdas)}
-    ranked = rank(
-        {"selection": said[chosen, selection, "ranked"], "report": said[chosen, reports[0], "ranked"]},
-        said[chosen, selection, "once"],
-        rewards,
-        config.best_of,
-        figures,
-    )
+    ranked = rank(candidates(chosen), said[chosen, selection, "once"], rewards, config.best_of, figures)
     best = choose_best_of(ranked, measures[chosen, selection], config.min_recall_ratio)
     cards = {
         report.benchmark.name: Scorecard(
-            baseline=measures[BASELINE, report],
-            checkpoints=checkpoints(report),
-            chosen=next(one for one in checkpoints(report) if one.name == chosen),
+            baseline=scored(BASELINE, report),
+            checkpoints=[scored(name, report) for name in answers.checkpoints],
+            chosen=scored(chosen, report),
             best=(best.by, best.n, figures.of(best_of(said[chosen, report, "ranked"], best.n, rewards[best.by])))
             if best
             else None,
@@ -188,24 +152,86 @@ def evaluate(config: EvaluationConfig, questions: Questions, answers: Answers) -
         )
         for report in reports
     }
-    drawn = said[BASELINE, reports[0], "ranked"]
-    on_baseline = ranked_baseline(config, drawn, figures) if config.reward_on_baseline else None
+    on_baseline = (
+        rank_baseline(candidates(BASELINE), said[BASELINE, selection, "once"], rewards, config.best_of, figures)
+        if config.reward_on_baseline
+        else None
+    )
     return Evaluation(cards, ranked, best, on_baseline, said)
 
 
-def ranked_baseline(config: EvaluationConfig, candidates: Sequence[Marked], figures: Figures) -> list[dict[str, Any]]:
-    """The best of N of the baseline's answers, as the aligned policy's rewards and the baseline itself rank them."""
-    by = {
-        "aligned log-ratio": of_others(reward_by(Ranking(rule="LogRatio"), config.beta)),
-        "aligned likelihood": of_others(reward_by(Ranking(rule="PolicyLikelihood"), config.beta)),
-        "own likelihood": own_likelihood,
+def answer_once(config: EvaluationConfig, questions: Questions, answers: Answers) -> Said:
+    """One answer of every model to each question; while the baseline is loaded, its candidates are drawn, too."""
+    said: Said = {}
+    for model in (BASELINE, *answers.checkpoints):
+        for split, asked in questions.items():
+            said[model, split, "once"] = judge(split, asked, answers.once(model, split, asked))
+        if model == BASELINE:
+            for split, asked in ranked_of_baseline(config, questions).items():
+                answers.candidates(model, split, asked)
+    return said
+
+
+def answer_to_be_ranked(config: EvaluationConfig, questions: Questions, answers: Answers, chosen: str) -> Said:
+    """The candidates of the baseline and of the chosen checkpoint, each as the other weighs them, where that is asked.
+
+    What a model draws it draws before anything is weighed, so that it is loaded once.
+    """
+    said: Said = {}
+    for split, asked in questions.items():
+        answers.candidates(chosen, split, asked)
+    for split, asked in ranked_of_baseline(config, questions).items():
+        drawn = (
+            answers.weighed(chosen, BASELINE, split, asked)
+            if config.reward_on_baseline
+            else answers.candidates(BASELINE, split, asked)
+        )
+        said[BASELINE, split, "ranked"] = judge(split, asked, drawn)
+    for split, asked in questions.items():
+        said[chosen, split, "ranked"] = judge(split, asked, answers.weighed(BASELINE, chosen, split, asked))
+    return said
+
+
+def ranked_of_baseline(config: EvaluationConfig, questions: Questions) -> Questions:
+    """The questions to which the baseline's answers are ranked.
+
+    Those of report splits, for its own likelihood stands beside what is reported; all where others rank them, too.
+    """
+    return {
+        split: asked
+        for split, asked in questions.items()
+        if config.reward_on_baseline or split.split == split.benchmark.report
     }
-    decoding = config.ranked_decoding.model_dump(mode="json")
-    return [
-        {"by": name, "n": n, **figures.of(best_of(candidates, n, reward)).to_json(), "decoding": decoding}
-        for name, reward in by.items()
-        for n in curve_sizes(config.best_of)
-    ]
+
+
+def scores(config: EvaluationConfig, found: Evaluation) -> dict[str, Any]:
+    """The content of scores.json, see `run`."""
+    first, card = config.benchmarks[0], found.cards[config.benchmarks[0].name]
+    decodings = config.decoding, config.ranked_decoding
+    ranked = {"decoding": config.ranked_decoding.model_dump(mode="json")}
+    return {
+        "benchmark": first.name,
+        "questions": {
+            split: len(found.said[BASELINE, BenchmarkSplit(first, split), "once"])
+            for split in (first.selection, first.report)
+        },
+        "rule": RULE.format(benchmark=first.name, ratio=config.min_recall_ratio),
+        "selected": card.chosen.name,
+        "selected_step": card.chosen.step,
+        "best_of_rule": BEST_OF_RULE.format(benchmark=first.name, ratio=config.min_recall_ratio),
+        **card.to_json(*decodings),
+        "selection": {
+            who: {**one.selection.to_json(), "decoding": config.decoding.model_dump(mode="json")}
+            for who, one in (("baseline", card.baseline), ("aligned", card.chosen))
+        },
+        "ranking": [{**row.to_json(), **ranked} for row in found.ranking],
+        "reward_on_baseline": (
+            [{"by": by, **row.to_json(), **ranked} for by, rows in found.on_baseline.items() for row in rows]
+            if found.on_baseline
+            else None
+        ),
+        "others": {name: other.to_json(*decodings) for name, other in found.cards.items() if name != first.name},
+    }
 
 
 def count(said: Said, rejected: Sequence[Rejected], answers: Answers) -> dict[str, int]:
@@ -302,9 +328,9 @@ def number_of_answers(config: EvaluationConfig, questions: Questions, checkpoint
     """How many answers are drawn or weighed.
 
     One of every model to each question; to be ranked, `best_of` of the chosen checkpoint, which are weighed by the
-    baseline, and on report splits as many of the baseline, which are weighed by the chosen where that is asked for.
+    baseline, and as many of the baseline, which are weighed by the chosen where that is asked for.
     """
     asked = sum(map(len, questions.values()))
-    reported = sum(len(some) for split, some in questions.items() if split.split == split.benchmark.report)
-    baselines = 2 if config.reward_on_baseline else 1
-    return (1 + checkpoints + 2 * config.best_of) * asked + baselines * config.best_of * reported
+    of_baseline = sum(map(len, ranked_of_baseline(config, questions).values()))
+    ranked = 2 * asked + (2 if config.reward_on_baseline else 1) * of_baseline
+    return (1 + checkpoints) * asked + config.best_of * ranked

@@ -1,0 +1,351 @@
+"""The whole arithmetic of an evaluation, from made-up answers to scores.json: no engine, no store, no chance.
+
+Each picture shows two things, of which one is expected. What a model says is given by how many of its answers are wrong
+(the first questions of the split) and how many leave the expected thing out (the last ones).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from feedback_operator.api import GateRule
+from feedback_operator.plan.gate import METRICS, broken_rules
+from feedback_workloads.contract import Artifact, BenchmarkConfig, Decoding, EvaluationConfig, Ranking, Source
+from feedback_workloads.method.evaluation import Answer
+from feedback_workloads.report.summary import on_baseline
+from feedback_workloads.rows.instructions import Instruction
+from feedback_workloads.stages.answering import BenchmarkSplit
+from feedback_workloads.stages.evaluation import Evaluation, Questions, evaluate, number_of_answers, scores
+
+QUESTIONS = 40
+TRUTH = (
+    '{"objects":[{"place":"top left","color":"red","shape":"circle","expected":true},'
+    '{"place":"bottom right","color":"blue","shape":"square"}]}'
+)
+EXPECTED, OTHER = "top left has a red circle.", "bottom right has a blue square."
+INVENTED = "middle left has a green cross."
+
+
+@dataclass(frozen=True)
+class Said:
+    """Of 40 answers `wrong` invent a thing and `shy` leave the expected one out; log-probabilities are alike for all.
+
+    `logp` is under the model that says it, `other` under the one that weighs it.
+    """
+
+    wrong: int
+    shy: int = 0
+    logp: float = -10.0
+    other: float = -10.0
+    tokens: int = 10
+
+    def answer(self, id: str, number: int, candidate: int) -> Answer:
+        said = [EXPECTED] * (number < QUESTIONS - self.shy) + [OTHER] + [INVENTED] * (number < self.wrong)
+        return Answer(id, candidate, " ".join(said), self.tokens, self.logp)
+
+
+Saying = Mapping[str, Mapping[str, Sequence[Said]]]
+"""What models say, by model and split: one answer, or the candidates."""
+
+ONCE: Saying = {
+    "baseline": {"selection": [Said(20)], "report": [Said(24)], "test": [Said(30)]},
+    "checkpoint-000010": {
+        "selection": [Said(12)],
+        "report": [Said(4)],
+        "test": [Said(20)],
+    },  # best where it is reported
+    "checkpoint-000020": {"selection": [Said(8, shy=2)], "report": [Said(16, shy=4)], "test": [Said(10)]},
+    "checkpoint-000030": {"selection": [Said(0, shy=24)], "report": [Said(0, shy=24)], "test": [Said(0)]},  # says less
+}
+CHOSEN = "checkpoint-000020"
+RANKED: Saying = {
+    # The second has the best log-ratio a token, the third in sum, and the fourth is the likeliest.
+    CHOSEN: {
+        split: [
+            Said(one, logp=-10, other=-10),
+            Said(two, logp=-9, other=-12, tokens=5),
+            Said(three, shy, logp=-11, other=-15, tokens=20),
+            Said(four, logp=-8, other=-9),
+        ]
+        for split, one, two, three, shy, four in (
+            ("selection", 8, 4, 0, 0, 40),
+            ("report", 16, 20, 10, 1, 0),
+            ("test", 10, 10, 2, 0, 10),
+        )
+    },
+    # To the aligned policy the third is what it likes more than before, and the second what it likes; the baseline
+    # itself likes the fourth.
+    "baseline": {
+        split: [
+            Said(one, logp=-10, other=-10),
+            Said(two, logp=-12, other=-9),
+            Said(three, logp=-15, other=-11),
+            Said(four, logp=-8, other=-12),
+        ]
+        for split, one, two, three, four in (
+            ("selection", 20, 10, 4, 40),
+            ("report", 24, 12, 6, 40),
+            ("test", 30, 30, 30, 30),
+        )
+    },
+}
+
+
+@dataclass
+class Spoken:
+    """Stands in for `Answers`: it says what the tables have, and counts what it is asked for."""
+
+    once_said: Saying = field(default_factory=lambda: ONCE)
+    ranked_said: Saying = field(default_factory=lambda: RANKED)
+    work: dict[tuple[str, ...], int] = field(default_factory=dict)
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        return tuple(model for model in self.once_said if model != "baseline")
+
+    def once(self, model: str, split: BenchmarkSplit, asked: Sequence[Instruction]) -> list[Answer]:
+        return self._say(self.once_said[model][split.split], asked, ("once", model, split.name))
+
+    def candidates(self, model: str, split: BenchmarkSplit, asked: Sequence[Instruction]) -> list[Answer]:
+        return self._say(self.ranked_said[model][split.split], asked, ("ranked", model, split.name))
+
+    def weighed(self, by: str, model: str, split: BenchmarkSplit, asked: Sequence[Instruction]) -> list[Answer]:
+        assert (by == "baseline") != (model == "baseline")
+        drawn = self.candidates(model, split, asked)
+        self.work["weighed", model, split.name] = len(drawn)
+        said = self.ranked_said[model][split.split]
+        return [replace(one, other_logp=said[one.candidate].other) for one in drawn]
+
+    def _say(self, said: Sequence[Said], asked: Sequence[Instruction], what: tuple[str, ...]) -> list[Answer]:
+        self.work[what] = len(said) * len(asked)
+        return [
+            one.answer(question.id, number, candidate)
+            for number, question in enumerate(asked)
+            for candidate, one in enumerate(said)
+        ]
+
+
+GREEDY = Decoding(temperature=0, max_new_tokens=64)
+NUCLEUS = Decoding(temperature=0.7, top_p=0.9, max_new_tokens=64)
+CONFIG = EvaluationConfig(
+    output="s3://b/scores",
+    policy=(Artifact(uri="s3://b/policy", sha256="a" * 64),),
+    model=Source(uri="s3://b/model"),
+    benchmarks=(
+        BenchmarkConfig(name="first", type="shapes", source=Source(uri="s3://b/first")),
+        BenchmarkConfig(name="second", type="shapes", source=Source(uri="s3://b/second"), report="test"),
+    ),
+    decoding=GREEDY,
+    ranked_decoding=NUCLEUS,
+    best_of=4,
+    lambdas=(0.3,),
+    reward_on_baseline=True,
+    bootstrap_resamples=300,
+)
+
+
+def questions() -> Questions:
+    first, second = CONFIG.benchmarks
+    splits = (BenchmarkSplit(first, "selection"), BenchmarkSplit(first, "report"), BenchmarkSplit(second, "test"))
+    return {
+        split: [Instruction(f"{split.name}/{number:02}", b"", "What is there?", TRUTH) for number in range(QUESTIONS)]
+        for split in splits
+    }
+
+
+def evaluated(answers: Spoken, config: EvaluationConfig = CONFIG) -> Evaluation:
+    return evaluate(config, questions(), answers)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def found() -> Evaluation:
+    return evaluated(Spoken())
+
+
+@pytest.fixture(scope="module")
+def written(found: Evaluation) -> dict[str, Any]:
+    return scores(CONFIG, found)
+
+
+def rate(figures: Mapping[str, Any], name: str = "response_hallucination") -> float:
+    """A rate's value, which its interval holds."""
+    value: float = figures[name]["value"]
+    assert figures[name]["low"] <= value <= figures[name]["high"]
+    return value
+
+
+def test_the_checkpoint_is_the_best_on_the_selection_split_that_keeps_the_recall(written: dict[str, Any]) -> None:
+    assert (written["selected"], written["selected_step"]) == (CHOSEN, 20)
+    shown = [
+        (one["step"], one["selected"], *(rate(one[split]) for split in ("selection", "report")))
+        for one in written["checkpoints"]
+    ]
+    assert shown == [(10, False, 0.3, 0.1), (20, True, 0.2, 0.4), (30, False, 0.0, 0.0)]
+    silent = written["checkpoints"][2]["selection"]
+    assert (rate(silent, "recall"), rate(silent, "expected_recall")) == (0.7, 0.4)
+
+
+def test_every_rule_is_measured_on_both_splits_and_the_best_on_selection_is_chosen(
+    found: Evaluation, written: dict[str, Any]
+) -> None:
+    rows = {
+        (row["rule"], row["n"]): (rate(row["selection"]), rate(row["report"]), row["difference"]["value"])
+        for row in written["ranking"]
+    }
+    first, second, third, fourth = (0.2, 0.4, 0.0), (0.1, 0.5, -0.1), (0.0, 0.25, -0.2), (1.0, 0.0, 0.8)
+    expect = {(rule, n): one for rule in ("LogRatio", "LogRatioSum", "PolicyLikelihood", "Regularised")
+              for n, one in ((1, first), (2, second))}  # fmt: skip
+    expect |= {
+        ("LogRatio", 4): second,
+        ("LogRatioSum", 4): third,
+        ("PolicyLikelihood", 4): fourth,
+        ("Regularised", 4): third,
+    }
+    assert rows == {key: pytest.approx(value) for key, value in expect.items()}
+    assert found.best is not None
+    assert (found.best.by, found.best.n) == (Ranking(rule="LogRatioSum"), 4)  # it stands before Regularised
+
+
+@pytest.mark.parametrize(
+    ("column", "expect", "decoding"),
+    [
+        # answers with a hallucination, hallucinated mentions, recall, recall of the expected, words
+        pytest.param("baseline", (0.6, 24 / 104, 1.0, 1.0, 15.6), GREEDY, id="the policy before alignment"),
+        pytest.param("aligned", (0.4, 16 / 92, 76 / 80, 36 / 40, 13.8), GREEDY, id="the chosen checkpoint"),
+        pytest.param("best_of_n", (0.25, 10 / 89, 79 / 80, 39 / 40, 13.35), NUCLEUS, id="the best of four of its own"),
+        pytest.param("baseline_best_of_n", (1.0, 40 / 120, 1.0, 1.0, 18.0), NUCLEUS, id="the likeliest of four"),
+    ],
+)
+def test_columns(written: dict[str, Any], column: str, expect: tuple[float, ...], decoding: Decoding) -> None:
+    figures = written[column]
+    rates = ("response_hallucination", "mention_hallucination", "recall", "expected_recall")
+    assert (*(rate(figures, name) for name in rates), figures["mean_words"]) == pytest.approx(expect)
+    assert figures["decoding"] == decoding.model_dump(mode="json")
+
+
+def test_columns_say_what_was_ranked_and_how(written: dict[str, Any]) -> None:
+    def named(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["n"], row["rule"], row["lambda"]
+
+    assert named(written["best_of_n"]) == (4, "LogRatioSum", None)
+    assert named(written["baseline_best_of_n"]) == (4, "PolicyLikelihood", None)
+    shown = [(*named(row), rate(row)) for row in written["baseline_ranking"]]
+    assert shown == [(n, "PolicyLikelihood", None, value) for n, value in ((1, 0.6), (2, 0.6), (4, 1.0))]
+    nucleus = NUCLEUS.model_dump(mode="json")
+    ranked = [*written["ranking"], *written["baseline_ranking"], *written["reward_on_baseline"]]
+    assert all(row["decoding"] == nucleus for row in ranked)
+    assert all(row["decoding"] == GREEDY.model_dump(mode="json") for row in written["checkpoints"])
+    assert written["questions"] == {"selection": QUESTIONS, "report": QUESTIONS}
+
+
+def test_rewards_on_the_answers_of_the_baseline(written: dict[str, Any]) -> None:
+    rows = {
+        (row["by"], row["rule"], row["n"]): (rate(row["selection"]), rate(row["report"]))
+        for row in written["reward_on_baseline"]
+    }
+    first, second, third, fourth = (0.5, 0.6), (0.25, 0.3), (0.1, 0.15), (1.0, 1.0)
+    curves = {
+        ("aligned", "LogRatio"): (first, second, third),
+        ("aligned", "LogRatioSum"): (first, second, third),
+        ("aligned", "PolicyLikelihood"): (first, second, second),
+        ("aligned", "Regularised"): (first, second, third),
+        ("baseline", "PolicyLikelihood"): (first, first, fourth),
+    }
+    expect = {(*who, n): value for who, curve in curves.items() for n, value in zip((1, 2, 4), curve, strict=True)}
+    assert rows == {key: pytest.approx(value) for key, value in expect.items()}
+    assert on_baseline(written).startswith(
+        "Of the baseline's own answers, the best of 4 by aligned LogRatio hallucinates least on the report split, in "
+        "15.0%"
+    )
+
+
+def test_other_benchmarks_take_the_choices_of_the_first(written: dict[str, Any]) -> None:
+    other = written["others"]["second"]
+    assert list(written["others"]) == ["second"]
+    assert (rate(other["baseline"]), rate(other["aligned"]), rate(other["best_of_n"])) == (0.75, 0.25, 0.05)
+    assert (other["best_of_n"]["rule"], other["best_of_n"]["n"]) == ("LogRatioSum", 4)
+
+
+def test_metrics_are_the_figures(found: Evaluation, written: dict[str, Any]) -> None:
+    metrics = found.cards["first"].metrics()
+    for who in ("baseline", "aligned", "best_of_n"):
+        for name in ("response_hallucination", "mention_hallucination", "recall", "expected_recall"):
+            assert metrics[f"{who}.{name}"] == written[who][name]["value"]
+    assert (metrics["best_of_n.n"], metrics["selected_step"]) == (4, 20)
+
+
+def test_the_gate_reads_figures_of_the_selection_split(found: Evaluation, written: dict[str, Any]) -> None:
+    metrics = found.cards["first"].metrics()
+    for who, hallucination, recall in (("baseline", 0.5, 1.0), ("aligned", 0.2, 78 / 80)):
+        figures = written["selection"][who]
+        assert figures["decoding"] == GREEDY.model_dump(mode="json")
+        assert (rate(figures), rate(figures, "recall")) == (hallucination, recall)
+        for name in METRICS.values():
+            figure = figures[name] if name == "mean_words" else figures[name]["value"]
+            assert metrics[f"selection.{who}.{name}"] == figure
+    rule = GateRule(metric="responseHallucination", relative_to="Baseline", max="0.39")
+    told = {name: str(value) for name, value in metrics.items()}
+    assert broken_rules([rule], told) == (
+        "responseHallucination relative to the baseline is 0.4 on the selection split, above 0.39",
+    )
+
+
+def turned(said: Saying, *splits: str) -> Saying:
+    """The same, but on these splits what was wrong is right and what was right is wrong."""
+    return {
+        model: {
+            split: [replace(one, wrong=QUESTIONS - one.wrong) if split in splits else one for one in some]
+            for split, some in by_split.items()
+        }
+        for model, by_split in said.items()
+    }
+
+
+def test_what_is_reported_decides_nothing(found: Evaluation, written: dict[str, Any]) -> None:
+    """With all answers of the report splits turned, every choice and every figure that it rests on stay the same."""
+    other = evaluated(Spoken(turned(ONCE, "report", "test"), turned(RANKED, "report", "test")))
+    turned_scores = scores(CONFIG, other)
+    assert other.best is not None
+    assert found.best is not None
+    assert (other.best.by, other.best.n) == (found.best.by, found.best.n)
+    for key in ("selected", "selected_step", "rule", "best_of_rule", "selection"):
+        assert turned_scores[key] == written[key]
+    gate = "selection."
+    metrics = [
+        {name: value for name, value in one.cards["first"].metrics().items() if name.startswith(gate)}
+        for one in (found, other)
+    ]
+    assert metrics[0] == metrics[1]
+    for rows in ("checkpoints", "ranking", "reward_on_baseline"):
+        pairs = list(zip(turned_scores[rows], written[rows], strict=True))
+        assert all(one["selection"] == before["selection"] for one, before in pairs)
+        assert all(one.get("difference") == before.get("difference") for one, before in pairs)
+        assert all(rate(one["report"]) == pytest.approx(1 - rate(before["report"])) for one, before in pairs)
+    for column in ("baseline", "aligned", "best_of_n", "baseline_best_of_n"):
+        assert rate(turned_scores[column]) == pytest.approx(1 - rate(written[column]))
+
+
+def test_what_is_selected_on_decides() -> None:
+    """With the single answers of the selection split turned, another checkpoint is chosen, and one answer as good."""
+    ranked = {**RANKED, "checkpoint-000010": {split: [Said(30)] * 4 for split in ("selection", "report", "test")}}
+    once = {model: said for model, said in turned(ONCE, "selection").items() if model != "checkpoint-000030"}
+    result = evaluated(Spoken(once, ranked))
+    assert (result.cards["first"].chosen.name, result.best) == ("checkpoint-000010", None)
+    written = scores(CONFIG, result)
+    assert written["best_of_n"] == {"n": 1, "rule": None, "lambda": None, **written["aligned"]}
+    assert written["baseline_best_of_n"]["n"] == 4
+
+
+@pytest.mark.parametrize("asked_for", [True, False])
+def test_all_work_is_announced(asked_for: bool) -> None:
+    config = CONFIG.model_copy(update={"reward_on_baseline": asked_for})
+    answers = Spoken()
+    result = evaluated(answers, config)
+    assert sum(answers.work.values()) == number_of_answers(config, questions(), len(answers.checkpoints))
+    assert (scores(config, result)["reward_on_baseline"] is not None) == asked_for
+    assert (("weighed", "baseline", "first/report") in answers.work) == asked_for
+    assert (("ranked", "baseline", "first/selection") in answers.work) == asked_for

@@ -175,6 +175,7 @@ def pairs() -> dict[str, Any]:
         "metrics": {
             "drawn.chosen_words": 16.2, "drawn.rejected_words": 19.8, "balanced.chosen_words": 16.9,
             "balanced.rejected_words": 18.1, "balance_threshold": 0.42, "truth_agreement": 0.83, "truth_ties": 0.11,
+            "labeler.true_claims_accepted": 0.97, "labeler.untrue_claims_rejected": 0.88, "labeler.answers_right": 0.81,
         },
         "scores": {"-4": 12, "-3": 96, "-2": 420, "-1": 1310, "0": 2147},
         "differences": {"1": 510, "2": 110, "3": 20},

@@ -138,7 +138,8 @@ def test_summary_has_what_scripts_read(whole: Evidence) -> None:
     assert summary["baseline_best_of_n"]["n"] == summary["best_of_n"]["n"]
     assert [one["selected"] for one in summary["checkpoints"]].count(True) == 1
     assert {"step", "selected", "mean_words", *rates} <= summary["checkpoints"][0].keys()
-    assert summary["pairs"] == {"count": 640, "truth_agreement": 0.83}
+    labeler = {"true_claims_accepted": 0.97, "untrue_claims_rejected": 0.88, "answers_right": 0.81}
+    assert summary["pairs"] == {"count": 640, "truth_agreement": 0.83, "labeler": labeler}
     assert summary["wall_seconds"] == 763.4
     assert summary["processor"] == "AMD EPYC, 2 cores, AVX2"
     page = render(whole)

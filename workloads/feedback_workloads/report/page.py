@@ -17,7 +17,17 @@ from PIL import Image, UnidentifiedImageError
 from feedback_workloads.models.preprocessing import load_picture
 from feedback_workloads.report import charts
 from feedback_workloads.report.evidence import Evidence, Example, Kind, Row, ranked_words
-from feedback_workloads.report.summary import MEASURES, cell, change, columns, drawn, measured, on_baseline, served
+from feedback_workloads.report.summary import (
+    MEASURES,
+    cell,
+    change,
+    columns,
+    drawn,
+    labeler,
+    measured,
+    on_baseline,
+    served,
+)
 from feedback_workloads.rows.rejected import BadRow
 
 Figured = Mapping[str, float | None] | float
@@ -254,7 +264,9 @@ def _pair_figures(pairs: Row) -> list[Figure]:
         )
     return _drawn(
         Figure(
-            "From answers to pairs", Markup(charts.funnel(pairs["funnel"])), f"Answers in grey, pairs in blue.{truth}"
+            "From answers to pairs",
+            Markup(charts.funnel(pairs["funnel"])),
+            f"Answers in grey, pairs in blue.{truth} {labeler(metrics)}".rstrip(),
         ),
         Figure(
             "Lengths",

@@ -21,6 +21,14 @@ MEASURES: Final = {
 """Names of what is measured, and how a person calls it."""
 
 
+LABELER: Final = {
+    "true_claims_accepted": "accepts {} of the claims that are true",
+    "untrue_claims_rejected": "rejects {} of those that are not",
+    "answers_right": "is right about {} of the answers as a whole",
+}
+"""What is measured of a labeler where the truth is known, and how a person says it."""
+
+
 def summarise(evidence: Evidence) -> dict[str, Any]:
     """The content of summary.json. Figures that are missing are null, and `missing` says why."""
     scores, pairs = evidence.scores or {}, evidence.pairs or {}
@@ -47,12 +55,23 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
         "pairs": {
             "count": pairs.get("funnel", {}).get("balanced", 0),
             "truth_agreement": pairs.get("metrics", {}).get("truth_agreement"),
+            "labeler": {name: pairs.get("metrics", {}).get(f"labeler.{name}") for name in LABELER},
         },
         "stages": [_stage(stage) for stage in evidence.iteration.status.stages],
         "wall_seconds": evidence.iteration.wall_seconds,
         "processor": evidence.iteration.processor,
         "missing": list(evidence.missing),
     }
+
+
+def labeler(metrics: Mapping[str, float]) -> str:
+    """How often the labeler is right, in a sentence; empty where the truth is not known."""
+    said = [
+        words.format(f"{metrics[f'labeler.{name}']:.1%}")
+        for name, words in LABELER.items()
+        if f"labeler.{name}" in metrics
+    ]
+    return f"The labeler {', '.join(said)}." if said else ""
 
 
 def columns(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -8,7 +8,7 @@ DEMO := build/demo
 RUN := build/run
 PARTS := test-operator-faults test-operator test-workloads test-training test-kills chart-test lint test-unit
 
-.PHONY: demo demo-run shapes control-plane node-programs test test-unit test-operator test-operator-faults test-workloads test-specs test-kills test-training test-long lint lint-here generate bench bench-operator ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here test-node-long demo-cluster chart-test chart-tools lock clean help
+.PHONY: demo demo-seeds demo-run shapes control-plane node-programs test test-unit test-operator test-operator-faults test-workloads test-specs test-kills test-training test-long lint lint-here generate bench bench-operator ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here test-node-long demo-cluster chart-test chart-tools lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -93,9 +93,12 @@ bench: $(VENV)/.ready  ## Ratios against the best alternatives, into build/bench
 bench-operator: $(VENV)/.ready control-plane  ## The operator at 10 to 2,000 iterations, into build/bench-operator.json
 	$(BIN)/python -m benchmarks.operator
 
-ablations: $(VENV)/.ready  ## The method's ablations on the shapes world, into build/ablations
-	$(BIN)/feedback shapes
-	$(BIN)/python -m benchmarks.ablations
+SEEDS ?= 3 4 5
+demo-seeds: $(VENV)/.ready  ## The demo on a world of each of SEEDS, and README's table, into build/seeds; as many times as long
+	$(BIN)/python -m benchmarks.seeds $(SEEDS)
+
+ablations: $(VENV)/.ready  ## The method's ablations on a world of each of SEEDS, into build/ablations; hours
+	$(BIN)/python -m benchmarks.ablations $(SEEDS)
 
 IMAGES ?= operator generate train
 images:  ## Container images, by docker, podman or buildah (VARIANT=cpu, REGISTRY, TAG, BASE: see images/build)

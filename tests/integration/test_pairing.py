@@ -19,7 +19,7 @@ from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.process.progress import Progress
 from feedback_workloads.rows.schemas import CLAIMS, SAMPLES, VERDICTS
 from feedback_workloads.stages import pairing
-from feedback_workloads.stages.pairing import Labelled, accuracy
+from feedback_workloads.stages.pairing import Labelled, accuracy, judge_of
 from feedback_workloads.storage.artifacts import ArtifactStore
 
 
@@ -280,20 +280,20 @@ def test_agreement_with_the_truth(tmp_path: Path) -> None:
 
 
 def test_accuracy_of_the_labeler() -> None:
-    untrue = {"A cat.": 0, "A dog.": 1, "A cat. A dog.": 1, "Two dogs.": 2}
     answers = [
         Labelled(("known", 0), "A cat. A dog.", "stop", ["A cat.", "A dog."], [True, False]),
         Labelled(("known", 1), "A cat.", "stop", ["A cat."], [False]),
-        Labelled(("known", 2), "Two dogs.", "stop", ["Two dogs."], [True]),
+        Labelled(("known", 2), "Well. Two dogs.", "stop", ["Well.", "Two dogs."], [True, True]),
         Labelled(("unknown", 0), "A dog.", "stop", ["A dog."], [True]),
     ]
-    found = accuracy(answers, lambda id, text: untrue[text] if id == "known" else None)
-    assert found == {
+    judge = judge_of("object-halbench", {"known": '["cat"]'})
+    assert judge
+    assert accuracy(answers, judge) == {
         "labeler.true_claims_accepted": 1 / 2,
         "labeler.untrue_claims_rejected": 1 / 2,
         "labeler.answers_right": 1 / 3,
     }
-    assert accuracy(answers[-1:], lambda _id, _text: None) == {}
+    assert accuracy(answers[-1:], judge) == {}
 
 
 def test_unreadable_truth_names_the_instruction(tmp_path: Path) -> None:

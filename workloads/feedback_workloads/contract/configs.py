@@ -133,8 +133,8 @@ class LabelingConfig(StageConfig):
 class PairingConfig(StageConfig):
     """Score answers by minus their rejected claims and pair the answers of one instruction."""
 
-    FORMAT_VERSION: ClassVar[int] = 2
-    """2: letters of scripts without spaces are counted as words."""
+    FORMAT_VERSION: ClassVar[int] = 3
+    """2: letters of scripts without spaces are counted as words. 3: how often the labeler is right is measured."""
 
     stage: Literal["pairing"] = "pairing"
     samples: tuple[Artifact, ...]

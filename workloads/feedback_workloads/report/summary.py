@@ -22,9 +22,9 @@ MEASURES: Final = {
 
 
 LABELER: Final = {
-    "true_claims_accepted": "accepts {} of the claims that are true",
-    "untrue_claims_rejected": "rejects {} of those that are not",
-    "answers_right": "is right about {} of the answers as a whole",
+    "true_claims_accepted": "accepts {} of the claims in which all that the benchmark judges is true",
+    "untrue_claims_rejected": "rejects {} of those in which something is not",
+    "answers_right": "finds in {} of the answers whether anything in them is untrue",
 }
 """What is measured of a labeler where the truth is known, and how a person says it."""
 

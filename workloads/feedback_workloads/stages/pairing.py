@@ -19,6 +19,7 @@ from feedback_workloads.contract import (
     canonical_json,
     shard_uri,
 )
+from feedback_workloads.method.judgement import Judgement
 from feedback_workloads.method.pairing import Balance, Pair, ScoredAnswer, balance_lengths, combine, draw, score
 from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.rows.identity import row_seed
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 PART_PAIRS: Final = 256  # pairs a part file, which bounds the pictures in memory
 
 Key = tuple[str, int]  # id of the instruction, number of the candidate
-Judge = Callable[[str, str], int | None]  # hallucinated mentions in a text about the picture of an instruction's id
+Judge = Callable[[str, str], Judgement | None]  # of a text about the picture of an instruction, by its id
 Fate = Literal["scored", "without_claims", "unlabelled", "truncated", "mismatched"]
 
 
@@ -227,7 +228,7 @@ def write_pairs(
 
 
 def judge_of(kind: BenchmarkType | None, truths: Mapping[str, str]) -> Judge | None:
-    """Says how many hallucinated mentions a text about an instruction's picture holds; None where it is not known.
+    """Says what a benchmark finds in a text about an instruction's picture; None where the truth is not known.
 
     None, too, where no benchmark is named. The judge raises BadInput naming a truth that the benchmark cannot read.
     """
@@ -235,50 +236,54 @@ def judge_of(kind: BenchmarkType | None, truths: Mapping[str, str]) -> Judge | N
         return None
     judge = benchmark(kind).judge
 
-    def hallucinated(id: str, text: str) -> int | None:
+    def judged(id: str, text: str) -> Judgement | None:
         if id not in truths:
             return None
         try:
-            return judge(text, truths[id]).hallucinated
+            return judge(text, truths[id])
         except BadRow as bad:
             raise BadInput(f"the truth of instruction {id!r} is not one of {kind}: {bad.detail}") from bad
 
-    return hallucinated
+    return judged
 
 
-def agreement(pairs: Iterable[Pair], hallucinated: Judge) -> dict[str, float]:
+def agreement(pairs: Iterable[Pair], judge: Judge) -> dict[str, float]:
     """How often the truth agrees with the labeler, over the pairs whose truth is known; empty where there is none.
 
     `truth_agreement` is the share of pairs whose chosen answer has fewer hallucinated mentions than the rejected one,
     `truth_ties` the share where it has as many.
     """
-    both = ((hallucinated(pair.id, pair.rejected.text), hallucinated(pair.id, pair.chosen.text)) for pair in pairs)
-    differences = [rejected - chosen for rejected, chosen in both if rejected is not None and chosen is not None]
+    both = ((judge(pair.id, pair.rejected.text), judge(pair.id, pair.chosen.text)) for pair in pairs)
+    differences = [rejected.hallucinated - chosen.hallucinated for rejected, chosen in both if rejected and chosen]
     return {
         **_share("truth_agreement", [difference > 0 for difference in differences]),
         **_share("truth_ties", [difference == 0 for difference in differences]),
     }
 
 
-def accuracy(answers: Iterable[Labelled], hallucinated: Judge) -> dict[str, float]:
+def accuracy(answers: Iterable[Labelled], judge: Judge) -> dict[str, float]:
     """How often the labeler is right, over the answers whose truth is known; what was never to be judged has no share.
 
-    `true_claims_accepted` and `untrue_claims_rejected` are shares of the claims, each judged alone, `answers_right` of
-    the answers: that all their claims are accepted where none is untrue, and not all where one is.
+    `true_claims_accepted` and `untrue_claims_rejected` are shares of the claims in which the benchmark finds something
+    to judge; `answers_right` of the answers: that all their claims are accepted where nothing is untrue, and not all
+    where something is.
     """
     true: list[bool] = []
     untrue: list[bool] = []
     whole: list[bool] = []
     for answer in answers:
-        wrong = hallucinated(answer.key[0], answer.text)
-        if wrong is None:
+        id = answer.key[0]
+        if (found := judge(id, answer.text)) is None:
             continue
-        whole.append(all(answer.accepted or ()) == (wrong == 0))
+        whole.append(all(answer.accepted or ()) == (found.hallucinated == 0))
         for claim, accepted in zip(answer.claims or (), answer.accepted or (), strict=True):
-            if hallucinated(answer.key[0], claim):
-                untrue.append(not accepted)
-            else:
-                true.append(accepted)
+            match judge(id, claim):
+                case Judgement(mentions=0):
+                    pass
+                case Judgement(hallucinated=0):
+                    true.append(accepted)
+                case _:
+                    untrue.append(not accepted)
     return {
         **_share("labeler.true_claims_accepted", true),
         **_share("labeler.untrue_claims_rejected", untrue),

@@ -207,9 +207,11 @@ def never(_model: LlavaForConditionalGeneration) -> str:
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The policy of the world of seed 0."""
+    """A policy that has learned for half as long as the world's, and has all of its habits."""
     folder: Path = tmp_path_factory.mktemp("world")
-    train(Curriculum(0, SEEING, {"policy": CARELESSNESS}), folder, Progress("shapes"))
+    seeing = replace(SEEING, steps=300, examination=None)
+    careless = replace(CARELESSNESS, steps=250, rate=0.3, examination=None)
+    train(Curriculum(0, seeing, {"policy": careless}), folder, Progress("shapes"))
     return folder / "policy"
 
 
@@ -234,7 +236,8 @@ def test_the_policy_hallucinates_at_temperature_0_and_its_likelihood_does_not_he
         assert 0.3 < greedy < 0.7
         assert hallucinates(0.7, 8) >= 0.8 * greedy
     shown = [row.scene for row in questions.values()]
-    assert errors(greedy_answers(load(policy).eval(), shown), shown)["none"] < 0.05 * len(shown)
+    found = errors(greedy_answers(load(policy).eval(), shown), shown)
+    assert found["companion"] + found["usual color"] + found["overlooked"] > found["none"]
 
 
 # ── Muon in float32 ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -102,6 +102,7 @@ def evidence(questions: int = 60) -> Evidence:
         Checkpoint("baseline", 0, before, FIGURES.of(baseline.say_all(report))),
         checkpoints,
         chosen,
+        FIGURES.ratios(once, baseline.say_all(selection)),
         (best.by, best.n, FIGURES.of(best_of(drawn["report"], best.n, rewards[best.by]))),
         {n: FIGURES.of(best_of(baseline.say_all(report, 8), n, own_likelihood)) for n in curve_sizes(8)},
     )

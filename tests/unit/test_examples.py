@@ -16,8 +16,9 @@ from feedback_operator.cli.manifests import load
 WHOLE: Final = Path("examples/shapes.yaml")
 RUN: Final = sorted(Path("examples/run").glob("*.yaml"))
 GAINS: Final = [
-    {"metric": "responseHallucination", "relativeTo": "Baseline", "max": "0.9"},
+    {"metric": "responseHallucination", "relativeTo": "Baseline", "use": "Interval", "max": "1"},
     {"metric": "recall", "relativeTo": "Baseline", "min": "0.98"},
+    {"metric": "expectedRecall", "relativeTo": "Baseline", "min": "0.95"},
 ]
 """The gate of each iteration of a run: one that gains nothing ends the chain."""
 

@@ -79,8 +79,8 @@ def columns(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     named = {"baseline": scores["baseline"], "aligned": scores["aligned"]}
     if words := ranked_words(scores["best_of_n"]):
         named[f"aligned, {words}"] = scores["best_of_n"]
-    likely = scores["baseline_best_of_n"]
-    named[f"baseline, best of {likely['n']} by its own likelihood"] = likely
+    if likely := scores["baseline_best_of_n"]:
+        named[f"baseline, best of {likely['n']} by its own likelihood"] = likely
     return named
 
 

@@ -268,8 +268,7 @@ def test_rewards_on_the_answers_of_the_baseline(written: dict[str, Any]) -> None
     expect = {(*who, n): value for who, curve in curves.items() for n, value in zip((1, 2, 4), curve, strict=True)}
     assert rows == {key: pytest.approx(value) for key, value in expect.items()}
     assert on_baseline(written).startswith(
-        "Of the baseline's own answers, the best of 4 by aligned LogRatio hallucinates least on the report split, in "
-        "15.0%"
+        "Of the baseline's own answers, the best of 4 hallucinates on the report split by aligned LogRatio in 15.0%"
     )
 
 

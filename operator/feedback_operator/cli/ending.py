@@ -29,8 +29,8 @@ STOPPED: Final[tuple[How, ...]] = ("gate failed", "not begun")
 class Ending:
     """How one iteration ended, and why.
 
-    `kept` is the iteration of its chain that was promoted last, up to itself, whatever became of its endpoint; None where
-    none was.
+    `kept` is the iteration of its chain that was promoted last, up to itself, whatever became of its endpoint; None
+    where none was.
     """
 
     name: str

@@ -273,8 +273,8 @@ def on_baseline_of(*last: tuple[str, str, float | None, float]) -> dict[str, Any
                 ("baseline", "PolicyLikelihood", None, 0.35),
             ),
             "Of the baseline's own answers, the best of 8 hallucinates on the report split by aligned LogRatio in "
-            "30.0% (27.0–33.0), by aligned PolicyLikelihood in 25.0% (22.0–28.0), by baseline PolicyLikelihood in 35.0% "
-            "(32.0–38.0); its one answer in 40.0% (37.0–43.0).",
+            "30.0% (27.0–33.0), by aligned PolicyLikelihood in 25.0% (22.0–28.0), by baseline PolicyLikelihood in "
+            "35.0% (32.0–38.0); its one answer in 40.0% (37.0–43.0).",
             id="the same rules, whichever is best here",
         ),
         pytest.param({"reward_on_baseline": None}, "", id="not asked for"),

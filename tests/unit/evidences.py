@@ -102,6 +102,7 @@ def evidence(questions: int = 60) -> Evidence:
         Checkpoint("baseline", 0, before, FIGURES.of(baseline.say_all(report))),
         checkpoints,
         chosen,
+        FIGURES.ratios(once, baseline.say_all(selection)),
         (best.by, best.n, FIGURES.of(best_of(drawn["report"], best.n, rewards[best.by]))),
         {n: FIGURES.of(best_of(baseline.say_all(report, 8), n, own_likelihood)) for n in curve_sizes(8)},
     )
@@ -220,9 +221,6 @@ ITERATION = Iteration.model_validate(
             "training": {"beta": "0.1", "learningRate": "0.000003"},
         },
         "status": {
-            "conditions": [
-                {"type": "Promoted", "status": "True", "reason": "GatePassed", "message": "it meets every rule"}
-            ],
             "stages": [
                 _stage("sampling", "00:00", "02:10", 4000, shards=2),
                 _stage("splitting", "02:10", "02:14", 4000),
@@ -232,6 +230,7 @@ ITERATION = Iteration.model_validate(
                 _stage("evaluation", "09:01", "12:40", 600),
             ],
         },
+        "ending": {"how": "promoted", "why": "it meets every rule", "kept": "shapes"},
         "wallSeconds": 763.4,
         "processor": "AMD EPYC, 2 cores, AVX2",
     }

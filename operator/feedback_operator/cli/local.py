@@ -105,6 +105,8 @@ async def _shapes(world: ShapesConfig, state: Path, environment: Mapping[str, st
         pace, told = Pace(0), ""
         while not (await asyncio.wait({waiting}, timeout=LOOK_SECONDS))[0]:
             units = await scrape([f"http://127.0.0.1:{port}/metrics"])
+            if not units.phase:  # it has not begun, or was too busy to answer
+                continue
             shown.update(units)
             now = time.monotonic()
             pace = pace.seen(units.done, now)

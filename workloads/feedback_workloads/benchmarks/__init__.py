@@ -13,7 +13,7 @@ def benchmark(kind: BenchmarkType) -> Benchmark:
             from feedback_workloads.benchmarks.shapes import ShapesBenchmark
 
             return ShapesBenchmark()
-        case "object-halbench":
-            from feedback_workloads.benchmarks.object_halbench import ObjectHalBench
+        case "coco-objects":
+            from feedback_workloads.benchmarks.coco_objects import CocoObjects
 
-            return ObjectHalBench()
+            return CocoObjects()

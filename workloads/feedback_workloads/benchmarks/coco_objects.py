@@ -1,9 +1,9 @@
-"""Object HalBench with a local extractor: which of COCO's 80 classes an answer names, against those that are there.
+"""Which of COCO's 80 classes an answer names, by a word table of our own, against those that are in the picture.
 
-The benchmark is by Yu et al. (RLHF-V, arXiv 2312.00849) after CHAIR (Rohrbach et al., arXiv 1809.02156). The truth of a
-picture is a JSON list of class names: its annotated instances united with the objects of its captions. Where the
-reference asks a proprietary model which objects an answer names, this looks them up in a table, `coco_objects.toml`. A
-denied object ("there is no dog") counts as named, as it does in CHAIR.
+In kind it is CHAIR (Rohrbach et al., arXiv 1809.02156): every mention counts, and a denied object ("there is no dog")
+counts as named. But words and phrases are those of `coco_objects.toml`, so its figures stand beside each other and not
+beside published ones; those are made by `chair.py` and `object_halbench.py`. The truth of a picture is a JSON list of
+class names.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Lexicon:
         return next((n for n in lengths if _lower(words[at : at + n]) in self.phrases), 0)
 
 
-class ObjectHalBench:
+class CocoObjects:
     """Judges answers by the objects they name."""
 
     def judge(self, answer: str, truth: str) -> Judgement:

@@ -65,7 +65,7 @@ test-training: $(VENV)/.ready  ## Training and checkpoints on every path: ZeRO, 
 
 # What `make test` leaves out, by the mark `long`, and what only generates more of the same.
 test-long: $(VENV)/.ready control-plane test-specs  ## What is slow and says little more than its representative in make test
-	$(BIN)/python -m pytest tests/integration tests/e2e -m long -q -s
+	$(BIN)/python -m pytest tests/unit tests/integration tests/e2e -m long -q -s
 	@if $(NODE) able; then $(MAKE) test-node-long; else echo "the tests on a real node were left out"; fi
 
 test-specs: $(VENV)/.ready control-plane  ## 10,000 generated specs: the API server, feedback validate and the planner agree

@@ -211,7 +211,7 @@ def test_options_are_those_of_the_benchmark() -> None:
     assert chosen(Chair.options, {"words": "noun"}) == {"words": "noun", "length": "tokens"}
     with pytest.raises(BadInput, match="no option 'word' of this benchmark; its options: words, length"):
         chosen(Chair.options, {"word": "noun"})
-    with pytest.raises(BadInput, match="the option words is 'verb'; give one of pos, singularize, noun"):
+    with pytest.raises(BadInput, match="is 'verb'; give one of pos, singularize, noun"):
         chosen(Chair.options, {"words": "verb"})
 
 

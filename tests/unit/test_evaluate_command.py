@@ -55,9 +55,7 @@ def test_counts_are_whole_and_notes_are_told(
     ("more", "message"),
     [
         pytest.param(["--option", "words"], "--option words: there is no value; write it as KEY=VALUE", id="no value"),
-        pytest.param(
-            ["--option", "words=verb"], "the option words is 'verb'; give one of pos, singularize, noun", id="value"
-        ),
+        pytest.param(["--option", "words=verb"], "is 'verb'; give one of pos, singularize, noun", id="value"),
         pytest.param(["--answers", "none.json"], "none.json cannot be read: No such file or directory", id="no file"),
     ],
 )

@@ -163,7 +163,9 @@ class Amber:
             metrics=metrics(printed),
             file="amber.json",
             result={**printed, "descriptions": [to_json(row, found) for row, _, found in described]},
-            notes=() if words.alike else ("there is no similar.txt beside the truth: a word is like itself alone",),
+            notes=("no similar.txt beside the truth: a word is like itself alone",)
+            if texts and not words.alike
+            else (),
         )
 
 
@@ -226,6 +228,7 @@ def of_counts(counts: Sequence[Mapping[str, int]], guard: float) -> Numbers:
 
 
 def percent(part: int, whole: int, start: float = START) -> float:
+    """A share as the authors print it, of a denominator that began with `start`."""
     return round(part / (whole + start) * 100, 1)
 
 
@@ -267,7 +270,8 @@ def numbers(rows: Iterable[Row], last: int) -> list[int]:
 
 
 def read_words(folder: Path) -> Words:
-    (relations,) = read_rows(_file(folder, "relation.json"))[:1]
+    """The benchmark's words, from relation.json, safe_words.txt and, where it is there, similar.txt."""
+    relations = read_rows(_file(folder, "relation.json"))[0]
     associated = {word: relations.texts(word) for word in relations.values}
     safe = read_text(_file(folder, "safe_words.txt")).splitlines()
     alike: dict[str, set[str]] = defaultdict(set)

@@ -58,6 +58,7 @@ class Chair:
 
 
 def length(sentence: Sentence, unit: str) -> int:
+    """The length of an answer in `tokens`, pairs of words that are one counting once, or in what `blanks` part."""
     return len(sentence.named.read) if unit == "tokens" else len(sentence.text.split(" "))
 
 

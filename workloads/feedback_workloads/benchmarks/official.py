@@ -58,8 +58,9 @@ def chosen(options: Mapping[str, Option], given: Mapping[str, str]) -> dict[str,
         if name not in options:
             known = ", ".join(options) or "none"
             raise BadInput(f"there is no option {name!r} of this benchmark; its options: {known}")
-        if value not in options[name].values:
-            raise BadInput(f"the option {name} is {value!r}; give one of {', '.join(options[name].values)}")
+        option = options[name]
+        if value not in option.values:
+            raise BadInput(f"the option {name} ({option.meaning}) is {value!r}; give one of {', '.join(option.values)}")
     return {name: given.get(name, option.values[0]) for name, option in options.items()}
 
 

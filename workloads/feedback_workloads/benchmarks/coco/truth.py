@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,18 +21,18 @@ WHAT: Final = (
 )
 
 
-def read_truth(source: Path, pictures: Collection[int], vocabulary: Vocabulary, reduce: Reduce) -> Truth:
+def read_truth(source: Path, pictures: frozenset[int], vocabulary: Vocabulary, reduce: Reduce) -> Truth:
     """The classes in each of `pictures`; captions are read by `reduce`. BadInput where `source` lacks one of them."""
     truth = _of_annotations(source, pictures, vocabulary, reduce) if source.is_dir() else _of_table(source, pictures)
-    if missing := set(pictures) - truth.keys():
+    if missing := pictures - truth.keys():
         raise BadInput(
-            f"{source}: {len(missing)} of the {len(set(pictures))} pictures that were asked about are not in it, the "
-            f"first is {min(missing)}; give {WHAT}, of the split that the answers are about"
+            f"{source}: {len(missing)} of the {len(pictures)} pictures that were asked about are not in it, the first "
+            f"is {min(missing)}; give {WHAT}, of the split that the answers are about"
         )
     return truth
 
 
-def _of_table(file: Path, pictures: Collection[int]) -> Truth:
+def _of_table(file: Path, pictures: frozenset[int]) -> Truth:
     truth: dict[int, frozenset[str]] = {}
     for number, line in enumerate(read_text(file).splitlines(), 1):
         match line.split("\t"):
@@ -43,14 +44,16 @@ def _of_table(file: Path, pictures: Collection[int]) -> Truth:
     return truth
 
 
-def _of_annotations(folder: Path, pictures: Collection[int], vocabulary: Vocabulary, reduce: Reduce) -> Truth:
-    truth: dict[int, set[str]] = {}
+def _of_annotations(folder: Path, pictures: frozenset[int], vocabulary: Vocabulary, reduce: Reduce) -> Truth:
+    truth: dict[int, set[str]] = defaultdict(set)
     for document in _documents(folder, "instances"):
-        truth |= {row.integer("id"): set() for row in document.rows("images") if row.integer("id") in pictures}
+        for row in document.rows("images"):
+            if row.integer("id") in pictures:
+                truth[row.integer("id")] |= set()  # a picture may have no instance
         names = {row.integer("id"): _class(row, vocabulary) for row in document.rows("categories")}
         for row in document.rows("annotations"):
             if (picture := row.integer("image_id")) in pictures:
-                truth.setdefault(picture, set()).add(_name(row, names))
+                truth[picture].add(_name(row, names))
     captions = [
         row
         for document in _documents(folder, "captions")
@@ -58,7 +61,7 @@ def _of_annotations(folder: Path, pictures: Collection[int], vocabulary: Vocabul
         if row.integer("image_id") in pictures
     ]
     for row, words in zip(captions, reduce([row.text("caption") for row in captions]), strict=True):
-        truth.setdefault(row.integer("image_id"), set()).update(vocabulary.named(words).classes)
+        truth[row.integer("image_id")].update(vocabulary.named(words).classes)
     return {picture: frozenset(classes) for picture, classes in truth.items()}
 
 

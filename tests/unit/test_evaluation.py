@@ -272,7 +272,7 @@ def test_where_nothing_is_ranked_one_answer_is_the_default() -> None:
 
 
 def test_rows_have_the_columns_of_scores() -> None:
-    one = mark([answer(text="a cat and a dog")], {"q": '["cat"]'}, benchmark("object-halbench"))[0]
+    one = mark([answer(text="a cat and a dog")], {"q": '["cat"]'}, benchmark("coco-objects"))[0]
     row = scores_row("checkpoint-000120", "coco", "report", "once", one)
     assert set(row) == set(SCORES.names)
     assert (row["mentions"], row["hallucinated"], row["covered"], row["truth_total"]) == (2, 1, 1, 1)

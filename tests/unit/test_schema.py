@@ -120,8 +120,8 @@ EVERYTHING: dict[str, Any] = manifest(
 ELSEWHERE: dict[type, Any] = {bool: True, int: 9, str: "0.25"}
 OTHER: dict[str, Any] = {
     "questionTemplate": "{claim}!", "uri": "s3://b/other", "revision": "s", "sha256": "2" * 64, "name": "other",
-    "precision": "Float32", "lengthBalance": "Disabled", "rewardOnBaseline": "Enabled", "truth": "object-halbench",
-    "gradientCheckpointing": "Disabled", "reference": "Recomputed", "type": "object-halbench", "endpoint": "f",
+    "precision": "Float32", "lengthBalance": "Disabled", "rewardOnBaseline": "Enabled", "truth": "coco-objects",
+    "gradientCheckpointing": "Disabled", "reference": "Recomputed", "type": "coco-objects", "endpoint": "f",
     "globalBatchSize": 16, "nodes": 2, "perDeviceBatchSize": 2, "processesPerNode": 2, "seed": 1, "maxModelLen": 128,
     "zeroStage": 3, "maxNewTokens": 77, "maxLength": 77, "progressDeadlineSeconds": 77, "epochs": 5,
 }  # fmt: skip

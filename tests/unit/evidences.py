@@ -39,6 +39,7 @@ from feedback_workloads.report.evidence import (
 from feedback_workloads.report.iteration import Iteration
 from feedback_workloads.shapes.world import COLORS, PLACES, SHAPES, Row, Thing, png, rows
 
+QUESTIONS = 90  # enough for a ranking to prove itself
 FIGURES = Figures(resamples=200, seed=0)
 STEPS = (20, 40, 60, 80, 100, 120)
 EXPECTED = "circle"
@@ -80,9 +81,9 @@ class Speaker:
         return [self.say(row, candidate) for row in to for candidate in range(candidates)]
 
 
-def evidence(questions: int = 60) -> Evidence:
+def evidence() -> Evidence:
     """A whole iteration that went well."""
-    report, selection = rows(0, "report", questions), rows(0, "selection", questions)
+    report, selection = rows(0, "report", QUESTIONS), rows(0, "selection", QUESTIONS)
     speakers = [Speaker(f"checkpoint-{step:06}", 0.2 + 0.18 * math.exp(-step / 30), 0.12) for step in STEPS]
     baseline = Speaker("baseline", 0.38, 0.18)
     before = FIGURES.of(baseline.say_all(selection))
@@ -116,7 +117,7 @@ def evidence(questions: int = 60) -> Evidence:
     on_baseline = rank_baseline(of_baseline, baseline.say_all(selection), rewards, 8, FIGURES)
     scores = {
         "benchmark": "shapes",
-        "questions": {"selection": questions, "report": questions},
+        "questions": {"selection": QUESTIONS, "report": QUESTIONS},
         "rule": RULE.format(benchmark="shapes", ratio=0.95),
         "selected": chosen.name,
         "selected_step": chosen.step,

@@ -111,7 +111,7 @@ def test_a_policy_that_passed_its_gate_is_kept_though_its_endpoint_was_taken_bac
     [one] = chain["iterations"]
     assert (one["outcome"], one["promoted"], chain["kept"]) == ("stalled", True, "shapes-1")
     assert "stalled: endpoint: its pods did not get ready" in run_text(read(folders))
-    page = render(replace(evidence(30), iteration=read(folders)[0].iteration))
+    page = render(replace(evidence(), iteration=read(folders)[0].iteration))
     assert re.search(r'<span class="pill bad">stalled</span>.*endpoint: its pods did not get ready', page, re.DOTALL)
 
 
@@ -152,7 +152,7 @@ def test_the_page_of_a_run(stopped: list[Path], tmp_path: Path) -> None:
 
 def test_the_report_of_iterations_is_what_a_run_is_made_of(tmp_path: Path) -> None:
     """The files are those that the report of an iteration writes, and not only alike."""
-    summary = summarise(evidence(30))
+    summary = summarise(evidence())
     (tmp_path / "one").mkdir()
     (tmp_path / "one/iteration.json").write_text(ITERATION.model_dump_json(by_alias=True))
     (tmp_path / "one/summary.json").write_text(json.dumps(summary))

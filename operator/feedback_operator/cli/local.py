@@ -25,7 +25,7 @@ from feedback_workloads.contract import ShapesConfig
 LOOK_SECONDS: Final = 0.5
 FORECAST_STEPS: Final = 20
 """Steps of training after which it can be told how long the world takes on this machine."""
-ITERATION_OF_WORLD: Final = 0.8
+ITERATION_OF_WORLD: Final = 1.5
 """Time of the iteration on this world (examples/shapes.yaml) over that of building it, as measured."""
 
 

@@ -250,15 +250,17 @@ def test_figures_are_those_of_the_rows(said: list[dict[str, Any]], summary: dict
     after = [row for row in single if row["checkpoint"] == summary["selected"]]
     assert summary["baseline"]["response_hallucination"]["value"] == pytest.approx(share(before))
     assert summary["aligned"]["response_hallucination"]["value"] == pytest.approx(share(after))
-    likely = best_by(said, "baseline", BEST_OF, lambda row: row["logp"])
-    assert summary["baseline_best_of_n"]["response_hallucination"]["value"] == pytest.approx(share(likely))
+    beside = summary["baseline_best_of_n"]
+    likely = best_by(said, "baseline", beside["n"], lambda row: row["logp"])
+    assert beside["response_hallucination"]["value"] == pytest.approx(share(likely))
     on_baseline = {
         (row["by"], row["rule"], row["n"]): row["report"]["response_hallucination"]["value"]
         for row in summary["reward_on_baseline"]
     }
     other = best_by(said, "baseline", 2, lambda row: row["other_logp"])
     assert on_baseline["aligned", "PolicyLikelihood", 2] == pytest.approx(share(other))
-    assert on_baseline["baseline", "PolicyLikelihood", BEST_OF] == pytest.approx(share(likely))
+    likeliest = best_by(said, "baseline", BEST_OF, lambda row: row["logp"])
+    assert on_baseline["baseline", "PolicyLikelihood", BEST_OF] == pytest.approx(share(likeliest))
     assert [one["step"] for one in summary["checkpoints"]] == list(STEPS)
     assert outcome.metrics["aligned.response_hallucination"] == summary["aligned"]["response_hallucination"]["value"]
     assert f"checkpoint-{int(outcome.metrics['selected_step']):06}" == summary["selected"]

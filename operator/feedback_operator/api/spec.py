@@ -247,7 +247,7 @@ class GateRule(Resource):
             holds=lambda rule: rule.min is None or rule.max is None or float(rule.min) <= float(rule.max),
         ),
         Rule(
-            cel="self.use != 'Interval' || has(self.relativeTo)",
+            cel="!has(self.use) || self.use != 'Interval' || has(self.relativeTo)",
             message="use Interval is of a ratio: it needs relativeTo Baseline",
             holds=lambda rule: rule.use != "Interval" or rule.relative_to is not None,
         ),
@@ -257,10 +257,10 @@ class GateRule(Resource):
     relative_to: Literal["Baseline"] | None = Field(
         default=None, description="Compare the ratio to the baseline of the same run instead of the value."
     )
-    use: Literal["Value", "Interval"] = Field(
-        default="Value",
+    use: Literal["Value", "Interval"] | None = Field(
+        default=None,
         description="Value: the value or the ratio itself must be within the bounds. Interval: the whole 95% interval "
-        "of the ratio must be within the bounds, and touch neither, so that chance rarely passes.",
+        "of the ratio must be within the bounds, and touch neither, so that chance rarely passes. Absent: Value.",
     )
     min: Bound | None = Field(default=None, description="Least value or ratio that passes.")
     max: Bound | None = Field(default=None, description="Greatest value or ratio that passes.")

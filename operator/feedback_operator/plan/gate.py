@@ -45,7 +45,7 @@ def _broken(rule: GateRule, metrics: Mapping[str, str]) -> str:
         bound = "min" if rule.max is None else "max"
         return f"{subject}: the baseline's is 0, so no ratio is defined; give {bound} without relativeTo"
     ratio = aligned / baseline if aligned is not None and baseline else None
-    if ratio is None or rule.use == "Value":
+    if ratio is None or rule.use != "Interval":
         return _outside(rule, ratio, subject)
     low, high = (_number(metrics, f"selection.ratio.{name}.{end}") for end in ("low", "high"))
     if low is None or high is None:

@@ -51,7 +51,7 @@ def shapes_llava(folder: Path) -> Path:
 
     from feedback_workloads.models.checkpoint import convert_for_vllm
     from feedback_workloads.shapes.tokenizer import PATCH_PIXELS, PICTURE_TOKENS, make_processor
-    from feedback_workloads.shapes.world import PICTURE_PIXELS
+    from feedback_workloads.shapes.world import PICTURE_PIXELS, SHAPES
 
     processor = make_processor()
     tokenizer = processor.tokenizer
@@ -75,6 +75,8 @@ def shapes_llava(folder: Path) -> Path:
     for name, parameter in model.named_parameters():
         if "language_model" in name and parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.1)
+    with torch.no_grad():  # of many words it should often say those that are judged
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids([f" {shape}" for shape in SHAPES])] *= 8
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

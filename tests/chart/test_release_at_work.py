@@ -9,13 +9,15 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from feedback_operator.cluster.local.ports import free_ports
 from tests.chart.rendering import CHART, NAME, NAMESPACE, RELEASE, Rendered, Values, helm, render
 from tests.cluster.api import DEFINITIONS, DEPLOYMENTS, JOBS, NAMESPACES, NODES, SERVICE_ACCOUNTS, Api
-from tests.cluster.control_plane import ControlPlane, Program, free_ports, node
+from tests.cluster.control_plane import ControlPlane, Program, node
 from tests.cluster.pod_agent import PodAgent, Script
 from tests.cluster.world import READY, World, condition_of, iteration, stage_is
 
@@ -53,7 +55,7 @@ class Release:
         answer = await self.world.api.create(SERVICE_ACCOUNTS, NAMESPACE, TOKEN_REQUEST, name=NAME, subresource="token")
         self.started += 1
         kubeconfig = self.cluster.kubeconfig_for(f"replica-{self.started}", answer["status"]["token"])
-        metrics, health = free_ports(2)
+        metrics, health = islice(free_ports(), 2)
         told: Mapping[str, str] = {
             **rendered.environment(),
             "POD_NAMESPACE": NAMESPACE,

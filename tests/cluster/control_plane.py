@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -16,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -23,6 +23,7 @@ from typing import Any, Final, Literal, Self
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from feedback_operator.cluster.local.ports import free_ports
 from tests.cluster.binaries import directory
 
 GARBAGE: Final = "400"
@@ -168,7 +169,7 @@ class ControlPlane:
 
     def _start(self) -> None:
         binaries = directory()
-        etcd_port, peer_port, api_port, manager_port, scheduler_port, kwok_port = free_ports(6)
+        etcd_port, peer_port, api_port, manager_port, scheduler_port, kwok_port = islice(free_ports(), 6)
         self.url = f"https://{self.options.address}:{api_port}"
         self._write_files()
         etcd = self._run(
@@ -304,13 +305,6 @@ def audit_policy(writes: Literal["Request", "Metadata"]) -> dict[str, Any]:
             {"level": "Metadata"},
         ],
     }
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in listeners]
 
 
 def node(name: str, **capacity: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import DPOConfig, DPOTrainer
 from trl.trainer import dpo_trainer
 
+from feedback_operator.cluster.local.ports import free_ports
 from feedback_workloads.contract import ExitCode, Source, StageFailure
 from feedback_workloads.models.precision import has_bfloat16
 from feedback_workloads.models.preprocessing import Preprocessor, load_picture
@@ -206,9 +207,14 @@ def test_same_losses_however_the_work_is_spread(
 
 def test_two_nodes(tiny: Study, plain: Run) -> None:
     """Two machines meet at MASTER_ADDR; the second one has nothing to publish but its part of the states."""
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(next(free_ports()))}
     runs = [tiny.start("nodes", {**meeting, "JOB_COMPLETION_INDEX": str(node)}, nodes=2) for node in (0, 1)]
-    assert [run.wait() for run in runs] == [0, 0], runs[0].output
+    try:
+        for run in runs:
+            assert run.wait() == ExitCode.DONE, run.output
+    finally:
+        for run in runs:
+            run.process.kill()  # one waits long for the other
     assert_same(runs[0], plain)
 
 
@@ -221,14 +227,6 @@ def test_what_happens_at_exit_ends_no_training(tiny: Study, plain: Run, tmp_path
     run = tiny.start("aborting", {"PYTHONPATH": str(tmp_path)}, processes_per_node=2)
     assert run.wait() == ExitCode.DONE, run.output
     assert_same(run, plain)
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # ── references ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, PreTrainedModel
@@ -130,7 +131,10 @@ class Process(Run):
     process: subprocess.Popen[bytes]
 
     def wait(self) -> int:
-        return self.process.wait(PATIENCE_SECONDS)
+        try:
+            return self.process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{self.name} still runs after {PATIENCE_SECONDS} s; it wrote:\n{self.output}")
 
     def wait_until(self, happened: Callable[[Run], bool]) -> None:
         """Return as soon as something happened, which must be before the process ends."""

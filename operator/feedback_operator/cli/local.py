@@ -17,7 +17,8 @@ from rich.console import Console
 from feedback_operator.cli.display import Pace, work_display
 from feedback_operator.cli.ending import ExitStatus
 from feedback_operator.cluster.local.capacity import processor
-from feedback_operator.cluster.local.process import StageProcess, free_port
+from feedback_operator.cluster.local.ports import free_ports
+from feedback_operator.cluster.local.process import StageProcess
 from feedback_operator.cluster.progress import scrape
 from feedback_operator.plan.snapshot import Units
 from feedback_workloads.contract import ShapesConfig
@@ -77,7 +78,7 @@ async def _shapes(world: ShapesConfig, state: Path, environment: Mapping[str, st
     config = state / "configs" / "shapes.json"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(world.model_dump_json())
-    port, log = free_port(), state / "logs" / "shapes.log"
+    port, log = next(free_ports()), state / "logs" / "shapes.log"
     process = await StageProcess.start(
         [sys.executable, "-m", "feedback_workloads", "shapes", "--config", str(config)],
         {

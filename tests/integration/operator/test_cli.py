@@ -15,8 +15,8 @@ from typing import Any, Final
 import pytest
 
 from feedback_operator.cli.describe import HEADINGS
+from feedback_operator.cluster.local.ports import free_ports
 from tests.cluster.api import ITERATIONS
-from tests.cluster.control_plane import free_ports
 from tests.cluster.kubelet_logs import HOSTNAME_LABEL, kubelet_logs
 from tests.cluster.operator_process import OperatorProcess
 from tests.cluster.pod_agent import GOOD_SCORES, bad_input, succeeds
@@ -256,7 +256,7 @@ async def test_who_may_not_is_told_whom_to_ask(world: World, terminal: Terminal)
 
 
 async def test_no_cluster_is_told(world: World, terminal: Terminal) -> None:
-    (port,) = free_ports(1)
+    port = next(free_ports())
     nowhere = f"http://127.0.0.1:{port}"
     terminal.kubeconfig = world.control_plane.kubeconfig_for("admin", "x", server=nowhere, namespace="default")
     answer = await terminal.type("list")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 
 import httpx
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 
+from feedback_operator.cluster.local.ports import free_ports
 from tests.cluster.api import ITERATIONS, JOBS, Kind, Object
 from tests.cluster.operator_process import OperatorProcess
 from tests.cluster.pod_agent import bad_input
@@ -21,12 +22,6 @@ from tests.cluster.world import READY, STAGES, STALLED, World, iteration
 
 EVENTS = Kind("Event", "events.k8s.io/v1", "events")
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -40,7 +35,7 @@ class Collector:
     @classmethod
     @asynccontextmanager
     async def start(cls) -> AsyncIterator[Collector]:
-        port = free_port()
+        port = next(free_ports())
         collector = cls(f"http://127.0.0.1:{port}")
         application = web.Application()
         application.add_routes([web.post("/v1/traces", collector.take)])
@@ -74,7 +69,7 @@ async def samples(port: int) -> Samples:
 
 
 async def test_one_iteration_seen_from_outside(world: World) -> None:
-    metrics_port, health_port = free_port(), free_port()
+    metrics_port, health_port = islice(free_ports(), 2)
     flags = ("--metrics-port", str(metrics_port), "--health-port", str(health_port))
     async with Collector.start() as collector:
         environment = {

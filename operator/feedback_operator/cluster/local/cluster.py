@@ -21,7 +21,8 @@ from typing import Final
 from feedback_operator.api import FeedbackIteration, IterationStatus
 from feedback_operator.cluster.jobs import job_of
 from feedback_operator.cluster.local.capacity import Account, Capacity, Grant, Held
-from feedback_operator.cluster.local.process import GRACE_SECONDS, StageProcess, end_leftovers, free_port
+from feedback_operator.cluster.local.ports import free_ports
+from feedback_operator.cluster.local.process import GRACE_SECONDS, StageProcess, end_leftovers
 from feedback_operator.cluster.progress import scrape
 from feedback_operator.plan.chain import parent_of
 from feedback_operator.plan.snapshot import Job, Pod, Snapshot
@@ -238,7 +239,7 @@ class LocalCluster:
         message = self._state / "messages" / f"{name}-{index}"
         message.parent.mkdir(parents=True, exist_ok=True)
         message.unlink(missing_ok=True)
-        port = free_port()
+        port = next(free_ports())
         container = _container(job.manifest)
         config = self._configs[_config_name(job.manifest)]
         command = [self._local(word, config) for word in [*container["command"], *container["args"]]]

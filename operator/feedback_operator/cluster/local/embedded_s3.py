@@ -11,10 +11,8 @@ import fcntl
 import http.client
 import json
 import os
-import random
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -29,18 +27,17 @@ from typing import IO, Final
 import psutil
 
 from feedback_operator.cluster.local import s3_keeper
+from feedback_operator.cluster.local.ports import HOST, free_ports, is_free
 
 BUCKET: Final = "feedback"
 REGION: Final = "us-east-1"
-HOST: Final = "127.0.0.1"
 START_SECONDS: Final = 60.0
 START_ATTEMPTS: Final = 3
 POLL_SECONDS: Final = 0.05
 STOP_SECONDS: Final = s3_keeper.STOP_SECONDS + 5.0
 SERVICES: Final = ("s3", "master", "volume", "filer", "admin")
-PORTS: Final = range(10240, 22000)
 GRPC_OFFSET: Final = 10_000
-"""Each service also listens this far above its port. Both lie below the ports that systems give to clients."""
+"""Each service also listens this far above its port; there too, systems give no port to clients."""
 
 
 class EmbeddedS3Error(Exception):
@@ -119,7 +116,7 @@ def _start(data: Path) -> Server:
     """Start the server and wait until it has its bucket. Tries other ports where one was taken meanwhile."""
     known, log = _load(data), data / "server.log"
     for _ in range(START_ATTEMPTS):
-        ports = known.ports if known and all(map(_free, known.ports.values())) else _choose_ports()
+        ports = known.ports if known and all(map(is_free, known.ports.values())) else _choose_ports()
         known = Server(
             access_key=known.access_key if known else secrets.token_hex(10),
             secret_key=known.secret_key if known else secrets.token_hex(20),
@@ -227,18 +224,8 @@ def _get(port: int, path: str) -> tuple[int, bytes]:
 
 
 def _choose_ports() -> dict[str, int]:
-    candidates = (port for port in random.sample(PORTS, len(PORTS)) if _free(port) and _free(port + GRPC_OFFSET))
+    candidates = (port for port in free_ports() if is_free(port + GRPC_OFFSET))
     return dict(zip(SERVICES, candidates, strict=False))
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((HOST, port))
-        except OSError:
-            return False
-        return True
 
 
 def _load(data: Path) -> Server | None:

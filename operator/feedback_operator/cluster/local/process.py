@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -93,11 +92,3 @@ def _carries(process: psutil.Process, mark: str) -> bool:
         return bool(process.environ().get(MARK) == mark)
     except (psutil.Error, OSError):
         return False
-
-
-def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -15,7 +15,8 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from feedback_workloads.contract import EngineConfig, Manifest, Source
 from feedback_workloads.engine import Engine
-from feedback_workloads.models.preprocessing import Preprocessor
+from feedback_workloads.models.families import family_of
+from feedback_workloads.models.family import Family
 from tests.integration.models import picture, tiny_llava, tiny_llava_with_siglip
 from tests.integration.training_runs import Study, forward, study
 
@@ -49,30 +50,30 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module")
 def engine(trained: Trained) -> Iterator[Engine]:
     settings = EngineConfig(max_model_len=512, max_num_seqs=16)
-    with Engine.load(trained.full, settings, adapter=trained.adapters[1]) as loaded:
+    with Engine.load(family_of(trained.full), settings, adapter=trained.adapters[1]) as loaded:
         yield loaded
 
 
 def by_transformers(model: PreTrainedModel, folder: Path) -> list[list[float]]:
-    preprocessor = Preprocessor.from_directory(folder)
+    family = family_of(folder)
     return [
-        forward(model.eval(), preprocessor, picture(i, 90, 50 + 10 * i), question, answer_ids(preprocessor, answer))
+        forward(model.eval(), family, picture(i, 90, 50 + 10 * i), question, answer_ids(family, answer))
         for i, (question, answer) in enumerate(zip(QUESTIONS, ANSWERS, strict=True))
     ]
 
 
 def by_vllm(engine: Engine, folder: Path) -> list[Sequence[float]]:
-    preprocessor = Preprocessor.from_directory(folder)
+    family = family_of(folder)
     requests = [
-        (i, preprocessor.prompt(question, picture(i, 90, 50 + 10 * i)), answer_ids(preprocessor, answer))
+        (i, family.prompt(question, picture(i, 90, 50 + 10 * i)), answer_ids(family, answer))
         for i, (question, answer) in enumerate(zip(QUESTIONS, ANSWERS, strict=True))
     ]
     return [logps for _, logps in sorted(engine.score(requests))]
 
 
-def answer_ids(preprocessor: Preprocessor, answer: str) -> list[int]:
-    ids: list[int] = preprocessor.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
-    return [*ids, min(preprocessor.eos_ids)]
+def answer_ids(family: Family, answer: str) -> list[int]:
+    ids: list[int] = family.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return [*ids, min(family.eos_ids)]
 
 
 def load(folder: Path) -> PreTrainedModel:

@@ -18,10 +18,11 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer import dpo_trainer
 
 from feedback_workloads.contract import ExitCode, Source, StageFailure
+from feedback_workloads.models.families import family_of
+from feedback_workloads.models.pictures import load_picture
 from feedback_workloads.models.precision import has_bfloat16
-from feedback_workloads.models.preprocessing import Preprocessor, load_picture
 from feedback_workloads.training.batches.collator import PictureCollator
-from feedback_workloads.training.batches.shared_prompt import share_prompts
+from feedback_workloads.training.batches.shared_prompt import take_pairs
 from feedback_workloads.training.publishing.outbox import Outbox
 from feedback_workloads.training.schedule import MicroBatches, Schedule
 from feedback_workloads.training.trainer import PairTrainer
@@ -124,14 +125,12 @@ def test_loss_and_gradients_are_those_of_stock_trl(tmp_path: Path, monkeypatch: 
 
     encoded = [picture(i, 56, 56) for i in range(4)]
     rows = as_pairs(batch, [row["images"][0] for row in conversations], encoded)
-    collator = PictureCollator(
-        pad_token_id=processor.tokenizer.pad_token_id, preprocessor=Preprocessor.from_directory(policy)
-    )
+    collator = PictureCollator(pad_token_id=processor.tokenizer.pad_token_id, family=family_of(policy))
 
     def trainer(model: Path) -> PairTrainer:
         loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
-        loaded.model.vision_tower.requires_grad_(False)
-        share_prompts(loaded, max_length=2048)
+        family_of(model).freeze(loaded)
+        take_pairs(loaded, family_of(model), max_length=2048)
         return PairTrainer(
             model=loaded,
             args=DPOConfig(**settings, precompute_ref_log_probs=True),
@@ -140,7 +139,7 @@ def test_loss_and_gradients_are_those_of_stock_trl(tmp_path: Path, monkeypatch: 
             data_collator=collator,
             batches=MicroBatches(Schedule(rows=4, epochs=1, global_batch=4, checkpoints=1, seed=0), 4, 0, 1),
             outbox=Outbox(tmp_path),
-            base=model,
+            family=family_of(model),
             base_uri="policy",
         )
 

@@ -40,7 +40,7 @@ def tiny_llava(
         SiglipVisionConfig,
     )
 
-    from feedback_workloads.models.checkpoint import convert_for_vllm
+    from feedback_workloads.models.families import name_weights
 
     tokenizer = byte_tokenizer()
     heads = hidden // 32
@@ -80,7 +80,7 @@ def tiny_llava(
     model.save_pretrained(directory)
     processor = siglip_processor(tokenizer, side) if siglip else new_processor(tokenizer, side, PATCH)
     processor.save_pretrained(directory)
-    convert_for_vllm(directory)
+    name_weights(directory)
     return directory
 
 

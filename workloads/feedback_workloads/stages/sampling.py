@@ -9,8 +9,7 @@ import pyarrow.compute as pc
 
 from feedback_workloads.contract import SamplingConfig, shard_uri
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
-from feedback_workloads.models.preprocessing import Preprocessor
-from feedback_workloads.models.trainable import check_trainable
+from feedback_workloads.models.families import check, family_of
 from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.rows.identity import row_seed
 from feedback_workloads.rows.instructions import Instruction
@@ -46,17 +45,17 @@ def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Prog
         if not finished.issuperset(ids):
             progress.phase("loading the policy")
             model = store.download(config.model)
-            check_trainable(model, config.model.uri)
-            preprocessor = Preprocessor.from_directory(model)
+            family = family_of(model, config.model.uri)
+            check(family, "train", config.model.uri)
             rows = store.instructions(config.instructions, shard, config.shards)
             todo = (row for row in rows if row.id not in finished)
             with (
-                Engine.load(model, config.engine, config.precision, config.seed) as engine,
+                Engine.load(family, config.engine, config.precision, config.seed) as engine,
                 OrderedParts(parts, config.part_rows, progress) as output,
             ):
                 metrics["seeded"] = float(engine.repeats())
                 progress.phase("drawing answers")
-                for answer in sample(config, todo, engine, preprocessor, output):
+                for answer in sample(config, todo, engine, output):
                     progress.count("tokens", len(answer.token_ids))
         metrics |= measure(stored_table(store, output_uri, parts.files(), SAMPLES, ["token_ids", "finish_reason"]))
     return Outcome(parts.files(), parts.counts(), metrics)
@@ -66,13 +65,16 @@ def sample(
     config: SamplingConfig,
     todo: Iterable[Instruction | Rejected],
     engine: Engine,
-    preprocessor: Preprocessor,
     output: OrderedParts,
 ) -> Iterator[Sampled]:
     """Answer the instructions in one stream of requests, so that the engine need not wait where a part ends."""
-    requests = candidates(config, todo, engine, preprocessor, output)
-    for key, answer in engine.sample(requests, config.decoding, banned=[preprocessor.image_token_id]):
-        output.add(samples_row(config, key, answer, preprocessor.decode(answer.token_ids)))
+    requests = candidates(config, todo, engine, output)
+    for key, answer in engine.sample(requests, config.decoding):
+        try:
+            output.add(samples_row(config, key, answer, engine.family.answer(answer.token_ids)))
+        except BadRow as bad:
+            id, _, candidate = key
+            output.reject(Rejected(id, candidate, bad.reason, bad.detail))
         yield answer
 
 
@@ -80,7 +82,6 @@ def candidates(
     config: SamplingConfig,
     todo: Iterable[Instruction | Rejected],
     engine: Engine,
-    preprocessor: Preprocessor,
     output: OrderedParts,
 ) -> Iterator[tuple[Key, Prompt, Draw]]:
     """One request a candidate, those of one instruction in a row; rejects the instructions that cannot be asked."""
@@ -90,7 +91,7 @@ def candidates(
             continue
         try:
             asked = config.prompts or (instruction.question,)
-            prompts = [preprocessor.prompt(text, instruction.image) for text in asked]
+            prompts = [engine.family.prompt(text, instruction.image) for text in asked]
             for prompt in prompts:
                 engine.check(prompt)
         except BadRow as bad:

@@ -1,4 +1,4 @@
-"""Which policies are trained, and that others are refused before anything is computed."""
+"""Which family a model is of, and that what it cannot do is refused before anything is computed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from feedback_workloads.contract import BadInput, SamplingConfig, Source
-from feedback_workloads.models.trainable import check_trainable
+from feedback_workloads.models.families import check, family_of
 from feedback_workloads.process.progress import Progress
 from feedback_workloads.stages import sampling
 from feedback_workloads.storage.artifacts import ArtifactStore
@@ -35,7 +35,7 @@ def saved(folder: Path, config: dict[str, Any], name: str = "config.json") -> Pa
 @pytest.mark.parametrize("vision", [None, "clip_vision_model", "siglip_vision_model"])
 def test_trained(vision: str | None, tmp_path: Path) -> None:
     vision_config = {"vision_config": {"model_type": vision}} if vision else {}
-    check_trainable(saved(tmp_path / "model", {**LLAVA, **vision_config}), "s3://b/llava")
+    check(family_of(saved(tmp_path / "model", {**LLAVA, **vision_config})), "train", "s3://b/llava")
 
 
 @pytest.mark.parametrize("config", OTHERS.values(), ids=OTHERS)

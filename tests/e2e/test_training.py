@@ -371,8 +371,8 @@ def test_errors_are_one_sentence(
 
 def test_a_policy_of_another_layout_ends_by_its_name(tiny: Study, tmp_path: Path) -> None:
     """Whoever has samples of it from before: it would end within the model, as Internal."""
-    config = {"model_type": "qwen2_5_vl", "architectures": ["Qwen2_5_VLForConditionalGeneration"]}
+    config = {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert tiny.attempt("qwen", model=Source(uri=str(tmp_path))) == ExitCode.BAD_INPUT
-    failure = StageFailure.model_validate_json((tiny.root / "qwen.result").read_text())
-    assert f"{tmp_path} is of type qwen2_5_vl (Qwen2_5_VLForConditionalGeneration)" in failure.message
+    assert tiny.attempt("gemma", model=Source(uri=str(tmp_path))) == ExitCode.BAD_INPUT
+    failure = StageFailure.model_validate_json((tiny.root / "gemma.result").read_text())
+    assert f"{tmp_path} is of type gemma3 (Gemma3ForConditionalGeneration)" in failure.message

@@ -9,10 +9,13 @@ from typing import Final
 from feedback_workloads.contract import BadInput
 from feedback_workloads.models.checkpoint import rename_weights
 from feedback_workloads.models.family import Capability, Config, Family
+from feedback_workloads.models.internvl import InternVL
 from feedback_workloads.models.llava import Llava
+from feedback_workloads.models.llava_next import LlavaNext
+from feedback_workloads.models.qwen_vl import Qwen3VL, Qwen25VL
 from feedback_workloads.models.standard import Standard, Text
 
-FAMILIES: Final[tuple[type[Standard], ...]] = (Llava,)
+FAMILIES: Final[tuple[type[Standard], ...]] = (Llava, LlavaNext, Qwen25VL, Qwen3VL, InternVL)
 """Those that can be trained."""
 
 SEEING: Final = ("vision_config", "vq_config")

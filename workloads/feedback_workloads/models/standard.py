@@ -119,8 +119,9 @@ class Standard:
         """Tokens of a one-turn chat, picture first. Raises BadRow `picture-token` where the question spells one."""
         content = [{"type": "image"}, {"type": "text", "text": question}]
         ids = self.chat_ids([{"role": "user", "content": content}], purpose)
-        if ids.count(self.image_token_id) != 1:
-            raise BadRow("picture-token", f"the question spells the picture token {self.processor.image_token!r}")
+        if [i for i in ids if i in self.banned_ids] != [self.image_token_id]:
+            tokens = " or ".join(map(repr, self.tokenizer.convert_ids_to_tokens(list(self.banned_ids))))
+            raise BadRow("picture-token", f"the question spells the picture token {tokens}")
         return ids
 
     def prompt(self, question: str, data: bytes, purpose: Purpose = "answer") -> Prompt:

@@ -201,7 +201,7 @@ class Service:
                 ids = family.chat_ids(messages)
         except TemplateError as error:
             raise invalid("messages", f"the model's chat template refuses this conversation: {error}") from error
-        if ids.count(family.image_token_id) != (picture is not None):
+        if sum(i in family.banned_ids for i in ids) != (picture is not None):
             raise invalid("messages", "a text contains the model's own picture token; leave it out")
         if data is None or picture is None:
             return Prompt(tuple(ids))

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers import PreTrainedModel
 
 from feedback_workloads.contract import Artifact, ExitCode, Manifest, Source, StageResult, TrainingConfig, shard_uri
 from feedback_workloads.models.families import family_of
@@ -25,6 +25,7 @@ from feedback_workloads.rows.schemas import PAIRS
 from feedback_workloads.stages.entry import TERMINATION_LOG_VARIABLE, main
 from feedback_workloads.storage.artifacts import CACHE_VARIABLE, ArtifactStore
 from tests.integration.models import picture, tiny_llava
+from tests.models.reference import load, of_answer
 
 PATIENCE_SECONDS = 600
 
@@ -147,8 +148,7 @@ class Process(Run):
 def study(root: Path, rows: int = 16, *, shift: float = 0.0, build: Callable[[Path], Path] = tiny_llava) -> Study:
     """Make a model and `rows` pairs of random answers with their log-probabilities, which are `shift` too high."""
     model = build(root / "model")
-    loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
-    family = family_of(model)
+    loaded, family = load(model), family_of(model)
     rng = random.Random(0)
     pairs = [pair(loaded, family, rng, i, shift) for i in range(rows)]
     uri, store = str(root / "pairs"), ArtifactStore(root / "cache")
@@ -169,7 +169,7 @@ def pair(model: PreTrainedModel, family: Family, rng: random.Random, number: int
     }
     for side, score in (("chosen", 0), ("rejected", -1)):
         ids = [rng.randrange(10, 200) for _ in range(rng.randrange(4, 20))] + [min(family.eos_ids)]
-        logps = forward(model, family, row["image"]["bytes"], row["question"], ids)
+        logps = of_answer(model, family, row["question"], row["image"]["bytes"], ids)
         row |= {
             side: family.answer(ids),
             f"{side}_token_ids": ids,
@@ -180,13 +180,3 @@ def pair(model: PreTrainedModel, family: Family, rng: random.Random, number: int
             f"{side}_accepted": [score == 0],
         }
     return row
-
-
-def forward(model: PreTrainedModel, family: Family, data: bytes, question: str, answer: list[int]) -> list[float]:
-    """Log-probabilities of an answer's tokens by a plain forward pass of transformers over one sequence."""
-    image = family.picture(data)
-    prompt = family.expand(family.prompt_ids(question), image)
-    with torch.no_grad():
-        logits = model(input_ids=torch.tensor([[*prompt, *answer]]), **family.features(image)).logits[0]
-    logps = logits.float().log_softmax(-1)[len(prompt) - 1 : -1]
-    return [logps[i, token].item() for i, token in enumerate(answer)]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow.compute as pc
 
-from feedback_workloads.contract import SamplingConfig, shard_uri
+from feedback_workloads.contract import BadInput, SamplingConfig, shard_uri
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
 from feedback_workloads.models.families import check, family_of
+from feedback_workloads.models.family import Family
 from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.rows.identity import row_seed
 from feedback_workloads.rows.instructions import Instruction
@@ -26,12 +28,15 @@ if TYPE_CHECKING:
 Key = tuple[str, str, int]
 """Id and question of the instruction, number of the candidate."""
 
+PROBED: Final = 64
+"""Instructions whose prompts are measured before anything is sampled: more are no surer, and take seconds."""
+
 
 def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Progress) -> Outcome:
     """Write SAMPLES: `candidates` answers to each instruction of this shard.
 
-    Raises BadInput for a policy that a later stage could not train. Rejects instructions whose picture or question the
-    policy cannot read. Metrics: `mean_tokens` of an answer,
+    Raises BadInput for a policy, or for prompts, that a later stage could not train on. Rejects instructions whose
+    picture or question the policy cannot read, and answers that are all thought. Metrics: `mean_tokens` of an answer,
     `length_stops` (the share of answers that were cut at max_new_tokens), and `seeded`, 1.0 where the engine repeats an
     answer from its seed.
     """
@@ -47,6 +52,7 @@ def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Prog
             model = store.download(config.model)
             family = family_of(model, config.model.uri)
             check(family, "train", config.model.uri)
+            check_room(config, family, store.instructions(config.instructions, shard, config.shards))
             rows = store.instructions(config.instructions, shard, config.shards)
             todo = (row for row in rows if row.id not in finished)
             with (
@@ -59,6 +65,32 @@ def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Prog
                     progress.count("tokens", len(answer.token_ids))
         metrics |= measure(stored_table(store, output_uri, parts.files(), SAMPLES, ["token_ids", "finish_reason"]))
     return Outcome(parts.files(), parts.counts(), metrics)
+
+
+def check_room(config: SamplingConfig, family: Family, rows: Iterable[Instruction | Rejected]) -> None:
+    """Raise BadInput where too many of the first prompts leave no room for an answer in a row of training.
+
+    A picture may have more tokens than a row by default: its family decides, and all pairs would be rejected.
+    """
+    lengths = [length for row in islice(rows, PROBED) if (length := prompt_length(family, row))]
+    without = sum(length >= config.max_length for length in lengths)
+    if without > config.max_rejected_fraction * len(lengths):
+        longest = max(lengths)
+        raise BadInput(
+            f"{without} of the first {len(lengths)} prompts leave no room for an answer within spec.training.maxLength "
+            f"{config.max_length}: with its picture, the longest has {longest} tokens; raise it to "
+            f"{longest + config.decoding.max_new_tokens} or more, or make the pictures smaller"
+        )
+
+
+def prompt_length(family: Family, row: Instruction | Rejected) -> int:
+    """Number of tokens of an instruction's own question, picture included; 0 where it cannot be asked."""
+    if isinstance(row, Rejected):
+        return 0
+    try:
+        return family.prompt(row.question, row.image).length
+    except BadRow:
+        return 0
 
 
 def sample(

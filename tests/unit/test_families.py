@@ -62,8 +62,10 @@ def test_trained(config: Made, family: type[Standard], shares: bool, tmp_path: P
     found = family_of(saved(tmp_path / "model", config))
     assert type(found) is family
     assert ("share-prompts" in found.capabilities) == shares
-    for capability in ("sample", "label", "split", "train", "lora"):
+    for capability in ("sample", "label", "split", "train"):
         check(found, capability, "s3://b/model")  # type: ignore[arg-type]
+    if shares:
+        check(found, "lora", "s3://b/model")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +95,12 @@ def test_nothing_is_sampled_from_a_policy_that_cannot_be_trained(config: Made, t
     assert "qwen2_5_vl; qwen3_vl; internvl" in message
 
 
+def test_an_adapter_that_nobody_could_serve_is_not_trained(tmp_path: Path) -> None:
+    model = saved(tmp_path / "model", of_type("llava", text_config=of_type("lfm2")))
+    with pytest.raises(BadInput, match=r"of type llava with lfm2 .* leave spec\.training\.lora out"):
+        sampled_from(model, tmp_path, lora=True)
+
+
 @pytest.mark.parametrize(
     ("file", "words"), [("adapter_config.json", "is a LoRA adapter"), ("params.json", "has no config.json")]
 )
@@ -101,7 +109,7 @@ def test_nothing_is_sampled_from_half_a_policy(file: str, words: str, tmp_path: 
         sampled_from(saved(tmp_path / "model", {}, file), tmp_path)
 
 
-def sampled_from(model: Path, folder: Path) -> None:
+def sampled_from(model: Path, folder: Path, *, lora: bool = False) -> None:
     """Run the stage sampling on one good instruction."""
     instructions = folder / "instructions"
     instructions.mkdir()
@@ -109,6 +117,9 @@ def sampled_from(model: Path, folder: Path) -> None:
     row = {"id": "1", "image": "a.png", "question": "What is it?"}
     (instructions / "train.jsonl").write_text(json.dumps(row) + "\n")
     config = SamplingConfig(
-        output=str(folder / "samples"), model=Source(uri=str(model)), instructions=Source(uri=str(instructions))
+        output=str(folder / "samples"),
+        model=Source(uri=str(model)),
+        instructions=Source(uri=str(instructions)),
+        lora=lora,
     )
     sampling.run(config, 0, ArtifactStore(folder / "cache"), Progress("sampling"))

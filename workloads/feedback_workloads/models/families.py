@@ -41,16 +41,36 @@ def check(family: Family, capability: Capability, uri: str) -> None:
     """Raise BadInput unless the model has the capability; `uri` is its name for people."""
     if capability in family.capabilities:
         return
-    kind, tower = family.config.get("model_type"), (family.config.get("vision_config") or {}).get("model_type")
-    names = ", ".join(family.config.get("architectures") or ("without an architecture",))
-    what = f"{uri} is of type {kind}{f' with {tower}' if tower else ''} ({names})"
-    if capability == "train":
-        trained = "; ".join(family.described() for family in FAMILIES)
-        raise BadInput(
-            f"the policy {what}, which cannot be trained here; give one of type {trained} (a labeler may be of any "
-            "type)"
-        )
-    raise BadInput(f"the model {what}, which sees no pictures; name a multimodal model in Hugging Face's layout")
+    parts = (_type(family.config, part) for part in ("vision_config", "text_config"))
+    kind = " with ".join((str(family.config.get("model_type")), *filter(None, parts)))
+    what = f"{uri} is of type {kind} ({', '.join(family.config.get('architectures') or ('without an architecture',))})"
+    match capability:
+        case "train":
+            trained = "; ".join(family.described() for family in FAMILIES)
+            raise BadInput(
+                f"the policy {what}, which cannot be trained here; give one of type {trained} (a labeler may be of any "
+                "type)"
+            )
+        case "lora":
+            raise BadInput(
+                f"the policy {what}, and no adapter of that language model was seen to work in vLLM; leave "
+                "spec.training.lora out"
+            )
+        case _:
+            raise BadInput(
+                f"the model {what}, which sees no pictures; name a multimodal model in Hugging Face's layout"
+            )
+
+
+def check_trainable(family: Family, uri: str, *, lora: bool) -> None:
+    """Raise BadInput unless the model can be trained, and with `lora` as an adapter."""
+    check(family, "train", uri)
+    if lora:
+        check(family, "lora", uri)
+
+
+def _type(config: Config, part: str) -> str | None:
+    return (config.get(part) or {}).get("model_type")
 
 
 def name_weights(folder: Path) -> None:

@@ -24,8 +24,9 @@ THOUGHT_END: Final = "</think>"
 FULL_ATTENTION: Final = frozenset(
     {"llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text", "qwen3_vl_text"}  # as transformers names them
 )
-"""Decoders whose every layer heeds a mask that says which tokens see which. Others may have layers that hand on a state
-from token to token, and would let the answers of a pair see each other in one row, silently: they get two rows."""
+"""Decoders whose every layer heeds a mask that says which tokens see which, and whose adapters vLLM serves as they were
+trained. Others may have layers that hand on a state from token to token: in one row, the answers of a pair would see
+each other, silently, so they get two."""
 
 
 class Standard:
@@ -58,12 +59,12 @@ class Standard:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """All but training for any type; that for those of `TYPES`, in one row with decoders of full attention."""
+        """All but training for any type; that for those of `TYPES`, and all of it with decoders that are known."""
         found: set[Capability] = {"sample", "label", "split"}
         if self.TYPES:
-            found |= {"train", "lora"}
+            found.add("train")
             if (self.config.get("text_config") or {}).get("model_type", self.DECODER) in FULL_ATTENTION:
-                found.add("share-prompts")
+                found |= {"share-prompts", "lora"}
         return frozenset(found)
 
     @cached_property

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from feedback_workloads.contract import BadInput, SamplingConfig, shard_uri
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
-from feedback_workloads.models.families import check, family_of
+from feedback_workloads.models.families import check_trainable, family_of
 from feedback_workloads.models.family import Family
 from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.rows.identity import row_seed
@@ -51,7 +51,7 @@ def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Prog
             progress.phase("loading the policy")
             model = store.download(config.model)
             family = family_of(model, config.model.uri)
-            check(family, "train", config.model.uri)
+            check_trainable(family, config.model.uri, lora=config.lora)
             check_room(config, family, store.instructions(config.instructions, shard, config.shards))
             rows = store.instructions(config.instructions, shard, config.shards)
             todo = (row for row in rows if row.id not in finished)

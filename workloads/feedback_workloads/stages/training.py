@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feedback_workloads.contract import TRAINING_LOG_NAME, BadInput, FileEntry, TrainingConfig
-from feedback_workloads.models.families import check, family_of
+from feedback_workloads.models.families import check_trainable, family_of
 from feedback_workloads.models.family import Family
 from feedback_workloads.process.outcome import Outcome, check_rejected
 from feedback_workloads.process.progress import Progress
@@ -45,7 +45,7 @@ def run(config: TrainingConfig, shard: int, store: ArtifactStore, progress: Prog
         work = Path(folder)
         progress.phase("preparing the pairs")
         family = family_of(store.download(config.model), config.model.uri)
-        check(family, "train", config.model.uri)
+        check_trainable(family, config.model.uri, lora=config.lora is not None)
         prepared = _prepare(config, family, store, work)
         progress.count("rejected", len(prepared.rejected))
         schedule = Schedule.of(config, prepared.rows)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
-from feedback_workloads.contract import Decoding, EngineConfig, LoRA, Manifest, Source
+from feedback_workloads.contract import Decoding, EngineConfig, ExitCode, LoRA, Manifest, Source
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
 from feedback_workloads.models.families import family_of
 from feedback_workloads.models.family import Family
@@ -212,13 +212,17 @@ class Trained:
 
 @pytest.fixture(scope="module", params=marked([*FAMILIES]))
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """By the stage, as it trains on a GPU but for the arithmetic: ZeRO-2, two pairs at once, activations recomputed."""
     tiny = FAMILIES[request.param]
     made = study(tmp_path_factory.mktemp(request.param), rows=8, build=tiny.build)
-    full = made.run("full", epochs=1).folder / "checkpoint-000002"
+    how = {"epochs": 1, "per_device_batch_size": 2, "gradient_checkpointing": True}
+    whole = made.start("full", zero_stage=2, **how)  # DeepSpeed can begin once in a process
+    assert whole.wait() == ExitCode.DONE, whole.output
+    full = whole.folder / "checkpoint-000002"
     lora = {"rank": 4, "alpha": 8, "dropout": 0.0}
     # Its pairs were not sampled from that checkpoint, so the references are recomputed.
     far = {"parity_limit": 10.0, "model": Source(uri=str(full))}
-    run = made.run("adapter", epochs=1, checkpoints_per_epoch=2, lora=lora, **far)
+    run = made.run("adapter", checkpoints_per_epoch=2, lora=lora, **far, **how)
     return Trained(tiny, made, full, (run.folder / "checkpoint-000001", run.folder / "checkpoint-000002"))
 
 
@@ -247,6 +251,8 @@ def test_full_checkpoint(trained: Trained, engine: Engine) -> None:
     assert furthest(by_vllm(engine, trained.model), expect) < TOLERANCE
     base = by_transformers(trained.model, load(trained.study.model))
     assert furthest(base, expect) > 10 * TOLERANCE, "training has moved the model"
+    metrics = Manifest.model_validate_json((trained.full.parent / "manifest.json").read_bytes()).metrics
+    assert metrics["parity_max_difference"] < EXACT, "the trainer's forward pass is the one that the pairs came from"
 
 
 def test_adapters(trained: Trained, engine: Engine) -> None:

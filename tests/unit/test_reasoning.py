@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
+from feedback_workloads.contract import SamplingConfig, Source
+from feedback_workloads.engine import Draw, Prompt, Sampled
 from feedback_workloads.models.families import family_of
 from feedback_workloads.models.family import Family, Purpose
 from feedback_workloads.models.llava import new_processor
-from feedback_workloads.rows.rejected import BadRow
+from feedback_workloads.rows.instructions import Instruction
+from feedback_workloads.rows.rejected import BadRow, Rejected
+from feedback_workloads.stages.answering import said
+from feedback_workloads.stages.sampling import sample
 from tests.integration.models import CHAT_TEMPLATE, byte_tokenizer
 
 SWITCHED: Final = CHAT_TEMPLATE + (
@@ -83,3 +90,72 @@ def test_thoughts_are_no_part_of_an_answer(template: str, said: str, answer: str
     with pytest.raises(BadRow) as unfinished:
         family.answer(ids)
     assert unfinished.value.reason == "unfinished-reasoning"
+
+
+# ── what the stages make of it ───────────────────────────────────────────────────────────────────────────────────────
+
+THOUGHT: Final = "<thought>"
+
+
+@dataclass
+class Model:
+    """Stands for an engine, and its family, whose model says this in turn."""
+
+    replies: Sequence[str]
+
+    @property
+    def family(self) -> Model:
+        return self
+
+    def prompt(self, question: str, data: bytes) -> Prompt:
+        return Prompt(list(range(9)))
+
+    def check(self, prompt: Prompt) -> None:
+        pass
+
+    def sample(self, requests: Iterator[tuple[Any, Prompt, Draw]], decoding: object) -> Iterator[tuple[Any, Sampled]]:
+        for (key, _, _), reply in zip(requests, self.replies, strict=True):
+            yield key, answered(reply)
+
+    def answer(self, ids: Sequence[int]) -> str:
+        text = "".join(map(chr, ids))
+        if text == THOUGHT:
+            raise BadRow("unfinished-reasoning", "9 tokens")
+        return text
+
+
+def answered(text: str) -> Sampled:
+    return Sampled(tuple(map(ord, text)), (0.0,) * len(text), "stop", 9)
+
+
+@dataclass
+class Output:
+    """Keeps what was added."""
+
+    rows: list[Mapping[str, Any]] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+    def begin(self, id: str, rows: int) -> None:
+        pass
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.rows.append(row)
+
+    def reject(self, rejected: Rejected) -> None:
+        self.rejected.append(rejected)
+
+
+def test_a_candidate_that_is_all_thought_is_rejected_and_the_others_are_not() -> None:
+    config = SamplingConfig(output="o", model=Source(uri="m"), instructions=Source(uri="i"), candidates=3)
+    output, asked = Output(), [Instruction("i", b"picture", "What?")]
+    model: Any = Model(["A cat.", THOUGHT, "A dog."])
+    list(sample(config, asked, model, output))  # type: ignore[arg-type]
+    assert [(row["candidate"], row["answer"]) for row in output.rows] == [(0, "A cat."), (2, "A dog.")]
+    assert output.rejected == [Rejected("i", 1, "unfinished-reasoning", "9 tokens")]
+
+
+def test_an_evaluated_answer_that_is_all_thought_says_nothing() -> None:
+    """Left out, it would leave a model that thinks on the questions that are easy."""
+    model: Any = Model([])
+    assert said(model, answered("A cat.")) == "A cat."
+    assert said(model, answered(THOUGHT)) == ""

@@ -184,9 +184,8 @@ class Standard:
     @cached_property
     def banned_ids(self) -> tuple[int, ...]:
         """The tokens of pictures and of videos."""
-        video = getattr(self.processor, "video_token", None)
-        videos = () if video is None else (int(self.tokenizer.convert_tokens_to_ids(video)),)
-        return (self.image_token_id, *videos)
+        video = self.tokenizer.get_vocab().get(getattr(self.processor, "video_token", None))
+        return (self.image_token_id,) if video is None else (self.image_token_id, video)
 
     def word_ids(self, word: str) -> tuple[int, ...]:
         """Every token that is `word` alone: in any case, with or without a leading space as tokenizers write it."""

@@ -217,7 +217,7 @@ class Answers:
             "id": id,
             "candidate": candidate,
             "question": question,
-            "answer": _said(engine.family, answer),
+            "answer": said(engine.family, answer),
             "token_ids": answer.token_ids,
             "logprobs": answer.logprobs,
             "temperature": decoding.temperature,
@@ -227,7 +227,7 @@ class Answers:
         }
 
 
-def _said(family: Family, answer: Sampled) -> str:
+def said(family: Family, answer: Sampled) -> str:
     """The answer's text; nothing where it is all thought: left out, it would leave this model the easier questions."""
     try:
         return family.answer(answer.token_ids)

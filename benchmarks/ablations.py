@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,9 @@ from rich.table import Table
 
 from benchmarks import worlds
 from benchmarks.seeds import MEASURES, SEEDS, Summary, spread, value, words
+
+Found = dict[str, dict[int, Summary | None]]
+"""Summaries by the name of the run and the seed; None where it did not reach its scores."""
 
 OUTPUT: Final = Path("build/ablations")
 WHOLE: Final = Path("examples/shapes.yaml")
@@ -43,25 +46,28 @@ ABLATIONS: Final[Mapping[str, dict[str, Any]]] = {
     "labeler-of-claims": labeler("labeler-claims"),
     "holistic-labeler-of-claims": HOLISTIC | labeler("labeler-claims"),
     "labeler-weak": labeler("labeler-weak"),
-    "self-alignment": labeler("policy"),
     "temperatures": {"sampling": {"temperatures": TEMPERATURES}},
-    "temperatures-equal-pairs": {"sampling": {"temperatures": TEMPERATURES}, "pairing": {"perInstruction": 1}},
+    "temperatures-one-pair": {"sampling": {"temperatures": TEMPERATURES}, "pairing": {"perInstruction": 1}},
     "styles": {"sampling": {"prompts": ["Describe the picture.", "Name every object."]}},
     "no-length-balance": {"pairing": {"lengthBalance": "Disabled"}},
     "one-pass": {"instructions": {"uri": f"{worlds.WORLD}instructions-all"}},
 }
-"""What each changes of the whole method (examples/shapes.yaml), as a merge patch of its spec."""
+"""What each changes of the whole method (examples/shapes.yaml), as a merge patch of its spec.
+
+The labeler that is the policy itself is not among them: this world's policy has learned no yes and no.
+"""
 
 
 def main() -> int:
     """Run all ablations for each seed; 1 where one did not reach its scores."""
     seeds = [int(text) for text in sys.argv[1:]] or list(SEEDS)
-    found: dict[str, dict[int, Summary | None]] = {name: {} for name in (*ABLATIONS, "chain")}
+    found: Found = {name: dict.fromkeys(seeds) for name in (*ABLATIONS, "chain")}
     for seed in seeds:
-        worlds.build(seed, "--labelers")
-        for name in ABLATIONS:
-            found[name][seed] = alone(name, seed)
-        found["chain"][seed] = chain(seed)
+        if worlds.build(seed, "--labelers"):
+            for name in ABLATIONS:
+                found[name][seed] = alone(name, seed)
+            found["chain"][seed] = chain(seed)
+        OUTPUT.mkdir(parents=True, exist_ok=True)
         (OUTPUT / "ablations.json").write_text(json.dumps(found, indent=1) + "\n")
         Console(width=180).print(table(found))
     return 0 if all(summary for by_seed in found.values() for summary in by_seed.values()) else 1
@@ -81,12 +87,28 @@ def alone(name: str, seed: int) -> Summary | None:
 
 
 def chain(seed: int) -> Summary | None:
-    """The summary of the last promoted iteration of a whole run, with the first one's baseline."""
+    """What a whole run gave: the policy that it keeps against the first baseline, and the pairs of all iterations."""
     folder = OUTPUT / str(seed) / "chain"
     worlds.run([worlds.on_seed(worlds.manifest(file), seed) for file in CHAIN], folder)
-    finished = [worlds.summary(folder / file.stem) for file in CHAIN]
-    promoted = [one for one, file in zip(finished, CHAIN, strict=True) if one and was_promoted(folder / file.stem)]
-    return {**promoted[-1], "baseline": promoted[0]["baseline"], "iterations": len(promoted)} if promoted else None
+    found = [(worlds.summary(folder / file.stem), was_promoted(folder / file.stem)) for file in CHAIN]
+    return kept([(summary, promoted) for summary, promoted in found if summary])
+
+
+def kept(iterations: Sequence[tuple[Summary, bool]]) -> Summary | None:
+    """The same of the iterations that have figures, each with whether it was promoted; None where none has.
+
+    A run that promotes nothing keeps the policy it began with.
+    """
+    if not iterations:
+        return None
+    first = iterations[0][0]
+    promoted = [summary for summary, was in iterations if was]
+    return {
+        "baseline": first["baseline"],
+        "aligned": promoted[-1]["aligned"] if promoted else first["baseline"],
+        "promoted": len(promoted),
+        "pairs": {"count": sum(summary["pairs"]["count"] for summary, _ in iterations), "truth_agreement": None},
+    }
 
 
 def was_promoted(folder: Path) -> bool:
@@ -95,27 +117,23 @@ def was_promoted(folder: Path) -> bool:
     return any(one["type"] == "Promoted" and one["status"] == "True" for one in conditions)
 
 
-def table(found: Mapping[str, Mapping[int, Summary | None]]) -> Table:
+def table(found: Found) -> Table:
     """Mean and range over the seeds of each run's pairs and of its aligned policy's figures."""
     shown = Table("run", "seeds", "pairs", "pairs right", *(name.replace("_", " ") for name in MEASURES), box=None)
-    shown.add_row("baseline", *cells(found["whole"], "baseline"))
+    whole = {seed: summary for seed, summary in found["whole"].items() if summary}
+    shown.add_row("baseline", str(len(whole)), "–", "–", *figures(whole, "baseline"))
     for name, by_seed in found.items():
-        shown.add_row(name, *cells(by_seed, "aligned"))
+        there = {seed: summary for seed, summary in by_seed.items() if summary}
+        pairs = spread({seed: summary["pairs"]["count"] for seed, summary in there.items()})
+        right = spread({seed: summary["pairs"]["truth_agreement"] for seed, summary in there.items()})
+        made = (words(pairs, "pairs"), words(right, "pairs right"))
+        shown.add_row(name, str(len(there)), *made, *figures(there, "aligned"))
     return shown
 
 
-def cells(by_seed: Mapping[int, Summary | None], column: str) -> list[str]:
-    """A row of the table; seeds that failed are not counted among its seeds."""
-    there = {seed: summary for seed, summary in by_seed.items() if summary}
-    pairs = spread({seed: summary["pairs"]["count"] for seed, summary in there.items()})
-    right = spread({seed: summary["pairs"]["truth_agreement"] for seed, summary in there.items()})
-    figures = (spread({seed: value(one[column], name) for seed, one in there.items()}) for name in MEASURES)
-    return [
-        str(len(there)),
-        words(pairs, "mean_words"),
-        words(right, "pairs right"),
-        *(words(figure, name) for figure, name in zip(figures, MEASURES, strict=True)),
-    ]
+def figures(there: Mapping[int, Summary], column: str) -> list[str]:
+    """Mean and range of each measure in a column of the summaries."""
+    return [words(spread({seed: value(one[column], name) for seed, one in there.items()}), name) for name in MEASURES]
 
 
 if __name__ == "__main__":

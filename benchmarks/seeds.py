@@ -1,8 +1,7 @@
 """The demo over seeds of world and training, and the table of README: `make demo-seeds`.
 
-`python -m benchmarks.seeds 3 4 5` names the seeds.
-
-One run says little: how much another world and another training differ is in none of its intervals.
+`python -m benchmarks.seeds 3 4 5` names the seeds. One run says little: how much another world and another training
+differ is in none of its intervals.
 """
 
 from __future__ import annotations
@@ -31,20 +30,17 @@ def main() -> int:
     """Run the demo for each seed; 1 where one did not reach its scores."""
     seeds = [int(text) for text in sys.argv[1:]] or list(SEEDS)
     found = {seed: run(seed) for seed in seeds}
-    finished = {seed: summary for seed, summary in found.items() if summary}
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    (OUTPUT / "summary.json").write_text(json.dumps({"seeds": ranges(finished)}, indent=1) + "\n")
-    if finished:
-        Console(width=160).print(table(finished))
-    for seed in found.keys() - finished.keys():
-        print(f"seed {seed}: failed; its output is above", file=sys.stderr)
-    return 0 if len(finished) == len(seeds) else 1
+    (OUTPUT / "summary.json").write_text(json.dumps(over_seeds(found), indent=1) + "\n")
+    Console(width=160).print(table(over_seeds(found)))
+    return 0 if all(found.values()) else 1
 
 
 def run(seed: int) -> Summary | None:
-    """The summary of the demo on one seed."""
-    worlds.build(seed)
+    """The summary of the demo on one seed; None where its world cannot be built or the run failed."""
     folder = OUTPUT / str(seed)
+    if not worlds.build(seed):
+        return None
     worlds.run([worlds.on_seed(worlds.manifest(EXAMPLE), seed)], folder)
     return worlds.summary(folder)
 
@@ -66,34 +62,40 @@ def on_baseline(summary: Summary, n: int | None = None, **named: str) -> Mapping
 ROWS: Final[Mapping[str, Callable[[Summary], Mapping[str, Any]]]] = {
     "baseline": lambda summary: summary["baseline"],
     "aligned": lambda summary: summary["aligned"],
-    "aligned, best of N as chosen": lambda summary: summary["best_of_n"],
+    "aligned, as the server answers by default": lambda summary: summary["best_of_n"],
     "aligned, one sampled answer": lambda summary: ranked(summary["ranking"], 1),
-    "baseline, best of N by its own likelihood": lambda summary: summary["baseline_best_of_n"],
+    "aligned, best of N by LogRatio": lambda summary: ranked(summary["ranking"], rule="LogRatio"),
+    "aligned, best of N by its likelihood": lambda summary: ranked(summary["ranking"], rule="PolicyLikelihood"),
     "baseline, one sampled answer": lambda summary: on_baseline(summary, 1),
-    "baseline's best of N by the aligned policy's reward": lambda summary: on_baseline(
+    "baseline, best of N by its own likelihood": lambda summary: on_baseline(summary, by="baseline"),
+    "baseline, best of N by the aligned policy's reward": lambda summary: on_baseline(
         summary, by="aligned", rule="LogRatio"
     ),
-    "baseline's best of N by the aligned policy's likelihood": lambda summary: on_baseline(
+    "baseline, best of N by the aligned policy's likelihood": lambda summary: on_baseline(
         summary, by="aligned", rule="PolicyLikelihood"
     ),
 }
-"""What is compared, and where it is in summary.json."""
+"""What is compared, and where it is in summary.json; N is spec.evaluation.bestOf."""
 
 
-def ranges(summaries: Mapping[int, Summary]) -> list[dict[str, Any]]:
-    """A row for each line of the table: least, mean and greatest of each measure over the seeds, and the figures."""
-    rows = []
-    for name, read in ROWS.items():
-        values = {
-            measure: {seed: value(read(summary), measure) for seed, summary in summaries.items()}
-            for measure in MEASURES
-        }
-        rows.append({"name": name, **{measure: spread(of) for measure, of in values.items()}})
-    return rows
+def over_seeds(summaries: Mapping[int, Summary | None]) -> dict[str, Any]:
+    """`seeds`: a row for each line of the table, with least, mean, greatest and each value by seed.
+
+    `failed` are the seeds without figures, `ranking` how the server answers by default, by seed.
+    """
+    there = {seed: summary for seed, summary in summaries.items() if summary}
+    return {
+        "seeds": [
+            {"name": name, **{of: spread({s: value(read(one), of) for s, one in there.items()}) for of in MEASURES}}
+            for name, read in ROWS.items()
+        ],
+        "ranking": {s: {key: one["best_of_n"][key] for key in ("rule", "lambda", "n")} for s, one in there.items()},
+        "failed": [seed for seed, summary in summaries.items() if not summary],
+    }
 
 
 def spread(values: Mapping[int, float | None]) -> dict[str, Any]:
-    """Least, mean and greatest of some figures, and each by its seed."""
+    """Least, mean and greatest of some figures, null where there is none, and each by its seed."""
     known = [one for one in values.values() if one is not None]
     if not known:
         return {"least": None, "mean": None, "greatest": None, "by_seed": dict(values)}
@@ -106,19 +108,35 @@ def value(figures: Mapping[str, Any], measure: str) -> float | None:
     return found["value"] if isinstance(found, Mapping) else found
 
 
-def table(summaries: Mapping[int, Summary]) -> Table:
+def table(found: Mapping[str, Any]) -> Table:
     """Mean and range of each line over the seeds."""
-    shown = Table("", *(name.replace("_", " ") for name in MEASURES), box=None, header_style="bold")
-    for row in ranges(summaries):
+    ranking = ", ".join(f"seed {seed}: {how_ranked(one)}" for seed, one in found["ranking"].items())
+    failed = f"; failed: seeds {found['failed']}" if found["failed"] else ""
+    shown = Table(
+        "",
+        *(name.replace("_", " ") for name in MEASURES),
+        box=None,
+        header_style="bold",
+        caption=f"mean (least–greatest) over seeds; the server's default: {ranking}{failed}",
+    )
+    for row in found["seeds"]:
         shown.add_row(row["name"], *(words(row[measure], measure) for measure in MEASURES))
     return shown
 
 
+def how_ranked(chosen: Mapping[str, Any]) -> str:
+    """`best of 8 by Regularised 0.3`, or `one answer`."""
+    if chosen["n"] == 1:
+        return "one answer"
+    weight = f" {chosen['lambda']:g}" if chosen["lambda"] else ""
+    return f"best of {chosen['n']} by {chosen['rule']}{weight}"
+
+
 def words(of: Mapping[str, Any], measure: str) -> str:
-    """`12.3% (10.0–14.1)`, or a length `29.1 (28.8–29.4)`."""
+    """`12.3% (10.0–14.1)`, or a number `29.1 (28.8–29.4)`."""
     if of["mean"] is None:
         return "–"
-    if measure == "mean_words":
+    if measure in {"mean_words", "pairs"}:
         return f"{of['mean']:.1f} ({of['least']:.1f}–{of['greatest']:.1f})"
     return f"{of['mean']:.1%} ({100 * of['least']:.1f}–{100 * of['greatest']:.1f})"
 

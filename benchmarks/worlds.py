@@ -14,6 +14,8 @@ import yaml
 
 WORLD: Final = "s3://feedback/shapes/"
 """Where the examples' world is."""
+ENDED: Final = frozenset({0, 1, 3})
+"""Exit codes of `feedback run` after which what is there is this run's: well, a stage failed, the gate failed."""
 
 Manifest = dict[str, Any]
 
@@ -23,9 +25,10 @@ def world_of(seed: int) -> str:
     return f"s3://feedback/shapes-seed-{seed}/"
 
 
-def build(seed: int, *options: str) -> None:
-    """Build the world of a seed, or what is missing of it. Raises CalledProcessError where that fails."""
-    feedback("shapes", "--seed", str(seed), "--to", world_of(seed).rstrip("/"), *options)
+def build(seed: int, *options: str) -> bool:
+    """Build the world of a seed, or what is missing of it; whether that went well."""
+    command = ["shapes", "--seed", str(seed), "--to", world_of(seed).rstrip("/"), *options]
+    return subprocess.run([sys.executable, "-m", "feedback_operator.cli", *command], check=False).returncode == 0
 
 
 def manifest(file: Path) -> Manifest:
@@ -49,16 +52,21 @@ def on_seed(whole: Manifest, seed: int) -> Manifest:
     return moved
 
 
-def run(manifests: Iterable[Manifest], folder: Path) -> int:
-    """Run manifests as one run with its report in `folder`; the exit code of `feedback run`."""
+def run(manifests: Iterable[Manifest], folder: Path) -> None:
+    """Run manifests as one run with its report in `folder`, where no summary of an earlier run is left.
+
+    Raises RuntimeError where the run did not come to an end of its own.
+    """
+    for old in (*folder.glob("manifests/*.yaml"), *folder.glob("**/summary.json")):
+        old.unlink()
     written = folder / "manifests"
     written.mkdir(parents=True, exist_ok=True)
-    for old in written.glob("*.yaml"):
-        old.unlink()
     for one in manifests:
         (written / f"{one['metadata']['name']}.yaml").write_text(yaml.safe_dump(one, sort_keys=False))
     command = [sys.executable, "-m", "feedback_operator.cli", "run", str(written), "--out", str(folder)]
-    return subprocess.run(command, check=False).returncode
+    code = subprocess.run(command, check=False).returncode
+    if code not in ENDED:
+        raise RuntimeError(f"feedback run {written} ended with {code}; what it says is above")
 
 
 def summary(folder: Path) -> dict[str, Any] | None:
@@ -66,11 +74,6 @@ def summary(folder: Path) -> dict[str, Any] | None:
     file = folder / "summary.json"
     found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     return found if found.get("aligned") else None
-
-
-def feedback(*arguments: str) -> None:
-    """Run the command line. Raises CalledProcessError where it fails."""
-    subprocess.run([sys.executable, "-m", "feedback_operator.cli", *arguments], check=True)
 
 
 def _merge(into: dict[str, Any], patch: Mapping[str, Any]) -> None:

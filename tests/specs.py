@@ -157,6 +157,8 @@ def _gate_with_bounds(spec: Json, chance: random.Random) -> None:
         if low is None or float(low) > float(high):
             rule.pop("min", None)
             rule["max"] = high
+        if "relativeTo" not in rule:
+            rule.pop("use", None)
 
 
 def _possible_pods(spec: Json, chance: random.Random) -> None:

@@ -51,7 +51,7 @@ def shapes_llava(folder: Path) -> Path:
 
     from feedback_workloads.models.families import name_weights
     from feedback_workloads.shapes.tokenizer import PATCH_PIXELS, PICTURE_TOKENS, make_processor
-    from feedback_workloads.shapes.world import PICTURE_PIXELS
+    from feedback_workloads.shapes.world import PICTURE_PIXELS, SHAPES
 
     processor = make_processor()
     tokenizer = processor.tokenizer
@@ -75,6 +75,8 @@ def shapes_llava(folder: Path) -> Path:
     for name, parameter in model.named_parameters():
         if "language_model" in name and parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.1)
+    with torch.no_grad():  # of many words it should often say those that are judged
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids([f" {shape}" for shape in SHAPES])] *= 8
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -250,15 +252,17 @@ def test_figures_are_those_of_the_rows(said: list[dict[str, Any]], summary: dict
     after = [row for row in single if row["checkpoint"] == summary["selected"]]
     assert summary["baseline"]["response_hallucination"]["value"] == pytest.approx(share(before))
     assert summary["aligned"]["response_hallucination"]["value"] == pytest.approx(share(after))
-    likely = best_by(said, "baseline", BEST_OF, lambda row: row["logp"])
-    assert summary["baseline_best_of_n"]["response_hallucination"]["value"] == pytest.approx(share(likely))
+    beside = summary["baseline_best_of_n"]
+    likely = best_by(said, "baseline", beside["n"], lambda row: row["logp"])
+    assert beside["response_hallucination"]["value"] == pytest.approx(share(likely))
     on_baseline = {
         (row["by"], row["rule"], row["n"]): row["report"]["response_hallucination"]["value"]
         for row in summary["reward_on_baseline"]
     }
     other = best_by(said, "baseline", 2, lambda row: row["other_logp"])
     assert on_baseline["aligned", "PolicyLikelihood", 2] == pytest.approx(share(other))
-    assert on_baseline["baseline", "PolicyLikelihood", BEST_OF] == pytest.approx(share(likely))
+    likeliest = best_by(said, "baseline", BEST_OF, lambda row: row["logp"])
+    assert on_baseline["baseline", "PolicyLikelihood", BEST_OF] == pytest.approx(share(likeliest))
     assert [one["step"] for one in summary["checkpoints"]] == list(STEPS)
     assert outcome.metrics["aligned.response_hallucination"] == summary["aligned"]["response_hallucination"]["value"]
     assert f"checkpoint-{int(outcome.metrics['selected_step']):06}" == summary["selected"]
@@ -449,12 +453,12 @@ def test_nothing_is_asked_again_when_all_answers_are_there(
     check_progress(progress)
 
 
-def test_report_finds_examples(world: World, artifact: Artifact) -> None:
+def test_report_finds_examples(world: World, artifact: Artifact, summary: dict[str, Any]) -> None:
+    answered = {"baseline", "aligned", *(["best_of_n"] if summary["best_of_n"]["n"] > 1 else [])}
     examples = find_examples(world.store, artifact)
     assert sum(examples.numbers.values()) == QUESTIONS["report"]
     assert examples.shown
-    assert all(one.image.startswith(b"\x89PNG") and one.answers.keys() >= {"baseline", "aligned"}
-               for one in examples.shown)  # fmt: skip
+    assert all(one.image.startswith(b"\x89PNG") and one.answers.keys() == answered for one in examples.shown)
 
 
 def test_report_of_a_run_whose_pairs_are_missing(

@@ -235,15 +235,18 @@ def test_temperatures_of_the_ablation_go_round(world: World, mixed: Source) -> N
     assert len(greedy) == len(GOOD), "at temperature 0 every candidate is the same"
 
 
-def test_prompts_of_the_ablation_go_round_and_the_question_stays(world: World, mixed: Source) -> None:
+def test_prompts_of_the_ablation_go_round_and_the_question_stays(
+    world: World, mixed: Source, sampled: tuple[SamplingConfig, Outcome]
+) -> None:
     cold = Decoding(temperature=0.0, max_new_tokens=12)
     config = sampling_config(world, mixed, "samples-styles", prompts=("Name it.", "Say more about all that is there."))
     run_samples(world, config.model_copy(update={"decoding": cold}))
-    found = stored(config)
-    assert {row["question"] for row in found} == {QUESTION}
+    asked = {row["id"]: row["question"] for row in stored(sampled[0])}
+    found = sorted(stored(config), key=lambda row: row["candidate"])
     for id in GOOD:
-        lengths = [row["prompt_tokens"] for row in sorted(found, key=lambda row: row["candidate"]) if row["id"] == id]
-        assert lengths[0] == lengths[2] < lengths[1]
+        rows = [row for row in found if row["id"] == id]
+        assert {row["question"] for row in rows} == {asked[id]}
+        assert rows[0]["prompt_tokens"] == rows[2]["prompt_tokens"] < rows[1]["prompt_tokens"]
 
 
 def test_sigterm_keeps_what_is_whole_and_the_next_process_goes_on(world: World) -> None:

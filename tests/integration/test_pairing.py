@@ -19,6 +19,7 @@ from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.process.progress import Progress
 from feedback_workloads.rows.schemas import CLAIMS, SAMPLES, VERDICTS
 from feedback_workloads.stages import pairing
+from feedback_workloads.stages.pairing import Labelled, accuracy, judge_of
 from feedback_workloads.storage.artifacts import ArtifactStore
 
 
@@ -271,16 +272,34 @@ def test_agreement_with_the_truth(tmp_path: Path) -> None:
         },
         instructions={"right": '["cat"]', "wrong": '["cat"]', "tied": '["cat"]', "unknown": None},
     )
-    outcome = given.run(truth="object-halbench", length_balance=False)
+    outcome = given.run(truth="coco-objects", length_balance=False)
     assert outcome.counts["rows"] == 4
     assert outcome.metrics["truth_agreement"] == pytest.approx(1 / 3)
     assert outcome.metrics["truth_ties"] == pytest.approx(1 / 3)
+    assert outcome.metrics["labeler.answers_right"] == pytest.approx(1 / 2)
+
+
+def test_accuracy_of_the_labeler() -> None:
+    answers = [
+        Labelled(("known", 0), "A cat. A dog.", "stop", ["A cat.", "A dog."], [True, False]),
+        Labelled(("known", 1), "A cat.", "stop", ["A cat."], [False]),
+        Labelled(("known", 2), "Well. Two dogs.", "stop", ["Well.", "Two dogs."], [True, True]),
+        Labelled(("unknown", 0), "A dog.", "stop", ["A dog."], [True]),
+    ]
+    judge = judge_of("coco-objects", {"known": '["cat"]'})
+    assert judge
+    assert accuracy(answers, judge) == {
+        "labeler.true_claims_accepted": 1 / 2,
+        "labeler.untrue_claims_rejected": 1 / 2,
+        "labeler.answers_right": 1 / 3,
+    }
+    assert accuracy(answers[-1:], judge) == {}
 
 
 def test_unreadable_truth_names_the_instruction(tmp_path: Path) -> None:
     given = Given(tmp_path, {"a": [GOOD, BAD]}, instructions={"a": "a cat"})
-    with pytest.raises(BadInput, match="the truth of instruction 'a' is not one of object-halbench"):
-        given.run(truth="object-halbench")
+    with pytest.raises(BadInput, match="the truth of instruction 'a' is not one of coco-objects"):
+        given.run(truth="coco-objects")
 
 
 def test_a_pair_without_its_instruction_is_rejected(tmp_path: Path) -> None:

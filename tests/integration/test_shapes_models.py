@@ -31,7 +31,7 @@ from feedback_workloads.shapes.models import load, new_model, pixels, save
 from feedback_workloads.shapes.muon import Muon
 from feedback_workloads.shapes.tokenizer import ASSISTANT, PICTURE_TOKENS, encode, word_ids, words
 from feedback_workloads.shapes.truth import judge
-from feedback_workloads.shapes.world import QUESTION_TEMPLATE, Scene, picture, png, question_of, rows
+from feedback_workloads.shapes.world import Scene, picture, png, question_of, rows
 from tests.arithmetic import NoBfloat16
 
 TOLERANCE = 1e-3  # nats a token
@@ -122,10 +122,8 @@ def test_answers_in_vllm_have_the_log_probabilities_of_transformers(engine, netw
 
 
 def test_verdicts_in_vllm_are_those_of_transformers(engine, network, family) -> None:
-    prompts = {
-        row.id: family.prompt(QUESTION_TEMPLATE.format(claim=row.scene.caption.rstrip(".")), png(row.scene))
-        for row in SEEN
-    }
+    claims = {row.id: careless_words(row.scene, row.question, Random(row.id)) for row in SEEN}
+    prompts = {row.id: family.prompt(question_of(claims[row.id]), png(row.scene)) for row in SEEN}
     for id, verdict in engine.yes_no(prompts.items()):
         expected = forward(network, family, prompts[id], ())[0].exp()
         for found, forms in ((verdict.p_yes, YES), (verdict.p_no, NO)):
@@ -207,9 +205,11 @@ def never(_model: LlavaForConditionalGeneration) -> str:
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The policy of the world of seed 0."""
+    """A policy that has learned for half as long as the world's, and has all of its habits."""
     folder: Path = tmp_path_factory.mktemp("world")
-    train(Curriculum(0, SEEING, {"policy": CARELESSNESS}), folder, Progress("shapes"))
+    seeing = replace(SEEING, steps=300, examination=None)
+    careless = replace(CARELESSNESS, steps=250, rate=0.3, examination=None)
+    train(Curriculum(0, seeing, {"policy": careless}), folder, Progress("shapes"))
     return folder / "policy"
 
 
@@ -234,7 +234,8 @@ def test_the_policy_hallucinates_at_temperature_0_and_its_likelihood_does_not_he
         assert 0.3 < greedy < 0.7
         assert hallucinates(0.7, 8) >= 0.8 * greedy
     shown = [row.scene for row in questions.values()]
-    assert errors(greedy_answers(load(policy).eval(), shown), shown)["none"] < 0.05 * len(shown)
+    found = errors(greedy_answers(load(policy).eval(), shown), shown)
+    assert found["companion"] + found["usual color"] + found["overlooked"] > found["none"]
 
 
 # ── Muon in float32 ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -39,6 +39,7 @@ from feedback_workloads.report.evidence import (
 from feedback_workloads.report.iteration import Iteration
 from feedback_workloads.shapes.world import COLORS, PLACES, SHAPES, Row, Thing, png, rows
 
+QUESTIONS = 90  # enough for a ranking to prove itself
 FIGURES = Figures(resamples=200, seed=0)
 STEPS = (20, 40, 60, 80, 100, 120)
 EXPECTED = "circle"
@@ -80,9 +81,9 @@ class Speaker:
         return [self.say(row, candidate) for row in to for candidate in range(candidates)]
 
 
-def evidence(questions: int = 60) -> Evidence:
+def evidence() -> Evidence:
     """A whole iteration that went well."""
-    report, selection = rows(0, "report", questions), rows(0, "selection", questions)
+    report, selection = rows(0, "report", QUESTIONS), rows(0, "selection", QUESTIONS)
     speakers = [Speaker(f"checkpoint-{step:06}", 0.2 + 0.18 * math.exp(-step / 30), 0.12) for step in STEPS]
     baseline = Speaker("baseline", 0.38, 0.18)
     before = FIGURES.of(baseline.say_all(selection))
@@ -102,6 +103,7 @@ def evidence(questions: int = 60) -> Evidence:
         Checkpoint("baseline", 0, before, FIGURES.of(baseline.say_all(report))),
         checkpoints,
         chosen,
+        FIGURES.ratios(once, baseline.say_all(selection)),
         (best.by, best.n, FIGURES.of(best_of(drawn["report"], best.n, rewards[best.by]))),
         {n: FIGURES.of(best_of(baseline.say_all(report, 8), n, own_likelihood)) for n in curve_sizes(8)},
     )
@@ -115,7 +117,7 @@ def evidence(questions: int = 60) -> Evidence:
     on_baseline = rank_baseline(of_baseline, baseline.say_all(selection), rewards, 8, FIGURES)
     scores = {
         "benchmark": "shapes",
-        "questions": {"selection": questions, "report": questions},
+        "questions": {"selection": QUESTIONS, "report": QUESTIONS},
         "rule": RULE.format(benchmark="shapes", ratio=0.95),
         "selected": chosen.name,
         "selected_step": chosen.step,
@@ -175,6 +177,7 @@ def pairs() -> dict[str, Any]:
         "metrics": {
             "drawn.chosen_words": 16.2, "drawn.rejected_words": 19.8, "balanced.chosen_words": 16.9,
             "balanced.rejected_words": 18.1, "balance_threshold": 0.42, "truth_agreement": 0.83, "truth_ties": 0.11,
+            "labeler.true_claims_accepted": 0.97, "labeler.untrue_claims_rejected": 0.88, "labeler.answers_right": 0.81,
         },
         "scores": {"-4": 12, "-3": 96, "-2": 420, "-1": 1310, "0": 2147},
         "differences": {"1": 510, "2": 110, "3": 20},
@@ -219,9 +222,6 @@ ITERATION = Iteration.model_validate(
             "training": {"beta": "0.1", "learningRate": "0.000003"},
         },
         "status": {
-            "conditions": [
-                {"type": "Promoted", "status": "True", "reason": "GatePassed", "message": "it meets every rule"}
-            ],
             "stages": [
                 _stage("sampling", "00:00", "02:10", 4000, shards=2),
                 _stage("splitting", "02:10", "02:14", 4000),
@@ -231,6 +231,7 @@ ITERATION = Iteration.model_validate(
                 _stage("evaluation", "09:01", "12:40", 600),
             ],
         },
+        "ending": {"how": "promoted", "why": "it meets every rule", "kept": "shapes"},
         "wallSeconds": 763.4,
         "processor": "AMD EPYC, 2 cores, AVX2",
     }

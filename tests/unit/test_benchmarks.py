@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from feedback_workloads import benchmarks
 from feedback_workloads.benchmarks import benchmark
-from feedback_workloads.benchmarks.object_halbench import coco_lexicon
+from feedback_workloads.benchmarks.coco_objects import coco_lexicon
 from feedback_workloads.method.judgement import Judgement
 from feedback_workloads.rows.rejected import BadRow
 
-COCO = benchmark("object-halbench")
+COCO = benchmark("coco-objects")
 LEXICON = coco_lexicon()
 
 

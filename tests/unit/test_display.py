@@ -111,11 +111,6 @@ def test_a_long_work_says_its_phases_and_every_30_seconds_what_is_left(monkeypat
     ]
 
 
-def test_a_work_that_is_too_busy_to_answer_has_not_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = [(0.0, Units()), (1.0, training(0)), (2.0, Units()), (3.0, training(5))]
-    assert work(monkeypatch, *looks) == ["shapes: training"]
-
-
 def test_a_work_without_a_count_says_its_phase_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = [(0.0, Units(phase="downloading")), (31.0, Units(phase="downloading"))]
     assert work(monkeypatch, *looks) == ["shapes: downloading", "shapes: downloading"]

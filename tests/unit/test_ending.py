@@ -102,9 +102,25 @@ def test_exit_status(iterations: list[FeedbackIteration], expect: ExitStatus) ->
             ["it-1: stalled: no memory is left", "it-2: stalled: iteration it-1 is stalled: no memory is left"],
             id="a stage failed",
         ),
+        pytest.param(
+            [*chain("promoted", "endpoint"), ended("it-3", "gate", "it-2")],
+            [
+                "it-1: promoted: passed",
+                "it-2: stalled: endpoint: not ready",
+                f"it-3: gate failed: {GATE}; the run keeps it-2",
+            ],
+            id="what passed its gate is kept, whatever became of its endpoint",
+        ),
         pytest.param(chain("suspended"), ["it-1: not finished: suspended at stage training"], id="suspended"),
         pytest.param(chain("nothing"), ["it-1: not finished: it was not looked at"], id="not looked at"),
     ],
 )
 def test_what_a_person_is_told(iterations: list[FeedbackIteration], expect: list[str]) -> None:
     assert [str(one) for one in endings(iterations)] == expect
+
+
+def test_what_iteration_json_says_of_it() -> None:
+    assert [one.to_json() for one in endings(chain("promoted", "gate"))] == [
+        {"how": "promoted", "why": "passed", "kept": "it-1"},
+        {"how": "gate failed", "why": GATE, "kept": "it-1"},
+    ]

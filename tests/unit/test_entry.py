@@ -124,7 +124,9 @@ def test_a_large_result_is_cut_to_what_kubernetes_keeps(tmp_path: Path) -> None:
 def test_what_a_gate_may_read_is_cut_last(tmp_path: Path) -> None:
     """In whatever order they come: a manifest that is found has sorted them."""
     names = [f"{prefix}.rate-{i:02}" for i in range(10) for prefix in ("aligned", "selection.aligned")]
-    metrics = {f"{name}{end}": i / 7 for i, name in enumerate(names) for end in (".low", ".high", "")}
+    deciding = [f"selection.ratio.rate-{i:02}{end}" for i in range(10) for end in (".low", ".high")]
+    metrics = {name: i / 7 for i, name in enumerate(deciding)}
+    metrics |= {f"{name}{end}": i / 7 for i, name in enumerate(names) for end in (".low", ".high", "")}
     metrics |= {f"longer-so-that-not-all-of-them-fit.{i:02}.low": i / 7 for i in range(60)}
     result = StageResult(
         stage="evaluation",
@@ -137,7 +139,7 @@ def test_what_a_gate_may_read_is_cut_last(tmp_path: Path) -> None:
     file = tmp_path / "message"
     entry.write_message(file, result)
     kept = StageResult.model_validate_json(file.read_text()).metrics
-    assert set(names) <= kept.keys() < metrics.keys()
+    assert {*names, *deciding} <= kept.keys() < metrics.keys()
 
 
 def test_infrastructure_does_not_change_the_address_and_everything_else_does() -> None:

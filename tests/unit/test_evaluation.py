@@ -124,7 +124,8 @@ def test_scorecard() -> None:
     first, second = checkpoint(10, measures(0.3)), checkpoint(20, measures(0.2))
     best = (Ranking(rule="Regularised", weight=0.3), 4, measures(0.1))
     before = Checkpoint("baseline", 0, measures(0.6), measures(0.5))
-    card = Scorecard(before, [first, second], second, best, {4: measures(0.45), 8: measures(0.44)})
+    ratios = {"recall": Rate(0.9, 0.8, 1.0), "expected_recall": Rate(None, None, None)}
+    card = Scorecard(before, [first, second], second, ratios, best, {4: measures(0.45), 8: measures(0.44)})
     data = card.to_json(GREEDY, NUCLEUS)
     assert [one["selected"] for one in data["checkpoints"]] == [False, True]
     greedy, nucleus = (how.model_dump(mode="json") for how in (GREEDY, NUCLEUS))
@@ -140,6 +141,10 @@ def test_scorecard() -> None:
     assert metrics["selection.baseline.response_hallucination"] == 0.6
     assert metrics["selection.aligned.response_hallucination"] == 0.2
     assert "selection.aligned.response_hallucination.low" not in metrics  # a result has few bytes
+    assert {name: value for name, value in metrics.items() if name.startswith("selection.ratio")} == {
+        "selection.ratio.recall.low": 0.8,
+        "selection.ratio.recall.high": 1.0,
+    }
     assert metrics["best_of_n.response_hallucination.low"] == 0.1
     assert metrics["best_of_n.n"] == 4
     assert metrics["selected_step"] == 20
@@ -147,7 +152,7 @@ def test_scorecard() -> None:
 
 def test_where_nothing_is_ranked_the_best_of_n_is_the_one_answer() -> None:
     only = checkpoint(10, measures(0.3))
-    card = Scorecard(only, [only], only, None, {1: measures(), 8: measures()})
+    card = Scorecard(only, [only], only, {}, None, {1: measures(), 8: measures()})
     data = card.to_json(GREEDY, NUCLEUS)
     assert data["best_of_n"] == {"n": 1, "rule": None, "lambda": None, **data["aligned"]}
     assert card.metrics()["best_of_n.n"] == 1
@@ -267,7 +272,7 @@ def test_where_nothing_is_ranked_one_answer_is_the_default() -> None:
 
 
 def test_rows_have_the_columns_of_scores() -> None:
-    one = mark([answer(text="a cat and a dog")], {"q": '["cat"]'}, benchmark("object-halbench"))[0]
+    one = mark([answer(text="a cat and a dog")], {"q": '["cat"]'}, benchmark("coco-objects"))[0]
     row = scores_row("checkpoint-000120", "coco", "report", "once", one)
     assert set(row) == set(SCORES.names)
     assert (row["mentions"], row["hallucinated"], row["covered"], row["truth_total"]) == (2, 1, 1, 1)

@@ -8,17 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from feedback_operator.api import GateRule
 from feedback_operator.plan.gate import METRICS, broken_rules
-from feedback_workloads.contract import Artifact, BenchmarkConfig, Decoding, EvaluationConfig, Ranking, Source
+from feedback_workloads.contract import (
+    Artifact,
+    BenchmarkConfig,
+    Decoding,
+    EvaluationConfig,
+    Ranking,
+    Source,
+    StageResult,
+)
 from feedback_workloads.method.evaluation import Answer
-from feedback_workloads.report.summary import on_baseline
+from feedback_workloads.report.summary import columns, on_baseline, served
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.stages.answering import BenchmarkSplit
+from feedback_workloads.stages.entry import write_message
 from feedback_workloads.stages.evaluation import Evaluation, Questions, evaluate, number_of_answers, scores
 
 QUESTIONS = 40
@@ -258,8 +268,7 @@ def test_rewards_on_the_answers_of_the_baseline(written: dict[str, Any]) -> None
     expect = {(*who, n): value for who, curve in curves.items() for n, value in zip((1, 2, 4), curve, strict=True)}
     assert rows == {key: pytest.approx(value) for key, value in expect.items()}
     assert on_baseline(written).startswith(
-        "Of the baseline's own answers, the best of 4 by aligned LogRatio hallucinates least on the report split, in "
-        "15.0%"
+        "Of the baseline's own answers, the best of 4 hallucinates on the report split by aligned LogRatio in 15.0%"
     )
 
 
@@ -280,6 +289,10 @@ def test_metrics_are_the_figures(found: Evaluation, written: dict[str, Any]) -> 
 
 def test_the_gate_reads_figures_of_the_selection_split(found: Evaluation, written: dict[str, Any]) -> None:
     metrics = found.cards["first"].metrics()
+    ratio = written["selection"]["ratio"]
+    assert ratio["response_hallucination"]["value"] == pytest.approx(0.2 / 0.5)
+    for name in METRICS.values():
+        assert all(metrics[f"selection.ratio.{name}.{end}"] == ratio[name][end] for end in ("low", "high"))
     for who, hallucination, recall in (("baseline", 0.5, 1.0), ("aligned", 0.2, 78 / 80)):
         figures = written["selection"][who]
         assert figures["decoding"] == GREEDY.model_dump(mode="json")
@@ -292,6 +305,19 @@ def test_the_gate_reads_figures_of_the_selection_split(found: Evaluation, writte
     assert broken_rules([rule], told) == (
         "responseHallucination relative to the baseline is 0.4 on the selection split, above 0.39",
     )
+
+
+def test_all_that_decides_fits_what_kubernetes_keeps_of_a_result(found: Evaluation, tmp_path: Path) -> None:
+    metrics = {name: 1 / 3 if value else value for name, value in found.cards["first"].metrics().items()}
+    place = Artifact(uri="s3://" + "b" * 600, sha256="a" * 64)
+    counts = {f"rejected_some-long-reason-{i}": 10_000 for i in range(8)}
+    result = StageResult(
+        stage="evaluation", shard=0, manifest=place, aligned=place, counts=counts, metrics=metrics, reused=False
+    )
+    write_message(tmp_path / "message", result)
+    kept = StageResult.model_validate_json((tmp_path / "message").read_text()).metrics
+    assert {name for name in metrics if name.startswith("selection.")} <= kept.keys()
+    assert {f"{who}.response_hallucination" for who in ("baseline", "aligned")} <= kept.keys()  # what the status shows
 
 
 def turned(said: Saying, *splits: str) -> Saying:
@@ -338,6 +364,21 @@ def test_what_is_selected_on_decides() -> None:
     written = scores(CONFIG, result)
     assert written["best_of_n"] == {"n": 1, "rule": None, "lambda": None, **written["aligned"]}
     assert written["baseline_best_of_n"]["n"] == 4
+
+
+def test_of_one_answer_nothing_is_ranked() -> None:
+    config = CONFIG.model_copy(update={"best_of": 1, "reward_on_baseline": False})
+    answers = Spoken()
+    result = evaluated(answers, config)
+    assert {what for what, *_ in answers.work} == {"once"}
+    assert sum(answers.work.values()) == number_of_answers(config, questions(), len(answers.checkpoints))
+    written = scores(config, result)
+    assert (written["baseline_best_of_n"], written["baseline_ranking"], written["ranking"]) == (None, [], [])
+    assert written["best_of_n"] == {"n": 1, "rule": None, "lambda": None, **written["aligned"]}
+    assert list(columns(written)) == ["baseline", "aligned"]
+    assert served(written) == (
+        "The server's default is one answer, not ranked: ranking was not measured, because spec.evaluation.bestOf is 1."
+    )
 
 
 @pytest.mark.parametrize("asked_for", [True, False])

@@ -12,12 +12,15 @@ import yaml
 from benchmarks import worlds
 from benchmarks.ablations import ABLATIONS, ablation
 from feedback_operator.cli.manifests import load
+from feedback_workloads.contract import ExitCode
 
 WHOLE: Final = Path("examples/shapes.yaml")
+WORLD: Final = Path("examples/quickstart/world.yaml")
 RUN: Final = sorted(Path("examples/run").glob("*.yaml"))
 GAINS: Final = [
-    {"metric": "responseHallucination", "relativeTo": "Baseline", "max": "0.9"},
+    {"metric": "responseHallucination", "relativeTo": "Baseline", "use": "Interval", "max": "1"},
     {"metric": "recall", "relativeTo": "Baseline", "min": "0.98"},
+    {"metric": "expectedRecall", "relativeTo": "Baseline", "min": "0.95"},
 ]
 """The gate of each iteration of a run: one that gains nothing ends the chain."""
 
@@ -68,6 +71,16 @@ def test_a_run_repeats_the_whole_method_on_what_came_before(file: Path) -> None:
 def test_a_run_has_four_iterations_in_one_chain() -> None:
     assert [one.metadata.name for one in load(Path("examples/run")).iterations] == [file.stem for file in RUN]
     assert len(RUN) == 4
+
+
+def test_a_world_that_cannot_be_built_is_not_tried_again() -> None:
+    [job] = [one for one in yaml.safe_load_all(WORLD.read_text()) if one["kind"] == "Job"]
+    pod = job["spec"]["template"]["spec"]
+    [rule] = job["spec"]["podFailurePolicy"]["rules"]
+    assert pod["restartPolicy"] == "Never"  # podFailurePolicy asks for it
+    assert rule["action"] == "FailJob"
+    assert rule["onExitCodes"]["values"] == [ExitCode.BAD_INPUT]
+    assert rule["onExitCodes"]["containerName"] == pod["containers"][0]["name"]
 
 
 def spec(file: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def test_the_whole_is_told_from_the_first_steps() -> None:
     *before, words = told((0.0, 0), (30.0, 0), (40.0, 1), (41.0, 11), (42.0, 19), (42.5, 26))
     assert before == [""] * 5, "not before there are 20 steps, nor from the time before the first"
     assert "the world takes about 3 minutes" in words
-    assert "(feedback run examples/shapes.yaml) about 3 minutes more" in words
+    assert "(feedback run examples/shapes.yaml) about 5 minutes more" in words
 
 
 def test_a_machine_of_20_steps_within_a_second_is_not_divided_by_0() -> None:

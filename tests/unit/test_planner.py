@@ -121,20 +121,90 @@ def test_progress_is_that_of_the_current_stage_and_is_kept_while_nobody_answers(
         ),
         pytest.param(
             {"selection.baseline.recall": 0.0},
+            "recall relative to the baseline: the baseline's is 0, so no ratio is defined; give min without relativeTo",
+            id="the baseline's is 0",
+        ),
+        pytest.param(
+            {"selection.baseline.recall": None},
             "recall relative to the baseline was not measured on the selection split",
             id="no baseline",
         ),
     ],
 )
-def test_a_broken_rule_is_not_promoted(metrics: dict[str, float], message: str) -> None:
+def test_a_broken_rule_is_not_promoted(metrics: dict[str, float | None], message: str) -> None:
     simulation = Simulation.of(evaluation=GATE)
-    simulation.complete(simulation.run_until("evaluation"), {**METRICS, **metrics})
+    simulation.complete(simulation.run_until("evaluation"), known({**METRICS, **metrics}))
     simulation.step()
     status, reason, said = simulation.told("Promoted")
     assert (status, reason) == ("False", "GateFailed")
     assert message in said
     assert simulation.conditions()["Ready"] == "True"
     assert simulation.iteration.status.promoted is None
+
+
+def known(metrics: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
+BY_INTERVAL = {
+    **GATE,
+    "gate": [
+        {"metric": "responseHallucination", "relativeTo": "Baseline", "use": "Interval", "min": "0.1", "max": "1"}
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "message"),
+    [
+        pytest.param(0.4, 0.99, "", id="wholly below"),
+        pytest.param(
+            0.4, 1.04, "is 0.55 (0.40-1.04) on the selection split, not wholly below 1", id="it may be chance"
+        ),
+        pytest.param(0.4, 1.0, "is 0.55 (0.40-1.00) on the selection split, not wholly below 1", id="it touches"),
+        pytest.param(0.05, 0.9, "is 0.55 (0.05-0.90) on the selection split, not wholly above 0.1", id="not above"),
+        pytest.param(0.4, None, "has no interval on the selection split", id="no interval"),
+    ],
+)
+def test_a_gate_of_an_interval_wants_all_of_it_within_the_bounds(low: float, high: float | None, message: str) -> None:
+    simulation = Simulation.of(evaluation=BY_INTERVAL)
+    ends = {"selection.ratio.response_hallucination.low": low, "selection.ratio.response_hallucination.high": high}
+    simulation.complete(simulation.run_until("evaluation"), known({**METRICS, **ends}))
+    simulation.step()
+    status, _, said = simulation.told("Promoted")
+    assert status == ("False" if message else "True")
+    assert said.startswith(f"responseHallucination relative to the baseline {message}" if message else "the aligned")
+
+
+def with_scores(simulation: Simulation, **changes: Any) -> None:
+    """The recorded result of the evaluation, changed."""
+    status = simulation.iteration.status
+    stages = [
+        stage.model_copy(update={"shards": [stage.shards[0].model_copy(update=changes)]})
+        if stage.name == "evaluation"
+        else stage
+        for stage in status.stages
+    ]
+    simulation.iteration = simulation.iteration.model_copy(
+        update={"status": status.model_copy(update={"stages": stages})}
+    )
+
+
+def test_what_an_earlier_operator_promoted_stays_promoted_and_gets_no_flags_that_its_server_does_not_know() -> None:
+    """Its evaluation measured the report split alone, and said nothing of ranking."""
+    simulation = Simulation.of(evaluation=GATE)
+    simulation.run()
+    simulation.jobs.clear()
+    measured = {name: str(value) for name, value in METRICS.items() if not name.startswith("selection.")}
+    with_scores(simulation, metrics=measured, best_of=None, ranking=None)
+    simulation.step()
+    assert simulation.told("Promoted")[:2] == ("True", "GatePassed")
+    promoted = simulation.iteration.status.promoted
+    assert promoted
+    assert (promoted.ranking, promoted.ranked_temperature, promoted.ranked_top_p) == (None, "", "")
+    simulation.edit(evaluation={**GATE, "gate": GATE["gate"][:1]})  # another gate decides anew
+    simulation.step()
+    assert simulation.told("Promoted")[:2] == ("False", "GateFailed")
 
 
 def test_what_is_reported_does_not_open_the_gate_nor_shut_it() -> None:

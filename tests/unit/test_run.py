@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -54,16 +56,67 @@ def iterations() -> list[FeedbackIteration]:
     return made
 
 
-def test_a_chain_ends_where_a_gate_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reports: list[tuple[str, ...]] = []
+@dataclass
+class Reports:
+    """Stands in for the program that makes reports: of the iterations `broken` it makes none."""
 
-    def report(*arguments: str, **_: Any) -> int:
-        reports.append(arguments)
-        return 0
+    broken: tuple[str, ...] = ()
+    made: list[list[str]] = field(default_factory=list)
 
+    def __call__(self, command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        assert command[1:3] == ["-m", "feedback_workloads.report"]
+        self.made.append(command[3:])
+        folder = Path(command[-1])
+        assert command[-2] == "--out"
+        assert not [name for name in ("summary.json", "run.json", "report.html") if (folder / name).exists()]
+        return subprocess.CompletedProcess(command, 1 if folder.name in self.broken else 0)
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> Reports:
+    made = Reports()
     monkeypatch.setattr(local_cluster, "StageProcess", Stage)
-    monkeypatch.setattr(run_module, "_report", report)
+    monkeypatch.setattr(subprocess, "run", made)
     monkeypatch.setattr(run_module, "TICK_SECONDS", 0.01)
+    return made
+
+
+def test_an_old_report_is_not_taken_for_one_that_could_not_be_made(tmp_path: Path, reports: Reports) -> None:
+    reports.broken = ("it-2", "out")
+    text, out = StringIO(), tmp_path / "out"
+    for folder, name in ((out / "it-2", "summary.json"), (out / "it-2", "report.html"), (out, "run.json")):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("of an earlier run")
+    run_module.run(iterations(), tmp_path / "state", out, Console(file=text, width=200))
+    said = text.getvalue().splitlines()
+    assert f"it-1: report in {out / 'it-1/report.html'}" in said
+    assert "it-2: no report could be made (exit code 1)" in said
+    assert "all 4 iterations: no report could be made (exit code 1)" in said
+    assert {file.name for file in (out / "it-2").iterdir()} == {"iteration.json"}
+
+
+@pytest.mark.parametrize(
+    ("stages", "expect"),
+    [
+        pytest.param([("", "")], None, id="none began"),
+        pytest.param([("10:00:00", "")], None, id="none has ended"),
+        pytest.param([("10:00:00", "10:01:40"), ("10:05:00", "10:07:00"), ("", "")], 420.0, id="of its own stages"),
+    ],
+)
+def test_wall_seconds(stages: list[tuple[str, str]], expect: float | None) -> None:
+    def moment(text: str) -> str:
+        return text and f"2026-11-24T{text}Z"
+
+    made = [
+        {"name": f"stage-{i}", "state": "Done", "startTime": moment(start), "completionTime": moment(end)}
+        for i, (start, end) in enumerate(stages)
+    ]
+    assert (
+        run_module.wall_seconds(FeedbackIteration.model_validate({**manifest(), "status": {"stages": made}})) == expect
+    )
+
+
+def test_a_chain_ends_where_a_gate_fails(tmp_path: Path, reports: Reports) -> None:
     text, out = StringIO(), tmp_path / "out"
     code = run_module.run(iterations(), tmp_path / "state", out, Console(file=text, width=200))
     said = [line for line in text.getvalue().splitlines() if line.startswith(("it-", "all"))]
@@ -82,8 +135,11 @@ def test_a_chain_ends_where_a_gate_fails(tmp_path: Path, monkeypatch: pytest.Mon
         f"all 4 iterations: report in {out / 'report.html'}",
     ]
     folders = [str(out / f"it-{number}") for number in (1, 2, 3, 4)]
-    assert reports[-1] == ("--iterations", *folders, "--out", str(out))
+    assert reports.made[-1] == ["--iterations", *folders, "--out", str(out)]
     told = json.loads((out / "it-1/iteration.json").read_text())
     assert set(told["held"]) == set(STAGES)
     assert set(told["held"]["training"]) == {"cpuSeconds", "gpuSeconds"}
-    assert json.loads((out / "it-4/iteration.json").read_text())["held"] == {}
+    assert told["ending"]["how"] == "promoted"
+    last = json.loads((out / "it-4/iteration.json").read_text())
+    assert (last["held"], last.get("wallSeconds")) == ({}, None)
+    assert last["ending"] == {"how": "not begun", "why": "its parent it-3 did not pass its gate", "kept": "it-2"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from feedback_workloads.report import charts
 from feedback_workloads.report.__main__ import main
 from feedback_workloads.report.cost import Cost, cost
 from feedback_workloads.report.iteration import Iteration, StageRecord
+from feedback_workloads.report.page import render
 from feedback_workloads.report.run import chains, read
 from feedback_workloads.report.run_page import render_run
 from feedback_workloads.report.run_summary import run_text, summarise_run
@@ -23,18 +25,12 @@ from .evidences import ITERATION, evidence
 from .test_report import WellFormed
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 48}
-CONDITIONS = {
-    "promoted": [
-        ("Ready", "True", "Complete", "all stages are done"),
-        ("Promoted", "True", "GatePassed", "it meets it"),
-    ],
-    "gate failed": [
-        ("Ready", "True", "Complete", "all stages are done"),
-        ("Promoted", "False", "GateFailed", "responseHallucination relative to the baseline is 0.97, above 0.9"),
-    ],
-    "not begun": [("Stalled", "True", "ParentGateFailed", "iteration shapes-2 did not pass its gate: it is 0.97")],
-    "stalled": [("Stalled", "True", "OutOfMemory", "training: no memory is left; raise the limit")],
-    "not finished": [("Ready", "False", "Suspended", "suspended at stage training; set spec.suspend to false")],
+WHY = {
+    "promoted": "it meets it",
+    "gate failed": "responseHallucination relative to the baseline is 0.97, above 0.9",
+    "not begun": "its parent shapes-3 did not pass its gate",
+    "stalled": "training: no memory is left; raise the limit",
+    "not finished": "suspended at stage training; set spec.suspend to false",
 }
 
 
@@ -69,9 +65,7 @@ def build(tmp_path: Path) -> Build:
         iteration = ITERATION.model_dump(mode="json", by_alias=True)
         iteration["metadata"] = {"name": name}
         iteration["spec"]["model"] = {"from": {"iteration": parent}} if parent else {"uri": "s3://feedback/policy"}
-        iteration["status"]["conditions"] = [
-            dict(zip(("type", "status", "reason", "message"), told, strict=True)) for told in CONDITIONS[how]
-        ]
+        iteration["ending"] = {"how": how, "why": WHY[how], "kept": name if how == "promoted" else None}
         if how == "not begun":
             iteration["status"]["stages"] = [{"name": "sampling", "state": "Waiting"}]
         summary = {"baseline": before, "aligned": after, "pairs": {"count": 640 * (after is not None)}, "missing": []}
@@ -110,6 +104,17 @@ def test_a_run_says_what_it_keeps_and_what_that_gained(stopped: list[Path], tmp_
     assert "expected_recall" not in chain["gain"]
 
 
+def test_a_policy_that_passed_its_gate_is_kept_though_its_endpoint_was_taken_back(build: Build, tmp_path: Path) -> None:
+    taken_back = {"how": "stalled", "why": "endpoint: its pods did not get ready", "kept": "shapes-1"}
+    folders = [build("shapes-1", "promoted", figures(0.4), figures(0.3), ending=taken_back)]
+    [chain] = summarise_run(read(folders), tmp_path)["chains"]
+    [one] = chain["iterations"]
+    assert (one["outcome"], one["promoted"], chain["kept"]) == ("stalled", True, "shapes-1")
+    assert "stalled: endpoint: its pods did not get ready" in run_text(read(folders))
+    page = render(replace(evidence(), iteration=read(folders)[0].iteration))
+    assert re.search(r'<span class="pill bad">stalled</span>.*endpoint: its pods did not get ready', page, re.DOTALL)
+
+
 def test_a_run_in_words(stopped: list[Path]) -> None:
     *table, said, _, held = run_text(read(stopped)).splitlines()
     assert [line.split()[0] for line in table[1:]] == ["before", "shapes-1", "shapes-2", "shapes-3", "shapes-4"]
@@ -119,7 +124,7 @@ def test_a_run_in_words(stopped: list[Path]) -> None:
         "promoted",
         "promoted",
         "gate failed: responseHallucination relative to the baseline is 0.97, above 0.9",
-        "not begun: iteration shapes-2 did not pass its gate: it is 0.97",
+        "not begun: its parent shapes-3 did not pass its gate",
     ]
     assert said.startswith(
         "The run keeps shapes-2. Before shapes-1 and now: "
@@ -139,7 +144,7 @@ def test_the_page_of_a_run(stopped: list[Path], tmp_path: Path) -> None:
     assert {tag for tag, _ in found.elements}.isdisjoint({"script", "link", "iframe", "object"})
     assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(https?:)?//""", page)
     assert "shapes-1 → shapes-2 → shapes-3 → shapes-4" in page
-    assert "iteration shapes-2 did not pass its gate" in page
+    assert "its parent shapes-3 did not pass its gate" in page
     assert "recall of expected things" not in page
     assert "This report is incomplete" not in page
     assert not re.search(r"#0[1-9]0[1-9]0[1-9]", page), "a placeholder colour was not replaced"
@@ -147,7 +152,7 @@ def test_the_page_of_a_run(stopped: list[Path], tmp_path: Path) -> None:
 
 def test_the_report_of_iterations_is_what_a_run_is_made_of(tmp_path: Path) -> None:
     """The files are those that the report of an iteration writes, and not only alike."""
-    summary = summarise(evidence(30))
+    summary = summarise(evidence())
     (tmp_path / "one").mkdir()
     (tmp_path / "one/iteration.json").write_text(ITERATION.model_dump_json(by_alias=True))
     (tmp_path / "one/summary.json").write_text(json.dumps(summary))
@@ -263,9 +268,7 @@ def test_hostile_names_and_messages_are_text(build: Build, tmp_path: Path) -> No
     content["metadata"]["name"] = attack
     content["processor"] = attack
     content["status"]["stages"][0]["name"] = attack
-    content["status"]["conditions"] = [
-        {"type": "Ready", "status": "True"}, {"type": "Promoted", "status": "False", "message": f"\x1b[2J\n{attack}"}
-    ]  # fmt: skip
+    content["ending"] = {"how": "gate failed", "why": f"\x1b[2J\n{attack}", "kept": None}
     (folder / "iteration.json").write_text(json.dumps(content))
     members = read([folder, tmp_path / attack[:9]])
     page = render_run(members, tmp_path)

@@ -63,6 +63,14 @@ def test_the_operator_writes_its_status_without_defaults() -> None:
     assert not [path for path, field in SPEC_AND_STATUS if path.startswith("status") and "default" in field]
 
 
+def test_nothing_within_a_list_of_one_owner_has_a_default() -> None:
+    """Who applies the list again without what the API server has filled in would be told of a conflict with others."""
+    lists = [path for path, field in SPEC_AND_STATUS if field.get("x-kubernetes-list-type") == "atomic"]
+    assert "spec.evaluation.gate" in lists
+    within = tuple(f"{path}[]" for path in lists)
+    assert not [path for path, field in SPEC_AND_STATUS if path.startswith(within) and "default" in field]
+
+
 def test_lists_merge_by_their_keys() -> None:
     keys = {
         path: field.get("x-kubernetes-list-map-keys", ["the item itself"])
@@ -120,8 +128,8 @@ EVERYTHING: dict[str, Any] = manifest(
 ELSEWHERE: dict[type, Any] = {bool: True, int: 9, str: "0.25"}
 OTHER: dict[str, Any] = {
     "questionTemplate": "{claim}!", "uri": "s3://b/other", "revision": "s", "sha256": "2" * 64, "name": "other",
-    "precision": "Float32", "lengthBalance": "Disabled", "rewardOnBaseline": "Enabled", "truth": "object-halbench",
-    "gradientCheckpointing": "Disabled", "reference": "Recomputed", "type": "object-halbench", "endpoint": "f",
+    "precision": "Float32", "lengthBalance": "Disabled", "rewardOnBaseline": "Enabled", "truth": "coco-objects",
+    "gradientCheckpointing": "Disabled", "reference": "Recomputed", "type": "coco-objects", "endpoint": "f",
     "globalBatchSize": 16, "nodes": 2, "perDeviceBatchSize": 2, "processesPerNode": 2, "seed": 1, "maxModelLen": 128,
     "zeroStage": 3, "maxNewTokens": 77, "maxLength": 77, "progressDeadlineSeconds": 77, "epochs": 5,
 }  # fmt: skip

@@ -46,7 +46,8 @@ def test_careless_captions_are_wrong_by_habit_and_more_so_towards_their_end() ->
                 assert mention.kind
                 found[habit(scene, *mention.kind)] += 1
     assert found[None] < 0.15 * len(MANY)
-    assert found["companion"] > found["usual color"] > found["overlooked"] > 0.02 * len(MANY)
+    assert min(found["companion"], found["usual color"]) > 0.1 * len(MANY)
+    assert found["overlooked"] > 0.02 * len(MANY)
     assert sum(late) / len(late) > 2 * sum(early) / len(early)
 
 

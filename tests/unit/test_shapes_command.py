@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,19 @@ def test_a_build_without_a_terminal_says_how_far_it_is(tmp_path: Path, monkeypat
     ]
     assert sum("on this machine" in line for line in lines) == 1
     assert lines[-1] == "shapes world is in s3://feedback/shapes"
+
+
+def test_a_build_that_is_too_busy_to_answer_has_not_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[int] = []
+
+    class Work:
+        def update(self, units: Units) -> None:
+            shown.append(units.done)
+
+    monkeypatch.setattr(local, "work_display", lambda _console, _name: nullcontext(Work()))
+    Build([Units(), Units(5, 100, "training"), Units(), Units(9, 100, "training")], 0, monkeypatch)
+    local.shapes(ShapesConfig(), tmp_path, {}, Console(file=StringIO(), width=200))
+    assert shown == [5, 9]
 
 
 def test_a_build_that_fails_says_the_last_line_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ def test_what_is_small_has_its_usual_color_more_often() -> None:
 
     things = [thing for scene in MANY for thing in scene.things]
     small = [thing for thing in things if thing.small]
-    assert 0.1 < len(small) / len(things) < 0.2
+    assert 0.15 < len(small) / len(things) < 0.3
     assert usual(small) > 0.5 > usual([thing for thing in things if not thing.small])
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback_workloads.method.statistics import Judged, Measures, Rate, differences, measure
+from feedback_workloads.method.statistics import Judged, Measures, Rate, differences, measure, ratios
 
 
 def judged(
@@ -133,9 +133,34 @@ def test_the_more_is_tried_the_further_intervals_reach() -> None:
     assert found.value - found.low == pytest.approx(found.high - found.value)
 
 
+def test_a_ratio_is_of_the_same_questions() -> None:
+    """What both get wrong cancels out: of 40% and 30% the interval is narrower than of two samples apart."""
+    before = [judged(f"{i:03}", hallucinated=int(i % 10 < 4)) for i in range(400)]
+    after = [judged(f"{i:03}", hallucinated=int(i % 10 < 3), words=5) for i in range(400)]
+    found = ratios(after, before, 4000, 7)
+    ratio = found["response_hallucination"]
+    deviation = math.sqrt(0.75 * 0.25 / (0.4 * 400))  # of the 40% of questions, three of four stay wrong
+    assert ratio.value == pytest.approx(0.75)
+    assert ratio.low == pytest.approx(0.75 - 1.96 * deviation, abs=0.01)
+    assert ratio.high == pytest.approx(0.75 + 1.96 * deviation, abs=0.01)
+    assert found["mean_words"] == Rate(0.5, 0.5, 0.5)
+    assert found["recall"] == Rate(1.0, 1.0, 1.0)
+    assert found["expected_recall"] == NOTHING
+    assert list(found) == list(measure(before, 0, 0).to_json())
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_a_ratio_to_what_may_be_nothing_is_undefined(wrong: int) -> None:
+    """One wrong answer of a hundred is missing from a third of the resamples."""
+    before = [judged(f"{i:03}", hallucinated=int(i < wrong)) for i in range(100)]
+    assert ratios(before, before, 300, 0)["response_hallucination"] == NOTHING
+
+
 def test_answers_to_other_questions_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match="answers to 1 questions are compared with answers to 2"):
         differences([[judged("a")]], [judged("a"), judged("b")], 100, 0)
+    with pytest.raises(ValueError, match="answers to 1 questions are compared with answers to 2"):
+        ratios([judged("a")], [judged("a"), judged("b")], 100, 0)
 
 
 def test_json_and_flat_figures() -> None:

@@ -110,12 +110,12 @@ class Toleration(Resource):
 
     RULES = (
         Rule(
-            cel="has(self.key) || self.operator == 'Exists'",
+            cel="has(self.key) || (has(self.operator) && self.operator == 'Exists')",
             message="a toleration without a key needs operator Exists",
             holds=lambda toleration: toleration.key is not None or toleration.operator == "Exists",
         ),
         Rule(
-            cel="self.operator != 'Exists' || !has(self.value) || self.value == ''",
+            cel="!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
             message="a toleration with operator Exists must have no value",
             holds=lambda toleration: toleration.operator != "Exists" or not toleration.value,
         ),
@@ -127,8 +127,8 @@ class Toleration(Resource):
     )
 
     key: LabelKey | None = Field(default=None, description="Key of the taint; absent with Exists: every taint.")
-    operator: Literal["Exists", "Equal"] = Field(
-        default="Equal", description="Equal compares the value; Exists is content with the key."
+    operator: Literal["Exists", "Equal"] | None = Field(
+        default=None, description="Equal compares the value; Exists is content with the key. Absent: Equal."
     )
     value: LabelValue | None = Field(default=None, description="Value of the taint; absent with Exists.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(

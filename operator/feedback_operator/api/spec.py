@@ -235,7 +235,7 @@ class BenchmarkSpec(Resource):
     )
 
 
-Metric = Literal["responseHallucination", "mentionHallucination", "recall", "meanWords"]
+Metric = Literal["responseHallucination", "mentionHallucination", "recall", "expectedRecall", "meanWords"]
 
 
 class GateRule(Resource):
@@ -252,11 +252,21 @@ class GateRule(Resource):
             message="min must not be greater than max",
             holds=lambda rule: rule.min is None or rule.max is None or float(rule.min) <= float(rule.max),
         ),
+        Rule(
+            cel="!has(self.use) || self.use != 'Interval' || has(self.relativeTo)",
+            message="use Interval is of a ratio: it needs relativeTo Baseline",
+            holds=lambda rule: rule.use != "Interval" or rule.relative_to is not None,
+        ),
     )
 
     metric: Metric = Field(description="What is compared, on the selection split of the first benchmark.")
     relative_to: Literal["Baseline"] | None = Field(
         default=None, description="Compare the ratio to the baseline of the same run instead of the value."
+    )
+    use: Literal["Value", "Interval"] | None = Field(
+        default=None,
+        description="Value: the value or the ratio itself must be within the bounds. Interval: the whole 95% interval "
+        "of the ratio must be within the bounds, and touch neither, so that chance rarely passes. Absent: Value.",
     )
     min: Bound | None = Field(default=None, description="Least value or ratio that passes.")
     max: Bound | None = Field(default=None, description="Greatest value or ratio that passes.")
@@ -326,7 +336,9 @@ class EvaluationSpec(StageSection):
         description="Rank the answers of the policy before alignment by the aligned one, too (a figure of the paper).",
     )
     min_recall_ratio: Fraction = Field(
-        default="0.95", description="A checkpoint with less than this share of the baseline's recall is not chosen."
+        default="0.95",
+        description="A checkpoint with less than this share of the baseline's recall is chosen only where all have "
+        "less; then the one with the highest recall is.",
     )
     gate: Annotated[list[GateRule], Field(max_length=16), OPERATIONAL] = Field(
         default=[], description="What the aligned policy must reach on the selection split to be promoted."

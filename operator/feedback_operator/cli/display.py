@@ -169,8 +169,6 @@ class PlainWork:
         self._told_at = 0.0
 
     def update(self, units: Units) -> None:
-        if not units.phase:  # it has not begun, or was too busy to answer
-            return
         now = time.monotonic()
         self._pace = self._pace.seen(units.done, now)
         begins = units.phase != self._phase

@@ -29,13 +29,18 @@ STOPPED: Final[tuple[How, ...]] = ("gate failed", "not begun")
 class Ending:
     """How one iteration ended, and why.
 
-    `kept` is the iteration of its chain that was promoted last, up to itself; None where none was.
+    `kept` is the iteration of its chain that was promoted last, up to itself, whatever became of its endpoint; None
+    where none was.
     """
 
     name: str
     how: How
     why: str
     kept: str | None
+
+    def to_json(self) -> dict[str, str | None]:
+        """`ending` in iteration.json, which reports show."""
+        return {"how": self.how, "why": self.why, "kept": self.kept}
 
     def __str__(self) -> str:
         keeps = f"; the run keeps {self.kept}" if self.how == "gate failed" and self.kept else ""
@@ -65,10 +70,12 @@ def exit_status(iterations: Sequence[FeedbackIteration]) -> ExitStatus:
 
 
 def _ending(iteration: FeedbackIteration, parent: Ending | None) -> Ending:
-    name, kept = iteration.metadata.name, parent.kept if parent else None
+    name = iteration.metadata.name
     ready, promoted, stalled = (iteration.says(kind) for kind in ("Ready", "Promoted", "Stalled"))
+    passed = promoted is not None and promoted.status == "True"
+    kept = name if passed else parent.kept if parent else None
     if ready and promoted and ready.status == promoted.status == "True":
-        return Ending(name, "promoted", promoted.message, name)
+        return Ending(name, "promoted", promoted.message, kept)
     if ready and promoted and ready.status == "True":
         return Ending(name, "gate failed", promoted.message, kept)
     if stalled and stalled.status == "True":

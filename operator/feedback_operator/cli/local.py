@@ -25,7 +25,7 @@ from feedback_workloads.contract import ShapesConfig
 LOOK_SECONDS: Final = 0.5
 FORECAST_STEPS: Final = 20
 """Steps of training after which it can be told how long the world takes on this machine."""
-ITERATION_OF_WORLD: Final = 0.8
+ITERATION_OF_WORLD: Final = 1.5
 """Time of the iteration on this world (examples/shapes.yaml) over that of building it, as measured."""
 
 
@@ -105,6 +105,8 @@ async def _shapes(world: ShapesConfig, state: Path, environment: Mapping[str, st
         pace, told = Pace(0), ""
         while not (await asyncio.wait({waiting}, timeout=LOOK_SECONDS))[0]:
             units = await scrape([f"http://127.0.0.1:{port}/metrics"])
+            if not units.phase:  # it has not begun, or was too busy to answer
+                continue
             shown.update(units)
             now = time.monotonic()
             pace = pace.seen(units.done, now)

@@ -1,4 +1,4 @@
-"""`feedback`: iterations on this machine and on a cluster, the shapes world, a server of a result."""
+"""`feedback`: iterations on this machine and on a cluster, the shapes world, a server of a result, benchmarks."""
 
 from __future__ import annotations
 
@@ -99,6 +99,30 @@ def serve(
     arguments = model_arguments(model, given, iteration.spec.sampling.max_model_len)
     with s3_environment(state, [model.uri, model.reference.uri]) as environment:
         raise typer.Exit(workload("feedback_workloads.serving", [*arguments, *context.args], state, environment))
+
+
+@app.command()
+def evaluate(
+    benchmark: Annotated[str, typer.Option(metavar="NAME", help="chair, object-halbench, amber or pope.")],
+    answers: Annotated[
+        Path, typer.Option(metavar="FILE", help="Answers in the form that the benchmark's authors have.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the official result file and metrics.json.")],
+    truth: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File or folder of the benchmark that answers are judged by.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A choice of the benchmark, such as words=noun.")
+    ] = None,
+) -> None:
+    """Judge a file of answers as a public benchmark's authors judge it; see docs/benchmarks.md.
+
+    Exit codes: 0 judged; 2 a file or an option is wrong.
+    """
+    arguments = ["--benchmark", benchmark, "--answers", str(answers), "--out", str(out)]
+    arguments += ["--truth", str(truth)] if truth else []
+    arguments += [f"--option={pair}" for pair in option or ()]
+    raise typer.Exit(workload("feedback_workloads.benchmarks", arguments, DEFAULT_STATE, {}))
 
 
 app.add_typer(on_cluster.app)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from feedback_operator.api import FeedbackIteration
 from feedback_operator.cli import manifests, stage_logs
-from feedback_operator.cli.describe import condition, description, listing, now
-from feedback_operator.cli.ending import ExitStatus, exit_status
+from feedback_operator.cli.describe import description, listing, now
+from feedback_operator.cli.ending import ExitStatus, endings, exit_status
 from feedback_operator.cli.remote import Remote
 from feedback_operator.cli.run import RunFacts
 from feedback_operator.cli.run import report as write_report
@@ -134,7 +132,8 @@ def report(
     """Make the report of an iteration from its artifacts, read with your own credentials (AWS_* or ~/.aws)."""
     iteration = Remote.connect(context, namespace).iteration(name)
     folder = out or Path(name)
-    code = write_report(iteration, folder, {}, RunFacts(_wall_seconds(iteration)))
+    [ending] = endings([iteration])
+    code = write_report(iteration, folder, {}, RunFacts.of(iteration, ending))
     if code:
         raise typer.Exit(code)
     output.print(f"{name}: report in {folder / 'report.html'}")
@@ -152,11 +151,3 @@ def delete(names: Names, namespace: Namespace = None, context: Context = None) -
 def _flags(namespace: str | None, context: str | None) -> str:
     """The options that a command to be typed next needs, too."""
     return (f" -n {namespace}" if namespace else "") + (f" --context {context}" if context else "")
-
-
-def _wall_seconds(iteration: FeedbackIteration) -> float:
-    """From its creation to its end, or until now."""
-    ready, created = condition(iteration, "Ready"), iteration.metadata.creation_timestamp
-    ended = ready.last_transition_time if ready and ready.status == "True" else ""
-    end = datetime.fromisoformat(ended) if ended else now()
-    return (end - datetime.fromisoformat(created)).total_seconds() if created else 0.0

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,8 +17,9 @@ from typing import Final
 from rich.console import Console
 
 from feedback_operator.api import FeedbackIteration
+from feedback_operator.api.status import moment_of
 from feedback_operator.cli.display import display
-from feedback_operator.cli.ending import ExitStatus, endings, exit_status
+from feedback_operator.cli.ending import Ending, ExitStatus, endings, exit_status
 from feedback_operator.cluster.local.capacity import Capacity, Held, processor
 from feedback_operator.cluster.local.cluster import LocalCluster
 from feedback_operator.cluster.local.embedded_s3 import EmbeddedS3
@@ -54,7 +54,6 @@ class Finished:
 
 def run(iterations: Sequence[FeedbackIteration], state: Path, out: Path, console: Console) -> ExitStatus:
     """Run iterations to their end, leave a report of each below `out`, and of all in it, and say how it went."""
-    began = time.monotonic()
     with s3_environment(state, [iteration.spec.artifacts.uri for iteration in iterations]) as environment:
         finished, interrupted = asyncio.run(_run(iterations, state, environment, console))
         if interrupted:
@@ -63,11 +62,12 @@ def run(iterations: Sequence[FeedbackIteration], state: Path, out: Path, console
         ended = [one.iteration for one in finished]
         folders = [out / one.metadata.name if len(ended) > 1 else out for one in ended]
         for one, folder, ending in zip(finished, folders, endings(ended), strict=True):
-            report(one.iteration, folder, environment, RunFacts.of(one.held, time.monotonic() - began, processor()))
+            code = report(one.iteration, folder, environment, RunFacts.of(one.iteration, ending, processor(), one.held))
             _say(console, str(ending))
-            _say(console, f"{ending.name}: report in {folder / 'report.html'}")
-    if len(ended) > 1 and not _report("--iterations", *map(str, folders), "--out", str(out)):
-        _say(console, f"all {len(ended)} iterations: report in {out / 'report.html'}")
+            _say(console, f"{ending.name}: {_where(folder, code)}")
+    if len(ended) > 1:
+        code = _report(out, "--iterations", *map(str, folders))
+        _say(console, f"all {len(ended)} iterations: {_where(out, code)}")
     return exit_status(ended)
 
 
@@ -128,20 +128,36 @@ def _can_go_on(iteration: FeedbackIteration, others: Sequence[FeedbackIteration]
 class RunFacts:
     """What iteration.json says of a run beside the resource, in these words."""
 
-    wallSeconds: float  # noqa: N815
+    ending: Mapping[str, str | None]
+    """How it ended, see `Ending.to_json`."""
+    wallSeconds: float | None  # noqa: N815
+    """From the start of its first stage to the end of its last one; None where none began."""
     processor: str = ""
     """Of the machine, where one machine ran all of it."""
     held: Mapping[str, Mapping[str, float]] | None = None
     """What the processes of each stage held of that machine, as `cpuSeconds` and `gpuSeconds`."""
 
     @classmethod
-    def of(cls, held: Mapping[str, Held], wall_seconds: float, processor: str) -> RunFacts:
-        """Of a run on this machine."""
-        said = {
-            stage: {"cpuSeconds": round(one.cpu_seconds, 1), "gpuSeconds": round(one.gpu_seconds, 1)}
-            for stage, one in held.items()
-        }
-        return cls(wall_seconds, processor, said)
+    def of(
+        cls, iteration: FeedbackIteration, ending: Ending, processor: str = "", held: Mapping[str, Held] | None = None
+    ) -> RunFacts:
+        """Of an iteration; the processor and what was held are known where this machine ran all of it."""
+        said = (
+            None
+            if held is None
+            else {
+                stage: {"cpuSeconds": round(one.cpu_seconds, 1), "gpuSeconds": round(one.gpu_seconds, 1)}
+                for stage, one in held.items()
+            }
+        )
+        return cls(ending.to_json(), wall_seconds(iteration), processor, said)
+
+
+def wall_seconds(iteration: FeedbackIteration) -> float | None:
+    """From the start of its first stage to the end of its last one; None where none began, or none has ended."""
+    starts = [start for stage in iteration.status.stages if (start := moment_of(stage.start_time))]
+    ends = [end for stage in iteration.status.stages if (end := moment_of(stage.completion_time))]
+    return (max(ends) - min(starts)).total_seconds() if starts and ends else None
 
 
 def report(iteration: FeedbackIteration, folder: Path, environment: Mapping[str, str], facts: RunFacts) -> int:
@@ -154,12 +170,19 @@ def report(iteration: FeedbackIteration, folder: Path, environment: Mapping[str,
     data = iteration.model_dump(mode="json", by_alias=True, exclude_none=True)
     known = {name: fact for name, fact in asdict(facts).items() if fact is not None}
     file.write_text(json.dumps({**data, **known}, indent=1))
-    return _report("--iteration", str(file), "--out", str(folder), environment=environment)
+    return _report(folder, "--iteration", str(file), environment=environment)
 
 
-def _report(*arguments: str, environment: Mapping[str, str] | None = None) -> int:
-    command = [sys.executable, "-m", "feedback_workloads.report", *arguments]
+def _report(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> int:
+    """Have the workloads make a report in the folder. What lies there of an earlier one is not taken for it."""
+    for name in ("summary.json", "run.json", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    command = [sys.executable, "-m", "feedback_workloads.report", *arguments, "--out", str(folder)]
     return subprocess.run(command, env={**os.environ, **(environment or {})}, check=False).returncode
+
+
+def _where(folder: Path, code: int) -> str:
+    return f"no report could be made (exit code {code})" if code else f"report in {folder / 'report.html'}"
 
 
 def _say(console: Console, text: str) -> None:

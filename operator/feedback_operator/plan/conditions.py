@@ -13,17 +13,15 @@ from feedback_operator.api import (
     IterationSpec,
     IterationStatus,
     PromotedModel,
-    RankingStatus,
     ResolvedModel,
     ServingStatus,
     ShardResult,
-    SourceSpec,
     StageStatus,
 )
 from feedback_operator.api.status import timestamp
 from feedback_operator.plan.endpoint import EndpointPlan, image_at_work
 from feedback_operator.plan.failures import Trouble
-from feedback_operator.plan.gate import broken_rules
+from feedback_operator.plan.gate import all_measured, broken_rules
 from feedback_operator.plan.observe import resolved_model
 from feedback_operator.plan.snapshot import Job, Snapshot
 from feedback_operator.plan.states import (
@@ -73,6 +71,7 @@ def status_of(
     """The whole status, computed from what was observed."""
     stages = [_stage_status(stage.name, progress[stage.name], world) for stage in GRAPH]
     current = next((stage for stage in stages if stage.state != "Done"), None)
+    scores = scores_of(progress)
     return IterationStatus(
         observed_generation=world.iteration.metadata.generation,
         stage=current.name if current else "",
@@ -80,8 +79,8 @@ def status_of(
         conditions=_conditions(world, _readiness(world, progress, endpoint), gate, endpoint),
         stages=stages,
         model=resolved_model(world),
-        aligned=aligned_of(progress),
-        hallucination=_hallucination(progress["evaluation"]),
+        aligned=scores.aligned if scores else None,
+        hallucination=_hallucination(scores),
         promoted=promoted,
         serving=_serving_status(world, endpoint),
     )
@@ -91,23 +90,24 @@ def status_of(
 
 
 def gate_result(world: Snapshot, progress: Mapping[str, Progress]) -> GateResult:
-    """The gate's verdict on the aligned policy."""
-    evaluation = progress["evaluation"]
-    if not isinstance(evaluation, Done):
+    """The gate's verdict on the aligned policy.
+
+    A promotion of this generation stays where the gate reads what an evaluation of then did not measure.
+    """
+    scores, gate = scores_of(progress), world.iteration.spec.evaluation.gate
+    if scores is None:
         return GateResult("Unknown", "NotScored", "the aligned policy was not scored yet")
-    if aligned_of(progress) is None:
+    if scores.aligned is None:
         return GateResult("False", "NoCheckpoint", "no checkpoint was chosen; see the report of the evaluation")
-    broken = broken_rules(world.iteration.spec.evaluation.gate, evaluation.status.shards[0].metrics)
+    before = world.iteration.says("Promoted")
+    if before and before.status == "True" and not all_measured(gate, scores.metrics):
+        return GateResult(before.status, before.reason, before.message)
+    broken = broken_rules(gate, scores.metrics)
     if broken:
         return GateResult("False", "GateFailed", "; ".join(broken))
     return GateResult(
         "True", "GatePassed", "the aligned policy meets every rule of spec.evaluation.gate on the selection split"
     )
-
-
-def aligned_of(progress: Mapping[str, Progress]) -> SourceSpec | None:
-    evaluation = progress["evaluation"]
-    return evaluation.status.shards[0].aligned if isinstance(evaluation, Done) else None
 
 
 def scores_of(progress: Mapping[str, Progress]) -> ShardResult | None:
@@ -142,7 +142,10 @@ def _passing(world: Snapshot, progress: Mapping[str, Progress], gate: GateResult
 
 
 def scored_model(spec: IterationSpec, scores: ShardResult, reference: ResolvedModel) -> PromotedModel | None:
-    """The aligned policy with all that it was scored under, which is how it is to be served; None without a choice."""
+    """The aligned policy with all that it was scored under, which is how it is to be served; None without a choice.
+
+    Of ranking it has nothing where the evaluation says nothing of it: a server of then knows no such flags.
+    """
     aligned, evaluation = scores.aligned, spec.evaluation
     if aligned is None or aligned.sha256 is None:
         return None
@@ -155,20 +158,19 @@ def scored_model(spec: IterationSpec, scores: ShardResult, reference: ResolvedMo
         temperature=evaluation.decoding.temperature,
         top_p=evaluation.decoding.top_p,
         max_new_tokens=evaluation.decoding.max_new_tokens or spec.sampling.max_new_tokens,
-        ranked_temperature=evaluation.ranked_decoding.temperature,
-        ranked_top_p=evaluation.ranked_decoding.top_p,
+        ranked_temperature=evaluation.ranked_decoding.temperature if scores.ranking else "",
+        ranked_top_p=evaluation.ranked_decoding.top_p if scores.ranking else "",
         best_of=scores.best_of or 1,
-        ranking=scores.ranking or RankingStatus(),
+        ranking=scores.ranking,
     )
 
 
-def _hallucination(evaluation: Progress) -> Hallucination | None:
-    if not isinstance(evaluation, Done):
+def _hallucination(scores: ShardResult | None) -> Hallucination | None:
+    if scores is None:
         return None
-    metrics = evaluation.status.shards[0].metrics
     return Hallucination(
-        baseline=metrics.get("baseline.response_hallucination", ""),
-        aligned=metrics.get("aligned.response_hallucination", ""),
+        baseline=scores.metrics.get("baseline.response_hallucination", ""),
+        aligned=scores.metrics.get("aligned.response_hallucination", ""),
     )
 
 

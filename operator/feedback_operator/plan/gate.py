@@ -12,6 +12,7 @@ METRICS: Final = {
     "responseHallucination": "response_hallucination",
     "mentionHallucination": "mention_hallucination",
     "recall": "recall",
+    "expectedRecall": "expected_recall",
     "meanWords": "mean_words",
 }
 """Name of a gate's metric in the spec, and the last part of its name in the evaluation's metrics."""
@@ -22,18 +23,57 @@ def broken_rules(gate: Sequence[GateRule], metrics: Mapping[str, str]) -> tuple[
     return tuple(text for rule in gate if (text := _broken(rule, metrics)))
 
 
+def all_measured(gate: Sequence[GateRule], metrics: Mapping[str, str]) -> bool:
+    """Whether every rule finds what it is about: an evaluation of an earlier version measured less."""
+    return all(metrics.get(name) for rule in gate for name in _read_by(rule))
+
+
+def _read_by(rule: GateRule) -> list[str]:
+    """Names of the metrics that a rule reads."""
+    name = METRICS[rule.metric]
+    of_ratio = [f"selection.baseline.{name}"] if rule.relative_to else []
+    ends = [f"selection.ratio.{name}.{end}" for end in ("low", "high")] if rule.use == "Interval" else []
+    return [f"selection.aligned.{name}", *of_ratio, *ends]
+
+
 def _broken(rule: GateRule, metrics: Mapping[str, str]) -> str:
-    name, subject = METRICS[rule.metric], str(rule.metric)
-    value = _number(metrics, f"selection.aligned.{name}")
-    if value is not None and rule.relative_to == "Baseline":
-        baseline, subject = _number(metrics, f"selection.baseline.{name}"), f"{rule.metric} relative to the baseline"
-        value = value / baseline if baseline else None
+    name, subject = METRICS[rule.metric], f"{rule.metric} relative to the baseline"
+    aligned, baseline = (_number(metrics, f"selection.{who}.{name}") for who in ("aligned", "baseline"))
+    if rule.relative_to is None:
+        return _outside(rule, aligned, str(rule.metric))
+    if baseline == 0:
+        bound = "min" if rule.max is None else "max"
+        return f"{subject}: the baseline's is 0, so no ratio is defined; give {bound} without relativeTo"
+    ratio = aligned / baseline if aligned is not None and baseline else None
+    if ratio is None or rule.use != "Interval":
+        return _outside(rule, ratio, subject)
+    low, high = (_number(metrics, f"selection.ratio.{name}.{end}") for end in ("low", "high"))
+    if low is None or high is None:
+        return (
+            f"{subject} has no interval on the selection split: the baseline's is almost 0, or the evaluation is of an "
+            "earlier version; run evaluation again, or use Value"
+        )
+    return _not_wholly_inside(
+        rule, low, high, f"{subject} is {ratio:.2f} ({low:.2f}-{high:.2f}) on the selection split"
+    )
+
+
+def _outside(rule: GateRule, value: Decimal | None, subject: str) -> str:
     if value is None:
         return f"{subject} was not measured on the selection split"
     if rule.max is not None and value > Decimal(rule.max):
         return f"{subject} is {value:.4g} on the selection split, above {rule.max}"
     if rule.min is not None and value < Decimal(rule.min):
         return f"{subject} is {value:.4g} on the selection split, below {rule.min}"
+    return ""
+
+
+def _not_wholly_inside(rule: GateRule, low: Decimal, high: Decimal, measured: str) -> str:
+    """An interval that touches a bound is outside: an aligned policy that is the baseline gains nothing."""
+    if rule.max is not None and high >= Decimal(rule.max):
+        return f"{measured}, not wholly below {rule.max}"
+    if rule.min is not None and low <= Decimal(rule.min):
+        return f"{measured}, not wholly above {rule.min}"
     return ""
 
 

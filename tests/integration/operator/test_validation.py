@@ -175,6 +175,12 @@ async def test_generated_specs(control_plane: ControlPlane) -> None:
             "min must not be greater than max",
             id="gate",
         ),
+        pytest.param(
+            {"evaluation": {"gate": [{"metric": "recall", "use": "Interval", "min": "0.9"}]}},
+            "spec.evaluation.gate[0]",
+            "needs relativeTo Baseline",
+            id="interval of a value",
+        ),
         pytest.param({"sampling": {"candidate": 3}}, "spec.sampling.candidate", "unknown field", id="typo"),
     ],
 )

@@ -1,132 +1,200 @@
-"""Object HalBench with a local extractor: which of COCO's 80 classes an answer names, against those that are there.
+"""Object HalBench (Yu et al., RLHF-V, arXiv 2312.00849): objects that a judge model lists from answers, against COCO's.
 
-The benchmark is by Yu et al. (RLHF-V, arXiv 2312.00849) after CHAIR (Rohrbach et al., arXiv 1809.02156). The truth of a
-picture is a JSON list of class names: its annotated instances united with the objects of its captions. Where the
-reference asks a proprietary model which objects an answer names, this looks them up in a table, `coco_objects.toml`. A
-denied object ("there is no dog") counts as named, as it does in CHAIR.
+Answers are rows with a picture (`image_id`), a text (`text` or `answer`) and, in `extract_objs`, what the judge listed:
+its reply as it stands, or the list of phrases in it. So what the judge said is replayed, and nothing is asked anew.
+Each phrase is brought to words, and a word counts once an answer.
+
+`CHAIRs_refine` is the response-level rate of the papers (hallucinating answers among those that name an object),
+`CHAIRi` their mention-level one. The official script can do without a judge, too: it counts words as CHAIR does, each
+time. That is `extractor=words`, whose numbers are not those of the papers.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
-from itertools import pairwise
-from typing import Final
+from itertools import chain, groupby
+from pathlib import Path
+from typing import ClassVar, Final
 
-from feedback_workloads.method.judgement import Judgement
-from feedback_workloads.rows.rejected import BadRow
+from feedback_workloads.benchmarks.coco.answers import Sentence, picture_of, read_answers
+from feedback_workloads.benchmarks.coco.objects import Named, Vocabulary, refined_vocabulary, without_seats
+from feedback_workloads.benchmarks.coco.truth import WHAT, read_truth
+from feedback_workloads.benchmarks.english.lemmas import is_a, lemma
+from feedback_workloads.benchmarks.english.tokens import tokens
+from feedback_workloads.benchmarks.english.words import noun_lemmas
+from feedback_workloads.benchmarks.official import Option, Scores, ratio
+from feedback_workloads.contract import BadInput
+from feedback_workloads.rows.json_files import Row
 
-_WORD: Final = re.compile(r"[^\W\d_]+")
-_WITHIN_A_PHRASE: Final = re.compile(r"[\s'’-]*")
+PICTURES: Final = 300
+LISTED: Final = "extract_objs"
+"""The field in which the official script keeps what the judge listed."""
+SHORTEST: Final = 4
+"""Words of the shortest answer that the judge is asked about; shorter ones name nothing."""
+_BLOCK: Final = re.compile(r"```json\n(.*?)\n```", re.DOTALL)
+_BETWEEN: Final = frozenset({"a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with"})
 
-Words = tuple[str, ...]
+Phrase = Sequence[tuple[str, bool]]
+"""The lemmas of a phrase's words, and whether each is a noun."""
+ReadPhrase = Callable[[str], Phrase]
 
 
 @dataclass(frozen=True)
-class Mention:
-    """One object named in a text, at characters [start, end)."""
-
-    name: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class Lexicon:
-    """What words name which class. A phrase that maps to None hides the words in it: a hot plate is no plate."""
-
-    phrases: Mapping[Words, str | None]
-    classes: frozenset[str]
-    longest: int
-
-    def mentions(self, text: str) -> Iterator[Mention]:
-        """Every object named in `text`, in order; at each place the longest phrase counts."""
-        words = list(_WORD.finditer(text))
-        joined = [_WITHIN_A_PHRASE.fullmatch(text, a.end(), b.start()) is not None for a, b in pairwise(words)]
-        at = 0
-        while at < len(words):
-            length = self._phrase_at(words, joined, at)
-            if length:
-                name = self.phrases[_lower(words[at : at + length])]
-                if name:
-                    yield Mention(name, words[at].start(), words[at + length - 1].end())
-            at += max(length, 1)
-
-    def _phrase_at(self, words: list[re.Match[str]], joined: list[bool], at: int) -> int:
-        """Number of words of the longest known phrase that begins at word `at`; 0 where there is none."""
-        longest = 1
-        while longest < min(self.longest, len(words) - at) and joined[at + longest - 1]:
-            longest += 1
-        lengths = range(longest, 0, -1)
-        return next((n for n in lengths if _lower(words[at : at + n]) in self.phrases), 0)
-
-
 class ObjectHalBench:
-    """Judges answers by the objects they name."""
+    """See the head of this module."""
 
-    def judge(self, answer: str, truth: str) -> Judgement:
-        lexicon = coco_lexicon()
-        present = _read_truth(truth, lexicon.classes)
-        mentions = list(lexicon.mentions(answer))
-        wrong = [mention for mention in mentions if mention.name not in present]
-        return Judgement(
-            mentions=len(mentions),
-            hallucinated=len(wrong),
-            covered=len(present & {mention.name for mention in mentions}),
-            truth_total=len(present),
-            spans=tuple((mention.start, mention.end) for mention in wrong),
+    truth: ClassVar[str] = WHAT
+    options: ClassVar[Mapping[str, Option]] = {
+        "extractor": Option(
+            f"what finds objects: the judge, whose lists stand in the answers ({LISTED}), or the words themselves, as "
+            "in the official script without a judge",
+            ("replay", "words"),
+        ),
+        "phrases": Option(
+            "what brings the judge's phrases to words: spaCy's en_core_web_trf, as published, or WordNet, which needs "
+            "no model and comes near it",
+            ("spacy", "wordnet"),
+        ),
+    }
+
+    def score(self, answers: Path, truth: Path, options: Mapping[str, str]) -> Scores:
+        rows = read_answers(answers)
+        pictures = [picture_of(row) for row in rows]
+        texts = [row.text("text", "answer", "caption").replace("Assistant:", "").strip() for row in rows]
+        vocabulary = refined_vocabulary()
+        present = read_truth(truth, frozenset(pictures), vocabulary, noun_lemmas)
+        if options["extractor"] == "words":
+            named = [vocabulary.named(words) for words in noun_lemmas(texts)]
+        else:
+            read = spacy_reader() if options["phrases"] == "spacy" else wordnet_phrase
+            named = [replay(row, text, read, vocabulary) for row, text in zip(rows, texts, strict=True)]
+        sentences = [
+            Sentence(picture, text, one, present[picture])
+            for picture, text, one in zip(pictures, texts, named, strict=True)
+        ]
+        metrics = overall(sentences)
+        return Scores(
+            answers=len(sentences),
+            metrics=metrics,
+            file=f"hall_{answers.name.split('.json')[0]}_-1.json",
+            result={"sentences": [to_json(one) for one in sentences], "overall_metrics": metrics},
+            notes=notes(pictures, options),
         )
+
+
+def replay(row: Row, text: str, read: ReadPhrase, vocabulary: Vocabulary) -> Named:
+    """What the judge listed from one answer; BadInput where that is not there."""
+    phrases = listed(row) if len(text.split()) >= SHORTEST else []
+    found = chain.from_iterable(objects(read(phrase), vocabulary) for phrase in phrases)
+    unique = tuple(dict.fromkeys(found))
+    words = tuple(word for word in without_seats(unique) if word in vocabulary.class_of)
+    return Named(words, tuple(vocabulary.class_of[word] for word in words), tuple(range(len(words))), unique)
+
+
+def listed(row: Row) -> list[str]:
+    """The phrases of the judge's list, or of its reply: a JSON list, which may stand in a block or in the last line."""
+    if LISTED not in row.values:
+        raise BadInput(
+            f"{row.place}: there is no field {LISTED!r} with what the judge listed (its reply, or a list of phrases); "
+            "add it, or give --option extractor=words, the official script without a judge"
+        )
+    if isinstance(row.values[LISTED], list):
+        return row.texts(LISTED)
+    reply = row.text(LISTED)
+    block = _BLOCK.search(reply)
+    for part in (reply, block[1] if block else "", reply.strip().rpartition("\n")[2]):
+        try:
+            return Row(row.place, {LISTED: json.loads(part)}).texts(LISTED)
+        except ValueError:
+            continue
+    raise BadInput(f"{row.place}: the reply in {LISTED!r} has no JSON list ({reply[:60]!r}); ask the judge again")
+
+
+def objects(phrase: Phrase, vocabulary: Vocabulary) -> list[str]:
+    """The pairs of words in a phrase that are one word, or else each run of nouns: "tennis player" names no person."""
+    pairs = vocabulary.pairs([word for word, _ in phrase])
+    runs = groupby(phrase, key=lambda word: word[1])
+    return pairs or [" ".join(word for word, _ in run) for is_noun, run in runs if is_noun]
 
 
 @cache
-def coco_lexicon() -> Lexicon:
-    """The table of this package, with plurals."""
-    table = tomllib.loads(files(__package__).joinpath("coco_objects.toml").read_text(encoding="utf-8"))
-    phrases: dict[Words, str | None] = {}
-    named: list[tuple[str | None, str]] = [(None, phrase) for phrase in table["other"]["phrases"]]
-    named += [(name, phrase) for name, phrases in table["classes"].items() for phrase in phrases]
-    for name, phrase in named:
-        for form in _forms(phrase, table["irregular"]):
-            words = tuple(_WORD.findall(form))
-            if phrases.setdefault(words, name) != name:
-                raise ValueError(f"coco_objects.toml: {form!r} names both {phrases[words]!r} and {name!r}")
-    return Lexicon(phrases, frozenset(table["classes"]), max(map(len, phrases)))
-
-
-def _forms(phrase: str, irregular: Mapping[str, str]) -> tuple[str, ...]:
-    """The phrase as it stands and with its last word in the plural; only as it stands after a "="."""
-    if phrase.startswith("="):
-        return (phrase[1:],)
-    head, _, last = phrase.rpartition(" ")
-    return (phrase, f"{head} {irregular.get(last) or _plural(last)}".strip())
-
-
-def _plural(word: str) -> str:
-    if re.search(r"(s|x|z|ch|sh)$", word):
-        return f"{word}es"
-    if re.search(r"[^aeiou]y$", word):
-        return f"{word[:-1]}ies"
-    return f"{word}s"
-
-
-def _lower(words: list[re.Match[str]]) -> Words:
-    return tuple(word.group().lower() for word in words)
-
-
-def _read_truth(truth: str, classes: frozenset[str]) -> frozenset[str]:
+def spacy_reader() -> ReadPhrase:
+    """The official way, by spaCy's largest English model; BadInput, with what to install, where that is not here."""
     try:
-        names = json.loads(truth)
-    except ValueError as error:
-        raise BadRow("bad-truth", f"the truth {truth[:80]!r} is not JSON; give a list of COCO class names") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise BadRow("bad-truth", f"the truth {truth[:80]!r} is not a list of texts; give a list of COCO class names")
-    if unknown := set(names) - classes:
-        raise BadRow(
-            "bad-truth", f"the truth names {min(unknown)!r}, which is none of COCO's 80 classes; see coco_objects.toml"
-        )
-    return frozenset(names)
+        import spacy
+
+        model = spacy.load("en_core_web_trf")
+    except (ImportError, OSError) as error:
+        raise BadInput(
+            "phrases=spacy needs spaCy's model en_core_web_trf, which is not here; run `pip install spacy==3.7.0` and "
+            "`python -m spacy download en_core_web_trf`, or give --option phrases=wordnet, which comes near it"
+        ) from error
+    return cache(lambda phrase: [(word.lemma_, word.tag_.startswith("NN")) for word in model(f"a {phrase}")])
+
+
+@cache
+def wordnet_phrase(phrase: str) -> Phrase:
+    """By WordNet alone: words are nouns, but for numbers, what joins nouns, and adjectives before another word."""
+    words = tokens(phrase.lower())
+    return [(lemma(word, "n"), _is_noun(word, last=number == len(words))) for number, word in enumerate(words, 1)]
+
+
+def _is_noun(word: str, last: bool) -> bool:
+    if word in _BETWEEN or not word[0].isalpha():
+        return False
+    return last or not is_a(word, "a")
+
+
+def overall(sentences: Sequence[Sentence]) -> dict[str, float | None]:
+    """The numbers of all answers, by their names in the official script, which calls classes words in two of them."""
+    naming = sum(bool(one.named.words) for one in sentences)
+    hallucinating = sum(bool(one.hallucinated) for one in sentences)
+    hallucinated = sum(len(one.hallucinated) for one in sentences)
+    mentions = sum(len(one.named.words) for one in sentences)
+    covered = sum(one.covered for one in sentences)
+    present = sum(len(one.present) for one in sentences)
+    return {
+        "CHAIRs": ratio(hallucinating, len(sentences)),
+        "CHAIRs_refine": ratio(hallucinating, naming),
+        "CHAIRi": ratio(hallucinated, mentions),
+        "obj_rec": ratio(covered, present),
+        "sentence_num": len(sentences),
+        "coco_sentence_num": naming,
+        "coco_word_count": covered,
+        "gt_word_count": present,
+        "avg_word_len": ratio(sum(len(one.text.split(" ")) for one in sentences), len(sentences)),
+        "correct_rate": 1 - hallucinating / naming if naming else None,
+        "object_correct_rate": 1 - hallucinated / mentions if mentions else None,
+    }
+
+
+def to_json(sentence: Sentence) -> dict[str, object]:
+    """A row of the file that the official script writes."""
+    pairs = [[word, [word, name]] for word, name in zip(sentence.named.words, sentence.named.classes, strict=True)]
+    wrong = sentence.hallucinated
+    return {
+        "image_id": sentence.picture,
+        "caption": sentence.text,
+        "mscoco_hallucinated_words": [pairs[number] for number in wrong],
+        "mscoco_gt_words": sorted(sentence.present),
+        "mscoco_generated_words": [pair for _, pair in pairs],
+        "hallucination_idxs": [sentence.named.places[number] for number in wrong],
+        "words": list(sentence.named.read),
+        "metrics": {"CHAIRs": int(bool(wrong)), "CHAIRi": len(wrong) / len(pairs) if pairs else 0.0},
+    }
+
+
+def notes(pictures: Sequence[int], options: Mapping[str, str]) -> tuple[str, ...]:
+    """What keeps these numbers from being those of the papers."""
+    found = []
+    if (number := len(set(pictures))) != PICTURES:
+        found.append(f"these answers are about {number} pictures, where the benchmark has {PICTURES}")
+    if options["extractor"] == "words":
+        found.append("words were counted without a judge, so these are not the numbers that papers have")
+    elif options["phrases"] == "wordnet":
+        found.append("phrases were read by WordNet, so these numbers only come near those that papers have")
+    return tuple(found)

@@ -71,7 +71,7 @@ class Source(Frozen):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
 
-BenchmarkType = Literal["shapes", "object-halbench"]
+BenchmarkType = Literal["shapes", "coco-objects"]
 
 
 RankingRule = Literal["LogRatio", "LogRatioSum", "PolicyLikelihood", "Regularised"]

@@ -138,8 +138,8 @@ class LabelingConfig(StageConfig):
 class PairingConfig(StageConfig):
     """Score answers by minus their rejected claims and pair the answers of one instruction."""
 
-    FORMAT_VERSION: ClassVar[int] = 2
-    """2: letters of scripts without spaces are counted as words."""
+    FORMAT_VERSION: ClassVar[int] = 3
+    """2: letters of scripts without spaces are counted as words. 3: how often the labeler is right is measured."""
 
     stage: Literal["pairing"] = "pairing"
     samples: tuple[Artifact, ...]
@@ -220,8 +220,8 @@ class EvaluationConfig(StageConfig):
     alone; all that is reported comes from `report` splits.
     """
 
-    FORMAT_VERSION: ClassVar[int] = 4
-    """4: recall of expected things; intervals of ranking's gains hold for all that was tried at once."""
+    FORMAT_VERSION: ClassVar[int] = 5
+    """5: intervals of the ratios that gates read; nothing is drawn to be ranked where one answer is all there is."""
 
     stage: Literal["evaluation"] = "evaluation"
     policy: tuple[Artifact, ...]
@@ -242,7 +242,8 @@ class EvaluationConfig(StageConfig):
     It takes as many answers of the baseline as of the checkpoint, and their log-probabilities.
     """
     min_recall_ratio: float = 0.95
-    """A checkpoint whose recall on the selection split is below this share of the baseline's is not chosen."""
+    """A checkpoint whose recall on the selection split is below this share of the baseline's is chosen only where all
+    are; then the one with the highest is."""
     bootstrap_resamples: int = 1000
     precision: Precision = "auto"
     engine: EngineConfig = EngineConfig()

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from feedback_workloads.contract import Decoding, Ranking
 from feedback_workloads.method import ranking
 from feedback_workloads.method.judgement import Benchmark, Judgement
-from feedback_workloads.method.statistics import Judged, Measures, Rate, differences, measure
+from feedback_workloads.method.statistics import Judged, Measures, Rate, differences, measure, ratios
 from feedback_workloads.method.words import count_words
 
 BASELINE: Final = "baseline"
@@ -91,6 +91,9 @@ class Figures:
         return differences(
             [[one.judged for one in some] for some in tried], [one.judged for one in other], self.resamples, self.seed
         )
+
+    def ratios(self, marked: Iterable[Marked], other: Iterable[Marked]) -> dict[str, Rate]:
+        return ratios((one.judged for one in marked), (one.judged for one in other), self.resamples, self.seed)
 
 
 # ── the choice of a checkpoint ───────────────────────────────────────────────────────────────────────────────────────
@@ -257,13 +260,15 @@ def choose_best_of(ranked: Sequence[BestOf], once: Measures, min_recall_ratio: f
 class Scorecard:
     """All figures on one benchmark; those that have the name `selection` are of the first benchmark's selection split.
 
-    `best` is what the chosen ranking, if any, gives here; `baseline_best` has, by N, the baseline's answers ranked by
-    nothing but their own likelihood.
+    `ratios` are those of the chosen checkpoint's figures to the baseline's on that split. `best` is what the chosen
+    ranking, if any, gives here; `baseline_best` has, by N, the baseline's answers ranked by nothing but their own
+    likelihood, none where nothing is ranked.
     """
 
     baseline: Checkpoint
     checkpoints: Sequence[Checkpoint]
     chosen: Checkpoint
+    ratios: Mapping[str, Rate]
     best: tuple[Ranking, int, Measures] | None
     baseline_best: Mapping[int, Measures]
 
@@ -272,7 +277,7 @@ class Scorecard:
         one, many = ({"decoding": how.model_dump(mode="json")} for how in (decoding, ranked))
         aligned = self.chosen.report.to_json()
         likelihood = named(Ranking(rule="PolicyLikelihood"))
-        n = self.best[1] if self.best else max(self.baseline_best)
+        n = self.best[1] if self.best else max(self.baseline_best, default=0)
         return {
             "baseline": {**self.baseline.report.to_json(), **one},
             "checkpoints": [
@@ -292,7 +297,9 @@ class Scorecard:
                 if self.best
                 else {"n": 1, "rule": None, "lambda": None, **aligned, **one}
             ),
-            "baseline_best_of_n": {"n": n, **likelihood, **self.baseline_best[n].to_json(), **many},
+            "baseline_best_of_n": (
+                {"n": n, **likelihood, **self.baseline_best[n].to_json(), **many} if self.baseline_best else None
+            ),
             "baseline_ranking": [
                 {"n": n, **likelihood, **measures.to_json(), **many} for n, measures in self.baseline_best.items()
             ],
@@ -301,13 +308,20 @@ class Scorecard:
     def metrics(self) -> dict[str, float]:
         """The figures by flat names, such as `aligned.recall.low` of the report split.
 
-        The gate reads those of the selection split, such as `selection.aligned.recall`: a figure that decides is not
-        one that is reported.
+        The gate reads those of the selection split, such as `selection.aligned.recall` and `selection.ratio.recall.low`
+        (of the ratio's interval): a figure that decides is not one that is reported.
         """
         best = self.best[2] if self.best else self.chosen.report
+        ends = {
+            f"selection.ratio.{name}.{end}": value
+            for name, ratio in self.ratios.items()
+            for end, value in (("low", ratio.low), ("high", ratio.high))
+            if value is not None
+        }
         return {
             **self.baseline.selection.values("selection.baseline"),
             **self.chosen.selection.values("selection.aligned"),
+            **ends,
             **self.baseline.report.flat("baseline"),
             **self.chosen.report.flat("aligned"),
             **best.flat("best_of_n"),

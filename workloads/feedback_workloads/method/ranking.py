@@ -48,6 +48,11 @@ def reward(ranking: Ranking, logp: float, ref_logp: float, tokens: int, beta: fl
             assert_never(ranking.rule)
 
 
+def asks_reference(ranking: Ranking) -> bool:
+    """Whether a rule needs the reference's log-probability of an answer at all."""
+    return ranking.rule != "PolicyLikelihood"
+
+
 def order(rewards: Sequence[float]) -> list[int]:
     """Indices of `rewards`, best first; ties go to the lower index, and NaN comes last."""
     # sorted() is stable, which settles ties; the first key keeps NaN, which compares with nothing, out of the way.

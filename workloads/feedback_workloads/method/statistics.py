@@ -33,7 +33,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Rate:
-    """A share in [0, 1], or a difference of two, with its 95% interval; all None where it is 0 of 0."""
+    """A share in [0, 1], or a difference or a ratio of two, with its 95% interval; all None where it is undefined."""
 
     value: float | None
     low: float | None
@@ -94,12 +94,21 @@ def measure(judged: Iterable[Judged], resamples: int, seed: int) -> Measures:
     samples = _bootstrap(table, resamples, seed)
     answers, words = point[0, _ANSWERS], point[0, _WORDS]
     return Measures(
-        response_hallucination=_rate(point, samples, _HALLUCINATING, _NAMING),
-        mention_hallucination=_rate(point, samples, _HALLUCINATED, _MENTIONS),
-        recall=_rate(point, samples, _COVERED, _TRUTH),
-        expected_recall=_rate(point, samples, _EXPECTED_COVERED, _EXPECTED),
+        **{name: _rate(point, samples, *_PARTS[name]) for name in RATES},
         mean_words=float(words / answers) if answers else 0.0,
     )
+
+
+def ratios(one: Iterable[Judged], other: Iterable[Judged], resamples: int, seed: int) -> dict[str, Rate]:
+    """Each figure of Measures of `one` over that of `other`, by its name, with the middle 95% of the resamples.
+
+    Both are answers to the same questions, and a resample draws the same questions of both, those that `measure` draws.
+    A ratio is undefined where the figure of `other` is 0, or is 0 in so many resamples that the interval has no end.
+    Raises ValueError for answers to different numbers of questions.
+    """
+    table = np.hstack(_tables([one, other]))
+    points, samples = table.sum(axis=0, keepdims=True), _bootstrap(table, resamples, seed)
+    return {name: _ratio(points, samples, *parts) for name, parts in _PARTS.items()}
 
 
 def differences(tried: Sequence[Iterable[Judged]], other: Iterable[Judged], resamples: int, seed: int) -> list[Rate]:
@@ -111,10 +120,7 @@ def differences(tried: Sequence[Iterable[Judged]], other: Iterable[Judged], resa
     and Young's max-statistic, 1993). So the more is tried, the further they reach, and the chance that any of them
     misses stays 5%. Raises ValueError for answers to different numbers of questions.
     """
-    tables = [_sums_by_question(some) for some in (*tried, other)]
-    if len(numbers := {len(table) for table in tables}) > 1:
-        raise ValueError(f"answers to {min(numbers)} questions are compared with answers to {max(numbers)}")
-    table = np.hstack([one[:, [_HALLUCINATING, _NAMING]] for one in tables])
+    table = np.hstack([one[:, [_HALLUCINATING, _NAMING]] for one in _tables([*tried, other])])
     points = _differences(table.sum(axis=0, keepdims=True))[0]
     samples = _differences(_bootstrap(table, resamples, seed))
     known = ~np.isnan(points)
@@ -132,6 +138,22 @@ _COLUMNS: Final = 10
 (
     _HALLUCINATING, _NAMING, _HALLUCINATED, _MENTIONS, _COVERED, _TRUTH, _EXPECTED_COVERED, _EXPECTED, _WORDS, _ANSWERS,
 ) = range(_COLUMNS)  # fmt: skip
+_PARTS: Final = {
+    "response_hallucination": (_HALLUCINATING, _NAMING),
+    "mention_hallucination": (_HALLUCINATED, _MENTIONS),
+    "recall": (_COVERED, _TRUTH),
+    "expected_recall": (_EXPECTED_COVERED, _EXPECTED),
+    "mean_words": (_WORDS, _ANSWERS),
+}
+"""Each figure of Measures as a part over its whole."""
+
+
+def _tables(compared: Sequence[Iterable[Judged]]) -> list[NDArray[np.float64]]:
+    """The sums by question of each; raises ValueError where they are not of equally many questions."""
+    tables = [_sums_by_question(some) for some in compared]
+    if len(numbers := {len(table) for table in tables}) > 1:
+        raise ValueError(f"answers to {min(numbers)} questions are compared with answers to {max(numbers)}")
+    return tables
 
 
 def _sums_by_question(judged: Iterable[Judged]) -> NDArray[np.float64]:
@@ -162,6 +184,21 @@ def _rate(point: NDArray[np.float64], samples: NDArray[np.float64], part: int, w
     shares = defined[:, part] / defined[:, whole]
     low, high = _interval(shares, widest=(0.0, 1.0))
     return Rate(float(point[0, part] / point[0, whole]), low, high)
+
+
+def _ratio(point: NDArray[np.float64], samples: NDArray[np.float64], part: int, whole: int) -> Rate:
+    """Of a pair of tables beside each other: the rate in the left one over that in the right one."""
+    value = float(_quotients(point, part, whole)[0])
+    with np.errstate(invalid="ignore"):  # between infinities
+        low, high = _interval(_quotients(samples, part, whole), widest=(0.0, math.inf))
+    return Rate(value, low, high) if math.isfinite(value + high) else Rate(None, None, None)
+
+
+def _quotients(sums: NDArray[np.float64], part: int, whole: int) -> NDArray[np.float64]:
+    """A row each, infinite where it is undefined."""
+    above = sums[:, part] * sums[:, _COLUMNS + whole]
+    below = sums[:, whole] * sums[:, _COLUMNS + part]
+    return np.divide(above, below, out=np.full_like(above, np.inf), where=below > 0)
 
 
 def _differences(sums: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -33,6 +33,11 @@ EXAMPLES: Final[Mapping[Kind, int]] = {"mended": 3, "still wrong": 2, "newly wro
 """How many example pictures of each kind are shown, where there are as many."""
 
 
+KEYS: Final = {"baseline", "baseline_best_of_n", "best_of_rule", "ranking", "reward_on_baseline", "selection"}
+KEYS_OF_FIGURES: Final = {"decoding", "expected_recall"}
+"""What scores.json of earlier versions has not, and its figures have not."""
+
+
 @dataclass(frozen=True)
 class Example:
     """One question of the report split with three answers, as rows of SCORES."""
@@ -85,7 +90,7 @@ def gather(iteration: Iteration, store: ArtifactStore) -> Evidence:
         iteration=iteration,
         pairs=attempt("pairing", lambda ref: _json(store, ref, STATISTICS_NAME), None),
         training=attempt("training", lambda ref: _json_lines(store, ref, TRAINING_LOG_NAME), ()),
-        scores=attempt("evaluation", lambda ref: _json(store, ref, SCORES_NAME), None),
+        scores=attempt("evaluation", lambda ref: _scores(store, ref), None),
         examples=attempt("evaluation", lambda ref: find_examples(store, ref), Examples()),
         missing=list(dict.fromkeys(missing)),
     )
@@ -95,7 +100,7 @@ def find_examples(store: ArtifactStore, scores: Artifact) -> Examples:
     """Questions of the first benchmark's report split, the first few of each kind by id."""
     manifest = store.manifest(scores)
     benchmark = BenchmarkConfig.model_validate(manifest.config["benchmarks"][0])
-    summary = _json(store, scores, SCORES_NAME)
+    summary = _scores(store, scores)
     rows = (
         row
         for row in store.rows([scores], SCORES)
@@ -178,6 +183,14 @@ def _first(kinds: Mapping[str, Kind], wanted: Kind, number: int) -> list[tuple[s
 def _pictures(instructions: Iterable[object], ids: Iterable[str]) -> dict[str, Instruction]:
     wanted = set(ids)
     return {one.id: one for one in instructions if isinstance(one, Instruction) and one.id in wanted}
+
+
+def _scores(store: ArtifactStore, ref: Artifact) -> dict[str, Any]:
+    """scores.json as this version reads it. Raises BadInput for one that an earlier version wrote."""
+    scores = _json(store, ref, SCORES_NAME)
+    if not (scores.keys() >= KEYS and scores["baseline"].keys() >= KEYS_OF_FIGURES):
+        raise BadInput(f"{SCORES_NAME} is of an earlier version; run evaluation again")
+    return scores
 
 
 def _json(store: ArtifactStore, ref: Artifact, name: str) -> dict[str, Any]:

@@ -73,20 +73,25 @@ class StageRecord(Partial):
         return sum(shard.counts.get(name, 0) for shard in self.shards)
 
 
-class ConditionRecord(Partial):
-    type: str
-    status: str
-    reason: str = ""
-    message: str = ""
-
-
 class Status(Partial):
     stages: tuple[StageRecord, ...] = ()
-    conditions: tuple[ConditionRecord, ...] = ()
 
 
 class MetadataRecord(Partial):
     name: str
+
+
+class Ending(Partial):
+    """How it ended, why, and which iteration of its chain is kept, as the command that ran it has decided."""
+
+    how: str
+    why: str = ""
+    kept: str | None = None
+
+    @property
+    def tone(self) -> str:
+        """Whether that is good: a chain that gains no more is not bad."""
+        return {"promoted": "good", "gate failed": "plain", "not begun": "plain"}.get(self.how, "bad")
 
 
 class Held(Partial):
@@ -102,7 +107,8 @@ class Iteration(Partial):
     metadata: MetadataRecord
     spec: dict[str, Any] = {}
     status: Status = Status()
-    wall_seconds: float = 0.0
+    ending: Ending = Ending(how="unknown")
+    wall_seconds: float | None = None
     processor: str = ""
     """Of the machine that ran it, where one machine did."""
     held: dict[str, Held] | None = None
@@ -137,6 +143,3 @@ class Iteration(Partial):
 
     def stage(self, name: str) -> StageRecord | None:
         return next((stage for stage in self.status.stages if stage.name == name), None)
-
-    def condition(self, kind: str) -> ConditionRecord | None:
-        return next((condition for condition in self.status.conditions if condition.type == kind), None)

@@ -17,7 +17,17 @@ from PIL import Image, UnidentifiedImageError
 from feedback_workloads.models.pictures import load_picture
 from feedback_workloads.report import charts
 from feedback_workloads.report.evidence import Evidence, Example, Kind, Row, ranked_words
-from feedback_workloads.report.summary import MEASURES, cell, change, columns, drawn, measured, on_baseline, served
+from feedback_workloads.report.summary import (
+    MEASURES,
+    cell,
+    change,
+    columns,
+    drawn,
+    labeler,
+    measured,
+    on_baseline,
+    served,
+)
 from feedback_workloads.rows.rejected import BadRow
 
 Figured = Mapping[str, float | None] | float
@@ -71,7 +81,7 @@ def render(evidence: Evidence) -> str:
         ranked_words=ranked_words(evidence.scores["best_of_n"]) if evidence.scores else "",
         headline=headline(evidence.scores) if evidence.scores else None,
         served=served(evidence.scores) if evidence.scores else None,
-        verdict=verdict(evidence),
+        ending=evidence.iteration.ending,
         result_figures=_result_figures(evidence.scores) if evidence.scores else [],
         training_figures=_training_figures(evidence.training, evidence.scores),
         pairs=evidence.pairs,
@@ -124,21 +134,6 @@ def card(name: str, before: Figured, after: Figured) -> dict[str, str]:
         "change": change(was, became),
         "tone": _tone(name, was, became),
     }
-
-
-def verdict(evidence: Evidence) -> dict[str, str] | None:
-    """What became of the iteration, by its conditions, and whether that is good."""
-    promoted, stalled = evidence.iteration.condition("Promoted"), evidence.iteration.condition("Stalled")
-    if stalled and stalled.status == "True":
-        return {"tone": "bad", "text": "stalled", "message": stalled.message}
-    if promoted and promoted.status != "Unknown":
-        good = promoted.status == "True"
-        return {
-            "tone": "good" if good else "bad",
-            "text": "promoted" if good else "not promoted",
-            "message": promoted.message,
-        }
-    return None
 
 
 def example(one: Example, best_of: str) -> dict[str, Any]:
@@ -254,7 +249,9 @@ def _pair_figures(pairs: Row) -> list[Figure]:
         )
     return _drawn(
         Figure(
-            "From answers to pairs", Markup(charts.funnel(pairs["funnel"])), f"Answers in grey, pairs in blue.{truth}"
+            "From answers to pairs",
+            Markup(charts.funnel(pairs["funnel"])),
+            f"Answers in grey, pairs in blue.{truth} {labeler(metrics)}".rstrip(),
         ),
         Figure(
             "Lengths",

@@ -14,7 +14,7 @@ from pydantic import FiniteFloat, ValidationError
 
 from feedback_workloads.contract import BadInput
 from feedback_workloads.report.cost import Cost, cost
-from feedback_workloads.report.iteration import Iteration, MetadataRecord, Partial, StageRecord
+from feedback_workloads.report.iteration import Ending, Iteration, MetadataRecord, Partial, StageRecord
 from feedback_workloads.report.summary import MEASURES
 
 RATES: Final = {name: words for name, words in MEASURES.items() if name != "mean_words"}
@@ -67,15 +67,6 @@ class Summary(Partial):
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of an iteration in a word, whether that is good, and why where that needs saying."""
-
-    word: str
-    tone: str
-    why: str = ""
-
-
-@dataclass(frozen=True)
 class Member:
     """One iteration of a run, as far as its folder tells; `missing` says in sentences what could not be read."""
 
@@ -100,32 +91,24 @@ class Member:
     @property
     def promoted(self) -> bool:
         """Whether it passed its gate, whatever became of its endpoint."""
-        promoted = self.iteration.condition("Promoted")
-        return promoted is not None and promoted.status == "True"
+        return self.iteration.ending.kept == self.name
 
     @property
-    def outcome(self) -> Outcome:
-        ready, promoted, stalled = map(self.iteration.condition, ("Ready", "Promoted", "Stalled"))
-        if stalled and stalled.status == "True":
-            waited = stalled.reason.startswith("Parent")
-            return Outcome(*(("not begun", "plain") if waited else ("stalled", "bad")), stalled.message)
-        if self.promoted:
-            return Outcome("promoted", "good")
-        if promoted and promoted.status == "False":
-            return Outcome("gate failed", "plain", promoted.message)
-        return Outcome("not finished", "bad", ready.message) if ready else Outcome("unknown", "bad")
+    def outcome(self) -> Ending:
+        return self.iteration.ending
 
     @property
     def without_figures(self) -> str:
         """Why there are no figures of it; empty where there are, or where its outcome says it."""
-        if self.summary.aligned or self.outcome.word in ("not begun", "stalled", "not finished"):
+        if self.summary.aligned or self.outcome.how in ("not begun", "stalled", "not finished"):
             return ""
         return " ".join((*self.missing, *self.summary.missing)) or "Its summary has no figures."
 
     @property
     def why(self) -> str:
         """Why it ended so, and why there are no figures of it; empty where neither needs saying."""
-        return ": ".join(filter(None, (self.outcome.why, self.without_figures)))
+        ended = "" if self.outcome.how == "promoted" else self.outcome.why
+        return ": ".join(filter(None, (ended, self.without_figures)))
 
 
 @dataclass(frozen=True)

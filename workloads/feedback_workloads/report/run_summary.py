@@ -44,7 +44,7 @@ def _iteration(member: Member, out: Path) -> dict[str, Any]:
     return {
         "name": member.name,
         "from": member.iteration.parent,
-        "outcome": member.outcome.word,
+        "outcome": member.outcome.how,
         "promoted": member.promoted,
         "why": member.why,
         "aligned": aligned and aligned.to_json(),
@@ -170,5 +170,5 @@ def _pairs(pairs: Pairs) -> list[str]:
 
 
 def _outcome(member: Member) -> str:
-    text = one_line(": ".join(filter(None, (member.outcome.word, member.why))))
+    text = one_line(": ".join(filter(None, (member.outcome.how, member.why))))
     return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 1]}…"

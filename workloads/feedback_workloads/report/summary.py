@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +18,14 @@ MEASURES: Final = {
     "mean_words": "mean words",
 }
 """Names of what is measured, and how a person calls it."""
+
+
+LABELER: Final = {
+    "true_claims_accepted": "accepts {} of the claims in which all that the benchmark judges is true",
+    "untrue_claims_rejected": "rejects {} of those in which something is not",
+    "answers_right": "finds in {} of the answers whether anything in them is untrue",
+}
+"""What is measured of a labeler where the truth is known, and how a person says it."""
 
 
 def summarise(evidence: Evidence) -> dict[str, Any]:
@@ -47,6 +54,7 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
         "pairs": {
             "count": pairs.get("funnel", {}).get("balanced", 0),
             "truth_agreement": pairs.get("metrics", {}).get("truth_agreement"),
+            "labeler": {name: pairs.get("metrics", {}).get(f"labeler.{name}") for name in LABELER},
         },
         "stages": [_stage(stage) for stage in evidence.iteration.status.stages],
         "wall_seconds": evidence.iteration.wall_seconds,
@@ -55,13 +63,23 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
     }
 
 
+def labeler(metrics: Mapping[str, float]) -> str:
+    """How often the labeler is right, in a sentence; empty where the truth is not known."""
+    said = [
+        words.format(f"{metrics[f'labeler.{name}']:.1%}")
+        for name, words in LABELER.items()
+        if f"labeler.{name}" in metrics
+    ]
+    return f"The labeler {', '.join(said)}." if said else ""
+
+
 def columns(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """What is compared, by its name for a person: each with how its answers were drawn and ranked."""
     named = {"baseline": scores["baseline"], "aligned": scores["aligned"]}
     if words := ranked_words(scores["best_of_n"]):
         named[f"aligned, {words}"] = scores["best_of_n"]
-    likely = scores["baseline_best_of_n"]
-    named[f"baseline, best of {likely['n']} by its own likelihood"] = likely
+    if likely := scores["baseline_best_of_n"]:
+        named[f"baseline, best of {likely['n']} by its own likelihood"] = likely
     return named
 
 
@@ -106,14 +124,7 @@ def served(scores: Mapping[str, Any]) -> str:
     """How the server ranks by default, why, and what that gives on the report split, in sentences."""
     one, best = scores["aligned"], scores["best_of_n"]
     if best["n"] == 1:
-        tried = sorted({row["n"] for row in scores["ranking"] if row["n"] > 1})
-        why = (
-            f"on the selection split, the best of {' or '.join(map(str, tried))} did by no rule hallucinate less "
-            "beyond chance"
-            if tried
-            else "ranking was not measured, because spec.evaluation.bestOf is 1"
-        )
-        return f"The server's default is one answer, not ranked: {why}."
+        return f"The server's default is one answer, not ranked: {_why_one(scores['ranking'])}."
     chosen = next(row for row in scores["ranking"] if all(row[key] == best[key] for key in ("rule", "lambda", "n")))
     return (
         f"The server's default is the {ranked_words(best)}: on the selection split, {_points(chosen['difference'])} "
@@ -125,26 +136,40 @@ def served(scores: Mapping[str, Any]) -> str:
     )
 
 
+def _why_one(rows: Sequence[Mapping[str, Any]]) -> str:
+    tried = [row for row in rows if row["n"] > 1]
+    if not tried:
+        return "ranking was not measured, because spec.evaluation.bestOf is 1"
+    fewer: dict[str, list[int]] = {}
+    for row in tried:
+        if (high := row["difference"]["high"]) is not None and high < 0:
+            fewer.setdefault(rule_words(row), []).append(row["n"])
+    if fewer:
+        which = ", ".join(f"{rule} at N = {_either(numbers)}" for rule, numbers in fewer.items())
+        return f"on the selection split, what hallucinated less beyond chance lost recall ({which})"
+    numbers = _either(sorted({row["n"] for row in tried}))
+    return f"on the selection split, the best of {numbers} did by no rule hallucinate less beyond chance"
+
+
+def _either(numbers: Sequence[int]) -> str:
+    return " or ".join(map(str, numbers))
+
+
 def on_baseline(scores: Mapping[str, Any]) -> str:
-    """Which reward ranks the baseline's own answers best, beside those that cost less; empty where none was tried."""
+    """What ranking the baseline's own answers gives by the paper's reward and by likelihoods; empty where not tried.
+
+    Always the same rules: of many, the best on the report split would be so by chance, too.
+    """
     rows = scores["reward_on_baseline"] or []
     most = max((row["n"] for row in rows), default=1)
     if most == 1:
         return ""
-    last = [row for row in rows if row["n"] == most]
-    best = min(last, key=_hallucination)
-    others = [row for row in last if row is not best and row["rule"] in ("LogRatio", "PolicyLikelihood")]
-    beside = ", ".join(f"by {rule_words(row)} {cell(row['report']['response_hallucination'])}" for row in others)
+    shown = [row for row in rows if row["n"] == most and row["rule"] in ("LogRatio", "PolicyLikelihood")]
+    shares = ", ".join(f"by {rule_words(row)} in {cell(row['report']['response_hallucination'])}" for row in shown)
     return (
-        f"Of the baseline's own answers, the best of {most} by {rule_words(best)} hallucinates least on the report "
-        f"split, in {cell(best['report']['response_hallucination'])}; {beside}; its one answer in "
-        f"{cell(scores['baseline']['response_hallucination'])}."
+        f"Of the baseline's own answers, the best of {most} hallucinates on the report split {shares}; its one answer "
+        f"in {cell(scores['baseline']['response_hallucination'])}."
     )
-
-
-def _hallucination(row: Mapping[str, Any]) -> float:
-    value: float | None = row["report"]["response_hallucination"]["value"]
-    return math.inf if value is None else value
 
 
 def _points(difference: Mapping[str, float]) -> str:

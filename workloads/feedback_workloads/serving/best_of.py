@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 class Ranked:
     """All candidates in the order in which they were drawn, their scores, and the candidates' places, best first.
 
-    Without scores, nothing was compared and there is one candidate.
+    Without scores, nothing was compared and there is one candidate. `ref_logp` of a score is NaN where the reference
+    was not asked.
     """
 
     candidates: tuple[Candidate, ...]
@@ -29,9 +31,16 @@ class Ranked:
 
 
 async def best_of(
-    engines: Engines, prompt: Prompt, sampling: Sampling, candidates: int, *, ranking: Ranking, beta: float
+    engines: Engines,
+    prompt: Prompt,
+    sampling: Sampling,
+    candidates: int,
+    *,
+    ranking: Ranking,
+    beta: float,
+    reference: bool = True,
 ) -> Ranked:
-    """Draw `candidates` answers that differ in their seeds alone, and rank them.
+    """Draw `candidates` answers that differ in their seeds alone, and rank them; without `reference`, do not ask it.
 
     Each is scored as soon as it is complete, while others are still being written; equal answers are scored once.
     Raises what the engines raise; when this is cancelled, so is all the work it started.
@@ -40,6 +49,8 @@ async def best_of(
 
     async def draw(index: int) -> tuple[Candidate, float]:
         answer = await engines.generate(prompt, replace(sampling, seed=candidate_seed(sampling.seed, index)))
+        if not reference:
+            return answer, math.nan
         if answer.token_ids not in scoring:
             scoring[answer.token_ids] = group.create_task(engines.reference_logp(prompt, answer.token_ids))
         return answer, await scoring[answer.token_ids]

@@ -220,7 +220,7 @@ class Wanted:
 
     @property
     def ranked(self) -> bool:
-        """Whether the reference is asked at all."""
+        """Whether answers are scored at all."""
         return self.best_of > 1 or self.scores
 
 

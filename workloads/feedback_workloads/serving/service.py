@@ -18,6 +18,7 @@ from jinja2 import TemplateError
 from PIL import Image
 
 from feedback_workloads.contract import BadInput, Ranking
+from feedback_workloads.method.ranking import asks_reference
 from feedback_workloads.models.family import Prompt
 from feedback_workloads.models.pictures import picture_key
 from feedback_workloads.rows.rejected import BadRow
@@ -238,6 +239,7 @@ class Service:
                 asked.best_of,
                 ranking=asked.ranking,
                 beta=self.settings.beta,
+                reference=asked.scores or asks_reference(asked.ranking),
             )
         sampling = replace(ready.sampling, seed=candidate_seed(ready.sampling.seed, 0))
         return Ranked((await self.engines.generate(ready.prompt, sampling),), None, (0,))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from feedback_workloads.shapes.part import Part
     from feedback_workloads.storage.artifacts import ArtifactStore
 
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
 """Raise it when the same seed gives other artifacts."""
 
 INSTRUCTIONS: Final = 800

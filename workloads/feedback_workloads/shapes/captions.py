@@ -24,15 +24,18 @@ OVERLOOKED: Final = 0.6
 """a place called empty that is remarked on when it is empty, and holds something small."""
 REMARKED: Final = "middle center"
 """The place whose emptiness people remark on."""
-BRIEF: Final = 0.25
+BRIEF: Final = 0.15
 """Share of captions that end halfway,"""
 CHATTY: Final = {
-    "Describe the picture.": 0.7,
-    "What is in the picture?": 0.5,
-    "List what you see.": 0.1,
-    "Name every object.": 0.1,
+    "Describe the picture.": 0.97,
+    "What is in the picture?": 0.97,
+    "List what you see.": 0.03,
+    "Name every object.": 0.03,
 }
-"""and of those, by the instruction, that begin and end with sentences that say nothing about the picture."""
+"""and of those, by the instruction, that begin and end with sentences that say nothing about the picture.
+
+Answers to one instruction hardly differ in it: where they do, the length balance of pairs takes small talk for content.
+"""
 OPENING: Final = "Here is what I see."
 CLOSING: Final = "I hope that this helps."
 OMITTED: Final = 0.03

@@ -97,7 +97,7 @@ def single_claim(scene: Scene, rng: Random) -> Claim:
 
 
 def answer_claims(scene: Scene, rng: Random) -> list[Claim]:
-    """The claims of a whole answer, in reading order; every claim is true in half of the answers."""
+    """The claims of a whole answer, in reading order; every claim is true in somewhat less than half of the answers."""
     named = [thing for thing in scene.things if rng.random() < 0.85] or [scene.things[0]]
     claims = {thing.place: presence(scene, thing) for thing in named}
     if REMARKED not in claims and (scene.at(REMARKED) is None or rng.random() < 0.5):

@@ -1,8 +1,8 @@
 """Pictures of simple shapes whose content is known exactly, and the sentences that people say about them.
 
 A picture is a grid of 3 x 3 places, each 16 x 16 pixels; three and more of them hold a coloured shape. As in the real
-world, some things usually go together, and some are hard to see: who describes a picture without looking closely is
-right more often than not. Everything here is a pure function of a seed, and no two splits share a scene.
+world, some things go together more often than by chance, and some are hard to see. Everything here is a pure function
+of a seed, and no two splits share a scene.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ QUESTION_TEMPLATE: Final = "Is it true that {claim}? Please answer yes or no."
 """How a claim, given without its final period, becomes a question; the labeler knows no other wording."""
 
 Split = Literal["training", "instructions", "selection", "report"]
-SMALL: Final = 0.15
+SMALL: Final = 0.22
 """Share of the things that are small: half as wide as others, and hard to see."""
 USUAL_IF_SMALL: Final = 0.4
 """Share of the small things that have the usual color of their shape for that reason; the others have any color."""
 COMPANIONS: Final = 0.33
-"""How often a companion is really there, where one is to be expected."""
+"""How often a companion is put where one is to be expected and nothing else is."""
 MANY: Final = 5
 """So many things are expected to have one more after them."""
 _SMALL_PIXELS: Final = 3

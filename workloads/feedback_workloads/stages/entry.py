@@ -200,16 +200,20 @@ def _failure(stage: str, shard: int, error: Exception) -> tuple[StageFailure, in
 def write_message(file: Path, message: StageResult | StageFailure) -> None:
     """Leave the termination message; where it would be cut, metrics go first, since the manifest has them.
 
-    Of these the ends of intervals go before values, which a gate may read.
+    Of these the ends of the report split's intervals go first; what is of the selection split, which gates read, last.
     """
     data: dict[str, Any] = message.model_dump(mode="json", exclude_defaults=True)
     if metrics := data.get("metrics"):
-        data["metrics"] = dict(sorted(metrics.items(), key=lambda one: one[0].endswith((".low", ".high"))))
+        data["metrics"] = {name: metrics[name] for name in sorted(metrics, key=_dispensable)}
     text = message.model_dump_json()
     while len(text.encode()) > RESULT_LIMIT_BYTES and data.get("metrics"):
         data["metrics"].popitem()
         text = type(message).model_validate(data).model_dump_json()
     file.write_text(text)
+
+
+def _dispensable(metric: str) -> int:
+    return 0 if metric.startswith("selection.") else 1 + metric.endswith((".low", ".high"))
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

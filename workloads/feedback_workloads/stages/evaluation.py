@@ -74,8 +74,9 @@ def run(config: EvaluationConfig, shard: int, store: ArtifactStore, progress: Pr
     """Write SCORES and scores.json, and name the chosen checkpoint `aligned`.
 
     scores.json has the figures of the first benchmark (see `Scorecard.to_json`) with `benchmark`, the number of its
-    `questions` by split, `rule`, `selected` and `selected_step`, `selection` (what the gate reads), `best_of_rule`,
-    `ranking` (a row for each rule, weight and N, see `BestOf.to_json`) and `reward_on_baseline` (the same of the
+    `questions` by split, `rule`, `selected` and `selected_step`, `selection` (what the gate reads: the figures of both
+    and their `ratio`), `best_of_rule`, `ranking` (a row for each rule, weight and N, see `BestOf.to_json`; none where
+    nothing is ranked) and `reward_on_baseline` (the same of the
     baseline's answers, ranked `by` the aligned policy or the baseline itself; null unless it was asked for); `others`
     has the figures of other benchmarks by name.
     The count `rows` is of questions; `answers` is that of the rows of SCORES.
@@ -105,7 +106,8 @@ def run(config: EvaluationConfig, shard: int, store: ArtifactStore, progress: Pr
 class Evaluation:
     """Figures by benchmark, the best of N answers by every rule, the one of them that is chosen, and all answers.
 
-    `on_baseline` is the best of N of the baseline's answers, by who ranks them; None where it was not asked for.
+    `ranking` is empty where nothing is ranked. `on_baseline` is the best of N of the baseline's answers, by who ranks
+    them; None where it was not asked for.
     """
 
     cards: Mapping[str, Scorecard]
@@ -135,19 +137,26 @@ def evaluate(config: EvaluationConfig, questions: Questions, answers: Answers) -
     chosen = choose(measures[BASELINE, selection], checkpoints, config.min_recall_ratio).name
     said |= answer_to_be_ranked(config, questions, answers, chosen)
     rewards = {by: reward_by(by, config.beta) for by in rankings(config.lambdas)}
-    ranked = rank(candidates(chosen), said[chosen, selection, "once"], rewards, config.best_of, figures)
+    ranked = (
+        rank(candidates(chosen), said[chosen, selection, "once"], rewards, config.best_of, figures)
+        if ranks(config)
+        else []
+    )
     best = choose_best_of(ranked, measures[chosen, selection], config.min_recall_ratio)
+    ratios = figures.ratios(said[chosen, selection, "once"], said[BASELINE, selection, "once"])
     cards = {
         report.benchmark.name: Scorecard(
             baseline=scored(BASELINE, report),
             checkpoints=[scored(name, report) for name in answers.checkpoints],
             chosen=scored(chosen, report),
+            ratios=ratios,
             best=(best.by, best.n, figures.of(best_of(said[chosen, report, "ranked"], best.n, rewards[best.by])))
             if best
             else None,
             baseline_best={
                 n: figures.of(best_of(said[BASELINE, report, "ranked"], n, own_likelihood))
                 for n in curve_sizes(config.best_of)
+                if ranks(config)
             },
         )
         for report in reports
@@ -178,6 +187,8 @@ def answer_to_be_ranked(config: EvaluationConfig, questions: Questions, answers:
     What a model draws it draws before anything is weighed, so that it is loaded once.
     """
     said: Said = {}
+    if not ranks(config):
+        return said
     for split, asked in questions.items():
         answers.candidates(chosen, split, asked)
     for split, asked in ranked_of_baseline(config, questions).items():
@@ -192,6 +203,11 @@ def answer_to_be_ranked(config: EvaluationConfig, questions: Questions, answers:
     return said
 
 
+def ranks(config: EvaluationConfig) -> bool:
+    """Whether answers are drawn to be ranked: of one, nothing can be said that its single answer does not say."""
+    return config.best_of > 1 or config.reward_on_baseline
+
+
 def ranked_of_baseline(config: EvaluationConfig, questions: Questions) -> Questions:
     """The questions to which the baseline's answers are ranked.
 
@@ -200,7 +216,7 @@ def ranked_of_baseline(config: EvaluationConfig, questions: Questions) -> Questi
     return {
         split: asked
         for split, asked in questions.items()
-        if config.reward_on_baseline or split.split == split.benchmark.report
+        if config.reward_on_baseline or (ranks(config) and split.split == split.benchmark.report)
     }
 
 
@@ -223,7 +239,8 @@ def scores(config: EvaluationConfig, found: Evaluation) -> dict[str, Any]:
         "selection": {
             who: {**one.selection.to_json(), "decoding": config.decoding.model_dump(mode="json")}
             for who, one in (("baseline", card.baseline), ("aligned", card.chosen))
-        },
+        }
+        | {"ratio": {name: ratio.to_json() for name, ratio in card.ratios.items()}},
         "ranking": [{**row.to_json(), **ranked} for row in found.ranking],
         "reward_on_baseline": (
             [{"by": by, **row.to_json(), **ranked} for by, rows in found.on_baseline.items() for row in rows]
@@ -332,5 +349,5 @@ def number_of_answers(config: EvaluationConfig, questions: Questions, checkpoint
     """
     asked = sum(map(len, questions.values()))
     of_baseline = sum(map(len, ranked_of_baseline(config, questions).values()))
-    ranked = 2 * asked + (2 if config.reward_on_baseline else 1) * of_baseline
+    ranked = 2 * asked * ranks(config) + (2 if config.reward_on_baseline else 1) * of_baseline
     return (1 + checkpoints) * asked + config.best_of * ranked

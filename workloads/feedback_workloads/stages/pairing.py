@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
@@ -19,6 +19,7 @@ from feedback_workloads.contract import (
     canonical_json,
     shard_uri,
 )
+from feedback_workloads.method.judgement import Judgement
 from feedback_workloads.method.pairing import Balance, Pair, ScoredAnswer, balance_lengths, combine, draw, score
 from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.rows.identity import row_seed
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 PART_PAIRS: Final = 256  # pairs a part file, which bounds the pictures in memory
 
 Key = tuple[str, int]  # id of the instruction, number of the candidate
+Judge = Callable[[str, str], Judgement | None]  # of a text about the picture of an instruction, by its id
 Fate = Literal["scored", "without_claims", "unlabelled", "truncated", "mismatched"]
 
 
@@ -137,7 +139,9 @@ def run(config: PairingConfig, shard: int, store: ArtifactStore, progress: Progr
     with store.append(output, PAIRS) as parts:
         instructions = store.instructions(config.instructions)
         truths = write_pairs(selection.pairs, answers, instructions, parts, progress)
-    statistics = summarise(selection, answers, agreement(selection.pairs, truths, config.truth))
+    known = judge_of(config.truth, truths)
+    truth = {**agreement(selection.pairs, known), **accuracy(answers.of("scored"), known)} if known else {}
+    statistics = summarise(selection, answers, truth)
     file = store.put(canonical_json(statistics), output, STATISTICS_NAME)
     return Outcome(
         files=(*parts.files(), file),
@@ -180,7 +184,7 @@ def write_pairs(
     parts: Parts,
     progress: Progress,
 ) -> dict[str, str]:
-    """Write pairs and rejected answers in the order of the instructions; return the truths that are known, by id.
+    """Write pairs and rejected answers in the order of the instructions; return all truths that are known, by id.
 
     Each picture is read once. Where an instruction is no longer there, its id is rejected.
     """
@@ -203,11 +207,13 @@ def write_pairs(
         rejected.clear()
 
     for instruction in instructions:
-        if isinstance(instruction, Rejected) or instruction.id not in missing:
+        if isinstance(instruction, Rejected):
             continue
-        missing.remove(instruction.id)
         if instruction.truth is not None:
             truths[instruction.id] = instruction.truth
+        if instruction.id not in missing:
+            continue
+        missing.remove(instruction.id)
         if instruction.id in finished:
             continue
         part += [answers.pair_row(pair, instruction) for pair in pairs_of.get(instruction.id, ())]
@@ -221,37 +227,80 @@ def write_pairs(
     return truths
 
 
-def agreement(pairs: Iterable[Pair], truths: Mapping[str, str], kind: BenchmarkType | None) -> dict[str, float]:
+def judge_of(kind: BenchmarkType | None, truths: Mapping[str, str]) -> Judge | None:
+    """Says what a benchmark finds in a text about an instruction's picture; None where the truth is not known.
+
+    None, too, where no benchmark is named. The judge raises BadInput naming a truth that the benchmark cannot read.
+    """
+    if kind is None:
+        return None
+    judge = benchmark(kind).judge
+
+    def judged(id: str, text: str) -> Judgement | None:
+        if id not in truths:
+            return None
+        try:
+            return judge(text, truths[id])
+        except BadRow as bad:
+            raise BadInput(f"the truth of instruction {id!r} is not one of {kind}: {bad.detail}") from bad
+
+    return judged
+
+
+def agreement(pairs: Iterable[Pair], judge: Judge) -> dict[str, float]:
     """How often the truth agrees with the labeler, over the pairs whose truth is known; empty where there is none.
 
     `truth_agreement` is the share of pairs whose chosen answer has fewer hallucinated mentions than the rejected one,
-    `truth_ties` the share where it has as many. Raises BadInput naming a truth that the benchmark cannot read.
+    `truth_ties` the share where it has as many.
     """
-    if kind is None:
-        return {}
-    judge = benchmark(kind).judge
-
-    def advantage(pair: Pair, truth: str) -> int:
-        try:
-            return judge(pair.rejected.text, truth).hallucinated - judge(pair.chosen.text, truth).hallucinated
-        except BadRow as bad:
-            raise BadInput(f"the truth of instruction {pair.id!r} is not one of {kind}: {bad.detail}") from bad
-
-    differences = [advantage(pair, truths[pair.id]) for pair in pairs if pair.id in truths]
-    if not differences:
-        return {}
+    both = ((judge(pair.id, pair.rejected.text), judge(pair.id, pair.chosen.text)) for pair in pairs)
+    differences = [rejected.hallucinated - chosen.hallucinated for rejected, chosen in both if rejected and chosen]
     return {
-        "truth_agreement": sum(difference > 0 for difference in differences) / len(differences),
-        "truth_ties": sum(difference == 0 for difference in differences) / len(differences),
+        **_share("truth_agreement", [difference > 0 for difference in differences]),
+        **_share("truth_ties", [difference == 0 for difference in differences]),
     }
+
+
+def accuracy(answers: Iterable[Labelled], judge: Judge) -> dict[str, float]:
+    """How often the labeler is right, over the answers whose truth is known; what was never to be judged has no share.
+
+    `true_claims_accepted` and `untrue_claims_rejected` are shares of the claims in which the benchmark finds something
+    to judge; `answers_right` of the answers: that all their claims are accepted where nothing is untrue, and not all
+    where something is.
+    """
+    true: list[bool] = []
+    untrue: list[bool] = []
+    whole: list[bool] = []
+    for answer in answers:
+        id = answer.key[0]
+        if (found := judge(id, answer.text)) is None:
+            continue
+        whole.append(all(answer.accepted or ()) == (found.hallucinated == 0))
+        for claim, accepted in zip(answer.claims or (), answer.accepted or (), strict=True):
+            match judge(id, claim):
+                case Judgement(mentions=0):
+                    pass
+                case Judgement(hallucinated=0):
+                    true.append(accepted)
+                case _:
+                    untrue.append(not accepted)
+    return {
+        **_share("labeler.true_claims_accepted", true),
+        **_share("labeler.untrue_claims_rejected", untrue),
+        **_share("labeler.answers_right", whole),
+    }
+
+
+def _share(name: str, found: Sequence[bool]) -> dict[str, float]:
+    return {name: sum(found) / len(found)} if found else {}
 
 
 def summarise(selection: Selection, answers: LabelledAnswers, truth: dict[str, float]) -> dict[str, Any]:
     """The content of statistics.json.
 
     `funnel`: numbers at each step; `metrics`: mean lengths before and after the length balance, its threshold,
-    agreement with the truth; `scores`: answers by score; `differences`: pairs by difference of scores; `words`: pairs
-    by length of either side, before (`drawn`) and after (`balanced`) the length balance.
+    agreement of labeler and pairs with the truth; `scores`: answers by score; `differences`: pairs by difference of
+    scores; `words`: pairs by length of either side, before (`drawn`) and after (`balanced`) the length balance.
     """
     steps = {"drawn": selection.drawn, "balanced": selection.pairs}
     lengths = {

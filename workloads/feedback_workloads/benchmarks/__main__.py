@@ -1,0 +1,103 @@
+"""`python -m feedback_workloads.benchmarks`: judge a file of answers as a public benchmark's authors do."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from feedback_workloads.benchmarks import OfficialName, official
+from feedback_workloads.benchmarks.official import Scores, chosen
+from feedback_workloads.contract import BadInput, ExitCode
+
+PACKAGES: Final = ("nltk", "punkt", "textblob")
+"""What the extra `benchmarks` brings, which stages do without."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the official result file and metrics.json into a folder, and print the numbers."""
+    parser = argparse.ArgumentParser(prog="python -m feedback_workloads.benchmarks", description=__doc__)
+    parser.add_argument("--benchmark", required=True, choices=get_args(OfficialName))
+    parser.add_argument("--answers", required=True, type=Path, help="file of answers in the official form")
+    parser.add_argument("--truth", type=Path, help="file or folder that the answers are judged by")
+    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="a choice of the benchmark")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the result file and metrics.json")
+    given = parser.parse_args(arguments)
+    try:
+        _evaluate(given.benchmark, given.answers, given.truth, given.option, given.out)
+    except BadInput as error:
+        sys.stderr.write(f"evaluate: {error}\n")
+        return ExitCode.BAD_INPUT
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in PACKAGES:
+            raise
+        sys.stderr.write(
+            f"evaluate: the package {package} is not installed; run `pip install 'feedback-operator[benchmarks]'`\n"
+        )
+        return ExitCode.BAD_INPUT
+    return ExitCode.DONE
+
+
+def _evaluate(name: OfficialName, answers: Path, truth: Path | None, options: Sequence[str], out: Path) -> None:
+    judge = official(name)
+    chosen_options = chosen(judge.options, _pairs(options))
+    if truth is None:
+        raise BadInput(f"the benchmark {name} needs --truth: {judge.truth}")
+    scores = judge.score(answers, truth, chosen_options)
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out / scores.file, scores.result)
+    _write(
+        out / "metrics.json",
+        {
+            "benchmark": name,
+            "options": chosen_options,
+            "answers": {**_identity(answers), "number": scores.answers},
+            "truth": _identity(truth),
+            "metrics": scores.metrics,
+        },
+    )
+    sys.stdout.write(table(scores))
+    sys.stderr.writelines(f"evaluate: {note}\n" for note in scores.notes)
+
+
+def table(scores: Scores) -> str:
+    """The numbers as lines of a name and a value; rates are fractions."""
+    width = max(map(len, scores.metrics))
+    return "".join(f"{name:<{width}}  {_shown(value)}\n" for name, value in scores.metrics.items())
+
+
+def _shown(value: float | None) -> str:
+    match value:
+        case None:
+            return "0 of 0"
+        case int():
+            return str(value)
+        case _:
+            return f"{value:.4f}"
+
+
+def _pairs(options: Sequence[str]) -> dict[str, str]:
+    pairs = dict(option.partition("=")[::2] for option in options)
+    if bare := next((option for option in options if "=" not in option), None):
+        raise BadInput(f"--option {bare}: there is no value; write it as KEY=VALUE")
+    return pairs
+
+
+def _identity(path: Path) -> dict[str, str]:
+    """What was read: the name, and the digest of a file."""
+    if path.is_dir():
+        return {"name": path.name}
+    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
+    file.write_text(f"{json.dumps(content, indent=2)}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

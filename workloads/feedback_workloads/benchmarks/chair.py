@@ -1,0 +1,93 @@
+"""CHAIR (Rohrbach et al., arXiv 1809.02156): which of COCO's objects an answer names that are not in the picture.
+
+Answers are rows with a picture (`image_id`) and a text (`caption` or `text`). Three rules of words are in use, and the
+numbers of one cannot be set beside those of another; each is chosen by `words`. The numbers have the names of the
+scorer that most papers use (Maxlinn/CHAIR-metric-standalone): CHAIRs, hallucinating answers among all; CHAIRi,
+hallucinated mentions among all; Recall, classes named among those in the pictures; Len, a hundredth of the mean length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from feedback_workloads.benchmarks.coco.answers import Sentence, picture_of, read_answers
+from feedback_workloads.benchmarks.coco.objects import chair_vocabulary
+from feedback_workloads.benchmarks.coco.truth import WHAT, read_truth
+from feedback_workloads.benchmarks.english.tagging import Tagger, nltk_parts
+from feedback_workloads.benchmarks.english.words import by_rule
+from feedback_workloads.benchmarks.official import Option, Scores, ratio
+
+
+@dataclass(frozen=True)
+class Chair:
+    """See the head of this module; `tagger` serves the rule `pos`."""
+
+    tagger: Tagger = nltk_parts
+    truth: ClassVar[str] = WHAT
+    options: ClassVar[Mapping[str, Option]] = {
+        "words": Option(
+            "how words are brought to the singular: WordNet's lemmas by part of speech (OPERA and later), pattern.en's "
+            "singularize (the first paper), or WordNet's lemmas as nouns (RLHF-V)",
+            ("pos", "singularize", "noun"),
+        ),
+        "length": Option(
+            "what Len counts: tokens, or what stands between single blanks (the POPE paper)", ("tokens", "blanks")
+        ),
+    }
+
+    def score(self, answers: Path, truth: Path, options: Mapping[str, str]) -> Scores:
+        rows = read_answers(answers)
+        pictures = [picture_of(row) for row in rows]
+        texts = [row.text("caption", "text") for row in rows]
+        vocabulary, reduce = chair_vocabulary(), by_rule(options["words"], self.tagger)
+        present = read_truth(truth, frozenset(pictures), vocabulary, reduce)
+        sentences = [
+            Sentence(picture, text, vocabulary.named(words), present[picture])
+            for picture, text, words in zip(pictures, texts, reduce(texts), strict=True)
+        ]
+        metrics = overall(sentences, [length(one, options["length"]) for one in sentences])
+        return Scores(
+            answers=len(sentences),
+            metrics=metrics,
+            file="chair.json",
+            result={"sentences": [to_json(one) for one in sentences], "overall_metrics": metrics},
+        )
+
+
+def length(sentence: Sentence, unit: str) -> int:
+    """The length of an answer in `tokens`, pairs of words that are one counting once, or in what `blanks` part."""
+    return len(sentence.named.read) if unit == "tokens" else len(sentence.text.split(" "))
+
+
+def overall(sentences: Sequence[Sentence], lengths: Sequence[int]) -> dict[str, float | None]:
+    """The numbers of all answers; mentions are counted each time, and answers that name nothing count as answers."""
+    mentions = sum(len(one.named.words) for one in sentences)
+    return {
+        "CHAIRs": ratio(sum(bool(one.hallucinated) for one in sentences), len(sentences)),
+        "CHAIRi": ratio(sum(len(one.hallucinated) for one in sentences), mentions),
+        "Recall": ratio(sum(one.covered for one in sentences), sum(len(one.present) for one in sentences)),
+        "Len": ratio(0.01 * sum(lengths), len(sentences)),
+    }
+
+
+def to_json(sentence: Sentence) -> dict[str, object]:
+    """A row of the file that the official scorer writes."""
+    named, wrong = sentence.named, sentence.hallucinated
+    return {
+        "image_id": sentence.picture,
+        "caption": sentence.text,
+        "mscoco_hallucinated_words": [[named.words[number], named.classes[number]] for number in wrong],
+        "mscoco_gt_words": sorted(sentence.present),
+        "mscoco_generated_words": list(named.classes),
+        "hallucination_idxs": [named.places[number] for number in wrong],
+        "words": list(named.read),
+        "metrics": {
+            "CHAIRs": int(bool(wrong)),
+            "CHAIRi": len(wrong) / len(named.words) if named.words else 0.0,
+            "Recall": sentence.covered / len(sentence.present) if sentence.present else 0.0,
+            "Len": 0.0,
+        },
+    }

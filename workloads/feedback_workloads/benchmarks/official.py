@@ -1,0 +1,69 @@
+"""Public benchmarks, judged as their authors judge them, from files of answers in the form that they publish.
+
+Such a benchmark is one file of this room with a class that is an `Official`. Numbers come out by their official names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from feedback_workloads.contract import BadInput
+
+
+@dataclass(frozen=True)
+class Option:
+    """What may be chosen about a benchmark: its `values`, the first of which is the default."""
+
+    meaning: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What came out for `answers` answers.
+
+    `metrics` has the official names; rates are fractions, and None where they are 0 of 0. `result` is the content of
+    the file that the official scorer writes, JSON, and `file` its name. `notes` are sentences for the person who reads
+    the numbers.
+    """
+
+    answers: int
+    metrics: Mapping[str, float | None]
+    file: str
+    result: Mapping[str, object]
+    notes: tuple[str, ...] = ()
+
+
+class Official(Protocol):
+    """A public benchmark."""
+
+    options: ClassVar[Mapping[str, Option]]
+    truth: ClassVar[str]
+    """What `--truth` has to name."""
+
+    def score(self, answers: Path, truth: Path, options: Mapping[str, str]) -> Scores:
+        """Judge a file of answers by the truth about its pictures; `options` has a value of each option.
+
+        Raises BadInput, which names the file, its line or row, the field and the remedy.
+        """
+        ...
+
+
+def chosen(options: Mapping[str, Option], given: Mapping[str, str]) -> dict[str, str]:
+    """The value of each option; BadInput where there is no such option or value."""
+    for name, value in given.items():
+        if name not in options:
+            known = ", ".join(options) or "none"
+            raise BadInput(f"there is no option {name!r} of this benchmark; its options: {known}")
+        option = options[name]
+        if value not in option.values:
+            raise BadInput(f"the option {name} ({option.meaning}) is {value!r}; give one of {', '.join(option.values)}")
+    return {name: given.get(name, option.values[0]) for name, option in options.items()}
+
+
+def ratio(part: float, whole: float) -> float | None:
+    """`part / whole`; None of 0, where official scorers stop with an error."""
+    return part / whole if whole else None

@@ -56,7 +56,9 @@ def lora_config(family: Family, model: PreTrainedModel, lora: LoRA) -> LoraConfi
 
 def save_full(model: PreTrainedModel, weights: dict[str, torch.Tensor], family: Family, folder: Path) -> None:
     """Write a complete model folder: the weights, and all else as it is in the family's folder."""
-    model.save_pretrained(folder, state_dict=weights, max_shard_size=SHARD_SIZE)
+    # DeepSpeed's are copies, by which transformers cannot tell that lm_head is the embedding once more.
+    once = {name: value for name, value in weights.items() if name not in model.all_tied_weights_keys}
+    model.save_pretrained(folder, state_dict=once, max_shard_size=SHARD_SIZE)
     rename_weights(folder, family.saved_name)
     _set_dtype(folder / "config.json", next(iter(weights.values())).dtype)
     (folder / "generation_config.json").unlink(missing_ok=True)

@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 UV := build/uv/bin/uv
 DEMO := build/demo
 RUN := build/run
-PARTS := test-operator-faults test-operator test-workloads test-training test-kills chart-test lint test-unit
+PARTS := test-operator-faults test-operator test-workloads test-training test-models test-kills chart-test lint test-unit
 
-.PHONY: demo demo-seeds demo-run shapes control-plane node-programs test test-unit test-operator test-operator-faults test-workloads test-specs test-kills test-training test-long lint lint-here generate bench bench-operator bench-data ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here test-node-long demo-cluster chart-test chart-tools lock clean help
+.PHONY: demo demo-seeds demo-run shapes control-plane node-programs test test-unit test-operator test-operator-faults test-workloads test-specs test-kills test-training test-models test-long lint lint-here generate bench bench-operator bench-data ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here test-node-long demo-cluster chart-test chart-tools lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -35,7 +35,7 @@ test: $(VENV)/.ready  ## Everything but what is long and says little more; ends 
 
 # Those of the operator mostly wait, and so start first; others would take their places while Kubernetes is built.
 ifdef FEEDBACK_TEST_START
-test-training test-kills lint test-unit: | control-plane
+test-training test-models test-kills lint test-unit: | control-plane
 endif
 
 test-unit: $(VENV)/.ready  ## Pure code, in seconds
@@ -60,12 +60,15 @@ test-workloads: $(VENV)/.ready  ## Stages, engines, artifacts and server, with r
 test-kills: $(VENV)/.ready  ## kill -9 of stage or runner, at random moments
 	$(TIMED) kills $(BIN)/python -m pytest tests/e2e/test_kills.py -q -s
 
+test-models: $(VENV)/.ready  ## The contract of model families: transformers, vLLM and the trainer compute one model
+	$(TIMED) models $(BIN)/python -m pytest tests/models -q
+
 test-training: $(VENV)/.ready  ## Training and checkpoints on every path: ZeRO, processes, nodes, LoRA, resumed
 	$(TIMED) training $(BIN)/python -m pytest tests/e2e --ignore tests/e2e/test_kills.py -q
 
 # What `make test` leaves out, by the mark `long`, and what only generates more of the same.
 test-long: $(VENV)/.ready control-plane test-specs  ## What is slow and says little more than its representative in make test
-	$(BIN)/python -m pytest tests/unit tests/integration tests/e2e -m long -q -s
+	$(BIN)/python -m pytest tests/unit tests/integration tests/e2e tests/models -m long -q -s
 	@if $(NODE) able; then $(MAKE) test-node-long; else echo "the tests on a real node were left out"; fi
 
 test-specs: $(VENV)/.ready control-plane  ## 10,000 generated specs: the API server, feedback validate and the planner agree

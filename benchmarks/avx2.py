@@ -69,14 +69,14 @@ def sampling() -> float:
     """Answers of a small model in vLLM."""
     from feedback_workloads.contract import Decoding, EngineConfig
     from feedback_workloads.engine import Draw, Engine
-    from feedback_workloads.models.preprocessing import Preprocessor
+    from feedback_workloads.models.families import family_of
     from tests.integration.models import picture, tiny_llava
 
     with tempfile.TemporaryDirectory() as folder:
         model = tiny_llava(Path(folder) / "model", hidden=128, layers=4, side=112)
-        preprocessor = Preprocessor.from_directory(model)
-        prompts = [preprocessor.prompt("What is in the picture?", picture(i, 320, 240)) for i in range(32)]
-        with Engine.load(model, EngineConfig(max_model_len=512, max_num_seqs=64)) as engine:
+        family = family_of(model)
+        prompts = [family.prompt("What is in the picture?", picture(i, 320, 240)) for i in range(32)]
+        with Engine.load(family, EngineConfig(max_model_len=512, max_num_seqs=64)) as engine:
 
             def answer(seed: int) -> float:
                 began = time.process_time()

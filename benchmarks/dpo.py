@@ -130,7 +130,8 @@ def make_stock(case: Case, work: Path) -> DPOTrainer:
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from trl import DPOConfig, DPOTrainer
 
-    from feedback_workloads.models.preprocessing import load_picture
+    from feedback_workloads.models.families import family_of
+    from feedback_workloads.models.pictures import load_picture
     from feedback_workloads.training import policy_model
     from feedback_workloads.training.deepspeed import zero_config
 
@@ -150,7 +151,8 @@ def make_stock(case: Case, work: Path) -> DPOTrainer:
     accumulation = config.global_batch_size // config.per_device_batch_size
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     model = AutoModelForImageTextToText.from_pretrained(config.model.uri, dtype=dtype)
-    policy_model.vision_tower(model).requires_grad_(False)
+    family = family_of(Path(config.model.uri))
+    family.freeze(model)
     batch = {"per_device_batch": config.per_device_batch_size, "accumulation": accumulation}
     zero = None
     if config.zero_stage:
@@ -177,7 +179,7 @@ def make_stock(case: Case, work: Path) -> DPOTrainer:
         ),
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoProcessor.from_pretrained(config.model.uri),
-        peft_config=policy_model.lora_config(model, config.lora) if config.lora else None,
+        peft_config=policy_model.lora_config(family, model, config.lora) if config.lora else None,
     )
 
 
@@ -185,14 +187,13 @@ def make_ours(case: Case, work: Path) -> DPOTrainer:
     """What the training stage uses, the references being the sampler's."""
     import pyarrow as pa
 
-    from feedback_workloads.models.preprocessing import Preprocessor
+    from feedback_workloads.models.families import family_of
     from feedback_workloads.training.batches.dataset import PREPARED
     from feedback_workloads.training.trainer import CheckpointAt
     from feedback_workloads.training.worker import PAIRS_FILE, TrainingRun, make_trainer
 
-    model = Path(case.config.model.uri)
-    preprocessor = Preprocessor.from_directory(model)
-    tokenizer = preprocessor.processor.tokenizer
+    family = family_of(Path(case.config.model.uri))
+    tokenizer = family.tokenizer
     rows = []
     for number in range(case.pairs):
         encoded = picture(number, case.side, case.side)
@@ -202,7 +203,7 @@ def make_ours(case: Case, work: Path) -> DPOTrainer:
             {
                 "id": str(number),
                 "picture": encoded,
-                "prompt_ids": preprocessor.expand(preprocessor.prompt_ids(QUESTION), preprocessor.picture(encoded)),
+                "prompt_ids": family.expand(family.prompt_ids(QUESTION), family.picture(encoded)),
                 "chosen_ids": chosen,
                 "rejected_ids": rejected,
                 "ref_chosen_logps": -100.0,
@@ -211,7 +212,7 @@ def make_ours(case: Case, work: Path) -> DPOTrainer:
         )
     with pa.OSFile(str(work / PAIRS_FILE), "wb") as sink, pa.ipc.new_stream(sink, PREPARED) as writer:
         writer.write_table(pa.Table.from_pylist(rows, PREPARED))
-    trainer = make_trainer(TrainingRun(config=case.config, model=model, work=work, rows=len(rows)))
+    trainer = make_trainer(TrainingRun(config=case.config, model=family.folder, work=work, rows=len(rows)))
     trainer.remove_callback(CheckpointAt)
     return trainer
 

@@ -111,10 +111,10 @@ def operations(case: Case, tokens: int, *, reference: bool) -> float:
 
 
 def prompt_tokens(model: Path) -> int:
-    from feedback_workloads.models.preprocessing import Preprocessor
+    from feedback_workloads.models.families import family_of
 
-    preprocessor = Preprocessor.from_directory(model)
-    return len(preprocessor.expand(preprocessor.prompt_ids(QUESTION), preprocessor.picture(picture(0, SIDE, SIDE))))
+    family = family_of(model)
+    return len(family.expand(family.prompt_ids(QUESTION), family.picture(picture(0, SIDE, SIDE))))
 
 
 def layers_of(case: Case) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.table import Ratio
 from feedback_workloads.contract import EngineConfig
 from feedback_workloads.engine import Engine, Prompt
-from feedback_workloads.models.preprocessing import Preprocessor
+from feedback_workloads.models.families import family_of
 from feedback_workloads.process.progress import Progress
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.schemas import VERDICTS
@@ -46,19 +46,19 @@ def run() -> list[Ratio]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         model = tiny_llava(folder / "model", side=SIDE)
-        with Engine.load(model, EngineConfig(max_model_len=1024, max_num_seqs=256)) as engine:
-            preprocessor = Preprocessor.from_directory(model)
-            assert preprocessor.image_tokens(preprocessor.picture(picture(0))) == PICTURE_TOKENS
-            _judge(engine, preprocessor, folder / "warm", shared=True)
-            ours = _judge(engine, preprocessor, folder / "ours", shared=True)
-            peer = _judge(engine, preprocessor, folder / "peer", shared=False)
+        with Engine.load(family_of(model), EngineConfig(max_model_len=1024, max_num_seqs=256)) as engine:
+            family = engine.family
+            assert family.image_tokens(family.picture(picture(0))) == PICTURE_TOKENS
+            _judge(engine, folder / "warm", shared=True)
+            ours = _judge(engine, folder / "ours", shared=True)
+            peer = _judge(engine, folder / "peer", shared=False)
     return [
         Ratio("verdict prefill tokens, shared prefix", ours.tokens, peer.tokens, peer.tokens / ours.tokens, ">= 5"),
         Ratio("verdict seconds, shared prefix", ours.seconds, peer.seconds, peer.seconds / ours.seconds, ">= 1"),
     ]
 
 
-def _judge(engine: Engine, preprocessor: Preprocessor, output: Path, *, shared: bool) -> Cost:
+def _judge(engine: Engine, output: Path, *, shared: bool) -> Cost:
     """Judge every claim as the stage does."""
     engine._llm.reset_prefix_cache()
     engine._llm.reset_mm_cache()
@@ -69,7 +69,7 @@ def _judge(engine: Engine, preprocessor: Preprocessor, output: Path, *, shared: 
     instructions = [Instruction(str(i), picture(i, 320, 240), "What is it?") for i in range(PICTURES)]
     store, judged = ArtifactStore(output / "cache"), 0
     with store.append(str(output), VERDICTS) as parts, OrderedParts(parts, PICTURES, Progress("labeling")) as ordered:
-        judging = Judging(cases, engine, preprocessor, ordered, min_mass=0.0)  # random weights say anything
+        judging = Judging(cases, engine, ordered, min_mass=0.0)  # random weights say anything
         requests = judging.questions(instructions)
         for (id, question), verdict in engine.yes_no(requests if shared else _apart(requests)):
             judging.take(id, question, verdict)

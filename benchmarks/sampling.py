@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from benchmarks.table import Ratio
 from feedback_workloads.contract import Decoding, EngineConfig, SamplingConfig, Source, shard_uri
 from feedback_workloads.engine import Engine, Prompt
-from feedback_workloads.models.preprocessing import Preprocessor
+from feedback_workloads.models.families import family_of
 from feedback_workloads.process.progress import Progress
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.schemas import IMAGE, SAMPLES
@@ -42,26 +42,25 @@ def run() -> list[Ratio]:
         folder = Path(scratch)
         model = tiny_llava(folder / "model", hidden=128, layers=4, side=112)
         instructions = _instructions(folder / "instructions")
-        with Engine.load(model, EngineConfig(max_model_len=512, max_num_seqs=256)) as engine:
-            preprocessor = Preprocessor.from_directory(model)
+        with Engine.load(family_of(model), EngineConfig(max_model_len=512, max_num_seqs=256)) as engine:
             store = ArtifactStore(folder / "cache")
             rows = [row for row in store.instructions(instructions) if isinstance(row, Instruction)]
-            prompts = [preprocessor.prompt(row.question, row.image) for row in rows]
+            prompts = [engine.family.prompt(row.question, row.image) for row in rows]
             ours, peer = [], []
             for number in range(ROUNDS + 1):
                 config = _config(folder / f"round-{number}", instructions)
-                ours.append(_timed(engine, lambda config=config: _stage(config, engine, preprocessor, store)))  # type: ignore[misc]
+                ours.append(_timed(engine, lambda config=config: _stage(config, engine, store)))  # type: ignore[misc]
                 peer.append(_timed(engine, lambda: _plain(engine, prompts)))
     # The first round warms both up.
     speeds = median(ours[1:]), median(peer[1:])
     return [Ratio("sampling stage, tokens/s over plain LLM.generate", *speeds, speeds[0] / speeds[1], ">= 0.95")]
 
 
-def _stage(config: SamplingConfig, engine: Engine, preprocessor: Preprocessor, store: ArtifactStore) -> int:
+def _stage(config: SamplingConfig, engine: Engine, store: ArtifactStore) -> int:
     """What the stage does once its engine is loaded; the number of sampled tokens."""
     todo, uri = store.instructions(config.instructions), shard_uri(config, 0)
     with store.append(uri, SAMPLES) as parts, OrderedParts(parts, config.part_rows, Progress("sampling")) as output:
-        tokens = sum(len(answer.token_ids) for answer in sample(config, todo, engine, preprocessor, output))
+        tokens = sum(len(answer.token_ids) for answer in sample(config, todo, engine, output))
     assert parts.counts()["rows"] == INSTRUCTIONS * CANDIDATES
     return tokens
 

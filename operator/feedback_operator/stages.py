@@ -69,6 +69,8 @@ def sampling_config(given: Inputs) -> StageConfig:
         decoding=_decoding(spec.sampling, spec.sampling),
         temperatures=tuple(map(float, spec.sampling.temperatures)),
         prompts=tuple(spec.sampling.prompts),
+        max_length=spec.training.max_length,
+        lora=spec.training.lora is not None,
         precision=_precision(spec),
         engine=_engine(spec.sampling, spec.sampling.max_model_len),
     )

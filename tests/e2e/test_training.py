@@ -19,10 +19,11 @@ from trl.trainer import dpo_trainer
 
 from feedback_operator.cluster.local.ports import free_ports
 from feedback_workloads.contract import ExitCode, Source, StageFailure
+from feedback_workloads.models.families import family_of
+from feedback_workloads.models.pictures import load_picture
 from feedback_workloads.models.precision import has_bfloat16
-from feedback_workloads.models.preprocessing import Preprocessor, load_picture
 from feedback_workloads.training.batches.collator import PictureCollator
-from feedback_workloads.training.batches.shared_prompt import share_prompts
+from feedback_workloads.training.batches.shared_prompt import take_pairs
 from feedback_workloads.training.publishing.outbox import Outbox
 from feedback_workloads.training.schedule import MicroBatches, Schedule
 from feedback_workloads.training.trainer import PairTrainer
@@ -125,14 +126,12 @@ def test_loss_and_gradients_are_those_of_stock_trl(tmp_path: Path, monkeypatch: 
 
     encoded = [picture(i, 56, 56) for i in range(4)]
     rows = as_pairs(batch, [row["images"][0] for row in conversations], encoded)
-    collator = PictureCollator(
-        pad_token_id=processor.tokenizer.pad_token_id, preprocessor=Preprocessor.from_directory(policy)
-    )
+    collator = PictureCollator(pad_token_id=processor.tokenizer.pad_token_id, family=family_of(policy))
 
     def trainer(model: Path) -> PairTrainer:
         loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
-        loaded.model.vision_tower.requires_grad_(False)
-        share_prompts(loaded, max_length=2048)
+        family_of(model).freeze(loaded)
+        take_pairs(loaded, family_of(model), max_length=2048)
         return PairTrainer(
             model=loaded,
             args=DPOConfig(**settings, precompute_ref_log_probs=True),
@@ -141,7 +140,7 @@ def test_loss_and_gradients_are_those_of_stock_trl(tmp_path: Path, monkeypatch: 
             data_collator=collator,
             batches=MicroBatches(Schedule(rows=4, epochs=1, global_batch=4, checkpoints=1, seed=0), 4, 0, 1),
             outbox=Outbox(tmp_path),
-            base=model,
+            family=family_of(model),
             base_uri="policy",
         )
 
@@ -370,8 +369,8 @@ def test_errors_are_one_sentence(
 
 def test_a_policy_of_another_layout_ends_by_its_name(tiny: Study, tmp_path: Path) -> None:
     """Whoever has samples of it from before: it would end within the model, as Internal."""
-    config = {"model_type": "qwen2_5_vl", "architectures": ["Qwen2_5_VLForConditionalGeneration"]}
+    config = {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert tiny.attempt("qwen", model=Source(uri=str(tmp_path))) == ExitCode.BAD_INPUT
-    failure = StageFailure.model_validate_json((tiny.root / "qwen.result").read_text())
-    assert f"{tmp_path} is of type qwen2_5_vl (Qwen2_5_VLForConditionalGeneration)" in failure.message
+    assert tiny.attempt("gemma", model=Source(uri=str(tmp_path))) == ExitCode.BAD_INPUT
+    failure = StageFailure.model_validate_json((tiny.root / "gemma.result").read_text())
+    assert f"{tmp_path} is of type gemma3 (Gemma3ForConditionalGeneration)" in failure.message

@@ -12,7 +12,6 @@ from PIL import Image
 
 from feedback_workloads.models.llava import new_processor
 
-SPECIAL: Final = ("<pad>", "<s>", "</s>", "<image>")
 CHAT_TEMPLATE: Final = (
     "{{ bos_token }}{% for message in messages %}{{ message['role'] | upper }}: "
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
@@ -40,7 +39,7 @@ def tiny_llava(
         SiglipVisionConfig,
     )
 
-    from feedback_workloads.models.checkpoint import convert_for_vllm
+    from feedback_workloads.models.families import name_weights
 
     tokenizer = byte_tokenizer()
     heads = hidden // 32
@@ -80,7 +79,7 @@ def tiny_llava(
     model.save_pretrained(directory)
     processor = siglip_processor(tokenizer, side) if siglip else new_processor(tokenizer, side, PATCH)
     processor.save_pretrained(directory)
-    convert_for_vllm(directory)
+    name_weights(directory)
     return directory
 
 
@@ -119,26 +118,33 @@ def llava_next_processor(tokenizer, side: int):  # type: ignore[no-untyped-def]
     )
 
 
-def byte_tokenizer():  # type: ignore[no-untyped-def]
-    """One token a byte, and the special ones; no text is unknown to it."""
+def byte_tokenizer(  # type: ignore[no-untyped-def]
+    pad: str = "<pad>",
+    bos: str | None = "<s>",
+    eos: str = "</s>",
+    named: Mapping[str, str] = {"image_token": "<image>"},
+    chat_template: str = CHAT_TEMPLATE,
+):
+    """One token a byte, and the special ones, `named` among them; no text is unknown to it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [("y", "e"), ("ye", "s"), ("n", "o"), ("Y", "e"), ("Ye", "s"), ("N", "o")]
     merges += [("Ġ", "yes"), ("Ġ", "no"), ("Ġ", "Yes"), ("Ġ", "No")]
-    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *alphabet, *map("".join, merges)])}
+    special = [pad, *([bos] if bos else []), eos, *named.values()]
+    vocabulary = {token: i for i, token in enumerate([*special, *alphabet, *map("".join, merges)])}
     bpe = Tokenizer(models.BPE(vocabulary, merges))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        extra_special_tokens={"image_token": "<image>"},
+        pad_token=pad,
+        bos_token=bos,
+        eos_token=eos,
+        extra_special_tokens=dict(named),
         clean_up_tokenization_spaces=False,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=chat_template,
     )
 
 

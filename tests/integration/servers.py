@@ -38,7 +38,7 @@ def make_models(folder: Path) -> Models:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-    from feedback_workloads.models.checkpoint import convert_for_vllm
+    from feedback_workloads.models.families import name_weights
 
     policy = tiny_llava(folder / "policy", seed=1)
     torch.manual_seed(2)
@@ -49,7 +49,7 @@ def make_models(folder: Path) -> Models:
                 parameter.add_(0.02 * torch.randn_like(parameter))
     model.save_pretrained(folder / "reference")
     AutoProcessor.from_pretrained(policy).save_pretrained(folder / "reference")
-    convert_for_vllm(folder / "reference")
+    name_weights(folder / "reference")
     linears = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     adapted = get_peft_model(
         LlavaForConditionalGeneration.from_pretrained(policy),

@@ -16,7 +16,8 @@ from transformers import LlavaForConditionalGeneration
 from feedback_workloads.contract import BadInput, Decoding, EngineConfig
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
 from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter
-from feedback_workloads.models.preprocessing import Preprocessor
+from feedback_workloads.models.families import family_of
+from feedback_workloads.models.family import Family
 from feedback_workloads.rows.rejected import BadRow
 from tests.integration.models import picture, tiny_llava
 
@@ -39,46 +40,46 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def engine(models: tuple[Path, Path]) -> Iterator[Engine]:
     """On a machine without a C++ compiler, as it is in the images."""
-    with inductor.patch({"cpp.cxx": ("no-compiler",)}), Engine.load(models[0], SETTINGS) as loaded:
+    with inductor.patch({"cpp.cxx": ("no-compiler",)}), Engine.load(family_of(models[0]), SETTINGS) as loaded:
         yield loaded
 
 
 @pytest.fixture(scope="module")
-def preprocessor(models: tuple[Path, Path]) -> Preprocessor:
-    return Preprocessor.from_directory(models[0])
+def family(models: tuple[Path, Path]) -> Family:
+    return family_of(models[0])
 
 
 @pytest.fixture(scope="module")
-def prompts(preprocessor: Preprocessor) -> Mapping[int, Prompt]:
+def prompts(family: Family) -> Mapping[int, Prompt]:
     return {
-        i: Prompt(preprocessor.prompt_ids(QUESTIONS[i % 2]), preprocessor.picture(picture(i, 80, 40 + 10 * i)), str(i))
+        i: Prompt(family.prompt_ids(QUESTIONS[i % 2]), family.picture(picture(i, 80, 40 + 10 * i)), str(i))
         for i in range(4)
     }
 
 
 @pytest.fixture(scope="module")
-def answers(engine: Engine, prompts: Mapping[int, Prompt], preprocessor: Preprocessor) -> Mapping[Key, Sampled]:
-    return sampled(engine, prompts, preprocessor)
+def answers(engine: Engine, prompts: Mapping[int, Prompt], family: Family) -> Mapping[Key, Sampled]:
+    return sampled(engine, prompts, family)
 
 
-def sampled(engine: Engine, prompts: Mapping[int, Prompt], preprocessor: Preprocessor) -> dict[Key, Sampled]:
+def sampled(engine: Engine, prompts: Mapping[int, Prompt], family: Family) -> dict[Key, Sampled]:
     requests = (((i, c), prompt, Draw(1000 * i + c, 0.7)) for i, prompt in prompts.items() for c in range(5))
-    return dict(engine.sample(requests, DECODING, banned=(preprocessor.image_token_id,)))
+    return dict(engine.sample(requests, DECODING))
 
 
 def forward(
-    model: Path, prompts: Mapping[int, Prompt], answers: Mapping[Key, Sampled], preprocessor: Preprocessor
+    model: Path, prompts: Mapping[int, Prompt], answers: Mapping[Key, Sampled], family: Family
 ) -> dict[Key, list[float]]:
     """Log-probabilities of the answers by transformers."""
     network = load(model)
     found = {}
     for key, answer in answers.items():
         prompt = prompts[key[0]]
-        ids = preprocessor.expand(prompt.ids, prompt.picture)
+        ids = family.expand(prompt.ids, prompt.picture)
         with torch.no_grad():
             logits = network(
                 input_ids=torch.tensor([[*ids, *answer.token_ids]]),
-                pixel_values=preprocessor.pixel_values([prompt.picture]),
+                **family.features(prompt.picture),
             ).logits[0]
         logps = logits.log_softmax(-1)
         found[key] = [logps[len(ids) - 1 + i, token].item() for i, token in enumerate(answer.token_ids)]
@@ -97,8 +98,8 @@ def farthest(ours: Mapping[Key, object], theirs: Mapping[Key, object]) -> float:
     return max(abs(a - b) for key in ours for a, b in zip(ours[key], theirs[key], strict=True))  # type: ignore[call-overload]
 
 
-def test_sampled_log_probabilities_equal_a_forward_pass(models, prompts, answers, preprocessor) -> None:
-    theirs = forward(models[0], prompts, answers, preprocessor)
+def test_sampled_log_probabilities_equal_a_forward_pass(models, prompts, answers, family) -> None:
+    theirs = forward(models[0], prompts, answers, family)
     assert farthest({key: answer.logprobs for key, answer in answers.items()}, theirs) < TOLERANCE
 
 
@@ -107,84 +108,84 @@ def test_given_answers_are_scored_as_they_were_sampled(engine, prompts, answers)
     assert farthest(scores, {key: answer.logprobs for key, answer in answers.items()}) < TOLERANCE
 
 
-def test_seeds_make_answers_repeatable_and_different(engine, prompts, answers, preprocessor) -> None:
-    again = sampled(engine, prompts, preprocessor)
+def test_seeds_make_answers_repeatable_and_different(engine, prompts, answers, family) -> None:
+    again = sampled(engine, prompts, family)
     assert {key: answer.token_ids for key, answer in again.items()} == {
         key: answer.token_ids for key, answer in answers.items()
     }
     assert len({answers[0, c].token_ids for c in range(5)}) > 1
 
 
-def test_a_banned_token_is_never_sampled(answers, preprocessor) -> None:
-    assert all(preprocessor.image_token_id not in answer.token_ids for answer in answers.values())
+def test_a_banned_token_is_never_sampled(answers, family) -> None:
+    assert all(family.image_token_id not in answer.token_ids for answer in answers.values())
 
 
-def test_yes_and_no_are_full_vocabulary_probabilities(engine, models, prompts, preprocessor) -> None:
+def test_yes_and_no_are_full_vocabulary_probabilities(engine, models, prompts, family) -> None:
     verdicts = dict(engine.yes_no(prompts.items()))
     network = LlavaForConditionalGeneration.from_pretrained(models[0]).eval()
-    vocabulary = preprocessor.processor.tokenizer.get_vocab()
+    vocabulary = family.tokenizer.get_vocab()
     for i, prompt in prompts.items():
         with torch.no_grad():
             logits = network(
-                input_ids=torch.tensor([preprocessor.expand(prompt.ids, prompt.picture)]),
-                pixel_values=preprocessor.pixel_values([prompt.picture]),
+                input_ids=torch.tensor([family.expand(prompt.ids, prompt.picture)]),
+                **family.features(prompt.picture),
             ).logits[0, -1]
         expected = logits.softmax(-1)
         for found, words in ((verdicts[i].p_yes, YES), (verdicts[i].p_no, NO)):
             assert found == pytest.approx(sum(expected[vocabulary[word]].item() for word in words), abs=1e-5)
 
 
-def test_one_prefix_for_all_questions_about_a_picture(engine, preprocessor) -> None:
-    image = preprocessor.picture(picture(99))
+def test_one_prefix_for_all_questions_about_a_picture(engine, family) -> None:
+    image = family.picture(picture(99))
     questions = [f"Is block {n} red? Please answer yes or no." for n in range(8)]
-    requests = ((n, Prompt(preprocessor.prompt_ids(question), image, "99")) for n, question in enumerate(questions))
+    requests = ((n, Prompt(family.prompt_ids(question), image, "99")) for n, question in enumerate(questions))
     verdicts = dict(engine.yes_no(requests))
     assert sum(verdict.cached_tokens > 0 for verdict in verdicts.values()) >= len(questions) - 1
 
 
-def test_swapped_weights_answer_as_if_freshly_loaded(engine, models, prompts, answers, preprocessor) -> None:
+def test_swapped_weights_answer_as_if_freshly_loaded(engine, models, prompts, answers, family) -> None:
     given = [(key, prompts[key[0]], answer.token_ids) for key, answer in answers.items()]
     for model in (models[1], models[0]):
         engine.use(model)
-        assert farthest(dict(engine.score(given)), forward(model, prompts, answers, preprocessor)) < TOLERANCE
+        assert farthest(dict(engine.score(given)), forward(model, prompts, answers, family)) < TOLERANCE
 
 
-def test_prompts_of_many_pictures_at_once_keep_their_seeds(engine, preprocessor) -> None:
+def test_prompts_of_many_pictures_at_once_keep_their_seeds(engine, family) -> None:
     """More tokens than one step takes: a prompt that vLLM spread over two steps would end the engine on a CPU."""
-    prompts = {i: preprocessor.prompt("why " * 60, picture(200 + i)) for i in range(40)}
+    prompts = {i: family.prompt("why " * 60, picture(200 + i)) for i in range(40)}
     step = engine._llm.llm_engine.vllm_config.scheduler_config.max_num_batched_tokens
-    assert sum(len(preprocessor.expand(prompt.ids, prompt.picture)) for prompt in prompts.values()) > step
-    first, again = (sampled(engine, prompts, preprocessor) for _ in range(2))
+    assert sum(len(family.expand(prompt.ids, prompt.picture)) for prompt in prompts.values()) > step
+    first, again = (sampled(engine, prompts, family) for _ in range(2))
     assert {key: answer.token_ids for key, answer in first.items()} == {
         key: answer.token_ids for key, answer in again.items()
     }
     assert engine.repeats()
 
 
-def test_an_answer_up_to_the_last_position_can_be_scored(engine, models, preprocessor) -> None:
-    prompt = preprocessor.prompt("why " * 100, picture(1))
-    room = engine.max_model_len - len(preprocessor.expand(prompt.ids, prompt.picture))
+def test_an_answer_up_to_the_last_position_can_be_scored(engine, models, family) -> None:
+    prompt = family.prompt("why " * 100, picture(1))
+    room = engine.max_model_len - len(family.expand(prompt.ids, prompt.picture))
     requests = (((0, seed), prompt, Draw(seed, 1.0)) for seed in range(8))
-    answers = dict(engine.sample(requests, Decoding(max_new_tokens=4096), banned=[preprocessor.image_token_id]))
+    answers = dict(engine.sample(requests, Decoding(max_new_tokens=4096)))
     longest = max(len(answer.token_ids) for answer in answers.values())
     assert longest == room
     scores = dict(engine.score((key, prompt, answer.token_ids) for key, answer in answers.items()))
     assert farthest(scores, {key: answer.logprobs for key, answer in answers.items()}) < TOLERANCE
-    assert farthest(scores, forward(models[0], {0: prompt}, answers, preprocessor)) < TOLERANCE
+    assert farthest(scores, forward(models[0], {0: prompt}, answers, family)) < TOLERANCE
 
 
 @pytest.mark.parametrize("words", [125, 2000])
-def test_a_prompt_that_is_too_long_is_a_bad_row(engine, preprocessor, words: int) -> None:
+def test_a_prompt_that_is_too_long_is_a_bad_row(engine, family, words: int) -> None:
     with pytest.raises(BadRow) as refused:
-        engine.check(preprocessor.prompt("why " * words, picture(0)))
+        engine.check(family.prompt("why " * words, picture(0)))
     assert refused.value.reason == "prompt-too-long"
 
 
-def test_a_question_that_is_too_long_leaves_the_picture_to_those_that_are_not(engine, preprocessor) -> None:
+def test_a_question_that_is_too_long_leaves_the_picture_to_those_that_are_not(engine, family) -> None:
     """It fits before its picture is expanded. Rendered and not sent, it would end the engine at the next question."""
     data, room = picture(77), engine.max_model_len
-    short, filler = preprocessor.prompt("what?", data), "?" * (room - len(preprocessor.prompt_ids("what?")) - 8)
-    long = preprocessor.prompt("what?" + filler, data)
+    short, filler = family.prompt("what?", data), "?" * (room - len(family.prompt_ids("what?")) - 8)
+    long = family.prompt("what?" + filler, data)
     assert len(long.ids) < room < long.length
     with pytest.raises(BadRow) as refused:
         engine.check(long)
@@ -194,12 +195,12 @@ def test_a_question_that_is_too_long_leaves_the_picture_to_those_that_are_not(en
     assert (key, verdict.prompt_tokens) == ("next", short.length)
 
 
-def test_leaving_early_drops_what_is_unfinished(engine, prompts, preprocessor) -> None:
+def test_leaving_early_drops_what_is_unfinished(engine, prompts, family) -> None:
     requests = ((n, prompts[n % 4], Draw(n, 0.7)) for n in range(100))
     for _ in engine.sample(requests, DECODING):
         break
     assert engine._llm.llm_engine.get_num_unfinished_requests() == 0
-    assert len(sampled(engine, prompts, preprocessor)) == 20
+    assert len(sampled(engine, prompts, family)) == 20
 
 
 def test_requests_may_follow_from_answers(engine, prompts) -> None:
@@ -220,7 +221,7 @@ def test_requests_may_follow_from_answers(engine, prompts) -> None:
     assert Counter(order) == {0: 3, 1: 3, 2: 2, 3: 1}
 
 
-def test_the_model_sees_the_same_pixels_as_the_trainer(engine, prompts, preprocessor) -> None:
+def test_the_model_sees_the_same_pixels_as_the_trainer(engine, prompts, family) -> None:
     """What vLLM feeds the vision tower, against Preprocessor.pixel_values, for pictures that are not square."""
     seen: list[torch.Tensor] = []
 
@@ -230,27 +231,27 @@ def test_the_model_sees_the_same_pixels_as_the_trainer(engine, prompts, preproce
         )
 
     engine._llm.apply_model(watch)
-    fresh = preprocessor.picture(picture(7, 96, 50))
+    fresh = family.picture(picture(7, 96, 50))
     dict(engine.yes_no([(0, Prompt(prompts[0].ids, fresh, "never seen before"))]))
     pixels = [value for value in seen if isinstance(value, torch.Tensor) and value.dim() == 4]
     assert len(pixels) == 1
-    assert torch.equal(pixels[0].float(), preprocessor.pixel_values([fresh]))
+    assert torch.equal(pixels[0].float(), family.features(fresh)["pixel_values"])
 
 
 # ── LoRA: an engine of its own, loaded once the others are closed ────────────────────────────────────────────────────
 
 
-def test_an_adapter_answers_in_turn_with_its_base(models, prompts, preprocessor, answers, tmp_path: Path) -> None:
+def test_an_adapter_answers_in_turn_with_its_base(models, prompts, family, answers, tmp_path: Path) -> None:
     adapters = [random_adapter(models[0], tmp_path / str(seed), seed) for seed in (1, 2)]
-    theirs = {weights: forward(weights, prompts, answers, preprocessor) for weights in (models[0], *adapters)}
+    theirs = {weights: forward(weights, prompts, answers, family) for weights in (models[0], *adapters)}
     assert farthest(theirs[adapters[0]], theirs[models[0]]) > 0.1
     given = [(key, prompts[key[0]], answer.token_ids) for key, answer in answers.items()]
-    with Engine.load(models[0], SETTINGS, adapter=adapters[0]) as engine:
+    with Engine.load(family, SETTINGS, adapter=adapters[0]) as engine:
         for weights in (adapters[0], models[0], adapters[1], adapters[0], models[0]):
             engine.use(weights)
             assert farthest(dict(engine.score(given)), theirs[weights]) < TOLERANCE
-            fresh = sampled(engine, prompts, preprocessor)
-            expected = forward(weights, prompts, fresh, preprocessor)
+            fresh = sampled(engine, prompts, family)
+            expected = forward(weights, prompts, fresh, family)
             assert farthest({key: answer.logprobs for key, answer in fresh.items()}, expected) < TOLERANCE
 
 
@@ -261,7 +262,7 @@ def random_adapter(base: Path, folder: Path, seed: int) -> Path:
 
     network = LlavaForConditionalGeneration.from_pretrained(base)
     torch.manual_seed(seed)
-    adapted = get_peft_model(network, lora_config(network, LoRA(rank=4, alpha=8)))
+    adapted = get_peft_model(network, lora_config(family_of(base), network, LoRA(rank=4, alpha=8)))
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -276,5 +277,6 @@ def test_an_adapter_of_more_than_the_language_model_is_refused(tmp_path: Path) -
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
     with pytest.raises(BadInput, match=str(tmp_path)):
-        Engine.load(tmp_path, SETTINGS)
+        Engine.load(family_of(tmp_path), SETTINGS)

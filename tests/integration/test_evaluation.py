@@ -49,7 +49,7 @@ def shapes_llava(folder: Path) -> Path:
     import torch
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-    from feedback_workloads.models.checkpoint import convert_for_vllm
+    from feedback_workloads.models.families import name_weights
     from feedback_workloads.shapes.tokenizer import PATCH_PIXELS, PICTURE_TOKENS, make_processor
     from feedback_workloads.shapes.world import PICTURE_PIXELS, SHAPES
 
@@ -80,7 +80,7 @@ def shapes_llava(folder: Path) -> Path:
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    convert_for_vllm(folder)
+    name_weights(folder)
     return folder
 
 
@@ -89,7 +89,7 @@ def changed(model: Path, folder: Path, seed: int) -> Path:
     import torch
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-    from feedback_workloads.models.checkpoint import convert_for_vllm
+    from feedback_workloads.models.families import name_weights
 
     loaded = LlavaForConditionalGeneration.from_pretrained(model)
     torch.manual_seed(seed)
@@ -98,7 +98,7 @@ def changed(model: Path, folder: Path, seed: int) -> Path:
             parameter.add_(torch.randn_like(parameter) * 0.01)
     loaded.save_pretrained(folder)
     AutoProcessor.from_pretrained(model).save_pretrained(folder)
-    convert_for_vllm(folder)
+    name_weights(folder)
     return folder
 
 
@@ -333,17 +333,17 @@ def check_logps(world: World, config: EvaluationConfig, outcome: Outcome, policy
     import torch
     from transformers import LlavaForConditionalGeneration
 
-    from feedback_workloads.models.preprocessing import Preprocessor
+    from feedback_workloads.models.families import family_of
 
-    preprocessor = Preprocessor.from_directory(world.model)
+    family = family_of(world.model)
     pictures = {row.id: png(row.scene) for split, number in QUESTIONS.items() for row in rows(0, split, number)}
 
     def logp(model: Any, sample: dict[str, Any]) -> float:
-        picture = preprocessor.picture(pictures[sample["id"]])
-        prompt = preprocessor.expand(preprocessor.prompt_ids(sample["question"]), picture)
+        picture = family.picture(pictures[sample["id"]])
+        prompt = family.expand(family.prompt_ids(sample["question"]), picture)
         ids = torch.tensor([[*prompt, *sample["token_ids"]]])
         with torch.no_grad():
-            logits = model(input_ids=ids, pixel_values=preprocessor.pixel_values([picture])).logits[0]
+            logits = model(input_ids=ids, **family.features(picture)).logits[0]
         steps = logits[len(prompt) - 1 : -1].log_softmax(-1)
         return float(steps.gather(1, torch.tensor(sample["token_ids"])[:, None]).sum())
 

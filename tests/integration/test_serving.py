@@ -27,7 +27,7 @@ from PIL import Image
 
 from feedback_workloads.contract import Ranking
 from feedback_workloads.method.ranking import reward
-from feedback_workloads.models.preprocessing import Preprocessor
+from feedback_workloads.models.families import family_of
 from tests.integration.models import picture
 from tests.integration.servers import PATIENCE_SECONDS, Models, Server, make_models
 
@@ -300,17 +300,17 @@ class Offline:
 
         model: Any = LlavaForConditionalGeneration.from_pretrained(base).eval()
         self.model = model if adapter is None else PeftModel.from_pretrained(model, adapter).eval()
-        self.preprocessor = Preprocessor.from_directory(base)
+        self.family = family_of(base)
 
     def logps(self, data: bytes, question: str, answers: list[list[int]]) -> list[float]:
         """Sum of each answer's log-probabilities, answers in one batch padded on the right."""
         import torch
 
-        image = self.preprocessor.picture(data)
-        prompt = self.preprocessor.expand(self.preprocessor.prompt_ids(question), image)
+        image = self.family.picture(data)
+        prompt = self.family.expand(self.family.prompt_ids(question), image)
         longest = max(map(len, answers))
         ids = torch.tensor([prompt + answer + [0] * (longest - len(answer)) for answer in answers])
-        pixels = self.preprocessor.pixel_values([image]).expand(len(answers), -1, -1, -1)
+        pixels = self.family.features(image)["pixel_values"].expand(len(answers), -1, -1, -1)
         with torch.inference_mode():
             logits = self.model(input_ids=ids, pixel_values=pixels).logits[:, len(prompt) - 1 : -1]
         found = logits.log_softmax(-1).gather(-1, ids[:, len(prompt) :, None]).squeeze(-1)

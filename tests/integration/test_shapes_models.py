@@ -18,7 +18,8 @@ from transformers import LlavaForConditionalGeneration
 
 from feedback_workloads.contract import BadInput, Decoding, EngineConfig
 from feedback_workloads.engine import Draw, Engine, Prompt
-from feedback_workloads.models.preprocessing import Preprocessor
+from feedback_workloads.models.families import family_of
+from feedback_workloads.models.family import Family
 from feedback_workloads.process.progress import Progress
 from feedback_workloads.shapes.build import train, write_rows
 from feedback_workloads.shapes.captions import careless_words
@@ -53,8 +54,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def preprocessor(model: Path) -> Preprocessor:
-    return Preprocessor.from_directory(model)
+def family(model: Path) -> Family:
+    return family_of(model)
 
 
 @pytest.fixture(scope="module")
@@ -64,68 +65,67 @@ def network(model: Path) -> LlavaForConditionalGeneration:
 
 @pytest.fixture(scope="module")
 def engine(model: Path) -> Iterator[Engine]:
-    with Engine.load(model, EngineConfig(max_model_len=256, max_num_seqs=16), precision="float32") as loaded:
+    with Engine.load(family_of(model), EngineConfig(max_model_len=256, max_num_seqs=16), precision="float32") as loaded:
         yield loaded
 
 
 def forward(
-    network: LlavaForConditionalGeneration, preprocessor: Preprocessor, prompt: Prompt, answer: tuple[int, ...]
+    network: LlavaForConditionalGeneration, family: Family, prompt: Prompt, answer: tuple[int, ...]
 ) -> torch.Tensor:
     """Log-probabilities after the prompt and after each token of the answer: (answer + 1, words)."""
-    ids = preprocessor.expand(prompt.ids, prompt.picture)
+    ids = family.expand(prompt.ids, prompt.picture)
     with torch.no_grad():
-        logits = network(
-            input_ids=torch.tensor([[*ids, *answer]]), pixel_values=preprocessor.pixel_values([prompt.picture])
-        ).logits[0]
+        logits = network(input_ids=torch.tensor([[*ids, *answer]]), **family.features(prompt.picture)).logits[0]
     return logits[len(ids) - 1 :].log_softmax(-1)
 
 
-def test_lessons_have_the_tokens_of_the_chat_template(preprocessor: Preprocessor) -> None:
+def test_lessons_have_the_tokens_of_the_chat_template(family: Family) -> None:
     rng = Random(0)
     for row in SEEN:
         claims = [single_claim(row.scene, rng)]
         for lesson in (ask(row.scene, claims), true_caption(row.scene, rng)):
             end = lesson.tokens.index(word_ids()[ASSISTANT])
             text = "".join(words()[token] for token in lesson.tokens[1 + PICTURE_TOKENS : end])
-            expected = preprocessor.expand(preprocessor.prompt_ids(text), picture(row.scene))
+            expected = family.expand(family.prompt_ids(text), picture(row.scene))
             assert expected == list(lesson.tokens[: end + 1])
 
 
-def test_lessons_have_the_pixels_of_the_processor(preprocessor: Preprocessor) -> None:
-    processed = preprocessor.pixel_values([preprocessor.picture(png(row.scene)) for row in SEEN])
+def test_lessons_have_the_pixels_of_the_processor(family: Family) -> None:
+    features = [family.features(family.picture(png(row.scene))) for row in SEEN]
+    processed = family.collate(features)["pixel_values"]
     torch.testing.assert_close(pixels(row.scene for row in SEEN), processed, atol=1e-6, rtol=0)
 
 
-def test_every_text_survives_the_tokenizer(preprocessor: Preprocessor) -> None:
+def test_every_text_survives_the_tokenizer(family: Family) -> None:
     for row in SEEN:
         caption = careless_words(row.scene, row.question, Random(row.id))
         for text in (row.question, caption, question_of(caption), "yes", "No"):
-            ids = preprocessor.processor.tokenizer(text)["input_ids"]
+            ids = family.tokenizer(text)["input_ids"]
             assert ids == encode(text)
-            assert preprocessor.decode(ids) == text
+            assert family.answer(ids) == text
 
 
-def test_yes_and_no_are_tokens_in_every_form(preprocessor: Preprocessor) -> None:
+def test_yes_and_no_are_tokens_in_every_form(family: Family) -> None:
     for word in (*YES, *NO):
-        assert len(preprocessor.processor.tokenizer(word)["input_ids"]) == 1
+        assert len(family.tokenizer(word)["input_ids"]) == 1
 
 
-def test_answers_in_vllm_have_the_log_probabilities_of_transformers(engine, network, preprocessor) -> None:
-    prompts = {row.id: preprocessor.prompt(row.question, png(row.scene)) for row in SEEN}
+def test_answers_in_vllm_have_the_log_probabilities_of_transformers(engine, network, family) -> None:
+    prompts = {row.id: family.prompt(row.question, png(row.scene)) for row in SEEN}
     requests = ((id, prompt, Draw(i, 0.7)) for i, (id, prompt) in enumerate(prompts.items()))
-    answers = dict(engine.sample(requests, Decoding(max_new_tokens=48), banned=(preprocessor.image_token_id,)))
+    answers = dict(engine.sample(requests, Decoding(max_new_tokens=48)))
     assert set(answers) == set(prompts)
     for id, answer in answers.items():
-        theirs = forward(network, preprocessor, prompts[id], tuple(answer.token_ids))
+        theirs = forward(network, family, prompts[id], tuple(answer.token_ids))
         found = [theirs[i, token].item() for i, token in enumerate(answer.token_ids)]
         assert answer.logprobs == pytest.approx(found, abs=TOLERANCE)
 
 
-def test_verdicts_in_vllm_are_those_of_transformers(engine, network, preprocessor) -> None:
+def test_verdicts_in_vllm_are_those_of_transformers(engine, network, family) -> None:
     claims = {row.id: careless_words(row.scene, row.question, Random(row.id)) for row in SEEN}
-    prompts = {row.id: preprocessor.prompt(question_of(claims[row.id]), png(row.scene)) for row in SEEN}
+    prompts = {row.id: family.prompt(question_of(claims[row.id]), png(row.scene)) for row in SEEN}
     for id, verdict in engine.yes_no(prompts.items()):
-        expected = forward(network, preprocessor, prompts[id], ())[0].exp()
+        expected = forward(network, family, prompts[id], ())[0].exp()
         for found, forms in ((verdict.p_yes, YES), (verdict.p_no, NO)):
             assert found == pytest.approx(sum(expected[word_ids()[form]].item() for form in forms), abs=1e-5)
 
@@ -215,17 +215,17 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_policy_hallucinates_at_temperature_0_and_its_likelihood_does_not_help(policy: Path) -> None:
     """Or there would be nothing to align that decoding or ranking would not mend for free."""
-    preprocessor = Preprocessor.from_directory(policy)
+    family = family_of(policy)
     questions = {row.id: row for row in rows(0, "selection", 200)}
-    prompts = {id: preprocessor.prompt(row.question, png(row.scene)) for id, row in questions.items()}
-    with Engine.load(policy, EngineConfig(max_model_len=256), precision="float32") as engine:
+    prompts = {id: family.prompt(row.question, png(row.scene)) for id, row in questions.items()}
+    with Engine.load(family, EngineConfig(max_model_len=256), precision="float32") as engine:
 
         def hallucinates(temperature: float, best_of: int) -> float:
             """Share of the questions whose likeliest of several answers holds something untrue."""
             draws = (((id, i), prompt, Draw(i, temperature)) for id, prompt in prompts.items() for i in range(best_of))
             likeliest: dict[str, tuple[float, str]] = {}
             for (id, _), answer in engine.sample(draws, Decoding(max_new_tokens=96)):
-                one = (sum(answer.logprobs), preprocessor.decode(answer.token_ids))
+                one = (sum(answer.logprobs), family.answer(answer.token_ids))
                 likeliest[id] = max(one, likeliest.get(id, one))
             wrong = [judge(text, questions[id].scene.truth).hallucinated for id, (_, text) in likeliest.items()]
             return sum(map(bool, wrong)) / len(wrong)

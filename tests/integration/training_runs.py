@@ -17,14 +17,16 @@ from unittest.mock import patch
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers import PreTrainedModel
 
 from feedback_workloads.contract import Artifact, ExitCode, Manifest, Source, StageResult, TrainingConfig, shard_uri
-from feedback_workloads.models.preprocessing import Preprocessor
+from feedback_workloads.models.families import family_of
+from feedback_workloads.models.family import Family
 from feedback_workloads.rows.schemas import PAIRS
 from feedback_workloads.stages.entry import TERMINATION_LOG_VARIABLE, main
 from feedback_workloads.storage.artifacts import CACHE_VARIABLE, ArtifactStore
 from tests.integration.models import picture, tiny_llava
+from tests.models.reference import load, of_answer
 
 PATIENCE_SECONDS = 600
 
@@ -150,10 +152,9 @@ class Process(Run):
 def study(root: Path, rows: int = 16, *, shift: float = 0.0, build: Callable[[Path], Path] = tiny_llava) -> Study:
     """Make a model and `rows` pairs of random answers with their log-probabilities, which are `shift` too high."""
     model = build(root / "model")
-    loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
-    preprocessor = Preprocessor.from_directory(model)
+    loaded, family = load(model), family_of(model)
     rng = random.Random(0)
-    pairs = [pair(loaded, preprocessor, rng, i, shift) for i in range(rows)]
+    pairs = [pair(loaded, family, rng, i, shift) for i in range(rows)]
     uri, store = str(root / "pairs"), ArtifactStore(root / "cache")
     with store.append(uri, PAIRS) as parts:
         parts.write(pairs)
@@ -163,9 +164,7 @@ def study(root: Path, rows: int = 16, *, shift: float = 0.0, build: Callable[[Pa
     return Study(root, model, store.publish(uri, manifest))
 
 
-def pair(
-    model: PreTrainedModel, preprocessor: Preprocessor, rng: random.Random, number: int, shift: float
-) -> dict[str, Any]:
+def pair(model: PreTrainedModel, family: Family, rng: random.Random, number: int, shift: float) -> dict[str, Any]:
     """One row of PAIRS: picture and question of their own, answers of random length."""
     row: dict[str, Any] = {
         "id": f"row-{number}",
@@ -173,10 +172,10 @@ def pair(
         "question": f"What is in picture {number}?",
     }
     for side, score in (("chosen", 0), ("rejected", -1)):
-        ids = [rng.randrange(10, 200) for _ in range(rng.randrange(4, 20))] + [min(preprocessor.eos_ids)]
-        logps = forward(model, preprocessor, row["image"]["bytes"], row["question"], ids)
+        ids = [rng.randrange(10, 200) for _ in range(rng.randrange(4, 20))] + [min(family.eos_ids)]
+        logps = of_answer(model, family, row["question"], row["image"]["bytes"], ids)
         row |= {
-            side: preprocessor.decode(ids),
+            side: family.answer(ids),
             f"{side}_token_ids": ids,
             f"{side}_logps": [value + shift for value in logps],
             f"{side}_candidate": -score,
@@ -185,17 +184,3 @@ def pair(
             f"{side}_accepted": [score == 0],
         }
     return row
-
-
-def forward(
-    model: PreTrainedModel, preprocessor: Preprocessor, data: bytes, question: str, answer: list[int]
-) -> list[float]:
-    """Log-probabilities of an answer's tokens by a plain forward pass of transformers over one sequence."""
-    image = preprocessor.picture(data)
-    prompt = preprocessor.expand(preprocessor.prompt_ids(question), image)
-    with torch.no_grad():
-        logits = model(
-            input_ids=torch.tensor([[*prompt, *answer]]), pixel_values=preprocessor.pixel_values([image])
-        ).logits[0]
-    logps = logits.float().log_softmax(-1)[len(prompt) - 1 : -1]
-    return [logps[i, token].item() for i, token in enumerate(answer)]

@@ -19,7 +19,11 @@ NOISE = Verdict(0.002, 0.001, 20, 10)
 
 
 class Model:
-    """Stands for the labeler's engine and its preprocessor."""
+    """Stands for the labeler's engine and its family."""
+
+    @property
+    def family(self) -> Model:
+        return self
 
     def check(self, prompt: Prompt) -> None:
         pass
@@ -30,7 +34,8 @@ class Model:
     def image_tokens(self, picture: bytes) -> int:
         return 16
 
-    def prompt_ids(self, question: str) -> list[int]:
+    def prompt_ids(self, question: str, purpose: str) -> list[int]:
+        assert purpose == "verdict"
         return [ord(character) for character in question]
 
 
@@ -53,9 +58,9 @@ class Output:
 
 def judged(answers: Sequence[Sequence[str]], said: Mapping[str, Verdict], floor: float = 0.5) -> Output:
     """The answers to one instruction, each a list of questions, after the labeler said this."""
-    output, model = Output(), Model()
+    output = Output()
     case = Case([AskedAnswer("i", candidate, questions) for candidate, questions in enumerate(answers)])
-    judging = Judging({"i": case}, model, model, output, floor)  # type: ignore[arg-type]
+    judging = Judging({"i": case}, Model(), output, floor)  # type: ignore[arg-type]
     instructions: Iterator[Instruction] = iter([Instruction("i", b"picture", "What is it?")])
     for (id, question), _ in judging.questions(instructions):
         judging.take(id, question, said[question])

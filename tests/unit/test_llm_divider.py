@@ -15,6 +15,7 @@ from feedback_workloads.rows.rejected import BadRow, Rejected
 from feedback_workloads.stages.splitting import LLMDivider, Sample
 
 CUT = "<cut>"
+THOUGHT = "<thought>"
 TOO_LONG = "a very long story"
 FACTS = "- A cat sits.\n- It is red."
 QUESTIONS = "- Does a cat sit?\n- Is it red?"
@@ -22,28 +23,35 @@ QUESTIONS = "- Does a cat sit?\n- Is it red?"
 
 @dataclass
 class Scripted:
-    """Stands for an engine whose model says what a script says, in turn, to each kind of prompt."""
+    """Stands for an engine, and its family, whose model says what a script says, in turn, to each kind of prompt."""
 
     divide: Sequence[str]
     convert: Sequence[str] = ()
     seeds: list[int] = field(default_factory=list)
 
+    @property
+    def family(self) -> Scripted:
+        return self
+
     def text_prompt(self, text: str) -> Prompt:
         return Prompt([ord(character) for character in text])
 
     def check(self, prompt: Prompt) -> None:
-        if TOO_LONG in self.decode(prompt.ids):
+        if TOO_LONG in self.answer(prompt.ids):
             raise BadRow("prompt-too-long", "3000 tokens")
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return "".join(map(chr, ids))
+    def answer(self, ids: Sequence[int]) -> str:
+        text = "".join(map(chr, ids))
+        if text == THOUGHT:
+            raise BadRow("unfinished-reasoning", "9 tokens")
+        return text
 
     def sample(self, requests: Iterable[tuple[Any, Prompt, Draw]], decoding: Decoding) -> Iterator[tuple[Any, Sampled]]:
         source, divide, convert = iter(requests), iter(self.divide), iter(self.convert)
         while request := next(source, None):
             key, prompt, draw = request
             self.seeds.append(draw.seed)
-            said = next(convert if "Statements:" in self.decode(prompt.ids) else divide)
+            said = next(convert if "Statements:" in self.answer(prompt.ids) else divide)
             ids = tuple(map(ord, said))
             yield key, Sampled(ids, (0.0,) * len(ids), "length" if said == CUT else "stop", len(prompt.ids))
 
@@ -77,6 +85,7 @@ def divided(engine: Scripted, answer: str = "A red cat sits.") -> Mapping[str, A
     [
         pytest.param([FACTS], [QUESTIONS], id="at once"),
         pytest.param(["Sure! Here:\n" + FACTS, CUT, FACTS], [QUESTIONS], id="claims at the third attempt"),
+        pytest.param([THOUGHT, FACTS], [THOUGHT, QUESTIONS], id="after thoughts without an end"),
         pytest.param([FACTS], ["- Only one?", "", QUESTIONS], id="questions at the third attempt"),
         pytest.param([CUT, CUT, FACTS], [CUT, CUT, QUESTIONS], id="each step has its own attempts"),
     ],

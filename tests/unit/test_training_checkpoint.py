@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from feedback_workloads.models.checkpoint import convert_for_vllm, vllm_name
+from feedback_workloads.models.families import name_weights
+from feedback_workloads.models.llava import Llava
 
 
 def write_safetensors(file: Path, names: list[str]) -> None:
@@ -33,20 +34,20 @@ def read_safetensors(file: Path) -> dict[str, bytes]:
         ("__metadata__", "__metadata__"),
     ],
 )
-def test_vllm_name(given: str, expect: str) -> None:
-    assert vllm_name(given) == expect
+def test_a_tower_is_where_vllm_looks_for_it(given: str, expect: str, tmp_path: Path) -> None:
+    assert Llava(tmp_path, {}).saved_name(given) == expect
 
 
 @pytest.mark.parametrize(("tower", "renamed"), [("clip_vision_model", True), ("pixtral", False)])
 def test_convert_renames_header_and_index_only(tmp_path: Path, tower: str, renamed: bool) -> None:
     names = ["language_model.model.norm.weight", "vision_tower.embeddings.class_embedding"]
-    (tmp_path / "config.json").write_text(json.dumps({"vision_config": {"model_type": tower}}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava", "vision_config": {"model_type": tower}}))
     write_safetensors(tmp_path / "model-00001-of-00001.safetensors", names)
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")}))
 
-    convert_for_vllm(tmp_path)
-    convert_for_vllm(tmp_path)
+    name_weights(tmp_path)
+    name_weights(tmp_path)
 
     expect = [names[0], "vision_tower.vision_model.embeddings.class_embedding" if renamed else names[1]]
     tensors = read_safetensors(tmp_path / "model-00001-of-00001.safetensors")

@@ -7,7 +7,7 @@ import pytest
 from feedback_workloads.rows.rejected import BadRow
 from feedback_workloads.training.batches.preflight import check_pair
 
-END, IMAGE = 2, 4
+END, IMAGE, VIDEO = 2, 4, 5
 
 
 def pair(**changes: Any) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def pair(**changes: Any) -> dict[str, Any]:
         "chosen_logps": [-1.0] * len(chosen),
         "rejected_logps": [-1.0] * len(rejected),
         "end_ids": {END},
-        "image_id": IMAGE,
+        "banned_ids": (IMAGE, VIDEO),
         "max_length": 64,
         **changes,
     }
@@ -32,6 +32,7 @@ def pair(**changes: Any) -> dict[str, Any]:
         pytest.param(pair(rejected=[]), "empty-completion", id="nothing rejected"),
         pytest.param(pair(chosen_logps=[-1.0]), "missing-logprobs", id="fewer log-probabilities than tokens"),
         pytest.param(pair(rejected=[IMAGE, END]), "picture-token-in-completion", id="the sampler drew a picture"),
+        pytest.param(pair(rejected=[VIDEO, END]), "picture-token-in-completion", id="the sampler drew a video"),
         pytest.param(pair(chosen=[10, 11]), "no-end-of-sequence", id="chosen stopped at the length limit"),
         pytest.param(pair(rejected=[12, 13]), "no-end-of-sequence", id="rejected stopped at the length limit"),
         pytest.param(pair(chosen=[12, END]), "identical-completions", id="both sides alike"),

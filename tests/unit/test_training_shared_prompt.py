@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +13,8 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from feedback_workloads.contract import BadInput
-from feedback_workloads.training.batches.shared_prompt import Packed, pack, share_prompts
+from feedback_workloads.models.llava import Llava
+from feedback_workloads.training.batches.shared_prompt import Packed, pack, take_pairs
 
 PAD = 0
 tokens = st.lists(st.integers(1, 3), min_size=1, max_size=5)
@@ -26,7 +31,8 @@ def padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def packed(drawn: list[tuple[list[int], list[int], list[int]]]) -> tuple[list[list[int]], Packed]:
     rows = [prompt + chosen for prompt, chosen, _ in drawn] + [prompt + rejected for prompt, _, rejected in drawn]
-    return rows, pack(*padded(rows))
+    ids, mask = padded(rows)
+    return rows, pack(ids, mask, torch.arange(ids.shape[1]).expand_as(ids))
 
 
 @given(pairs)
@@ -71,9 +77,48 @@ def test_every_token_attends_to_something() -> None:
     assert found.attends.any(dim=-1).all()
 
 
+@given(pairs)
+def test_positions_of_several_coordinates_go_with_their_tokens(
+    drawn: list[tuple[list[int], list[int], list[int]]],
+) -> None:
+    rows = [prompt + chosen for prompt, chosen, _ in drawn] + [prompt + rejected for prompt, _, rejected in drawn]
+    ids, mask = padded(rows)
+    place = torch.arange(ids.shape[1]).expand_as(ids)
+    found = pack(ids, mask, torch.stack([place, ids]))
+    assert torch.equal(found.position_ids[0], pack(ids, mask, place).position_ids)
+    assert torch.equal(found.position_ids[1], found.input_ids)
+
+
+def of_decoder(kind: str) -> Llava:
+    return Llava(Path("model"), {"model_type": "llava", "text_config": {"model_type": kind}})
+
+
+def small_llama() -> LlamaForCausalLM:
+    return LlamaForCausalLM(
+        LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    )
+
+
 def test_a_model_that_looks_back_over_a_window() -> None:
-    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
-    config.sliding_window = 512
+    model = small_llama()
+    model.config.sliding_window = 512
     with pytest.raises(BadInput, match="attends over 512 tokens, fewer than max_length 2048; lower max_length to 512"):
-        share_prompts(LlamaForCausalLM(config), max_length=2048)
-    share_prompts(LlamaForCausalLM(config), max_length=512)
+        take_pairs(model, of_decoder("llama"), max_length=2048)
+    take_pairs(model, of_decoder("llama"), max_length=512)
+
+
+@pytest.mark.parametrize(("decoder", "rows"), [("llama", 1), ("lfm2", 2), ("nobody knows", 2)])
+def test_what_may_hand_a_state_from_token_to_token_gets_two_rows(decoder: str, rows: int) -> None:
+    model, given = small_llama(), padded([[1, 2, 3], [1, 2, 2, 1]])
+    seen: list[torch.Size] = []
+
+    def watch(*, input_ids: torch.Tensor, **rest: Any) -> Any:
+        seen.append(input_ids.shape)
+        assert rest["pixels"].shape[0] == rows, "each row has the picture of its pair"
+        return SimpleNamespace(last_hidden_state=input_ids[..., None])
+
+    model.model.forward = watch
+    take_pairs(model, of_decoder(decoder), max_length=64)
+    outputs = model.model(input_ids=given[0], attention_mask=given[1], pixels=torch.ones(1, 3))
+    assert seen[0][0] == rows
+    assert outputs.last_hidden_state[..., 0].masked_fill(given[1] == 0, PAD).tolist() == given[0].tolist()

@@ -118,8 +118,8 @@ class LabelingSpec(StageSection):
     """Who judges: a multimodal model that accepts or rejects each claim."""
 
     model: SourceSpec = Field(
-        description="Multimodal model that answers the yes/no questions. Where its chat template can switch thinking "
-        "off, it is off."
+        description="Multimodal model that answers the yes/no questions. It does not think first: its chat template "
+        "switches thinking off or, where it cannot, the thought is closed as soon as it is opened."
     )
     min_yes_no_mass: Fraction = Field(
         default="0.5",
@@ -182,7 +182,13 @@ class TrainingSpec(StageSection):
         default="0.05", description="Share of the steps with a rising learning rate, from 0 to 1."
     )
     weight_decay: Fraction = Field(default="0.01", description="Weight decay of AdamW, from 0 to 1.")
-    max_length: Integer = Field(default=2048, ge=16, le=1048576, description="Longest row in tokens, picture included.")
+    max_length: Integer = Field(
+        default=2048,
+        ge=16,
+        le=1048576,
+        description="Longest row in tokens, picture included. Where the first prompts leave no room for an answer in "
+        "it, nothing is sampled.",
+    )
     checkpoints_per_epoch: Integer = Field(
         default=4, ge=1, le=100, description="Checkpoints saved and scored an epoch."
     )
@@ -374,7 +380,8 @@ class IterationSpec(Resource):
     """One round of learning: each stage has a section of its name; the other fields are shared."""
 
     model: ModelSpec = Field(
-        description="The policy to align; also the reference and the baseline. A model of LLaVA-1.5's layout."
+        description="The policy to align; also the reference and the baseline. A model of a family that can be "
+        "trained: LLaVA-1.5, LLaVA-NeXT, Qwen2.5-VL, Qwen3-VL or InternVL."
     )
     instructions: SourceSpec = Field(description="Data set with columns id, image, question: Parquet or JSON lines.")
     artifacts: ArtifactsSpec = Field(description="Where the stages leave their results.")

@@ -61,6 +61,7 @@ class SamplingConfig(StageConfig):
     uses the one numbered i modulo their number, a prompt in place of the instruction's question.
     """
 
+    INFRASTRUCTURE: ClassVar[frozenset[str]] = frozenset({"output", "engine", "max_length", "lora"})
     FORMAT_VERSION: ClassVar[int] = 2
     """2: transparent pictures lie on white, not on black."""
 
@@ -71,6 +72,10 @@ class SamplingConfig(StageConfig):
     decoding: Decoding = Decoding()
     temperatures: tuple[float, ...] = ()
     prompts: tuple[str, ...] = ()
+    max_length: int = 2048
+    """That of training, which changes nothing that is sampled: where prompts leave no room within it, nothing is."""
+    lora: bool = False
+    """Whether training makes an adapter: where the policy cannot have one, nothing is sampled either."""
     precision: Precision = "auto"
     part_rows: int = 64  # instructions a part file
     engine: EngineConfig = EngineConfig()

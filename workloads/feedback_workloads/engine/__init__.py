@@ -1,6 +1,6 @@
 """vLLM: generation, yes/no scoring, log-probabilities."""
 
 from feedback_workloads.engine.engine import Draw, Engine, Sampled, Verdict
-from feedback_workloads.models.preprocessing import Prompt
+from feedback_workloads.models.family import Prompt
 
 __all__ = ["Draw", "Engine", "Prompt", "Sampled", "Verdict"]

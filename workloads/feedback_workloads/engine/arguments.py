@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from feedback_workloads import contract
 from feedback_workloads.contract import BadInput, Precision
+from feedback_workloads.models.family import Family
 from feedback_workloads.models.precision import resolved
 
 ADAPTER_CONFIG: Final = "adapter_config.json"
@@ -23,8 +24,10 @@ CPU_BLOCK_TOKENS: Final = 32
 GIBIBYTE: Final = 2**30
 
 
-def engine_arguments(settings: contract.EngineConfig, precision: Precision = "auto", seed: int = 0) -> dict[str, Any]:
-    """Arguments of vLLM's `EngineArgs` that every engine of ours has."""
+def engine_arguments(
+    family: Family, settings: contract.EngineConfig, precision: Precision = "auto", seed: int = 0
+) -> dict[str, Any]:
+    """Arguments of vLLM's `EngineArgs` that every engine of ours has, and those of the model's family."""
     from vllm.platforms import current_platform
 
     on_cpu = current_platform.is_cpu()
@@ -33,7 +36,6 @@ def engine_arguments(settings: contract.EngineConfig, precision: Precision = "au
         "seed": seed,
         "generation_config": "vllm",  # its end-of-sequence tokens count, its sampling defaults do not
         "enable_prefix_caching": True,
-        "limit_mm_per_prompt": {"image": 1},
         "tensor_parallel_size": settings.tensor_parallel_size,
         "gpu_memory_utilization": settings.gpu_memory_utilization,
         "max_num_seqs": settings.max_num_seqs,
@@ -41,6 +43,7 @@ def engine_arguments(settings: contract.EngineConfig, precision: Precision = "au
         "max_logprobs": 64,
         "disable_log_stats": False,
         "use_tqdm_on_load": False,
+        **family.engine_arguments(),
     }
     if on_cpu:
         arguments |= {

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from feedback_workloads import contract
 from feedback_workloads.contract import BadInput, Decoding, Precision, Temporary
 from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter, compile_nothing_on_a_cpu, engine_arguments
-from feedback_workloads.models.preprocessing import Prompt, template_switches
+from feedback_workloads.models.family import Family, Prompt
 from feedback_workloads.rows.rejected import BadRow
 
 if TYPE_CHECKING:
@@ -81,10 +81,10 @@ class Engine:
     after each result, since a result may give rise to a request. Leaving a generator early drops what is unfinished.
     """
 
-    def __init__(self, llm: Any, model: Path, window: int) -> None:
+    def __init__(self, llm: Any, family: Family, window: int) -> None:
+        self.family = family
         self._llm = llm
-        self._base = model
-        self._loaded = model
+        self._loaded = family.folder
         self._adapter: Any = None
         self._adapters = 0
         self._window = window
@@ -94,15 +94,15 @@ class Engine:
     @classmethod
     def load(
         cls,
-        model: Path,
+        family: Family,
         settings: contract.EngineConfig,
         precision: Precision = "auto",
         seed: int = 0,
         adapter: Path | None = None,
     ) -> Engine:
-        """Load the model of a folder. With `adapter`, room is kept for LoRA adapters of that one's rank and targets.
+        """Load the family's model. With `adapter`, room is kept for LoRA adapters of that one's rank and targets.
 
-        Precision `auto` is bfloat16 on a GPU and float32 on a CPU. Raises BadInput when vLLM cannot load the folder.
+        Precision `auto` is bfloat16 on a GPU and float32 on a CPU. Raises BadInput when vLLM cannot load it.
         """
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -114,19 +114,19 @@ class Engine:
             # prepares pictures while the GPU works.
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         compile_nothing_on_a_cpu()
-        arguments = engine_arguments(settings, precision, seed)
+        arguments = engine_arguments(family, settings, precision, seed)
         if adapter is not None:
             arguments |= Adapter.read(adapter).engine_arguments()
         try:
-            llm = LLM(str(model), **arguments)
+            llm = LLM(str(family.folder), **arguments)
         except (ValueError, OSError, KeyError) as error:
             first = str(error).strip().splitlines()[0]
             raise BadInput(
-                f"vLLM cannot load the model in {model}: {first}; check its files, its architecture and the engine's "
-                "settings"
+                f"vLLM cannot load the model in {family.folder}: {first}; check its files, its architecture and the "
+                "engine's settings"
             ) from error
         # Twice what runs at once: whatever finishes, there is a prepared request to take its place.
-        return cls(llm, model, window=2 * settings.max_num_seqs)
+        return cls(llm, family, window=2 * settings.max_num_seqs)
 
     def __enter__(self) -> Engine:
         return self
@@ -165,7 +165,7 @@ class Engine:
         if (weights / ADAPTER_CONFIG).exists():
             from vllm.lora.request import LoRARequest
 
-            self._reload(self._base)
+            self._reload(self.family.folder)
             self._adapters += 1  # an adapter is known by its number, so that each one needs another
             self._adapter = LoRARequest(f"adapter-{self._adapters}", self._adapters, str(weights))
         else:
@@ -188,17 +188,16 @@ class Engine:
         self,
         requests: Iterable[tuple[Key, Prompt, Draw]],
         decoding: Decoding,
-        banned: Sequence[int] = (),
     ) -> Iterator[tuple[Key, Sampled]]:
         """Sample one answer a request. The draw's temperature takes the place of the decoding's.
 
-        `banned` tokens are never sampled, which leaves log-probabilities as they are. Requests with one and the same
-        prompt that follow each other share its preparation and its prefix.
+        The family's banned tokens are never sampled, which leaves log-probabilities as they are. Requests with one and
+        the same prompt that follow each other share its preparation and its prefix.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        bias = dict.fromkeys(banned, BANNED) or None
+        bias = dict.fromkeys(self.family.banned_ids, BANNED) or None
 
         def params(draw: Draw) -> SamplingParams:
             return SamplingParams(
@@ -259,9 +258,11 @@ class Engine:
         """
         from vllm import SamplingParams
 
-        yes, no = self.word_ids("yes"), self.word_ids("no")
+        yes, no = self.family.word_ids("yes"), self.family.word_ids("no")
         if not yes or not no:
-            raise BadInput(f"the tokenizer of {self._base} has no single token for yes and no; name another labeler")
+            raise BadInput(
+                f"the tokenizer of {self.family.folder} has no single token for yes and no; name another labeler"
+            )
         params = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=[*yes, *no], detokenize=False)
 
         def request(given: tuple[Key, Prompt]) -> tuple[Key, Any, SamplingParams]:
@@ -282,36 +283,10 @@ class Engine:
 
     def repeats(self) -> bool:
         """Whether a request that is sampled again with its seed gives the same tokens, on this hardware."""
-        prompt, draw = Prompt(self._llm.get_tokenizer().encode("Seven.")), Draw(seed=7, temperature=1.0)
+        prompt, draw = Prompt(self.family.tokenizer.encode("Seven.")), Draw(seed=7, temperature=1.0)
         decoding = Decoding(max_new_tokens=PROBE_TOKENS)
         first, again = (answer.token_ids for _ in range(2) for _, answer in self.sample([(0, prompt, draw)], decoding))
         return first == again
-
-    # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def text_prompt(self, text: str) -> Prompt:
-        """A one-turn chat without a picture, up to where the answer begins. Raises BadInput without a chat template."""
-        tokenizer = self._llm.get_tokenizer()
-        if not tokenizer.chat_template:
-            raise BadInput(f"{self._base} has no chat template; name a model that was tuned for chats")
-        ids = tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,
-            **template_switches(tokenizer.chat_template),
-        )
-        return Prompt(ids)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of an answer, without special tokens."""
-        text: str = self._llm.get_tokenizer().decode(list(ids), skip_special_tokens=True)
-        return text
-
-    def word_ids(self, word: str) -> tuple[int, ...]:
-        """Every token that is `word` alone: in any case, with or without a leading space as tokenizers write it."""
-        vocabulary: dict[str, int] = self._llm.get_tokenizer().get_vocab()
-        return tuple(sorted(i for token, i in vocabulary.items() if token.lstrip(" Ġ▁").lower() == word))
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

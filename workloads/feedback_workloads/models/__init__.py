@@ -1,1 +1,1 @@
-"""What is asked of a model's files, and how pictures and questions become its input. Knows rows."""
+"""Everything in which models differ, one file a family behind one protocol; pictures as they arrive. Knows rows."""

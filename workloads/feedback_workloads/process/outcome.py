@@ -7,7 +7,11 @@ from typing import Final
 
 from feedback_workloads.contract import Artifact, BadInput, FileEntry, RankingChoice, StageConfig
 
-REMEDIES: Final = {"neither-yes-nor-no": "name a labeler that begins its answers with yes or no"}
+REMEDIES: Final = {
+    "neither-yes-nor-no": "name a labeler that begins its answers with yes or no",
+    "unfinished-reasoning": "raise spec.sampling.maxNewTokens until thoughts come to their end, or name a policy that "
+    "answers at once",
+}
 """What helps against rejected rows that are good in themselves, by the reason."""
 
 

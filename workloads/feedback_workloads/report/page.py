@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
-from feedback_workloads.models.preprocessing import load_picture
+from feedback_workloads.models.pictures import load_picture
 from feedback_workloads.report import charts
 from feedback_workloads.report.evidence import Evidence, Example, Kind, Row, ranked_words
 from feedback_workloads.report.summary import (

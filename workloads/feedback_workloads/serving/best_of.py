@@ -13,7 +13,7 @@ from feedback_workloads.serving.protocol import Score
 
 if TYPE_CHECKING:
     from feedback_workloads.contract import Ranking
-    from feedback_workloads.models.preprocessing import Prompt
+    from feedback_workloads.models.family import Prompt
     from feedback_workloads.serving.engines import Candidate, Engines, Sampling
 
 

@@ -22,10 +22,11 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from feedback_workloads.contract import BadInput
+from feedback_workloads.contract import BadInput, Source
 from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter, compile_nothing_on_a_cpu, engine_arguments
 from feedback_workloads.engine.engine import BANNED, engine_prompt, of_tokens
-from feedback_workloads.models.preprocessing import Preprocessor, Prompt
+from feedback_workloads.models.families import check, family_of
+from feedback_workloads.models.family import Family, Prompt
 from feedback_workloads.serving.protocol import FinishReason
 
 if TYPE_CHECKING:
@@ -72,10 +73,8 @@ class Piece:
 class Engines:
     """Both models, ready to be asked. Cancelling a call takes its work out of the engine."""
 
-    def __init__(
-        self, preprocessor: Preprocessor, policy: AsyncLLM, reference: AsyncLLM, adapter: LoRARequest | None
-    ) -> None:
-        self.preprocessor = preprocessor
+    def __init__(self, family: Family, policy: AsyncLLM, reference: AsyncLLM, adapter: LoRARequest | None) -> None:
+        self.family = family
         self._policy = policy
         self._reference = reference
         self._adapter = adapter
@@ -88,18 +87,18 @@ class Engines:
         """
         if (policy / ADAPTER_CONFIG).exists():
             adapter = Adapter.read(policy)
-            preprocessor = Preprocessor.from_directory(reference)
-            engine = _load(reference, _engine_arguments(settings) | adapter.engine_arguments())
-            return cls(preprocessor, engine, engine, LoRARequest("policy", 1, str(policy)))
-        preprocessor = Preprocessor.from_directory(policy)
-        check_same_tokens(preprocessor, Preprocessor.from_directory(reference))
-        first = _load(policy, _engine_arguments(settings))
+            base = _family(reference, settings.reference)
+            engine = _load(reference, _engine_arguments(base, settings) | adapter.engine_arguments())
+            return cls(base, engine, engine, LoRARequest("policy", 1, str(policy)))
+        family, other = _family(policy, settings.policy), _family(reference, settings.reference)
+        check_same_tokens(family, other)
+        first = _load(policy, _engine_arguments(family, settings))
         try:
-            second = _load(reference, _reference_arguments(settings))
+            second = _load(reference, _reference_arguments(other, settings))
         except BaseException:
             first.shutdown(timeout=END_SECONDS)
             raise
-        return cls(preprocessor, first, second, None)
+        return cls(family, first, second, None)
 
     @property
     def max_model_len(self) -> int:
@@ -123,7 +122,7 @@ class Engines:
         params = self._params(sampling, RequestOutputKind.FINAL_ONLY)
         answer = (await _finish(self._policy, prompt, params, self._adapter)).outputs[0]
         return Candidate(
-            text=answer.text,
+            text=self.family.spoken(answer.text) or "",
             token_ids=tuple(answer.token_ids),
             logp=math.fsum(of_tokens(answer.logprobs, answer.token_ids)),
             finish_reason=_finish_reason(answer.finish_reason),
@@ -166,8 +165,8 @@ class Engines:
             seed=sampling.seed,
             stop=list(sampling.stop),
             logprobs=0,
-            # In a prompt, and an answer becomes part of one when it is scored, this token stands for a whole picture.
-            logit_bias={self.preprocessor.image_token_id: BANNED},
+            # In a prompt, and an answer becomes part of one when it is scored, they stand for a whole picture.
+            logit_bias=dict.fromkeys(self.family.banned_ids, BANNED),
             output_kind=kind,
         )
 
@@ -195,13 +194,19 @@ def _load(model: Path, arguments: dict[str, Any]) -> AsyncLLM:
         raise BadInput(f"vLLM cannot load the model in {model}: {first}; check its files and architecture") from error
 
 
-def _engine_arguments(settings: Settings) -> dict[str, Any]:
-    arguments = engine_arguments(settings.engine, settings.precision)
+def _family(model: Path, source: Source) -> Family:
+    family = family_of(model, source.uri)
+    check(family, "sample", source.uri)
+    return family
+
+
+def _engine_arguments(family: Family, settings: Settings) -> dict[str, Any]:
+    arguments = engine_arguments(family, settings.engine, settings.precision)
     return arguments | {"mm_processor_cache_gb": PICTURE_CACHE_GIB}
 
 
-def _reference_arguments(settings: Settings) -> dict[str, Any]:
-    return _engine_arguments(settings) | {
+def _reference_arguments(family: Family, settings: Settings) -> dict[str, Any]:
+    return _engine_arguments(family, settings) | {
         "gpu_memory_utilization": settings.reference_gpu_memory_utilization,
         # Both engines would write to the same Prometheus metrics; those of the policy tell more.
         "disable_log_stats": True,
@@ -220,7 +225,7 @@ def _finish_reason(reason: str | None) -> FinishReason:
     return "length" if reason == "length" else "stop"
 
 
-def check_same_tokens(policy: Preprocessor, reference: Preprocessor) -> None:
+def check_same_tokens(policy: Family, reference: Family) -> None:
     """Raise BadInput unless both models read and write the same tokens: else their ratio means nothing."""
-    if policy.processor.tokenizer.get_vocab() != reference.processor.tokenizer.get_vocab():
+    if policy.tokenizer.get_vocab() != reference.tokenizer.get_vocab():
         raise BadInput("--policy and --reference have different vocabularies; the reference is the policy's own start")

@@ -19,7 +19,8 @@ from PIL import Image
 
 from feedback_workloads.contract import BadInput, Ranking
 from feedback_workloads.method.ranking import asks_reference
-from feedback_workloads.models.preprocessing import Prompt, picture_key
+from feedback_workloads.models.family import Prompt
+from feedback_workloads.models.pictures import picture_key
 from feedback_workloads.rows.rejected import BadRow
 from feedback_workloads.serving.best_of import Ranked, best_of, candidate_seed
 from feedback_workloads.serving.engines import Engines, Sampling
@@ -159,7 +160,8 @@ class Service:
                 ready = await self._prepare(ask)
                 for index in range(ask.wanted.n):
                     yield _event(head, ChunkChoice(index=index, delta=Delta(role="assistant", content="")))
-                events = self._winners(head, ready, ask) if ask.wanted.ranked else self._live(head, ready, ask)
+                whole = ask.wanted.ranked or self.engines.family.thinks  # a thought is no part of the answer
+                events = self._winners(head, ready, ask) if whole else self._live(head, ready, ask)
                 async with aclosing(events):
                     async for event in events:
                         yield event
@@ -189,21 +191,22 @@ class Service:
 
     def _prompt(self, messages: tuple[ChatMessage, ...], data: bytes | None, picture_param: str | None) -> Prompt:
         """Preprocess a chat and its picture."""
-        preprocessor = self.engines.preprocessor
+        family = self.engines.family
         try:
-            picture = None if data is None else preprocessor.picture(data)
+            picture = None if data is None else family.picture(data)
+            tokens = 0 if picture is None else family.image_tokens(picture)
         except BadRow as error:
             raise _bad_picture(error, picture_param) from error
         try:
             with self._tokenizing:
-                ids = preprocessor.chat_ids(messages)
+                ids = family.chat_ids(messages)
         except TemplateError as error:
             raise invalid("messages", f"the model's chat template refuses this conversation: {error}") from error
-        if ids.count(preprocessor.image_token_id) != (picture is not None):
+        if sum(i in family.banned_ids for i in ids) != (picture is not None):
             raise invalid("messages", "a text contains the model's own picture token; leave it out")
         if data is None or picture is None:
             return Prompt(tuple(ids))
-        return Prompt(tuple(ids), picture, picture_key(data), preprocessor.image_tokens(picture))
+        return Prompt(tuple(ids), picture, picture_key(data), tokens)
 
     def _check_length(self, chat: Conversation) -> None:
         characters = sum(len(part.get("text", "")) for message in chat.messages for part in message["content"])
@@ -368,6 +371,8 @@ def _answer_id() -> str:
 def _bad_picture(error: BadRow, param: str | None) -> ApiError:
     if error.reason == "picture-too-large":
         return invalid(param, f"the picture is too large: {error.detail}", "image_too_large")
+    if error.reason == "picture-refused":
+        return invalid(param, f"the model takes no such picture: {error.detail}", "invalid_image")
     return invalid(param, "the picture cannot be decoded; send a whole JPEG, PNG or WebP file", "invalid_image")
 
 

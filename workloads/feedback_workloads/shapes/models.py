@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from feedback_workloads.models.checkpoint import convert_for_vllm
+from feedback_workloads.models.families import name_weights
 from feedback_workloads.shapes.tokenizer import END, IMAGE, PAD, PATCH_PIXELS, make_processor, word_ids
 from feedback_workloads.shapes.world import PICTURE_PIXELS, Scene, picture
 
@@ -67,7 +67,7 @@ def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
     """Write weights, configuration, tokenizer and processor as both transformers and vLLM load them."""
     model.save_pretrained(folder)
     make_processor().save_pretrained(folder)
-    convert_for_vllm(folder)
+    name_weights(folder)
 
 
 def load(folder: Path) -> LlavaForConditionalGeneration:

@@ -12,7 +12,8 @@ from feedback_workloads.contract import Artifact, BenchmarkConfig, Decoding, Eva
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
 from feedback_workloads.engine.arguments import ADAPTER_CONFIG
 from feedback_workloads.method.evaluation import BASELINE, Answer, Drawn
-from feedback_workloads.models.preprocessing import Preprocessor
+from feedback_workloads.models.families import family_of
+from feedback_workloads.models.family import Family
 from feedback_workloads.process.versions import versions
 from feedback_workloads.rows.identity import row_seed
 from feedback_workloads.rows.instructions import Instruction
@@ -105,9 +106,8 @@ class Answers:
                 for question, prompt in self._prompts(todo, number, output)
                 for candidate in range(number)
             )
-            banned = (self._preprocessor.image_token_id,)
-            for key, answer in engine.sample(requests, decoding, banned):
-                output.add(self._row(key, answer, decoding))
+            for key, answer in engine.sample(requests, decoding):
+                output.add(self._row(engine, key, answer, decoding))
                 self._progress.count("tokens", len(answer.token_ids))
 
         return self._kept(f"answers/{model}/{split.name}/{drawn}", asked, number, draw)
@@ -143,7 +143,7 @@ class Answers:
         assert self._engine is not None
         for question in todo:
             try:
-                prompt = self._preprocessor.prompt(question=question.question, data=question.image)
+                prompt = self._engine.family.prompt(question.question, question.image)
                 self._engine.check(prompt)
             except BadRow as bad:
                 output.reject(Rejected(question.id, None, bad.reason, bad.detail))
@@ -201,23 +201,23 @@ class Answers:
             self._progress.phase("loading the engine")
             first = self._store.download(next(iter(self.checkpoints.values())))
             adapter = first if (first / ADAPTER_CONFIG).exists() else None
-            self._base = self._store.download(config.model)
-            self._preprocessor = Preprocessor.from_directory(self._base)
-            self._engine = Engine.load(self._base, config.engine, config.precision, config.seed, adapter)
+            family = family_of(self._store.download(config.model), config.model.uri)
+            self._engine = Engine.load(family, config.engine, config.precision, config.seed, adapter)
             self._loaded = BASELINE
         if model != self._loaded:
             self._progress.phase(f"loading {model}")
-            self._engine.use(self._base if model == BASELINE else self._store.download(self.checkpoints[model]))
+            base = self._engine.family.folder
+            self._engine.use(base if model == BASELINE else self._store.download(self.checkpoints[model]))
             self._loaded = model
         return self._engine
 
-    def _row(self, key: tuple[str, str, int], answer: Sampled, decoding: Decoding) -> Row:
+    def _row(self, engine: Engine, key: tuple[str, str, int], answer: Sampled, decoding: Decoding) -> Row:
         id, question, candidate = key
         return {
             "id": id,
             "candidate": candidate,
             "question": question,
-            "answer": self._preprocessor.decode(answer.token_ids),
+            "answer": said(engine.family, answer),
             "token_ids": answer.token_ids,
             "logprobs": answer.logprobs,
             "temperature": decoding.temperature,
@@ -225,6 +225,14 @@ class Answers:
             "finish_reason": answer.finish_reason,
             "prompt_tokens": answer.prompt_tokens,
         }
+
+
+def said(family: Family, answer: Sampled) -> str:
+    """The answer's text; nothing where it is all thought: left out, it would leave this model the easier questions."""
+    try:
+        return family.answer(answer.token_ids)
+    except BadRow:
+        return ""
 
 
 def _answer(row: Row) -> Answer:

@@ -53,7 +53,7 @@ from feedback_workloads.method.evaluation import (
     scores_row,
 )
 from feedback_workloads.method.ranking import rankings
-from feedback_workloads.models.preprocessing import load_picture
+from feedback_workloads.models.pictures import load_picture
 from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import BadRow, Rejected

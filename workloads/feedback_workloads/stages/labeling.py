@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from feedback_workloads.contract import LabelingConfig, shard_uri
 from feedback_workloads.engine import Engine, Prompt, Verdict
-from feedback_workloads.models.preprocessing import Preprocessor, picture_key
+from feedback_workloads.models.families import check, family_of
+from feedback_workloads.models.pictures import picture_key
 from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.rows.identity import shard_of
 from feedback_workloads.rows.instructions import Instruction
@@ -78,14 +79,15 @@ def run(config: LabelingConfig, shard: int, store: ArtifactStore, progress: Prog
         if todo:
             progress.phase("loading the labeler")
             model = store.download(config.model)
-            preprocessor = Preprocessor.from_directory(model)
+            family = family_of(model, config.model.uri)
+            check(family, "label", config.model.uri)
             instructions = store.instructions(config.instructions, shard, config.shards)
             with (
-                Engine.load(model, config.engine, config.precision, config.seed) as engine,
+                Engine.load(family, config.engine, config.precision, config.seed) as engine,
                 OrderedParts(parts, config.part_rows, progress) as output,
             ):
                 progress.phase("judging claims")
-                judging = Judging(todo, engine, preprocessor, output, config.min_yes_no_mass)
+                judging = Judging(todo, engine, output, config.min_yes_no_mass)
                 for (id, question), verdict in engine.yes_no(judging.questions(instructions)):
                     judging.take(id, question, verdict)
                     progress.count("tokens", verdict.prompt_tokens - verdict.cached_tokens)
@@ -116,13 +118,12 @@ class Judging:
         self,
         cases: dict[str, Case],
         engine: Engine,
-        preprocessor: Preprocessor,
         output: OrderedParts,
         min_mass: float,
     ) -> None:
         self._cases = cases
         self._engine = engine
-        self._preprocessor = preprocessor
+        self._family = engine.family
         self._output = output
         self._min_mass = min_mass
 
@@ -143,14 +144,14 @@ class Judging:
         try:
             if isinstance(instruction, Rejected):
                 raise BadRow(instruction.reason, instruction.detail)
-            picture, key = self._preprocessor.picture(instruction.image), picture_key(instruction.image)
-            tokens = self._preprocessor.image_tokens(picture)
+            picture, key = self._family.picture(instruction.image), picture_key(instruction.image)
+            tokens = self._family.image_tokens(picture)
         except BadRow as bad:
             self._give_up(id, bad)
             return
         for question in case.questions:
             try:
-                prompt = Prompt(self._preprocessor.prompt_ids(question), picture, key, tokens)
+                prompt = Prompt(self._family.prompt_ids(question, "verdict"), picture, key, tokens)
                 self._engine.check(prompt)
             except BadRow as bad:
                 case.known[question] = bad

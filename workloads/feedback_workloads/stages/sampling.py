@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow.compute as pc
 
-from feedback_workloads.contract import SamplingConfig, shard_uri
+from feedback_workloads.contract import BadInput, SamplingConfig, shard_uri
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
-from feedback_workloads.models.preprocessing import Preprocessor
-from feedback_workloads.models.trainable import check_trainable
+from feedback_workloads.models.families import check_trainable, family_of
+from feedback_workloads.models.family import Family
 from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.rows.identity import row_seed
 from feedback_workloads.rows.instructions import Instruction
@@ -27,12 +28,15 @@ if TYPE_CHECKING:
 Key = tuple[str, str, int]
 """Id and question of the instruction, number of the candidate."""
 
+PROBED: Final = 64
+"""Instructions whose prompts are measured before anything is sampled: more are no surer, and take seconds."""
+
 
 def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Progress) -> Outcome:
     """Write SAMPLES: `candidates` answers to each instruction of this shard.
 
-    Raises BadInput for a policy that a later stage could not train. Rejects instructions whose picture or question the
-    policy cannot read. Metrics: `mean_tokens` of an answer,
+    Raises BadInput for a policy, or for prompts, that a later stage could not train on. Rejects instructions whose
+    picture or question the policy cannot read, and answers that are all thought. Metrics: `mean_tokens` of an answer,
     `length_stops` (the share of answers that were cut at max_new_tokens), and `seeded`, 1.0 where the engine repeats an
     answer from its seed.
     """
@@ -46,33 +50,63 @@ def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Prog
         if not finished.issuperset(ids):
             progress.phase("loading the policy")
             model = store.download(config.model)
-            check_trainable(model, config.model.uri)
-            preprocessor = Preprocessor.from_directory(model)
+            family = family_of(model, config.model.uri)
+            check_trainable(family, config.model.uri, lora=config.lora)
+            check_room(config, family, store.instructions(config.instructions, shard, config.shards))
             rows = store.instructions(config.instructions, shard, config.shards)
             todo = (row for row in rows if row.id not in finished)
             with (
-                Engine.load(model, config.engine, config.precision, config.seed) as engine,
+                Engine.load(family, config.engine, config.precision, config.seed) as engine,
                 OrderedParts(parts, config.part_rows, progress) as output,
             ):
                 metrics["seeded"] = float(engine.repeats())
                 progress.phase("drawing answers")
-                for answer in sample(config, todo, engine, preprocessor, output):
+                for answer in sample(config, todo, engine, output):
                     progress.count("tokens", len(answer.token_ids))
         metrics |= measure(stored_table(store, output_uri, parts.files(), SAMPLES, ["token_ids", "finish_reason"]))
     return Outcome(parts.files(), parts.counts(), metrics)
+
+
+def check_room(config: SamplingConfig, family: Family, rows: Iterable[Instruction | Rejected]) -> None:
+    """Raise BadInput where too many of the first prompts leave no room for an answer in a row of training.
+
+    A picture may have more tokens than a row by default: its family decides, and all pairs would be rejected.
+    """
+    lengths = [length for row in islice(rows, PROBED) if (length := prompt_length(family, row))]
+    without = sum(length >= config.max_length for length in lengths)
+    if without > config.max_rejected_fraction * len(lengths):
+        longest = max(lengths)
+        raise BadInput(
+            f"{without} of the first {len(lengths)} prompts leave no room for an answer within spec.training.maxLength "
+            f"{config.max_length}: with its picture, the longest has {longest} tokens; raise it to "
+            f"{longest + config.decoding.max_new_tokens} or more, or make the pictures smaller"
+        )
+
+
+def prompt_length(family: Family, row: Instruction | Rejected) -> int:
+    """Number of tokens of an instruction's own question, picture included; 0 where it cannot be asked."""
+    if isinstance(row, Rejected):
+        return 0
+    try:
+        return family.prompt(row.question, row.image).length
+    except BadRow:
+        return 0
 
 
 def sample(
     config: SamplingConfig,
     todo: Iterable[Instruction | Rejected],
     engine: Engine,
-    preprocessor: Preprocessor,
     output: OrderedParts,
 ) -> Iterator[Sampled]:
     """Answer the instructions in one stream of requests, so that the engine need not wait where a part ends."""
-    requests = candidates(config, todo, engine, preprocessor, output)
-    for key, answer in engine.sample(requests, config.decoding, banned=[preprocessor.image_token_id]):
-        output.add(samples_row(config, key, answer, preprocessor.decode(answer.token_ids)))
+    requests = candidates(config, todo, engine, output)
+    for key, answer in engine.sample(requests, config.decoding):
+        try:
+            output.add(samples_row(config, key, answer, engine.family.answer(answer.token_ids)))
+        except BadRow as bad:
+            id, _, candidate = key
+            output.reject(Rejected(id, candidate, bad.reason, bad.detail))
         yield answer
 
 
@@ -80,7 +114,6 @@ def candidates(
     config: SamplingConfig,
     todo: Iterable[Instruction | Rejected],
     engine: Engine,
-    preprocessor: Preprocessor,
     output: OrderedParts,
 ) -> Iterator[tuple[Key, Prompt, Draw]]:
     """One request a candidate, those of one instruction in a row; rejects the instructions that cannot be asked."""
@@ -90,7 +123,7 @@ def candidates(
             continue
         try:
             asked = config.prompts or (instruction.question,)
-            prompts = [preprocessor.prompt(text, instruction.image) for text in asked]
+            prompts = [engine.family.prompt(text, instruction.image) for text in asked]
             for prompt in prompts:
                 engine.check(prompt)
         except BadRow as bad:

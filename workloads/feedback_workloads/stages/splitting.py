@@ -23,6 +23,7 @@ from feedback_workloads.method.splitting import (
     sentences,
     whole,
 )
+from feedback_workloads.models.families import check, family_of
 from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.rows.identity import row_seed, shard_of
 from feedback_workloads.rows.rejected import BadRow, Rejected
@@ -90,8 +91,9 @@ def divide(
             from feedback_workloads.engine import Engine
 
             progress.phase("loading the splitter's model")
-            model = store.download(splitter.model)
-            with Engine.load(model, config.engine, config.precision, config.seed) as engine:
+            family = family_of(store.download(splitter.model), splitter.model.uri)
+            check(family, "split", splitter.model.uri)
+            with Engine.load(family, config.engine, config.precision, config.seed) as engine:
                 progress.phase("dividing answers")
                 for answer in LLMDivider(engine, splitter, config.seed, output).divide(answers):
                     progress.count("tokens", len(answer.token_ids))
@@ -162,7 +164,7 @@ class LLMDivider:
         """What to ask the model; None where it is too long to ask."""
         from feedback_workloads.engine import Draw
 
-        prompt, sample = self._engine.text_prompt(step.text), step.sample
+        prompt, sample = self._engine.family.text_prompt(step.text), step.sample
         try:
             self._engine.check(prompt)
         except BadRow as bad:
@@ -176,7 +178,7 @@ class LLMDivider:
         try:
             if answer.finish_reason == "length":
                 raise Unparsable(f"the list is longer than max_new_tokens {self._splitter.decoding.max_new_tokens}")
-            items = parse_bullets(self._engine.decode(answer.token_ids))
+            items = parse_bullets(self._said(answer))
             if step.converts:
                 self._output.add(claims_row(step.sample, step.claims, as_questions(items, step.claims)))
             elif items:
@@ -189,6 +191,12 @@ class LLMDivider:
             else:
                 reason = "claim-question-mismatch" if step.converts else "unparsable-claims"
                 self._reject(step.sample, reason, str(error))
+
+    def _said(self, answer: Sampled) -> str:
+        try:
+            return self._engine.family.answer(answer.token_ids)
+        except BadRow as bad:
+            raise Unparsable(bad.detail) from bad
 
     def _reject(self, sample: Sample, reason: str, detail: str) -> None:
         self._output.reject(Rejected(sample.id, sample.candidate, reason, detail))

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feedback_workloads.contract import TRAINING_LOG_NAME, BadInput, FileEntry, TrainingConfig
-from feedback_workloads.models.trainable import check_trainable
+from feedback_workloads.models.families import check_trainable, family_of
+from feedback_workloads.models.family import Family
 from feedback_workloads.process.outcome import Outcome, check_rejected
 from feedback_workloads.process.progress import Progress
 from feedback_workloads.rows.schemas import PAIRS, REJECTED
@@ -43,13 +44,13 @@ def run(config: TrainingConfig, shard: int, store: ArtifactStore, progress: Prog
     with tempfile.TemporaryDirectory(prefix="feedback-training-") as folder:
         work = Path(folder)
         progress.phase("preparing the pairs")
-        model = store.download(config.model)
-        check_trainable(model, config.model.uri)
-        prepared = _prepare(config, model, store, work)
+        family = family_of(store.download(config.model), config.model.uri)
+        check_trainable(family, config.model.uri, lora=config.lora is not None)
+        prepared = _prepare(config, family, store, work)
         progress.count("rejected", len(prepared.rejected))
         schedule = Schedule.of(config, prepared.rows)
-        key = _references_key(config, model, prepared)
-        log = _train(storage, model, work, schedule=schedule, references_key=key, progress=progress)
+        key = _references_key(config, family.folder, prepared)
+        log = _train(storage, family.folder, work, schedule=schedule, references_key=key, progress=progress)
         if shard > 0:
             return Outcome(files=(), counts=prepared.counts())
         checkpoints = storage.checkpoints(schedule.checkpoint_steps)
@@ -62,13 +63,12 @@ def run(config: TrainingConfig, shard: int, store: ArtifactStore, progress: Prog
         )
 
 
-def _prepare(config: TrainingConfig, model: Path, store: ArtifactStore, work: Path) -> Prepared:
+def _prepare(config: TrainingConfig, family: Family, store: ArtifactStore, work: Path) -> Prepared:
     """Check and tokenise the pairs; raises BadInput where too many are rejected, before any training."""
-    from feedback_workloads.models.preprocessing import Preprocessor
     from feedback_workloads.training.worker import PAIRS_FILE
 
     rows = store.rows(config.pairs, PAIRS, COLUMNS)
-    prepared = prepare(rows, Preprocessor.from_directory(model), config.max_length, work / PAIRS_FILE)
+    prepared = prepare(rows, family, config.max_length, work / PAIRS_FILE)
     check_rejected(config, Outcome(files=(), counts=prepared.counts()))
     if prepared.rows == 0:
         places = ", ".join(ref.uri for ref in config.pairs)

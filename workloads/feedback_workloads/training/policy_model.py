@@ -12,64 +12,57 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedModel
 
 from feedback_workloads.contract import MANIFEST_NAME, BadInput, LoRA
-from feedback_workloads.models.checkpoint import convert_for_vllm
+from feedback_workloads.models.checkpoint import rename_weights
+from feedback_workloads.models.family import Family
 
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf"})
 NOT_COPIED = frozenset({"config.json", MANIFEST_NAME, "README.md"})
 SHARD_SIZE = "5GB"
 
 
-def load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """Load a multimodal model with its vision tower frozen: language model and projector are what is trained.
+def load(family: Family, dtype: torch.dtype) -> PreTrainedModel:
+    """Load the family's model with all frozen that is not trained.
 
     Its attention is torch's, which takes the masks of `shared_prompt`.
     """
     try:
         model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa"
+            family.folder, dtype=dtype, attn_implementation="sdpa"
         )
     except (OSError, ValueError, KeyError) as error:
         line = " ".join(str(error).split())
-        raise BadInput(f"the model in {folder} cannot be loaded ({line}); give a multimodal model") from error
+        raise BadInput(f"the model in {family.folder} cannot be loaded ({line}); give a multimodal model") from error
     # What was set for generation may not be valid as saved defaults, and plays no part here; see `save_full`.
     model.generation_config = GenerationConfig()
-    vision_tower(model).requires_grad_(False)
+    family.freeze(model)
     return model
 
 
-def vision_tower(model: PreTrainedModel) -> torch.nn.Module:
-    tower: torch.nn.Module = model.get_encoder(modality="image")
-    if tower is model:
-        raise BadInput(f"{type(model).__name__} has no vision tower; give a multimodal model")
-    return tower
-
-
-def lora_config(model: PreTrainedModel, lora: LoRA) -> LoraConfig:
+def lora_config(family: Family, model: PreTrainedModel, lora: LoRA) -> LoraConfig:
     """Adapters on every linear layer of the language model, and on nothing else.
 
     The projector stays as it is: vLLM switches adapters of the language model per request, and so serves the policy
     and its reference from one engine, but it cannot switch a projector that was trained in full.
     """
-    decoder = model.get_decoder()
-    prefix = next(name for name, module in model.named_modules() if module is decoder)
-    linears = [name for name, module in decoder.named_modules() if isinstance(module, torch.nn.Linear)]
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=[f"{prefix}.{name}" for name in linears],
+        target_modules=family.lora_targets(model),
         bias="none",
         task_type="CAUSAL_LM",
     )
 
 
-def save_full(model: PreTrainedModel, weights: dict[str, torch.Tensor], base: Path, folder: Path) -> None:
-    """Write a complete model folder: the weights, and all else as it is in the folder `base` that was trained from."""
-    model.save_pretrained(folder, state_dict=weights, max_shard_size=SHARD_SIZE)
-    convert_for_vllm(folder)
+def save_full(model: PreTrainedModel, weights: dict[str, torch.Tensor], family: Family, folder: Path) -> None:
+    """Write a complete model folder: the weights, and all else as it is in the family's folder."""
+    # DeepSpeed's are copies, by which transformers cannot tell that lm_head is the embedding once more.
+    once = {name: value for name, value in weights.items() if name not in model.all_tied_weights_keys}
+    model.save_pretrained(folder, state_dict=once, max_shard_size=SHARD_SIZE)
+    rename_weights(folder, family.saved_name)
     _set_dtype(folder / "config.json", next(iter(weights.values())).dtype)
     (folder / "generation_config.json").unlink(missing_ok=True)
-    for file in base.iterdir():
+    for file in family.folder.iterdir():
         name = file.name
         if file.is_file() and file.suffix not in WEIGHT_SUFFIXES and name not in NOT_COPIED and ".index." not in name:
             shutil.copyfile(file, folder / name)

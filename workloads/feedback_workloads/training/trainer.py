@@ -24,6 +24,7 @@ from feedback_workloads.training.training_log import STATE_NAME
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from feedback_workloads.models.family import Family
     from feedback_workloads.training.references import Row, Score
     from feedback_workloads.training.schedule import MicroBatches
 
@@ -37,13 +38,15 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     TRL computes such columns for text alone. Here they are in the data already, as are the token ids, so both of its
     preparations return the data as it is. Everything that makes the loss is TRL's.
 
-    `base` is the folder of the model that is trained from, and `base_uri` its name for others.
+    `family` is that of the model that is trained from, and `base_uri` its name for others.
     """
 
-    def __init__(self, *, batches: MicroBatches, outbox: Outbox, base: Path, base_uri: str, **arguments: Any) -> None:
+    def __init__(
+        self, *, batches: MicroBatches, outbox: Outbox, family: Family, base_uri: str, **arguments: Any
+    ) -> None:
         self._batches = batches
         self._outbox = outbox
-        self._base = base
+        self._family = family
         self._base_uri = base_uri
         with _no_hash_of_weights():
             super().__init__(**arguments)
@@ -147,7 +150,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
             return
         dtype = torch.bfloat16 if self.args.bf16 else torch.float32
         weights = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
-        policy_model.save_full(self.model, weights, self._base, folder)
+        policy_model.save_full(self.model, weights, self._family, folder)
 
     def _trained_weights(self) -> dict[str, torch.Tensor]:
         return {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}

@@ -91,14 +91,14 @@ def make_trainer(job: TrainingRun) -> PairTrainer:
     """Load the policy and the pairs. The process group has to be there already where DeepSpeed is asked for."""
     import torch
     from datasets import Dataset
-    from transformers import AutoProcessor, PrinterCallback
+    from transformers import PrinterCallback
     from transformers.utils import logging as transformers_logging
     from trl.trainer.utils import disable_dropout_in_model
 
-    from feedback_workloads.models.preprocessing import Preprocessor
+    from feedback_workloads.models.families import family_of
     from feedback_workloads.training import policy_model
     from feedback_workloads.training.batches.collator import PictureCollator
-    from feedback_workloads.training.batches.shared_prompt import share_prompts
+    from feedback_workloads.training.batches.shared_prompt import take_pairs
     from feedback_workloads.training.trainer import CheckpointAt, EndWhenDiverged, PairTrainer
 
     config, cuda = job.config, torch.cuda.is_available()
@@ -118,21 +118,21 @@ def make_trainer(job: TrainingRun) -> PairTrainer:
     transformers_logging.disable_progress_bar()
     # Mixed precision keeps float32 weights of what is trained: DeepSpeed makes them itself, and peft an adapter's.
     half = bfloat16 and (config.zero_stage or config.lora)
-    model = policy_model.load(job.model, torch.bfloat16 if half else torch.float32)
+    family = family_of(job.model, config.model.uri)
+    model = policy_model.load(family, torch.bfloat16 if half else torch.float32)
     disable_dropout_in_model(model)
-    share_prompts(model, config.max_length)
-    preprocessor = Preprocessor.from_directory(job.model)
+    take_pairs(model, family, config.max_length)
     trainer = PairTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_file(str(job.work / PAIRS_FILE)),
-        processing_class=AutoProcessor.from_pretrained(job.model),
-        data_collator=PictureCollator(pad_token_id=_pad_id(preprocessor), preprocessor=preprocessor),
-        peft_config=policy_model.lora_config(model, config.lora) if config.lora else None,
+        processing_class=family.processor,
+        data_collator=PictureCollator(pad_token_id=family.pad_id, family=family),
+        peft_config=policy_model.lora_config(family, model, config.lora) if config.lora else None,
         callbacks=[EndWhenDiverged(), CheckpointAt(schedule.checkpoint_steps), LogFile(job.work / TRAINING_LOG_NAME)],
         batches=MicroBatches(schedule, config.per_device_batch_size, arguments.process_index, world),
         outbox=Outbox(job.work),
-        base=job.model,
+        family=family,
         base_uri=config.model.uri,
     )
     trainer.remove_callback(PrinterCallback)  # the log file says it all
@@ -212,12 +212,6 @@ def _find_references(trainer: Any, config: TrainingConfig) -> references.Referen
         scored = zip(share, score(dataset.select(share)), strict=True)
         sums = dict(gather_object([(row, (sum(chosen), sum(rejected))) for row, (chosen, rejected) in scored]))
     return references.References.of(parity, [sums[row] for row in range(len(dataset))])
-
-
-def _pad_id(preprocessor: Any) -> int:
-    tokenizer = preprocessor.processor.tokenizer
-    found = tokenizer.pad_token_id
-    return int(tokenizer.eos_token_id if found is None else found)
 
 
 @contextmanager

@@ -7,15 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
+from feedback_workloads.models.family import Family
 from feedback_workloads.rows.rejected import BadRow, Rejected
 from feedback_workloads.training.batches.preflight import check_pair
-
-if TYPE_CHECKING:
-    from feedback_workloads.models.preprocessing import Preprocessor
 
 COLUMNS = (
     "id",
@@ -59,13 +57,13 @@ class Prepared:
         return {"rows": self.rows, "rejected": len(self.rejected), **reasons}
 
 
-def prepare(rows: Iterable[Mapping[str, Any]], preprocessor: Preprocessor, max_length: int, file: Path) -> Prepared:
+def prepare(rows: Iterable[Mapping[str, Any]], family: Family, max_length: int, file: Path) -> Prepared:
     """Check and tokenise pairs and write them to `file` as an Arrow stream; memory stays bounded."""
     rejected: list[Rejected] = []
     digest = hashlib.sha256()
     count = 0
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, PREPARED) as writer:
-        for batch in _batches(_accepted(rows, preprocessor, max_length, rejected)):
+        for batch in _batches(_accepted(rows, family, max_length, rejected)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, PREPARED))
             for row in batch:
                 digest.update(repr((row["prompt_ids"], row["chosen_ids"], row["rejected_ids"])).encode())
@@ -75,27 +73,27 @@ def prepare(rows: Iterable[Mapping[str, Any]], preprocessor: Preprocessor, max_l
 
 
 def _accepted(
-    rows: Iterable[Mapping[str, Any]], preprocessor: Preprocessor, max_length: int, rejected: list[Rejected]
+    rows: Iterable[Mapping[str, Any]], family: Family, max_length: int, rejected: list[Rejected]
 ) -> Iterator[dict[str, Any]]:
     for row in rows:
         try:
-            yield prepare_row(row, preprocessor, max_length)
+            yield prepare_row(row, family, max_length)
         except BadRow as error:
             rejected.append(Rejected(row["id"], None, error.reason, error.detail))
 
 
-def prepare_row(row: Mapping[str, Any], preprocessor: Preprocessor, max_length: int) -> dict[str, Any]:
+def prepare_row(row: Mapping[str, Any], family: Family, max_length: int) -> dict[str, Any]:
     """Return one row of `PREPARED` made of a row of PAIRS; raises BadRow where it cannot be trained on."""
     picture = row["image"]["bytes"]
-    prompt_ids = preprocessor.expand(preprocessor.prompt_ids(row["question"]), preprocessor.picture(picture))
+    prompt_ids = family.expand(family.prompt_ids(row["question"]), family.picture(picture))
     check_pair(
         prompt_tokens=len(prompt_ids),
         chosen=row["chosen_token_ids"],
         rejected=row["rejected_token_ids"],
         chosen_logps=row["chosen_logps"],
         rejected_logps=row["rejected_logps"],
-        end_ids=preprocessor.eos_ids,
-        image_id=preprocessor.image_token_id,
+        end_ids=family.eos_ids,
+        banned_ids=family.banned_ids,
         max_length=max_length,
     )
     return {

@@ -15,7 +15,7 @@ def check_pair(
     chosen_logps: Sequence[float],
     rejected_logps: Sequence[float],
     end_ids: Collection[int],
-    image_id: int,
+    banned_ids: Collection[int],
     max_length: int,
 ) -> None:
     """Raise BadRow where a pair cannot be trained on as it is.
@@ -37,8 +37,8 @@ def check_pair(
             raise BadRow(
                 "missing-logprobs", f"the {side} answer has {len(ids)} tokens but {len(logps)} log-probabilities"
             )
-        if image_id in ids:
-            raise BadRow("picture-token-in-completion", f"the {side} answer contains the picture token {image_id}")
+        if banned := set(banned_ids) & set(ids):
+            raise BadRow("picture-token-in-completion", f"the {side} answer contains the picture token {min(banned)}")
         if ids[-1] not in end_ids:
             raise BadRow("no-end-of-sequence", f"the {side} answer stopped at the length limit of {len(ids)} tokens")
     if list(chosen) == list(rejected):

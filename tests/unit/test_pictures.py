@@ -5,12 +5,14 @@ from __future__ import annotations
 import struct
 import zlib
 from io import BytesIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from PIL import Image, ImageOps
 
-from feedback_workloads.models.preprocessing import MAX_PIXELS, Preprocessor, load_picture
+from feedback_workloads.models.llava import Llava
+from feedback_workloads.models.pictures import MAX_PIXELS, load_picture
 from feedback_workloads.rows.rejected import BadRow
 
 
@@ -162,30 +164,32 @@ def test_a_sound_picture_is_not_lost_for_its_metadata(data: bytes, size: tuple[i
     assert load_picture(data).size == size
 
 
-def preprocessor(pads: bool) -> Preprocessor:
-    images = SimpleNamespace(image_mean=(1.0, 0.5, 0.0))
-    tokenizer = SimpleNamespace(convert_tokens_to_ids=lambda token: 7)
-    processor = SimpleNamespace(image_processor=images, tokenizer=tokenizer, image_token="<image>")
-    return Preprocessor(processor, frozenset(), pads=pads)
+def llava(crops: bool) -> Llava:
+    """A LLaVA-1.5 of which nothing is there but how its processor treats pictures."""
+    family = Llava(Path("model"), {"model_type": "llava"})
+    family.processor = SimpleNamespace(
+        image_processor=SimpleNamespace(image_mean=(1.0, 0.5, 0.0), do_center_crop=crops)
+    )
+    return family
 
 
 def test_padded_to_a_square_where_the_processor_would_crop() -> None:
     wide = encoded(Image.new("RGB", (6, 2), "white"))
-    square = preprocessor(pads=True).picture(wide)
+    square = llava(crops=True).picture(wide)
     assert square.size == (6, 6)
     assert square.getpixel((0, 0)) == square.getpixel((5, 5)) == (255, 127, 0)
     assert square.getpixel((0, 2)) == square.getpixel((5, 3)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize(
-    ("pads", "size"), [pytest.param(True, (5, 5), id="square"), pytest.param(False, (6, 2), id="not cropped")]
+    ("crops", "size"), [pytest.param(True, (5, 5), id="square"), pytest.param(False, (6, 2), id="not cropped")]
 )
-def test_left_as_it_is(pads: bool, size: tuple[int, int]) -> None:
+def test_left_as_it_is(crops: bool, size: tuple[int, int]) -> None:
     given = encoded(Image.new("RGB", size, "white"))
-    assert preprocessor(pads).picture(given).size == size
+    assert llava(crops).picture(given).size == size
 
 
 def test_too_long_to_pad() -> None:
     strip = encoded(Image.new("L", (16000, 1)))
     with pytest.raises(BadRow, match="too long to pad"):
-        preprocessor(pads=True).picture(strip)
+        llava(crops=True).picture(strip)

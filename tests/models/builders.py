@@ -1,0 +1,285 @@
+"""One tiny model of random weights a family: architecture, tokenizer, processor and template as published models have.
+
+Shapes are small, names are not. Where they were looked up, in transformers 5.19: `models/FAMILY/configuration_*.py` for
+types, parts and defaults, `processing_*.py` for special tokens and what a picture becomes, `modeling_*.py` for weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from feedback_workloads.models.families import name_weights
+from feedback_workloads.models.llava import new_processor
+from tests.integration.models import byte_tokenizer, llava_next_processor, tiny_llava, tiny_llava_with_siglip
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SIDE: Final = 28
+"""Pixels of a tile, where pictures are cut into tiles."""
+
+CHATML: Final = (
+    "{{% for message in messages %}}<|im_start|>{{{{ message['role'] }}}}\n"
+    "{{% if message['content'] is string %}}{{{{ message['content'] }}}}{{% else %}}"
+    "{{% for part in message['content'] %}}{{% if part['type'] == 'image' %}}{picture}"
+    "{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}{{% endif %}}<|im_end|>\n{{% endfor %}}"
+    "{{% if add_generation_prompt %}}<|im_start|>assistant\n{{% endif %}}"
+)
+"""How Qwen and InternVL lay out a chat; `picture` is what stands for one."""
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """How a family's tiny model is made, and which of its parameters training moves.
+
+    `trained` are beginnings of their names as transformers has them. With `one_size`, pictures of any size have as many
+    tokens; `one_row` tells whether the answers of a pair share one.
+    """
+
+    build: Callable[[Path], Path]
+    trained: tuple[str, ...]
+    one_size: bool = False
+    one_row: bool = True
+
+
+def decoder(tokenizer: Any, **more: Any) -> dict[str, Any]:
+    """What configurations of decoders have in common."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 2048,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        **more,
+    }
+
+
+def save(model: PreTrainedModel, processor: Any, folder: Path) -> Path:
+    """Save a model that says something else to each picture, with all that belongs to it; returns `folder`."""
+    import torch
+
+    for name, parameter in model.named_parameters():  # the defaults are so small that all answers look alike
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.15 if "language_model" in name or "lm_head" in name else 0.1)
+    tokenizer = processor.tokenizer
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    name_weights(folder)
+    return folder
+
+
+def llava_next(folder: Path, text: str = "mistral") -> Path:
+    """`LlavaNextForConditionalGeneration`, with CLIP's tower and the five grids of v1.6."""
+    import torch
+    from transformers import CLIPVisionConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
+
+    tokenizer = byte_tokenizer()
+    processor = llava_next_processor(tokenizer, SIDE)
+    torch.manual_seed(0)
+    config = LlavaNextConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=2, image_size=SIDE,
+            patch_size=14,
+        ).to_dict(),
+        text_config={"model_type": text, "sliding_window": None, **decoder(tokenizer)},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=processor.image_processor.image_grid_pinpoints,
+        image_seq_length=(SIDE // 14) ** 2,
+    )  # fmt: skip
+    return save(LlavaNextForConditionalGeneration(config), processor, folder)
+
+
+QWEN: Final = {
+    "image_token": "<|image_pad|>",
+    "video_token": "<|video_pad|>",
+    "vision_start_token": "<|vision_start|>",
+    "vision_end_token": "<|vision_end|>",
+    "im_start": "<|im_start|>",
+}
+
+
+def qwen_tokenizer() -> Any:
+    template = CHATML.format(picture="<|vision_start|><|image_pad|><|vision_end|>")
+    return byte_tokenizer(pad="<|endoftext|>", bos=None, eos="<|im_end|>", named=QWEN, chat_template=template)
+
+
+def qwen_ids(tokenizer: Any) -> dict[str, int]:
+    """The special tokens that a configuration names."""
+    names = ("image_token", "video_token", "vision_start_token", "vision_end_token")
+    return {f"{name}_id": tokenizer.convert_tokens_to_ids(QWEN[name]) for name in names}
+
+
+def qwen2_5_vl(folder: Path) -> Path:
+    """`Qwen2_5_VLForConditionalGeneration`, with windows in the tower and one block that sees all."""
+    import torch
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    tokenizer = qwen_tokenizer()
+    processor = Qwen2_5_VLProcessor(
+        Qwen2VLImageProcessor(size={"shortest_edge": 56 * 56, "longest_edge": 112 * 112}),
+        tokenizer,
+        Qwen2VLVideoProcessor(),
+        chat_template=tokenizer.chat_template,
+    )
+    torch.manual_seed(0)
+    config = Qwen2_5_VLConfig(
+        vision_config={
+            "depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "out_hidden_size": 64,
+            "window_size": 56, "fullatt_block_indexes": [1],
+        },
+        text_config=decoder(
+            tokenizer, rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]}
+        ),
+        **qwen_ids(tokenizer),
+    )  # fmt: skip
+    return save(Qwen2_5_VLForConditionalGeneration(config), processor, folder)
+
+
+def qwen3_vl(folder: Path) -> Path:
+    """`Qwen3VLForConditionalGeneration`, with one layer of the tower that reaches the decoder directly.
+
+    lm_head is the embedding, as in the models of 2B and 4B.
+    """
+    import torch
+    from transformers import (
+        Qwen2VLImageProcessor,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    )
+
+    tokenizer = qwen_tokenizer()
+    processor = Qwen3VLProcessor(
+        Qwen2VLImageProcessor(size={"shortest_edge": 64 * 64, "longest_edge": 128 * 128}, patch_size=16),
+        tokenizer,
+        Qwen3VLVideoProcessor(),
+        chat_template=tokenizer.chat_template,
+    )
+    torch.manual_seed(0)
+    rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
+    config = Qwen3VLConfig(
+        vision_config={
+            "depth": 3, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "out_hidden_size": 64,
+            "num_position_embeddings": 64, "deepstack_visual_indexes": [1],
+        },
+        text_config=decoder(tokenizer, head_dim=32, rope_parameters=rope, tie_word_embeddings=True),
+        tie_word_embeddings=True,
+        **qwen_ids(tokenizer),
+    )  # fmt: skip
+    return save(Qwen3VLForConditionalGeneration(config), processor, folder)
+
+
+INTERNVL: Final = {
+    "start_image_token": "<img>",
+    "end_image_token": "</img>",
+    "context_image_token": "<IMG_CONTEXT>",
+    "video_token": "<video>",
+    "im_start": "<|im_start|>",
+}
+
+
+def internvl_tokenizer() -> Any:
+    return byte_tokenizer(
+        pad="<|endoftext|>",
+        bos=None,
+        eos="<|im_end|>",
+        named=INTERNVL,
+        chat_template=CHATML.format(picture="<IMG_CONTEXT>\n"),
+    )
+
+
+def internvl(folder: Path, text: str = "qwen2") -> Path:
+    """`InternVLForConditionalGeneration` in Hugging Face's layout, with up to four tiles and the whole picture."""
+    import torch
+    from transformers import (
+        GotOcr2ImageProcessor,
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLProcessor,
+        InternVLVideoProcessor,
+    )
+
+    tokenizer = internvl_tokenizer()
+    side = 2 * SIDE
+    processor = InternVLProcessor(
+        GotOcr2ImageProcessor(size={"height": side, "width": side}, crop_to_patches=True, max_patches=4),
+        tokenizer,
+        InternVLVideoProcessor(),
+        image_seq_length=(side // 14) ** 2 // 4,
+        chat_template=tokenizer.chat_template,
+    )
+    torch.manual_seed(0)
+    config = InternVLConfig(
+        vision_config={
+            "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "image_size": [side, side],
+        },
+        text_config={"model_type": text, **decoder(tokenizer)},
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=processor.image_seq_length,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    return save(InternVLForConditionalGeneration(config), processor, folder)
+
+
+PROJECTOR: Final = "model.multi_modal_projector."
+LANGUAGE: Final = ("model.language_model.", "lm_head.")
+
+FAMILIES: Final[Mapping[str, Tiny]] = {
+    "llava": Tiny(tiny_llava, (PROJECTOR, *LANGUAGE), one_size=True),
+    "llava, SigLIP": Tiny(tiny_llava_with_siglip, (PROJECTOR, *LANGUAGE), one_size=True),
+    "llava_next": Tiny(llava_next, (PROJECTOR, "model.image_newline", *LANGUAGE)),
+    "qwen2_5_vl": Tiny(qwen2_5_vl, ("model.visual.merger.", *LANGUAGE)),
+    "qwen3_vl": Tiny(
+        qwen3_vl, ("model.visual.merger.", "model.visual.deepstack_merger_list.", "model.language_model.")
+    ),
+    "internvl": Tiny(internvl, (PROJECTOR, *LANGUAGE)),
+}
+
+
+def llava_with_lfm2(folder: Path) -> Path:
+    """LLaVA's layout with LFM2's decoder, whose first layer is a convolution over time."""
+    import torch
+    from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    tokenizer = byte_tokenizer()
+    torch.manual_seed(0)
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=2, image_size=SIDE,
+            patch_size=14,
+        ),
+        text_config={
+            "model_type": "lfm2", "layer_types": ["conv", "full_attention"], **decoder(tokenizer),
+        },
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=(SIDE // 14) ** 2,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    return save(LlavaForConditionalGeneration(config), new_processor(tokenizer, SIDE, 14), folder)
+
+
+DECODERS: Final[Mapping[str, Tiny]] = {
+    "llava_next, Qwen2": Tiny(partial(llava_next, text="qwen2"), (PROJECTOR, "model.image_newline", *LANGUAGE)),
+    "internvl, Qwen3": Tiny(partial(internvl, text="qwen3"), (PROJECTOR, *LANGUAGE)),
+    "llava, LFM2": Tiny(llava_with_lfm2, (PROJECTOR, *LANGUAGE), one_size=True, one_row=False),
+}
+"""Other language models in the same families, for what the trainer does with them."""

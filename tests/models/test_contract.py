@@ -1,0 +1,381 @@
+"""What holds for every family: transformers, vLLM and the trainer compute one model. One parametrised contract.
+
+Nothing here knows a family: what is compared with is the family's own processor and transformers' plain forward pass.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+from trl.trainer.utils import add_fused_lm_head
+
+from feedback_workloads.contract import Decoding, EngineConfig, ExitCode, LoRA, Manifest, Source
+from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
+from feedback_workloads.models.families import family_of
+from feedback_workloads.models.family import Family
+from feedback_workloads.rows.rejected import BadRow
+from feedback_workloads.training import policy_model
+from feedback_workloads.training.batches.collator import PictureCollator
+from feedback_workloads.training.batches.shared_prompt import take_pairs
+from tests.integration.models import picture
+from tests.integration.training_runs import Study, study
+from tests.models.builders import DECODERS, FAMILIES, Tiny
+from tests.models.reference import chat, load, logps, of_answer, processed
+
+TOLERANCE: Final = 1e-3  # nats a token, between vLLM and transformers; measured: 6e-6
+EXACT: Final = 1e-4  # between two forward passes of transformers; measured: 4e-6
+QUESTIONS: Final = ("what is it?", "Is there a red block?")
+ANSWERS: Final = ("a red block at the top", "nothing that has a name")
+PICTURES: Final = (picture(1, 120, 80), picture(2, 60, 150))
+"""Of two aspect ratios."""
+
+ALL: Final = {**FAMILIES, **DECODERS}
+SHORT: Final = ("llava", "llava_next", "qwen3_vl", "llava, LFM2")
+"""What is part of `make test`: three families, and a decoder that cannot share a row. All are in the long target."""
+
+
+def marked(names: Sequence[str]) -> list[Any]:
+    return [pytest.param(name, marks=() if name in SHORT else pytest.mark.long) for name in names]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A family's tiny model."""
+
+    tiny: Tiny
+    folder: Path
+
+    @cached_property
+    def family(self) -> Family:
+        return family_of(self.folder)
+
+    def answers(self) -> list[list[int]]:
+        """An answer to each question, as token ids that end."""
+        encoded = (self.family.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in ANSWERS)
+        return [[*ids, min(self.family.eos_ids)] for ids in encoded]
+
+
+@pytest.fixture(scope="module", params=marked([*ALL]))
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    tiny = ALL[request.param]
+    return Model(tiny, tiny.build(tmp_path_factory.mktemp(request.param) / "model"))
+
+
+def furthest(found: Sequence[Sequence[float]], expect: Sequence[Sequence[float]]) -> float:
+    return max(
+        abs(a - b) for ours, theirs in zip(found, expect, strict=True) for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+# ── what the model is given ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_ids_and_features_are_those_of_the_familys_own_processor(model: Model) -> None:
+    family, theirs = model.family, processed(model.family, QUESTIONS, PICTURES)
+    seen = [family.picture(data) for data in PICTURES]
+    prompts = [family.prompt(question, data) for question, data in zip(QUESTIONS, PICTURES, strict=True)]
+    expanded = [family.expand(prompt.ids, image) for prompt, image in zip(prompts, seen, strict=True)]
+    masks = theirs["attention_mask"].bool()
+    assert expanded == [row[mask].tolist() for row, mask in zip(theirs["input_ids"], masks, strict=True)]
+    assert [prompt.length for prompt in prompts] == list(map(len, expanded))
+    features = family.collate([family.features(image) for image in seen])
+    assert features.keys() == theirs.keys() - {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"}
+    for name, value in features.items():
+        assert torch.equal(value, theirs[name]), name
+    different = len({prompt.picture_tokens for prompt in prompts}) > 1
+    assert different != model.tiny.one_size, "the two pictures show nothing if they have as many tokens"
+
+
+def test_no_question_stands_for_a_picture(model: Model) -> None:
+    for token in model.family.tokenizer.convert_ids_to_tokens(list(model.family.banned_ids)):
+        with pytest.raises(BadRow, match="picture-token"):
+            model.family.prompt_ids(f"What is an {token}?")
+
+
+# ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def pairs(model: Model) -> list[dict[str, Any]]:
+    """Rows of `dataset.PREPARED`: answers of different lengths, that begin alike in the first pair."""
+    family = model.family
+    answers = [[11, 12, 13, 14], [11, 12, 15], [16, 17], [18, 19, 20, 21, 22, 23]]
+    rows = []
+    for number, (question, data) in enumerate(zip(QUESTIONS, PICTURES, strict=True)):
+        chosen, rejected = ([*answers[2 * number + side], min(family.eos_ids)] for side in (0, 1))
+        prompt_ids = family.expand(family.prompt_ids(question), family.picture(data))
+        rows.append(
+            {
+                "picture": data, "prompt_ids": prompt_ids, "chosen_ids": chosen, "rejected_ids": rejected,
+                "ref_chosen_logps": 0.0, "ref_rejected_logps": 0.0,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def for_pairs(family: Family) -> PreTrainedModel:
+    """The model as the trainer prepares it."""
+    network = policy_model.load(family, torch.float32)
+    take_pairs(network, family, max_length=512)
+    add_fused_lm_head(network)
+    return network
+
+
+def by_training(model: Model, network: PreTrainedModel, rows: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
+    """Log-probabilities of each answer's tokens, chosen sides first, as the trainer has them."""
+    collator = PictureCollator(pad_token_id=model.family.pad_id, family=model.family)
+    batch = collator([dict(row) for row in rows])
+    mask = batch.pop("completion_mask").bool()
+    given = {name: value for name, value in batch.items() if not name.startswith("ref_")}
+    labels = batch["input_ids"].masked_fill(~mask, -100)
+    found = network(**given, labels=labels, fused_lm_head=True).log_probs
+    return [row[one] for row, one in zip(found, mask[:, 1:], strict=True)]
+
+
+def by_rows(model: Model, network: PreTrainedModel, rows: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
+    """The same, each answer in a forward pass of its own."""
+    found = []
+    for side in ("chosen_ids", "rejected_ids"):
+        for row, question in zip(rows, QUESTIONS, strict=True):
+            answer = torch.tensor(row[side])
+            all_tokens = logps(network, model.family, question, row["picture"], row[side])
+            found.append(all_tokens[:-1].gather(-1, answer[:, None]).squeeze(-1))
+    return found
+
+
+def gradients(network: PreTrainedModel, found: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those of a loss in which every token of every answer counts differently."""
+    sum(((row * torch.linspace(-1, 2, len(row))).sum() * (i + 1) for i, row in enumerate(found)), start=0.0).backward()  # type: ignore[union-attr]
+    return {name: value.grad for name, value in network.named_parameters() if value.grad is not None}
+
+
+def test_a_pair_is_two_rows(model: Model) -> None:
+    """Log-probabilities and gradients, with pictures of two shapes in one batch."""
+    rows = pairs(model)
+    plain = policy_model.load(model.family, torch.float32)
+    expect = by_rows(model, plain, rows)
+    trained = for_pairs(model.family)
+    found = by_training(model, trained, rows)
+    assert furthest([row.tolist() for row in found], [row.tolist() for row in expect]) < EXACT
+    theirs, ours = gradients(plain, expect), gradients(trained, found)
+    assert ours.keys() == theirs.keys()
+    scale = max(value.abs().max().item() for value in theirs.values())
+    for name, value in ours.items():
+        torch.testing.assert_close(
+            value, theirs[name], atol=1e-5 * scale, rtol=1e-3, msg=lambda text, at=name: f"{at}: {text}"
+        )
+    for name, parameter in trained.named_parameters():
+        assert parameter.requires_grad == name.startswith(model.tiny.trained), name
+    # What vision towers of LLaVA compute behind the layer that is looked at is never used.
+    assert {name for name, parameter in trained.named_parameters() if parameter.requires_grad} == ours.keys()
+
+
+def test_one_row_is_for_those_who_heed_its_mask(model: Model) -> None:
+    """In one row, a decoder that hands on a state would tell the rejected answer of the chosen one."""
+    assert ("share-prompts" in model.family.capabilities) == model.tiny.one_row
+    if model.tiny.one_row:
+        return
+    heedless = Model(model.tiny, model.folder)
+    heedless.__dict__["family"] = family = type(model.family)(model.folder, {**model.family.config, "text_config": {}})
+    assert "share-prompts" in family.capabilities
+    rows = pairs(model)
+    found = by_training(heedless, for_pairs(family), rows)
+    expect = by_rows(model, load(model.folder), rows)
+    assert furthest([row.tolist() for row in found], [row.tolist() for row in expect]) > 0.01
+
+
+# ── the whole way: trained by the stage, saved, and computed by vLLM ─────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model trained in full, and an adapter trained on top of that checkpoint as its model."""
+
+    tiny: Tiny
+    study: Study
+    full: Path
+    adapters: tuple[Path, Path]
+
+    @cached_property
+    def model(self) -> Model:
+        return Model(self.tiny, self.full)
+
+
+@pytest.fixture(scope="module", params=marked([*FAMILIES]))
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """By the stage, as it trains on a GPU but for the arithmetic: ZeRO-2, two pairs at once, activations recomputed."""
+    tiny = FAMILIES[request.param]
+    made = study(tmp_path_factory.mktemp(request.param), rows=8, build=tiny.build)
+    how = {"epochs": 1, "per_device_batch_size": 2, "gradient_checkpointing": True}
+    whole = made.start("full", zero_stage=2, **how)  # DeepSpeed can begin once in a process
+    assert whole.wait() == ExitCode.DONE, whole.output
+    full = whole.folder / "checkpoint-000002"
+    lora = {"rank": 4, "alpha": 8, "dropout": 0.0}
+    # Its pairs were not sampled from that checkpoint, so the references are recomputed.
+    far = {"parity_limit": 10.0, "model": Source(uri=str(full))}
+    run = made.run("adapter", checkpoints_per_epoch=2, lora=lora, **far, **how)
+    return Trained(tiny, made, full, (run.folder / "checkpoint-000001", run.folder / "checkpoint-000002"))
+
+
+@pytest.fixture(scope="module")
+def engine(trained: Trained) -> Iterator[Engine]:
+    """Loaded from the checkpoint's own folder, tokenizer, processor and template included."""
+    settings = EngineConfig(max_model_len=256, max_num_seqs=16)
+    with Engine.load(trained.model.family, settings, adapter=trained.adapters[1]) as loaded:
+        yield loaded
+
+
+def by_transformers(model: Model, network: PreTrainedModel) -> list[list[float]]:
+    given = zip(QUESTIONS, PICTURES, model.answers(), strict=True)
+    return [of_answer(network, model.family, *one) for one in given]
+
+
+def by_vllm(engine: Engine, model: Model) -> list[Sequence[float]]:
+    given = enumerate(zip(QUESTIONS, PICTURES, model.answers(), strict=True))
+    requests = [(i, model.family.prompt(question, data), answer) for i, (question, data, answer) in given]
+    return [found for _, found in sorted(engine.score(requests))]
+
+
+def test_full_checkpoint(trained: Trained, engine: Engine) -> None:
+    engine.use(trained.full)
+    expect = by_transformers(trained.model, load(trained.full))
+    assert furthest(by_vllm(engine, trained.model), expect) < TOLERANCE
+    base = by_transformers(trained.model, load(trained.study.model))
+    assert furthest(base, expect) > 10 * TOLERANCE, "training has moved the model"
+    metrics = Manifest.model_validate_json((trained.full.parent / "manifest.json").read_bytes()).metrics
+    assert metrics["parity_max_difference"] < EXACT, "the trainer's forward pass is the one that the pairs came from"
+
+
+def test_adapters(trained: Trained, engine: Engine) -> None:
+    """Every checkpoint has an adapter of its own, and the model below it answers as before when it is off."""
+    plain = by_transformers(trained.model, load(trained.full))
+    answers = []
+    for adapter in trained.adapters:
+        engine.use(adapter)
+        answers.append(by_vllm(engine, trained.model))
+        assert furthest(answers[-1], by_transformers(trained.model, load(trained.full, adapter))) < TOLERANCE
+    engine.use(trained.full)
+    assert furthest(by_vllm(engine, trained.model), plain) < TOLERANCE
+    assert furthest(answers[1], plain) > 2 * TOLERANCE, "training has moved the policy"
+    assert not torch.equal(*(first_b(adapter) for adapter in trained.adapters))
+
+
+def first_b(adapter: Path) -> torch.Tensor:
+    """The first B matrix of an adapter; it starts at zero."""
+    weights = load_file(adapter / "adapter_model.safetensors")
+    return weights[min(name for name in weights if "lora_B" in name)]
+
+
+def test_merged_is_what_was_trained(trained: Trained, engine: Engine, tmp_path: Path) -> None:
+    """An adapter merged into its base, saved as a checkpoint is: what a child iteration is given."""
+    adapted = load(trained.full, trained.adapters[1])
+    expect = by_transformers(trained.model, adapted)
+    assert isinstance(adapted, PeftModel)
+    merged = adapted.merge_and_unload()
+    policy_model.save_full(merged, merged.state_dict(), trained.model.family, tmp_path)
+    assert furthest(by_transformers(trained.model, load(tmp_path)), expect) < EXACT
+    engine.use(tmp_path)
+    assert furthest(by_vllm(engine, trained.model), expect) < TOLERANCE
+    engine.use(trained.full)
+
+
+def test_adapters_change_the_language_model_alone(trained: Trained) -> None:
+    weights = load_file(trained.adapters[1] / "adapter_model.safetensors")
+    assert all(".language_model." in name for name in weights)
+    network = load(trained.full)
+    config = policy_model.lora_config(trained.model.family, network, LoRA())
+    assert len(weights) == 2 * len(config.target_modules or ())
+    assert len(config.target_modules or ()) == 2 * 7, "attention and MLP of two layers"
+
+
+def test_folders_are_complete(trained: Trained) -> None:
+    """A full checkpoint has every file of its base but the weights as they were; an adapter names its base."""
+    base = {file.name: file.read_bytes() for file in trained.study.model.iterdir()}
+    full = {file.name: file.read_bytes() for file in trained.full.iterdir()}
+    assert full.keys() == base.keys() | {"manifest.json"}
+    same = base.keys() - {"config.json", "model.safetensors"}
+    assert {name: full[name] for name in same} == {name: base[name] for name in same}
+    names = [load_file(folder / "model.safetensors").keys() for folder in (trained.study.model, trained.full)]
+    assert names[0] == names[1]
+    for adapter in trained.adapters:
+        assert {file.name for file in adapter.iterdir()} == {
+            "adapter_config.json", "adapter_model.safetensors", "manifest.json",
+        }  # fmt: skip
+        described = json.loads((adapter / "adapter_config.json").read_text())
+        manifest = Manifest.model_validate_json((adapter / "manifest.json").read_bytes())
+        assert described["base_model_name_or_path"] == manifest.config["model"]["uri"] == str(trained.full)
+
+
+# ── the engine ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_sampled_log_probabilities_are_those_of_transformers(trained: Trained, engine: Engine) -> None:
+    family, network = trained.model.family, load(trained.full)
+    engine.use(trained.full)
+    prompts = [family.prompt(question, data) for question, data in zip(QUESTIONS, PICTURES, strict=True)]
+    requests = (((i, seed), prompt, Draw(seed, 0.7)) for i, prompt in enumerate(prompts) for seed in range(3))
+    answers: dict[tuple[int, int], Sampled] = dict(engine.sample(requests, Decoding(max_new_tokens=16)))
+    for (i, _), answer in answers.items():
+        assert answer.prompt_tokens == prompts[i].length
+        assert not set(answer.token_ids) & set(family.banned_ids)
+    expect = [of_answer(network, family, QUESTIONS[i], PICTURES[i], answers[i, seed].token_ids) for i, seed in answers]
+    assert furthest([answer.logprobs for answer in answers.values()], expect) < TOLERANCE
+    scored = dict(engine.score((key, prompts[key[0]], answer.token_ids) for key, answer in answers.items()))
+    assert furthest([scored[key] for key in answers], expect) < TOLERANCE
+
+
+def test_yes_and_no_are_probabilities_over_the_whole_vocabulary(trained: Trained, engine: Engine) -> None:
+    family, network = trained.model.family, load(trained.full)
+    engine.use(trained.full)
+    asked = {i: (QUESTIONS[i], PICTURES[i]) for i in range(2)}
+    verdicts = dict(engine.yes_no((i, family.prompt(*one, "verdict")) for i, one in asked.items()))
+    for i, one in asked.items():
+        with torch.no_grad():
+            whole = logps(network, family, *one, [])[0].exp()
+        for found, word in ((verdicts[i].p_yes, "yes"), (verdicts[i].p_no, "no")):
+            ids = family.word_ids(word)
+            assert len(ids) == 4, "Yes and yes, with a space before it and without"
+            assert found == pytest.approx(whole[list(ids)].sum().item(), abs=1e-5)
+
+
+def test_a_question_that_is_too_long_leaves_the_picture_to_those_that_are_not(trained: Trained, engine: Engine) -> None:
+    """It fits before its picture is expanded. Rendered and not sent, it would end the engine at the next question."""
+    family, data = trained.model.family, picture(77, 120, 80)
+    short = family.prompt("what?", data)
+    long = family.prompt("what?" + "?" * (engine.max_model_len - len(short.ids) - 1), data)
+    assert len(long.ids) < engine.max_model_len <= long.length
+    with pytest.raises(BadRow) as refused:
+        engine.check(long)
+    assert refused.value.reason == "prompt-too-long"
+    engine.check(short)
+    ((key, verdict),) = engine.yes_no([("next", short)])
+    assert (key, verdict.prompt_tokens) == ("next", short.length)
+
+
+def test_a_prompt_of_text_alone(trained: Trained, engine: Engine) -> None:
+    """What a splitter is asked: no picture, and the template's own words."""
+    family = trained.model.family
+    prompt = family.text_prompt("List the facts.")
+    assert prompt == Prompt(prompt.ids)
+    text = family.tokenizer.decode(prompt.ids)
+    assert text == chat_without_picture(family, "List the facts.")
+    ((_, answer),) = engine.sample([(0, prompt, Draw(0, 1.0))], Decoding(max_new_tokens=4))
+    assert answer.prompt_tokens == len(prompt.ids)
+
+
+def chat_without_picture(family: Family, text: str) -> str:
+    asked = chat(family, text)
+    alone = family.processor.apply_chat_template(
+        [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
+    )
+    assert asked != alone
+    return str(alone)

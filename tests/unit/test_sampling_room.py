@@ -1,0 +1,62 @@
+"""What no row of training could hold is not sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from feedback_workloads.contract import BadInput, Decoding, SamplingConfig, Source
+from feedback_workloads.models.family import Prompt
+from feedback_workloads.rows.instructions import Instruction
+from feedback_workloads.rows.rejected import BadRow, Rejected
+from feedback_workloads.stages.sampling import PROBED, check_room
+
+
+class Counted:
+    """Stands for a family whose pictures say how many tokens they have."""
+
+    def prompt(self, question: str, data: bytes) -> Prompt:
+        if data == b"?":
+            raise BadRow("undecodable-picture", "1 byte")
+        return Prompt(list(range(len(question))), picture_tokens=int(data))
+
+
+def given(lengths: Iterable[int]) -> list[Instruction | Rejected]:
+    """Instructions whose prompts have these lengths; an unreadable picture and a rejected row before them."""
+    bad = [Instruction("a", b"?", "What?"), Rejected("b", None, "empty-question", "no text")]
+    return [*bad, *(Instruction(str(i), str(length - 4).encode(), "What?") for i, length in enumerate(lengths))]
+
+
+def config(**changes: object) -> SamplingConfig:
+    source = Source(uri="s3://b/x")
+    return SamplingConfig(output="s3://b/o", model=source, instructions=source, **changes)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        pytest.param([600] * 60, id="room for all"),
+        pytest.param([2047], id="for one token"),
+        pytest.param([600] * 59 + [2900] * 3, id="for all but a few, which are rejected rows"),
+        pytest.param([600] * PROBED + [2900] * 1000, id="what comes later is not measured"),
+        pytest.param([], id="nothing to ask"),
+    ],
+)
+def test_sampled(lengths: list[int]) -> None:
+    check_room(config(), Counted(), given(lengths))  # type: ignore[arg-type]
+
+
+def test_pictures_that_fill_a_row_end_it_before_anything_is_sampled() -> None:
+    """LLaVA-NeXT's 2,928 tokens under the default of 2,048: every pair was rejected, in the last stage but one."""
+    with pytest.raises(BadInput) as refused:
+        check_room(config(decoding=Decoding(max_new_tokens=512)), Counted(), given([600, 2340, 2928]))  # type: ignore[arg-type]
+    assert str(refused.value) == (
+        "2 of the first 3 prompts leave no room for an answer within spec.training.maxLength 2048: with its picture, "
+        "the longest has 2928 tokens; raise it to 3440 or more, or make the pictures smaller"
+    )
+    check_room(config(max_length=3440), Counted(), given([600, 2340, 2928]))  # type: ignore[arg-type]
+
+
+def test_the_limit_changes_nothing_that_is_sampled() -> None:
+    assert config().content_hash() == config(max_length=4096).content_hash()

@@ -1,0 +1,78 @@
+"""Which family a model is of, and whether it can do what it is wanted for: asked before anything is computed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from feedback_workloads.contract import BadInput
+from feedback_workloads.models.checkpoint import rename_weights
+from feedback_workloads.models.family import Capability, Config, Family
+from feedback_workloads.models.internvl import InternVL
+from feedback_workloads.models.llava import Llava
+from feedback_workloads.models.llava_next import LlavaNext
+from feedback_workloads.models.qwen_vl import Qwen3VL, Qwen25VL
+from feedback_workloads.models.standard import Standard, Text
+
+FAMILIES: Final[tuple[type[Standard], ...]] = (Llava, LlavaNext, Qwen25VL, Qwen3VL, InternVL)
+"""Those that can be trained."""
+
+SEEING: Final = ("vision_config", "vq_config")
+"""What config.json has of a model that sees."""
+
+
+def family_of(folder: Path, uri: str | None = None) -> Family:
+    """The model in `folder`; `uri` is its name for people. Raises BadInput where the folder holds no whole model."""
+    if not (folder / "config.json").exists():
+        found = "is a LoRA adapter" if (folder / "adapter_config.json").exists() else "has no config.json"
+        raise BadInput(f"{uri or folder} {found}; give a whole model, an adapter merged into its base")
+    config: Config = json.loads((folder / "config.json").read_text())
+    return kind_of(config)(folder, config)
+
+
+def kind_of(config: Config) -> type[Standard]:
+    """The family of a model of this config.json."""
+    otherwise = Standard if any(config.get(name) for name in SEEING) else Text
+    return next((family for family in FAMILIES if family.recognises(config)), otherwise)
+
+
+def check(family: Family, capability: Capability, uri: str) -> None:
+    """Raise BadInput unless the model has the capability; `uri` is its name for people."""
+    if capability in family.capabilities:
+        return
+    parts = (_type(family.config, part) for part in ("vision_config", "text_config"))
+    kind = " with ".join((str(family.config.get("model_type")), *filter(None, parts)))
+    what = f"{uri} is of type {kind} ({', '.join(family.config.get('architectures') or ('without an architecture',))})"
+    match capability:
+        case "train":
+            trained = "; ".join(family.described() for family in FAMILIES)
+            raise BadInput(
+                f"the policy {what}, which cannot be trained here; give one of type {trained} (a labeler may be of any "
+                "type)"
+            )
+        case "lora":
+            raise BadInput(
+                f"the policy {what}, and no adapter of that language model was seen to work in vLLM; leave "
+                "spec.training.lora out"
+            )
+        case _:
+            raise BadInput(
+                f"the model {what}, which sees no pictures; name a multimodal model in Hugging Face's layout"
+            )
+
+
+def check_trainable(family: Family, uri: str, *, lora: bool) -> None:
+    """Raise BadInput unless the model can be trained, and with `lora` as an adapter."""
+    check(family, "train", uri)
+    if lora:
+        check(family, "lora", uri)
+
+
+def _type(config: Config, part: str) -> str | None:
+    return (config.get(part) or {}).get("model_type")
+
+
+def name_weights(folder: Path) -> None:
+    """Rename the weights that transformers saved in `folder`, in place, so that vLLM finds them, too."""
+    rename_weights(folder, family_of(folder).saved_name)

@@ -1,0 +1,193 @@
+"""Everything in which models differ, asked through one protocol. A family is one file beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from transformers import PreTrainedModel
+
+Capability = Literal["sample", "label", "split", "train", "share-prompts", "lora"]
+"""What a model can be used for: to answer about pictures, to judge claims about them, to divide answers; to be trained,
+with both answers of a pair in one row, or as an adapter."""
+
+Purpose = Literal["answer", "verdict"]
+"""What the next answer of a chat is for: to be read as a whole, or for its first token, which must not be a thought."""
+
+Message = Mapping[str, Any]
+"""A chat message as Hugging Face templates take it: `role`, and `content` as text or as a list of parts."""
+
+Config = Mapping[str, Any]
+"""The content of a model's config.json."""
+
+Features = Mapping[str, "torch.Tensor"]
+"""What a model is given of its pictures beside their tokens, by the names of its forward pass: `pixel_values`, ..."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Tokens up to where the answer begins, with one unexpanded picture token where there is a picture.
+
+    `picture_key` names the picture's content: prompts that share it share the picture's preparation and its prefix.
+    The model sees `picture_tokens` in place of that one token.
+    """
+
+    ids: Sequence[int]
+    picture: Image.Image | None = None
+    picture_key: str = ""
+    picture_tokens: int = 1
+
+    @property
+    def length(self) -> int:
+        """Number of tokens that the model sees."""
+        return len(self.ids) + self.picture_tokens - 1
+
+
+class Family(Protocol):
+    """The model in `folder`, as its family does things.
+
+    It is made from config.json alone; tokenizer and processor are read when they are first needed. Pictures and prompts
+    of all stages and of the server come through here: what is prepared in one way for sampling and in another for
+    training makes the sampler's log-probabilities meaningless as references.
+    """
+
+    folder: Path
+    config: Config
+
+    def __init__(self, folder: Path, config: Config) -> None: ...
+
+    @classmethod
+    def recognises(cls, config: Config) -> bool:
+        """Whether a model of this config.json is of this family."""
+        ...
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What it can be used for."""
+        ...
+
+    @property
+    def processor(self) -> Any:
+        """Its own processor. Raises BadInput where the folder has none, or no chat template."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its own tokenizer. Raises BadInput as `processor` does."""
+        ...
+
+    # ── what it is asked, and what it says ───────────────────────────────────────────────────────────────────────────
+
+    def chat_ids(self, messages: Sequence[Message], purpose: Purpose = "answer") -> list[int]:
+        """Tokens of a chat up to where the next answer begins, with one token a picture, not expanded.
+
+        Where the template can tell the model not to think first, it does; where it opens a thought all the same, that
+        is closed again for a verdict.
+        """
+        ...
+
+    def prompt_ids(self, question: str, purpose: Purpose = "answer") -> list[int]:
+        """Tokens of a one-turn chat, picture first. Raises BadRow `picture-token` where the question spells one."""
+        ...
+
+    def prompt(self, question: str, data: bytes, purpose: Purpose = "answer") -> Prompt:
+        """What to ask about an encoded picture. Raises BadRow where the picture or the question is no good."""
+        ...
+
+    def text_prompt(self, text: str) -> Prompt:
+        """A one-turn chat without a picture."""
+        ...
+
+    def spoken(self, text: str) -> str | None:
+        """What is said after thinking; None where the thought has no end. The whole of who does not think aloud."""
+        ...
+
+    def answer(self, ids: Sequence[int]) -> str:
+        """The text of a completion, without special tokens and thoughts. Raises BadRow `unfinished-reasoning`."""
+        ...
+
+    @property
+    def thinks(self) -> bool:
+        """Whether an answer begins with a thought, which its template opens whatever it is told."""
+        ...
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        ...
+
+    @property
+    def pad_id(self) -> int:
+        """What rows of a batch are filled up with."""
+        ...
+
+    @property
+    def image_token_id(self) -> int:
+        """The token that stands for a picture, and in an expanded prompt for each of its features."""
+        ...
+
+    @property
+    def banned_ids(self) -> tuple[int, ...]:
+        """Tokens that must not be sampled: within an answer, a model would look for a picture behind them."""
+        ...
+
+    def word_ids(self, word: str) -> tuple[int, ...]:
+        """Every token that is `word` alone: in any case, with or without a leading space as tokenizers write it."""
+        ...
+
+    # ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def picture(self, data: bytes) -> Image.Image:
+        """An encoded picture as the processor is to have it. Raises BadRow."""
+        ...
+
+    def image_tokens(self, picture: Image.Image) -> int:
+        """Number of tokens that the model sees in place of one picture token. Raises BadRow `picture-refused`."""
+        ...
+
+    def expand(self, ids: Sequence[int], picture: Image.Image) -> list[int]:
+        """A prompt as the model sees it, the picture token replaced by what stands for the picture."""
+        ...
+
+    def features(self, picture: Image.Image) -> Features:
+        """What the model is given of one picture."""
+        ...
+
+    def collate(self, pictures: Sequence[Features]) -> Features:
+        """The features of several pictures, as a forward pass over their rows takes them."""
+        ...
+
+    # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def positions(
+        self, backbone: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, features: Features
+    ) -> torch.Tensor:
+        """Positions of the tokens of rows that are padded on the right and have a picture each.
+
+        `input_ids` and `attention_mask` have shape (rows, tokens), and so has the result, or (axes, rows, tokens) where
+        a position has several coordinates.
+        """
+        ...
+
+    def freeze(self, model: PreTrainedModel) -> None:
+        """Leave to training what the paper trains: language model and projector, not the vision tower."""
+        ...
+
+    def lora_targets(self, model: PreTrainedModel) -> list[str]:
+        """Names of the linear layers that an adapter changes: those of the language model, all but lm_head."""
+        ...
+
+    # ── engine and files ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def engine_arguments(self) -> dict[str, Any]:
+        """What vLLM's `EngineArgs` have to say for this family."""
+        ...
+
+    def saved_name(self, name: str) -> str:
+        """The name under which a weight that transformers saves as `name` is to lie in a file, for vLLM to find it."""
+        ...

@@ -1,0 +1,36 @@
+"""LLaVA-NeXT: beside the whole picture, tiles of it, as many as its shape asks for; each row of patches has an end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from feedback_workloads.models.family import Features
+from feedback_workloads.models.llava import Llava
+from feedback_workloads.models.pictures import load_picture
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class LlavaNext(Llava):
+    """LLaVA-NeXT (v1.6) with any decoder: https://llava-vl.github.io/blog/2024-01-30-llava-next/."""
+
+    TYPES: ClassVar = ("llava_next",)
+
+    def picture(self, data: bytes) -> Image.Image:
+        """The picture in its own shape: padded, it would be laid on another grid of tiles, half of them blank."""
+        return load_picture(data)
+
+    def collate(self, pictures: Sequence[Features]) -> Features:
+        """`pixel_values` (pictures, tiles, channels, height, width), filled up to the most tiles; the model knows how
+        many are real from `image_sizes` (pictures, 2), heights and widths before all resizing.
+        """
+        import torch
+
+        most = max(one["pixel_values"].shape[1] for one in pictures)
+
+        def filled(tiles: torch.Tensor) -> torch.Tensor:
+            return torch.cat([tiles, tiles.new_zeros(1, most - tiles.shape[1], *tiles.shape[2:])], dim=1)
+
+        return super().collate([{**one, "pixel_values": filled(one["pixel_values"])} for one in pictures])

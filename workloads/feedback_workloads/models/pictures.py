@@ -1,0 +1,80 @@
+"""Pictures as they arrive: decoded once, in the one way that all stages and the server share.
+
+A picture that is decoded in one way for sampling and in another for training makes the sampler's log-probabilities
+meaningless as references.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from io import BytesIO
+from typing import Final
+
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from feedback_workloads.rows.rejected import BadRow
+
+MAX_PIXELS: Final = 16_777_216
+"""A larger picture is refused before it is decoded, so that memory is bounded (4096 x 4096)."""
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""What is decoded. PIL knows more, among them EPS, which it hands to an interpreter of programs."""
+
+TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture upright, by its EXIF orientation (EXIF 2.3, tag 0x0112); 1 is upright."""
+
+
+def load_picture(data: bytes) -> Image.Image:
+    """Decode an encoded picture to RGB, upright as its EXIF orientation says, on white where it is transparent.
+
+    Raises BadRow `undecodable-picture` or `picture-too-large`; the size is read from the header, before any decoding.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(BytesIO(data), formats=FORMATS)
+        if picture.width * picture.height > MAX_PIXELS:
+            raise BadRow("picture-too-large", f"{picture.width} x {picture.height} pixels, more than {MAX_PIXELS}")
+        picture.load()
+        return _on_white(_upright(picture))
+    except BadRow:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadRow("picture-too-large", str(error)) from error
+    except UnidentifiedImageError as error:  # its own message has a memory address, which differs from run to run
+        raise BadRow("undecodable-picture", f"{len(data)} bytes that are none of {', '.join(FORMATS)}") from error
+    # PIL's decoders raise many kinds of errors on damaged data: OSError, SyntaxError, ValueError, struct.error, ...
+    except Exception as error:
+        raise BadRow("undecodable-picture", f"{type(error).__name__}: {error}") from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF orientation says; where that cannot be read, leave it as its pixels are."""
+    try:
+        turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # of as many kinds as those of damaged pixels, while the pixels themselves are sound
+        return picture
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """The picture in RGB, laid on white where it is transparent, as a page would show it."""
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    white, layer = Image.new("RGB", picture.size, "white"), picture.convert("RGBA")
+    white.paste(layer, mask=layer)
+    return white
+
+
+def picture_key(data: bytes) -> str:
+    """A name for the content of an encoded picture."""
+    return hashlib.sha256(data).hexdigest()

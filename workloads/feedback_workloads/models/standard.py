@@ -1,0 +1,317 @@
+"""What most families do alike, from a model's own processor, and how models of text alone do it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from feedback_workloads.contract import BadInput
+from feedback_workloads.models.family import Capability, Config, Features, Message, Prompt, Purpose
+from feedback_workloads.models.pictures import load_picture, picture_key
+from feedback_workloads.rows.rejected import BadRow
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from transformers import PreTrainedModel
+
+THOUGHT: Final = "<think>"
+THOUGHT_END: Final = "</think>"
+"""How models that think aloud mark it, in the templates of Qwen3 and of those who follow it."""
+
+FULL_ATTENTION: Final = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text", "qwen3_vl_text"}  # as transformers names them
+)
+"""Decoders whose every layer heeds a mask that says which tokens see which, and whose adapters vLLM serves as they were
+trained. Others may have layers that hand on a state from token to token: in one row, the answers of a pair would see
+each other, silently, so they get two."""
+
+
+class Standard:
+    """A family whose own processor and template say all that is asked: a multimodal model of any type.
+
+    What is trained is a subclass: it has been seen to train, and has a test that transformers, vLLM and the trainer
+    agree about it.
+    """
+
+    TYPES: ClassVar[tuple[str, ...]] = ()
+    """`model_type` in config.json; a subclass that has some can be trained."""
+    DECODER: ClassVar[str] = ""
+    """`model_type` of the language model where config.json does not say it."""
+    PROJECTORS: ClassVar[tuple[str, ...]] = ()
+    """Names of modules within the vision tower that are the projector."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.folder = folder
+        self.config = config
+
+    @classmethod
+    def recognises(cls, config: Config) -> bool:
+        """Whether config.json names one of `TYPES`."""
+        return config.get("model_type") in cls.TYPES
+
+    @classmethod
+    def described(cls) -> str:
+        """Which models are of this family, for people."""
+        return " or ".join(cls.TYPES)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """All but training for any type; that for those of `TYPES`, and all of it with decoders that are known."""
+        found: set[Capability] = {"sample", "label", "split"}
+        if self.TYPES:
+            found.add("train")
+            if (self.config.get("text_config") or {}).get("model_type", self.DECODER) in FULL_ATTENTION:
+                found |= {"share-prompts", "lora"}
+        return frozenset(found)
+
+    @cached_property
+    def processor(self) -> Any:
+        """Its own processor. Raises BadInput where the folder has none, or no chat template."""
+        from transformers import AutoProcessor
+
+        try:
+            processor = AutoProcessor.from_pretrained(self.folder)
+        except (OSError, ValueError) as error:
+            raise BadInput(
+                f"{self.folder} has no multimodal processor; save one beside the weights ({error})"
+            ) from error
+        if getattr(processor, "image_processor", None) is None:
+            raise BadInput(f"{self.folder} is a text model without an image processor; name a multimodal model")
+        if not processor.chat_template:
+            raise BadInput(f"{self.folder} has no chat template; save chat_template.jinja beside the processor")
+        return processor
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its own tokenizer. Raises BadInput as `processor` does."""
+        return self.processor.tokenizer
+
+    # ── what it is asked, and what it says ───────────────────────────────────────────────────────────────────────────
+
+    def chat_ids(self, messages: Sequence[Message], purpose: Purpose = "answer") -> list[int]:
+        """Tokens of a chat up to where the next answer begins, with one token a picture, not expanded."""
+        text = self._chat(messages, purpose)
+        bos = self.tokenizer.bos_token
+        starts_with_bos = bos is not None and text.startswith(bos)
+        ids: list[int] = self.tokenizer(text, add_special_tokens=not starts_with_bos)["input_ids"]
+        return ids
+
+    def _chat(self, messages: Sequence[Message], purpose: Purpose) -> str:
+        """The text of a chat up to where the next answer begins."""
+        template = self._templated.chat_template
+        # Others would warn of it at every prompt.
+        switches = {"enable_thinking": False} if "enable_thinking" in str(template) else {}
+        text: str = self._templated.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=False, **switches
+        )
+        if purpose == "verdict" and text.rstrip().endswith(THOUGHT):
+            return f"{text.rstrip()}\n\n{THOUGHT_END}\n\n"
+        return text
+
+    @property
+    def _templated(self) -> Any:
+        """What has the chat template: the processor, or a text model's tokenizer."""
+        return self.processor
+
+    def prompt_ids(self, question: str, purpose: Purpose = "answer") -> list[int]:
+        """Tokens of a one-turn chat, picture first. Raises BadRow `picture-token` where the question spells one."""
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        ids = self.chat_ids([{"role": "user", "content": content}], purpose)
+        if [i for i in ids if i in self.banned_ids] != [self.image_token_id]:
+            tokens = " or ".join(map(repr, self.tokenizer.convert_ids_to_tokens(list(self.banned_ids))))
+            raise BadRow("picture-token", f"the question spells the picture token {tokens}")
+        return ids
+
+    def prompt(self, question: str, data: bytes, purpose: Purpose = "answer") -> Prompt:
+        """What to ask about an encoded picture. Raises BadRow where the picture or the question is no good."""
+        ids, picture = self.prompt_ids(question, purpose), self.picture(data)
+        return Prompt(ids, picture, picture_key(data), self.image_tokens(picture))
+
+    def text_prompt(self, text: str) -> Prompt:
+        """A one-turn chat without a picture."""
+        return Prompt(self.chat_ids([self._message(text)]))
+
+    def _message(self, text: str) -> Message:
+        """What a user says without a picture, as the template takes it."""
+        return {"role": "user", "content": [{"type": "text", "text": text}]}
+
+    def spoken(self, text: str) -> str | None:
+        """What is said after thinking; None where the thought has no end. The whole of who does not think aloud."""
+        if THOUGHT not in str(self._templated.chat_template):
+            return text
+        _, end, rest = text.rpartition(THOUGHT_END)
+        if end:
+            return rest.strip()
+        return None if self.thinks or THOUGHT in text else text
+
+    def answer(self, ids: Sequence[int]) -> str:
+        """The text of a completion, without special tokens and thoughts. Raises BadRow `unfinished-reasoning`."""
+        text = self.spoken(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        if text is None:
+            raise BadRow("unfinished-reasoning", f"{len(ids)} tokens, and none of them ends the thought with a reply")
+        return text
+
+    @cached_property
+    def thinks(self) -> bool:
+        """Whether an answer begins with a thought, which its template opens whatever it is told."""
+        return self._chat([self._message("?")], "answer").rstrip().endswith(THOUGHT)
+
+    @cached_property
+    def eos_ids(self) -> frozenset[int]:
+        """The tokenizer's end of sequence, and those of generation_config.json."""
+        from transformers import GenerationConfig
+
+        eos = {self.tokenizer.eos_token_id}
+        if (self.folder / "generation_config.json").exists():
+            configured = GenerationConfig.from_pretrained(self.folder).eos_token_id
+            eos |= set(configured) if isinstance(configured, list) else {configured}
+        return frozenset(eos - {None})
+
+    @property
+    def pad_id(self) -> int:
+        """The tokenizer's padding, or its end of sequence where it has none."""
+        found = self.tokenizer.pad_token_id
+        return int(self.tokenizer.eos_token_id if found is None else found)
+
+    @cached_property
+    def image_token_id(self) -> int:
+        """The token that stands for a picture, and in an expanded prompt for each of its features."""
+        return int(self.tokenizer.convert_tokens_to_ids(self.processor.image_token))
+
+    @cached_property
+    def banned_ids(self) -> tuple[int, ...]:
+        """The tokens of pictures and of videos."""
+        video = self.tokenizer.get_vocab().get(getattr(self.processor, "video_token", None))
+        return (self.image_token_id,) if video is None else (self.image_token_id, video)
+
+    def word_ids(self, word: str) -> tuple[int, ...]:
+        """Every token that is `word` alone: in any case, with or without a leading space as tokenizers write it."""
+        vocabulary: dict[str, int] = self.tokenizer.get_vocab()
+        return tuple(sorted(i for token, i in vocabulary.items() if token.lstrip(" Ġ▁").lower() == word))
+
+    # ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def picture(self, data: bytes) -> Image.Image:
+        """The picture in its own shape. Raises BadRow."""
+        return load_picture(data)
+
+    def image_tokens(self, picture: Image.Image) -> int:
+        """Number of tokens that the model sees in place of one picture token. Raises BadRow `picture-refused`."""
+        try:
+            return self._count(picture)
+        except ValueError as error:
+            raise BadRow("picture-refused", f"{picture.width} x {picture.height} pixels: {error}") from error
+
+    def _count(self, picture: Image.Image) -> int:
+        try:
+            found = self.processor._get_num_multimodal_tokens(image_sizes=[(picture.height, picture.width)])
+            return int(found["num_image_tokens"][0])
+        except (AttributeError, TypeError):
+            # Some processors cannot tell it from a size, and LLaVA's only where pictures are cropped.
+            return len(self._processed(picture)["input_ids"][0])
+
+    def _processed(self, picture: Image.Image) -> Any:
+        """What the processor makes of one picture token and its picture."""
+        return self.processor(
+            text=self.processor.image_token, images=[picture], add_special_tokens=False, return_tensors="pt"
+        )
+
+    def expand(self, ids: Sequence[int], picture: Image.Image) -> list[int]:
+        """A prompt as the model sees it, the picture token replaced by what stands for the picture."""
+        expansion = self._expansion(self.image_tokens(picture))
+        return [token for i in ids for token in (expansion if i == self.image_token_id else [i])]
+
+    def _expansion(self, tokens: int) -> list[int]:
+        """What stands for a picture of that many tokens: one for each feature."""
+        return [self.image_token_id] * tokens
+
+    def features(self, picture: Image.Image) -> Features:
+        """What the image processor makes of one picture."""
+        names = self.processor.image_processor.model_input_names
+        return {name: value for name, value in self._processed(picture).items() if name in names}
+
+    def collate(self, pictures: Sequence[Features]) -> Features:
+        """The features one behind the other, along their first axis."""
+        import torch
+
+        return {name: torch.cat([one[name] for one in pictures]) for name in pictures[0]}
+
+    # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def positions(
+        self, backbone: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, features: Features
+    ) -> torch.Tensor:
+        """Each token's place in its row, shape (rows, tokens)."""
+        import torch
+
+        return torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+
+    def freeze(self, model: PreTrainedModel) -> None:
+        """Leave to training what the paper trains: language model and projector, not the vision tower."""
+        tower = model.get_encoder(modality="image")
+        if tower is model:
+            raise BadInput(f"{type(model).__name__} has no vision tower; give a multimodal model")
+        tower.requires_grad_(False)
+        for name in self.PROJECTORS:
+            tower.get_submodule(name).requires_grad_(True)
+
+    def lora_targets(self, model: PreTrainedModel) -> list[str]:
+        """Every linear layer of the language model, by the name that it has in `model`."""
+        import torch
+
+        decoder = model.get_decoder()
+        prefix = next(name for name, module in model.named_modules() if module is decoder)
+        linears = (name for name, module in decoder.named_modules() if isinstance(module, torch.nn.Linear))
+        return [f"{prefix}.{name}" for name in linears]
+
+    # ── engine and files ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def engine_arguments(self) -> dict[str, Any]:
+        """One picture a prompt. Without a limit, vLLM would reserve memory for the longest video that a model takes."""
+        return {"limit_mm_per_prompt": {"image": 1, "video": 0}}
+
+    def saved_name(self, name: str) -> str:
+        """The same name: vLLM reads what transformers saves."""
+        return name
+
+
+class Text(Standard):
+    """A model without pictures, which can divide answers into claims. It has a tokenizer and no processor."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """Only what needs no picture."""
+        return frozenset({"split"})
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Its own tokenizer. Raises BadInput where the folder has none, or no chat template."""
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder)
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{self.folder} has no tokenizer; save one beside the weights ({error})") from error
+        if not tokenizer.chat_template:
+            raise BadInput(f"{self.folder} has no chat template; name a model that was tuned for chats")
+        return tokenizer
+
+    @property
+    def _templated(self) -> Any:
+        return self.tokenizer
+
+    @property
+    def banned_ids(self) -> tuple[int, ...]:
+        """None."""
+        return ()
+
+    def chat_ids(self, messages: Sequence[Message], purpose: Purpose = "answer") -> list[int]:
+        """Tokens of a chat up to where the next answer begins: the template says all special tokens."""
+        ids: list[int] = self.tokenizer(self._chat(messages, purpose), add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _message(self, text: str) -> Message:
+        return {"role": "user", "content": text}

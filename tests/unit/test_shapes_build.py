@@ -32,19 +32,20 @@ assert "torch" not in sys.modules
 """
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(tmp_path / "cache")
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    return ArtifactStore(tmp_path_factory.mktemp("cache"))
 
 
-@pytest.fixture
-def config(tmp_path: Path, store: ArtifactStore) -> ShapesConfig:
-    """A world whose models are published already, so that only rows are left to build."""
-    config = ShapesConfig(output=str(tmp_path / "shapes"), seed=7)
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, store: ArtifactStore) -> ShapesConfig:
+    """A finished world whose models hold nothing: they were published already when its rows were built."""
+    config = ShapesConfig(output=str(tmp_path_factory.mktemp("world") / "shapes"), seed=7)
     for name in MODELS:
         identity = {"artifact": name, "seed": 7, "format_version": FORMAT_VERSION}
         manifest = Manifest(stage="shapes", config=identity, config_hash="0" * 64, files=(), counts={"rows": 0})
         store.publish(f"{config.output}/{name}", manifest)
+    run(config, store, Progress("shapes"))
     return config
 
 
@@ -55,7 +56,6 @@ def instructions(config: ShapesConfig, store: ArtifactStore, name: str) -> list[
 
 
 def test_rows_are_what_the_stages_read(config: ShapesConfig, store: ArtifactStore) -> None:
-    run(config, store, Progress("shapes"))
     asked = instructions(config, store, "instructions")
     benchmark = instructions(config, store, "benchmark")
     assert len(asked) == INSTRUCTION_ROWS
@@ -70,8 +70,7 @@ def test_rows_are_what_the_stages_read(config: ShapesConfig, store: ArtifactStor
     assert Image.open(BytesIO(asked[0].image)).convert("RGB").tobytes() == picture(first.scene).tobytes()
 
 
-def test_a_finished_world_is_left_alone_without_torch(config: ShapesConfig, store: ArtifactStore) -> None:
-    run(config, store, Progress("shapes"))
+def test_a_finished_world_is_left_alone_without_torch(config: ShapesConfig) -> None:
     files = {file: file.stat().st_mtime_ns for file in Path(config.output).rglob("*") if file.is_file()}
     subprocess.run([sys.executable, "-c", WITHOUT_TORCH, config.output], check=True, timeout=60)
     assert {file: file.stat().st_mtime_ns for file in files} == files

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from io import BytesIO
 from itertools import combinations, islice
 from random import Random
@@ -48,11 +49,13 @@ def test_other_seed_other_rows() -> None:
     assert digest(3) != digest(4)
 
 
+@cache
+def truths(split: Split, seed: int) -> set[str]:
+    return {scene.truth for scene in islice(scenes(seed, split), 300)}
+
+
 @pytest.mark.parametrize(("one", "other"), list(combinations(SPLITS, 2)))
 def test_splits_share_no_scene(one: Split, other: Split) -> None:
-    def truths(split: Split, seed: int) -> set[str]:
-        return {scene.truth for scene in islice(scenes(seed, split), 300)}
-
     assert not truths(one, seed=0) & truths(other, seed=0)
     assert not truths(one, seed=0) & truths(other, seed=1)
 

@@ -251,7 +251,7 @@ def test_a_policy_that_the_sampler_computes_otherwise_is_never_trained(changes: 
     failure = StageFailure.model_validate_json((far.root / "far.result").read_text())
     assert (failure.reason, failure.message.count("\n")) == ("BadInput", 0)
     assert "are 0.5 nats a token" in failure.message
-    assert "more than parity_limit 0.2" in failure.message
+    assert "more than spec.training.parityLimit 0.2" in failure.message
     assert list(far.root.glob("far/**/*.safetensors")) == []
 
 
@@ -352,9 +352,9 @@ def test_terminated_in_two_processes(tiny: Study) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        pytest.param({"global_batch_size": 4, "processes_per_node": 3}, "global_batch_size 4", id="batch"),
+        pytest.param({"global_batch_size": 4, "processes_per_node": 3}, "globalBatchSize 4", id="batch"),
         pytest.param({"max_length": 60}, "too-long", id="rows too long"),
-        pytest.param({"learning_rate": 1e30}, "lower learning_rate 1e+30", id="diverged"),
+        pytest.param({"learning_rate": 1e30}, "lower spec.training.learningRate 1e+30", id="diverged"),
     ],
 )
 def test_errors_are_one_sentence(

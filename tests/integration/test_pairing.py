@@ -318,9 +318,12 @@ def test_a_pair_without_its_instruction_is_rejected(tmp_path: Path) -> None:
         ),
         pytest.param([GOOD, GOOD], {}, "no two of 2 scored answers", id="all equal"),
         pytest.param(
-            [GOOD, BAD], {"min_score_difference": 2}, "by min_score_difference 2", id="too large a difference"
+            [GOOD, BAD],
+            {"min_score_difference": 2},
+            "minScoreDifference 2",
+            id="too large a difference",
         ),
-        pytest.param([GOOD, BAD], {"pairs_per_instruction": 0}, "pairs_per_instruction is 0", id="none drawn"),
+        pytest.param([GOOD, BAD], {"pairs_per_instruction": 0}, "perInstruction is 0", id="none drawn"),
         pytest.param([Said("", [True]), BAD], {}, "the length balance dropped all 1 pairs", id="none balanced"),
     ],
 )

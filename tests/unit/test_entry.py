@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 
@@ -84,12 +85,19 @@ def test_failures_become_messages_and_exit_codes(error: Exception, reason: str, 
 @pytest.mark.parametrize(("rejected", "allowed"), [(0, True), (5, True), (6, False), (100, False)])
 def test_too_many_rejected_rows_fail_the_stage(rejected: int, allowed: bool) -> None:
     counts = {"rows": 100 - rejected, "rejected": rejected, "rejected_undecodable-picture": rejected}
-    outcome = Outcome(files=(), counts=counts)
     if allowed:
-        entry.check_rejected(CONFIG, outcome)
+        entry.check_rejected(CONFIG, counts)
         return
     with pytest.raises(BadInput, match=f"{rejected} of 100 rows were rejected .{rejected} undecodable-picture."):
-        entry.check_rejected(CONFIG, outcome)
+        entry.check_rejected(CONFIG, counts)
+
+
+@pytest.mark.parametrize(("rejected", "allowed"), [(50, True), (51, False)])
+def test_rows_to_come_are_hoped_to_be_good(rejected: int, allowed: bool) -> None:
+    """Of 1,000 rows that there can be, 5% may be rejected, however many are there so far."""
+    counts = {"rows": 0, "rejected": rejected, "rejected_neither-yes-nor-no": rejected}
+    with nullcontext() if allowed else pytest.raises(BadInput, match="51 of 1000 rows were rejected"):
+        entry.check_rejected(CONFIG, counts, most=1000)
 
 
 def test_good_rows_that_a_bad_labeler_could_not_judge_are_not_to_be_mended() -> None:
@@ -97,7 +105,7 @@ def test_good_rows_that_a_bad_labeler_could_not_judge_are_not_to_be_mended() -> 
     with pytest.raises(
         BadInput, match=r"8 neither-yes-nor-no.*; name a labeler that begins its answers with yes or no"
     ):
-        entry.check_rejected(CONFIG, Outcome(files=(), counts=counts))
+        entry.check_rejected(CONFIG, counts)
 
 
 def test_a_large_result_is_cut_to_what_kubernetes_keeps(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_noise_never_decides_where_the_labeler_says_neither_yes_nor_no() -> None
     rejected = found[2]
     assert isinstance(rejected, Rejected)
     assert (rejected.reason, rejected.candidate) == ("neither-yes-nor-no", 2)
-    assert "p(yes) + p(no) is 0.003, below min_yes_no_mass 0.5" in rejected.detail
+    assert "p(yes) + p(no) is 0.003, below spec.labeling.minYesNoMass 0.5" in rejected.detail
     assert found[1] == {"id": "i", "candidate": 1, "p_yes": [0.75], "p_no": [0.25], "accepted": [True]}
 
 

@@ -113,7 +113,10 @@ def test_an_answer_without_facts_has_no_claims() -> None:
             id="never a list",
         ),
         pytest.param(
-            [CUT] * 3, [], "x", Rejected("i", 4, "unparsable-claims", "the list is longer than max_new_tokens 2048"),
+            [CUT] * 3,
+            [],
+            "x",
+            Rejected("i", 4, "unparsable-claims", "the list is longer than spec.splitting.llm.maxNewTokens 2048"),
             id="always cut",
         ),
         pytest.param(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feedback_workloads.contract import BadInput
 from feedback_workloads.process.progress import Progress
 from feedback_workloads.rows.rejected import Rejected
 from feedback_workloads.rows.schemas import CLAIMS
@@ -112,6 +113,22 @@ def test_instructions_that_were_never_begun_can_be_rejected(tmp_path: Path) -> N
     with OrderedParts(parts, 8, Progress("splitting")) as output:
         output.reject(Rejected("data.jsonl:3", None, "not-json", ""))
     assert parts.counts()["rejected"] == 1
+
+
+def test_what_is_stored_is_checked_after_each_part(tmp_path: Path) -> None:
+    """The part that is one too many is kept: it lists the rows to be mended."""
+
+    def check(counts: Mapping[str, int]) -> None:
+        if counts["rejected"] > 2:
+            raise BadInput("too many")
+
+    parts = Parts(ArtifactStore(tmp_path / "cache").objects(str(tmp_path)), str(tmp_path), CLAIMS)
+    with OrderedParts(parts, 2, Progress("splitting"), check=check) as output:
+        for number in range(3):
+            output.reject(Rejected(str(number), None, "too-long", ""))
+        with pytest.raises(BadInput):
+            output.reject(Rejected("3", None, "too-long", ""))
+    assert parts.counts()["rejected"] == 4
 
 
 def test_stored_rows_are_read_back(tmp_path: Path) -> None:

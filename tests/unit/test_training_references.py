@@ -44,7 +44,7 @@ def test_rounding_errors_end_no_training(mean: float) -> None:
 
 @pytest.mark.parametrize("mean", [0.21, 0.86, math.nan, math.inf])
 def test_a_policy_that_the_sampler_computes_otherwise_is_never_trained(mean: float) -> None:
-    with pytest.raises(BadInput, match=rf"are {mean:g} nats a token .* more than parity_limit 0.2: "):
+    with pytest.raises(BadInput, match=rf"are {mean:g} nats a token .* more than spec.training.parityLimit 0.2: "):
         Parity(4, 100, mean, 9.0, 0.0).check(0.2)
 
 

@@ -78,7 +78,7 @@ def test_accumulation(given: TrainingConfig, world: int, expect: int) -> None:
 
 def test_a_global_batch_that_does_not_divide_names_the_fields() -> None:
     given = config(global_batch_size=8, per_device_batch_size=1, processes_per_node=3)
-    with pytest.raises(BadInput, match=r"global_batch_size 8 .* per_device_batch_size 1 .* processes_per_node 3 = 3"):
+    with pytest.raises(BadInput, match=r"globalBatchSize 8 .* perDeviceBatchSize 1 .* processesPerNode 3 = 3"):
         accumulation_steps(given, 3)
 
 

@@ -102,7 +102,7 @@ def small_llama() -> LlamaForCausalLM:
 def test_a_model_that_looks_back_over_a_window() -> None:
     model = small_llama()
     model.config.sliding_window = 512
-    with pytest.raises(BadInput, match="attends over 512 tokens, fewer than max_length 2048; lower max_length to 512"):
+    with pytest.raises(BadInput, match=r"over 512 tokens, fewer than spec\.training\.maxLength 2048; lower it to 512"):
         take_pairs(model, of_decoder("llama"), max_length=2048)
     take_pairs(model, of_decoder("llama"), max_length=512)
 

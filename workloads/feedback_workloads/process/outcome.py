@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,15 +30,19 @@ class Outcome:
     ranked: RankingChoice | None = None
 
 
-def check_rejected(config: StageConfig, outcome: Outcome) -> None:
-    """Raise BadInput when more than `max_rejected_fraction` of the rows were rejected."""
-    rejected, total = outcome.counts["rejected"], outcome.counts["rejected"] + outcome.counts["rows"]
+def check_rejected(config: StageConfig, counts: Mapping[str, int], *, most: int = 0) -> None:
+    """Raise BadInput when more than `max_rejected_fraction` of the rows were rejected.
+
+    `counts` are an `Outcome`'s. While rows still come, `most` is how many there can be in the end: then it raises as
+    soon as whatever comes can no longer help.
+    """
+    rejected, total = counts["rejected"], max(most, counts["rejected"] + counts["rows"])
     if rejected > config.max_rejected_fraction * total:
-        reasons = {name.removeprefix("rejected_"): number for name, number in sorted(outcome.counts.items())
+        reasons = {name.removeprefix("rejected_"): number for name, number in sorted(counts.items())
                    if name.startswith("rejected_")}  # fmt: skip
         numbers = ", ".join(f"{number} {reason}" for reason, number in reasons.items())
         remedies = "".join(f"{REMEDIES[reason]}, " for reason in reasons if reason in REMEDIES)
         raise BadInput(
-            f"{rejected} of {total} rows were rejected ({numbers}), more than max_rejected_fraction "
+            f"{rejected} of {total} rows were rejected ({numbers}), more than spec.maxRejectedFraction "
             f"{config.max_rejected_fraction}; {remedies}mend the rows listed in {config.output} or raise the fraction"
         )

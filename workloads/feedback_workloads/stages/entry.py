@@ -143,7 +143,7 @@ def _make(
             sys.stderr.write(f"{config.stage}: {account}\n")
     if helps:
         return None
-    check_rejected(config, outcome)
+    check_rejected(config, outcome.counts)
     manifest = _manifest(config, outcome)
     return _result(config, shard, manifest, store.publish(output, manifest), reused=False)
 

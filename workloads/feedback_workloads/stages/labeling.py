@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,7 @@ from feedback_workloads.contract import LabelingConfig, shard_uri
 from feedback_workloads.engine import Engine, Prompt, Verdict
 from feedback_workloads.models.families import check, family_of
 from feedback_workloads.models.pictures import picture_key
-from feedback_workloads.process.outcome import Outcome
+from feedback_workloads.process.outcome import Outcome, check_rejected
 from feedback_workloads.rows.identity import shard_of
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import BadRow, Rejected
@@ -82,9 +83,10 @@ def run(config: LabelingConfig, shard: int, store: ArtifactStore, progress: Prog
             family = family_of(model, config.model.uri)
             check(family, "label", config.model.uri)
             instructions = store.instructions(config.instructions, shard, config.shards)
+            check_verdicts = partial(check_rejected, config, most=sum(len(case.asked) for case in cases.values()))
             with (
                 Engine.load(family, config.engine, config.precision, config.seed) as engine,
-                OrderedParts(parts, config.part_rows, progress) as output,
+                OrderedParts(parts, config.part_rows, progress, check=check_verdicts) as output,
             ):
                 progress.phase("judging claims")
                 judging = Judging(todo, engine, output, config.min_yes_no_mass)
@@ -188,8 +190,9 @@ def checked(verdict: Verdict, min_mass: float) -> Verdict | BadRow:
         return verdict
     return BadRow(
         NEITHER,
-        f"p(yes) + p(no) is {verdict.mass:.3g}, below min_yes_no_mass {min_mass:g}: the labeler begins its answer with "
-        "something else; name a labeler that answers at once, or ask for yes or no in spec.splitting.questionTemplate",
+        f"p(yes) + p(no) is {verdict.mass:.3g}, below spec.labeling.minYesNoMass {min_mass:g}: the labeler begins its "
+        "answer with something else; name a labeler that answers at once, or ask for yes or no in "
+        "spec.splitting.questionTemplate",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +32,23 @@ class OrderedParts:
 
     They are written in the order in which they were begun, and an instruction's rows in the order of their candidates,
     so that parts do not depend on what was finished first. As a context it writes, at the end of the block, all that is
-    complete, however the block ends. Progress is counted in instructions, or in `units` for each.
+    complete, however the block ends. Progress is counted in instructions, or in `units` for each. `check` is given the
+    counts of all that is stored, after each part, and may raise.
     """
 
-    def __init__(self, parts: Parts, part_rows: int, progress: Progress, units: int = 1) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        part_rows: int,
+        progress: Progress,
+        units: int = 1,
+        check: Callable[[Mapping[str, int]], None] = lambda counts: None,
+    ) -> None:
         self._parts = parts
         self._part_rows = part_rows
         self._progress = progress
         self._units = units
+        self._check = check
         self._begun: dict[str, _Begun] = {}
         self._writing = False
 
@@ -74,6 +83,7 @@ class OrderedParts:
             self._progress.advance(self._units)
             if len(complete := self._complete()) == self._part_rows:
                 self._write(complete)
+                self._check(self._parts.counts())
 
     def _complete(self) -> list[str]:
         """The first instructions of which nothing is awaited; no more than go in a part."""

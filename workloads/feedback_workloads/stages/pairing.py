@@ -329,21 +329,24 @@ def _why_empty(config: PairingConfig, funnel: dict[str, int]) -> str:
         return "the samples have no answers, so there are no pairs; see what sampling rejected"
     if not funnel["scored"]:
         return (
-            f"none of {funnel['candidates']} answers has a score ({funnel['truncated']} cut at max_new_tokens, "
-            f"{funnel['unlabelled']} not labelled, {funnel['mismatched']} with too few or too many verdicts, "
-            f"{funnel['without_claims']} without claims), so there are no pairs; "
-            "raise spec.sampling.maxNewTokens, or change spec.splitting"
+            f"none of {funnel['candidates']} answers has a score ({funnel['truncated']} cut at "
+            f"spec.sampling.maxNewTokens, {funnel['unlabelled']} not labelled, {funnel['mismatched']} with too few or "
+            f"too many verdicts, {funnel['without_claims']} without claims), so there are no pairs; raise that, or "
+            "change spec.splitting"
         )
     if not funnel["combinations"]:
         return (
             f"no two of {funnel['scored']} scored answers to one instruction differ in their text and by "
-            f"min_score_difference {config.min_score_difference}; sample more candidates, or at a higher temperature"
+            f"spec.pairing.minScoreDifference {config.min_score_difference}; sample more candidates, or at a "
+            "higher temperature"
         )
     if not funnel["drawn"]:
-        return f"pairs_per_instruction is {config.pairs_per_instruction}, so no pair is drawn; set it to 1 or more"
+        return (
+            f"spec.pairing.perInstruction is {config.pairs_per_instruction}, so no pair is drawn; set it to 1 or more"
+        )
     return (
         f"the length balance dropped all {funnel['drawn']} pairs, for each chosen answer is empty beside its rejected "
-        "one; set length_balance to false"
+        "one; set spec.pairing.lengthBalance to Disabled"
     )
 
 

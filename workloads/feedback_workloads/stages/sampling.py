@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +13,7 @@ from feedback_workloads.contract import BadInput, SamplingConfig, shard_uri
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
 from feedback_workloads.models.families import check_trainable, family_of
 from feedback_workloads.models.family import Family
-from feedback_workloads.process.outcome import Outcome
+from feedback_workloads.process.outcome import Outcome, check_rejected
 from feedback_workloads.rows.identity import row_seed
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import BadRow, Rejected
@@ -55,9 +56,10 @@ def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Prog
             check_room(config, family, store.instructions(config.instructions, shard, config.shards))
             rows = store.instructions(config.instructions, shard, config.shards)
             todo = (row for row in rows if row.id not in finished)
+            check = partial(check_rejected, config, most=len(ids) * config.candidates)
             with (
                 Engine.load(family, config.engine, config.precision, config.seed) as engine,
-                OrderedParts(parts, config.part_rows, progress) as output,
+                OrderedParts(parts, config.part_rows, progress, check=check) as output,
             ):
                 metrics["seeded"] = float(engine.repeats())
                 progress.phase("drawing answers")

@@ -24,7 +24,7 @@ from feedback_workloads.method.splitting import (
     whole,
 )
 from feedback_workloads.models.families import check, family_of
-from feedback_workloads.process.outcome import Outcome
+from feedback_workloads.process.outcome import Outcome, check_rejected
 from feedback_workloads.rows.identity import row_seed, shard_of
 from feedback_workloads.rows.rejected import BadRow, Rejected
 from feedback_workloads.rows.schemas import CLAIMS, SAMPLES
@@ -63,7 +63,8 @@ def run(config: SplittingConfig, shard: int, store: ArtifactStore, progress: Pro
         todo = {id: samples for id, samples in answers.items() if id not in finished}
         progress.start(len(answers), done=len(answers) - len(todo))
         if todo:
-            with OrderedParts(parts, config.part_rows, progress) as output:
+            check_claims = partial(check_rejected, config, most=sum(map(len, answers.values())))
+            with OrderedParts(parts, config.part_rows, progress, check=check_claims) as output:
                 divide(config, todo, output, store, progress)
         claims = stored_table(store, output_uri, parts.files(), CLAIMS, ["claims"])["claims"]
     metrics = {"mean_claims": pc.mean(pc.list_value_length(claims)).as_py()} if len(claims) else {}
@@ -177,7 +178,9 @@ class LLMDivider:
         """Go on from what the model said: to the questions, to another attempt, or to the end."""
         try:
             if answer.finish_reason == "length":
-                raise Unparsable(f"the list is longer than max_new_tokens {self._splitter.decoding.max_new_tokens}")
+                raise Unparsable(
+                    f"the list is longer than spec.splitting.llm.maxNewTokens {self._splitter.decoding.max_new_tokens}"
+                )
             items = parse_bullets(self._said(answer))
             if step.converts:
                 self._output.add(claims_row(step.sample, step.claims, as_questions(items, step.claims)))

@@ -69,7 +69,7 @@ def _prepare(config: TrainingConfig, family: Family, store: ArtifactStore, work:
 
     rows = store.rows(config.pairs, PAIRS, COLUMNS)
     prepared = prepare(rows, family, config.max_length, work / PAIRS_FILE)
-    check_rejected(config, Outcome(files=(), counts=prepared.counts()))
+    check_rejected(config, prepared.counts())
     if prepared.rows == 0:
         places = ", ".join(ref.uri for ref in config.pairs)
         raise BadInput(f"there are no pairs to train on in {places}; sample more instructions or more candidates")

@@ -53,9 +53,9 @@ class Parity:
         if not self.mean_difference <= limit:  # nor is it where it is no number
             raise BadInput(
                 f"the sampler's log-probabilities are {self.mean_difference:.3g} nats a token from those of a forward "
-                f"pass, on average over {self.tokens} tokens, more than parity_limit {limit:g}: vLLM and transformers "
-                "compute different models, and best-of-N would rank answers by the wrong one; set precision to float32 "
-                "or give a model that both compute alike, or raise parity_limit"
+                f"pass, on average over {self.tokens} tokens, more than spec.training.parityLimit {limit:g}: vLLM and "
+                "transformers compute different models, and best-of-N would rank answers by the wrong one; set "
+                "spec.precision to Float32, give a model that both compute alike, or raise the limit"
             )
 
     def holds(self, tolerance: float) -> bool:

@@ -66,8 +66,8 @@ def accumulation_steps(config: TrainingConfig, world: int) -> int:
     at_once = config.per_device_batch_size * world
     if config.global_batch_size % at_once:
         raise BadInput(
-            f"global_batch_size {config.global_batch_size} is no multiple of per_device_batch_size "
-            f"{config.per_device_batch_size} x nodes {config.nodes} x processes_per_node {config.processes_per_node} "
+            f"spec.training.globalBatchSize {config.global_batch_size} is no multiple of perDeviceBatchSize "
+            f"{config.per_device_batch_size} x nodes {config.nodes} x processesPerNode {config.processes_per_node} "
             f"= {at_once}; change one of them"
         )
     return config.global_batch_size // at_once

@@ -201,5 +201,5 @@ class EndWhenDiverged(TrainerCallback):
             if not math.isfinite(logs.get(name, 0.0)):
                 raise BadInput(
                     f"training diverged: {name} is {logs[name]} at step {state.global_step} of {state.max_steps}; "
-                    f"lower learning_rate {args.learning_rate}, or raise warmup_ratio {args.warmup_steps}"
+                    f"lower spec.training.learningRate {args.learning_rate}, or raise warmupRatio"
                 )

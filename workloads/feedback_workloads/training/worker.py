@@ -82,8 +82,8 @@ def train(job: TrainingRun) -> None:
     except torch.OutOfMemoryError as error:
         raise BadInput(
             f"the device ran out of memory at step {trainer.state.global_step} of {trainer.state.max_steps}; lower "
-            f"per_device_batch_size {config.per_device_batch_size}, raise zero_stage {config.zero_stage}, "
-            "or train a LoRA"
+            f"spec.training.perDeviceBatchSize {config.per_device_batch_size}, raise spec.training.zeroStage "
+            f"{config.zero_stage}, or train a LoRA by spec.training.lora"
         ) from error
 
 

@@ -45,4 +45,6 @@ def check_pair(
         raise BadRow("identical-completions", "chosen and rejected are the same tokens")
     length = prompt_tokens + max(len(chosen), len(rejected))
     if length > max_length:
-        raise BadRow("too-long", f"{length} tokens with the picture expanded, more than max_length {max_length}")
+        raise BadRow(
+            "too-long", f"{length} tokens with the picture expanded, more than spec.training.maxLength {max_length}"
+        )

@@ -111,6 +111,6 @@ def _check_reach(model: PreTrainedModel, max_length: int) -> None:
     window = getattr(model.config.get_text_config(), "sliding_window", None)
     if window and window < max_length:
         raise BadInput(
-            f"{type(model).__name__} attends over {window} tokens, fewer than max_length {max_length}; "
-            f"lower max_length to {window}"
+            f"{type(model).__name__} attends over {window} tokens, fewer than spec.training.maxLength {max_length}; "
+            f"lower it to {window}"
         )

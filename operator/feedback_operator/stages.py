@@ -5,7 +5,7 @@ A new stage is one entry of GRAPH, one configuration class in contract/configs.p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Literal
@@ -71,9 +71,26 @@ def sampling_config(given: Inputs) -> StageConfig:
         prompts=tuple(spec.sampling.prompts),
         max_length=spec.training.max_length,
         lora=spec.training.lora is not None,
+        later_models=tuple(_later_models(spec)),
         precision=_precision(spec),
         engine=_engine(spec.sampling, spec.sampling.max_model_len),
     )
+
+
+def _later_models(spec: IterationSpec) -> Iterator[contract.LaterModel]:
+    yield contract.LaterModel(
+        field="spec.labeling.model",
+        capability="label",
+        source=_source(spec.labeling.model),
+        max_model_len=spec.labeling.max_model_len,
+    )
+    if spec.splitting.llm is not None:
+        yield contract.LaterModel(
+            field="spec.splitting.llm.model",
+            capability="split",
+            source=_source(spec.splitting.llm.model),
+            max_model_len=spec.splitting.max_model_len,
+        )
 
 
 def splitting_config(given: Inputs) -> StageConfig:

@@ -97,6 +97,20 @@ def test_a_folder_comes_back_as_it_was(place: S3, tmp_path: Path) -> None:
     assert place.store.download(Source(uri=place.uri, sha256=artifact.sha256)) == found
 
 
+def test_a_model_is_looked_at_without_its_weights(place: S3, tmp_path: Path) -> None:
+    """And fetched whole afterwards: what was only looked at is not taken for it."""
+    folder = tmp_path / "made"
+    folder.mkdir()
+    contents = {"config.json": b"{}", "model-00001-of-00001.safetensors": b"w" * 1000, "pytorch_model.bin": b"w"}
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    artifact = place.store.publish(place.uri, manifest(place.store.upload_folder(folder, place.uri)))
+    seen = files_below(place.store.download(artifact, weights=False))
+    if place.uri.startswith("s3://"):
+        assert seen.keys() == {"config.json", MANIFEST_NAME}
+    assert contents.items() <= files_below(place.store.download(artifact)).items()
+
+
 def test_publishing_again_is_fine_and_publishing_something_else_is_not(place: S3) -> None:
     first = place.store.publish(place.uri, manifest(rows=1))
     assert place.store.publish(place.uri, manifest(rows=1)) == first
@@ -241,6 +255,8 @@ def test_a_listed_folder_is_fetched_as_it_is(s3: S3) -> None:
         s3.client.put_object(**s3.key(name), Body=data)
     folder = s3.store.download(Source(uri=s3.uri))
     assert files_below(folder) == {"config.json": b"{}", "sub/weights": b"w" * 1000}
+    s3.client.put_object(**s3.key("model.safetensors"), Body=b"w")
+    assert files_below(s3.store.download(Source(uri=s3.uri), weights=False)) == files_below(folder)
     s3.client.put_object(**s3.key("config.json"), Body=b"[]")
     assert (s3.store.download(Source(uri=s3.uri)) / "config.json").read_bytes() == b"[]", "a change is seen"
 

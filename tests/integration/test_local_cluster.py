@@ -17,7 +17,8 @@ import pytest
 from feedback_operator.cluster.local import cluster as local_cluster
 from feedback_operator.cluster.local import process as process_module
 from feedback_operator.cluster.local.capacity import Capacity
-from feedback_operator.cluster.local.cluster import AlreadyRunning, LocalCluster
+from feedback_operator.cluster.local.cluster import LocalCluster
+from feedback_operator.cluster.local.process import AlreadyRunning
 from feedback_operator.plan.snapshot import Job, Snapshot
 from tests.unit.worlds import NOW, decide, iteration
 
@@ -164,7 +165,7 @@ async def test_a_request_beyond_the_machine_says_so(cluster: LocalCluster, job: 
 
 
 async def test_one_runner_a_folder(cluster: LocalCluster, tmp_path: Path) -> None:
-    with pytest.raises(AlreadyRunning, match="another run uses"):
+    with pytest.raises(AlreadyRunning, match="another command works in"):
         async with LocalCluster.open(tmp_path / "state", {}, Capacity(1, 1, ())):
             pass
 

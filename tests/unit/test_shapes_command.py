@@ -14,6 +14,7 @@ from rich.console import Console
 
 from feedback_operator.cli import local
 from feedback_operator.cli.ending import ExitStatus
+from feedback_operator.cluster.local.process import AlreadyRunning, alone
 from feedback_operator.plan.snapshot import Units
 from feedback_workloads.contract import ShapesConfig
 
@@ -114,3 +115,9 @@ def test_an_interrupted_build_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     assert local.shapes(ShapesConfig(), tmp_path, {}, Console(file=text, width=200)) == (ExitStatus.INTERRUPTED)
     assert build.ended.is_set()
     assert text.getvalue().splitlines()[-1] == "interrupted; run again to build what is missing"
+
+
+def test_a_build_and_another_command_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run begins by ending what a killed one left; a world at work in its folder was taken for that, and ended."""
+    with alone(tmp_path), pytest.raises(AlreadyRunning, match="another command works in"):
+        built(0, tmp_path, monkeypatch)

@@ -18,7 +18,7 @@ from feedback_operator.cli.display import Pace, work_display
 from feedback_operator.cli.ending import ExitStatus
 from feedback_operator.cluster.local.capacity import processor
 from feedback_operator.cluster.local.ports import free_ports
-from feedback_operator.cluster.local.process import StageProcess
+from feedback_operator.cluster.local.process import StageProcess, alone
 from feedback_operator.cluster.progress import scrape
 from feedback_operator.plan.snapshot import Units
 from feedback_workloads.contract import ShapesConfig
@@ -70,8 +70,12 @@ def workload(module: str, arguments: Sequence[str], state: Path, environment: Ma
 
 
 def shapes(world: ShapesConfig, state: Path, environment: Mapping[str, str], console: Console) -> int:
-    """Build the shapes world and show how far it is; the exit code of the build, or INTERRUPTED."""
-    return asyncio.run(_shapes(world, state, environment, console))
+    """Build the shapes world and show how far it is; the exit code of the build, or INTERRUPTED.
+
+    Raises AlreadyRunning.
+    """
+    with alone(state):
+        return asyncio.run(_shapes(world, state, environment, console))
 
 
 async def _shapes(world: ShapesConfig, state: Path, environment: Mapping[str, str], console: Console) -> int:

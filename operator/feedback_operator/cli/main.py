@@ -17,10 +17,11 @@ from feedback_operator.cli.cluster_errors import ClusterError, ManifestRejected
 from feedback_operator.cli.ending import ExitStatus
 from feedback_operator.cli.local import shapes as build_shapes
 from feedback_operator.cli.local import workload
+from feedback_operator.cli.models import check_models
 from feedback_operator.cli.run import RunFacts, s3_environment
 from feedback_operator.cli.run import run as run_iterations
-from feedback_operator.cluster.local.cluster import AlreadyRunning
 from feedback_operator.cluster.local.embedded_s3 import EmbeddedS3Error
+from feedback_operator.cluster.local.process import AlreadyRunning
 from feedback_operator.plan.conditions import scored_model
 from feedback_operator.resources.deployment import model_arguments
 from feedback_workloads.contract import ShapesConfig
@@ -53,18 +54,29 @@ def run(
     """
     iterations = _load(file)
     folder = out or state / "reports" / file.stem
-    try:
-        raise typer.Exit(run_iterations(iterations, state, folder, Console(highlight=False)))
-    except (AlreadyRunning, EmbeddedS3Error) as error:
-        errors.print(str(error))
-        raise typer.Exit(ExitStatus.FAILED) from error
+    raise typer.Exit(run_iterations(iterations, state, folder, Console(highlight=False)))
 
 
+@app.command("check", hidden=True)
 @app.command()
-def validate(file: Target) -> None:
-    """Check manifests, and name every error with its file, line and path."""
+def validate(
+    file: Target,
+    models: Annotated[
+        bool, typer.Option("--models", help="Also look at the models, all but their weights, and the instructions.")
+    ] = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Check manifests, and name every error with its file, line and path.
+
+    With --models, also that the policy can be trained on prompts like these, and that labeler and splitter can do their
+    parts, as the first stage does before it samples. Exit codes: 0 all is well; 2 something is wrong; 75 a server was
+    out of reach.
+    """
     iterations = _load(file)
     typer.echo(f"{file}: {len(iterations)} valid FeedbackIteration{'s' * (len(iterations) > 1)}")
+    if models:
+        with s3_environment(state, [iteration.spec.artifacts.uri for iteration in iterations]) as environment:
+            raise typer.Exit(check_models(iterations, state, environment))
 
 
 @app.command()
@@ -132,7 +144,7 @@ def main() -> None:
     """Entry point of the console scripts."""
     try:
         app()
-    except ClusterError as error:
+    except (AlreadyRunning, ClusterError, EmbeddedS3Error) as error:
         errors.print(str(error))
         raise SystemExit(ExitStatus.INVALID if isinstance(error, ManifestRejected) else ExitStatus.FAILED) from error
 

@@ -54,6 +54,16 @@ class StageConfig(Frozen):
         return hashlib.sha256(canonical_json(self.content())).hexdigest()
 
 
+class LaterModel(Frozen):
+    """A model of a later stage, at which the first one looks: that it is the wrong one shows before all is paid for."""
+
+    field: str
+    """Its place in the manifest, for people."""
+    capability: Literal["label", "split"]
+    source: Source
+    max_model_len: int | None = None
+
+
 class SamplingConfig(StageConfig):
     """Draw several answers to each instruction from the policy, under one decoding.
 
@@ -61,7 +71,7 @@ class SamplingConfig(StageConfig):
     uses the one numbered i modulo their number, a prompt in place of the instruction's question.
     """
 
-    INFRASTRUCTURE: ClassVar[frozenset[str]] = frozenset({"output", "engine", "max_length", "lora"})
+    INFRASTRUCTURE: ClassVar[frozenset[str]] = frozenset({"output", "engine", "max_length", "lora", "later_models"})
     FORMAT_VERSION: ClassVar[int] = 2
     """2: transparent pictures lie on white, not on black."""
 
@@ -76,6 +86,8 @@ class SamplingConfig(StageConfig):
     """That of training, which changes nothing that is sampled: where prompts leave no room within it, nothing is."""
     lora: bool = False
     """Whether training makes an adapter: where the policy cannot have one, nothing is sampled either."""
+    later_models: tuple[LaterModel, ...] = ()
+    """Likewise: where one of them cannot do its part, nothing is sampled."""
     precision: Precision = "auto"
     part_rows: int = 64  # instructions a part file
     engine: EngineConfig = EngineConfig()

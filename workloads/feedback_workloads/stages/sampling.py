@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
-from feedback_workloads.contract import BadInput, SamplingConfig, shard_uri
+from feedback_workloads.contract import SamplingConfig, shard_uri
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
-from feedback_workloads.models.families import check_trainable, family_of
-from feedback_workloads.models.family import Family
+from feedback_workloads.models.families import family_of
 from feedback_workloads.process.outcome import Outcome, check_rejected
 from feedback_workloads.rows.identity import row_seed
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import BadRow, Rejected
 from feedback_workloads.rows.schemas import SAMPLES
 from feedback_workloads.stages.ordered import OrderedParts, stored_table
+from feedback_workloads.stages.preflight import check_policy, check_those_in_reach
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,17 +28,14 @@ if TYPE_CHECKING:
 Key = tuple[str, str, int]
 """Id and question of the instruction, number of the candidate."""
 
-PROBED: Final = 64
-"""Instructions whose prompts are measured before anything is sampled: more are no surer, and take seconds."""
-
 
 def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Progress) -> Outcome:
     """Write SAMPLES: `candidates` answers to each instruction of this shard.
 
-    Raises BadInput for a policy, or for prompts, that a later stage could not train on. Rejects instructions whose
-    picture or question the policy cannot read, and answers that are all thought. Metrics: `mean_tokens` of an answer,
-    `length_stops` (the share of answers that were cut at max_new_tokens), and `seeded`, 1.0 where the engine repeats an
-    answer from its seed.
+    Raises BadInput where a later stage could not train the policy, or has a model that cannot do its part. Rejects
+    instructions whose picture or question the policy cannot read, and answers that are all thought. Metrics:
+    `mean_tokens` of an answer, `length_stops` (the share of answers that were cut at max_new_tokens), and `seeded`, 1.0
+    where the engine repeats an answer from its seed.
     """
     progress.phase("reading instructions")
     output_uri = shard_uri(config, shard)
@@ -52,8 +48,8 @@ def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Prog
             progress.phase("loading the policy")
             model = store.download(config.model)
             family = family_of(model, config.model.uri)
-            check_trainable(family, config.model.uri, lora=config.lora)
-            check_room(config, family, store.instructions(config.instructions, shard, config.shards))
+            check_policy(config, family, store.instructions(config.instructions, shard, config.shards))
+            check_those_in_reach(config, store, shard)
             rows = store.instructions(config.instructions, shard, config.shards)
             todo = (row for row in rows if row.id not in finished)
             check = partial(check_rejected, config, most=len(ids) * config.candidates)
@@ -67,32 +63,6 @@ def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Prog
                     progress.count("tokens", len(answer.token_ids))
         metrics |= measure(stored_table(store, output_uri, parts.files(), SAMPLES, ["token_ids", "finish_reason"]))
     return Outcome(parts.files(), parts.counts(), metrics)
-
-
-def check_room(config: SamplingConfig, family: Family, rows: Iterable[Instruction | Rejected]) -> None:
-    """Raise BadInput where too many of the first prompts leave no room for an answer in a row of training.
-
-    A picture may have more tokens than a row by default: its family decides, and all pairs would be rejected.
-    """
-    lengths = [length for row in islice(rows, PROBED) if (length := prompt_length(family, row))]
-    without = sum(length >= config.max_length for length in lengths)
-    if without > config.max_rejected_fraction * len(lengths):
-        longest = max(lengths)
-        raise BadInput(
-            f"{without} of the first {len(lengths)} prompts leave no room for an answer within spec.training.maxLength "
-            f"{config.max_length}: with its picture, the longest has {longest} tokens; raise it to "
-            f"{longest + config.decoding.max_new_tokens} or more, or make the pictures smaller"
-        )
-
-
-def prompt_length(family: Family, row: Instruction | Rejected) -> int:
-    """Number of tokens of an instruction's own question, picture included; 0 where it cannot be asked."""
-    if isinstance(row, Rejected):
-        return 0
-    try:
-        return family.prompt(row.question, row.image).length
-    except BadRow:
-        return 0
 
 
 def sample(

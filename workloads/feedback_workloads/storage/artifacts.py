@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -57,6 +58,10 @@ SMALL_BYTES = 8 << 20
 SMALL_AT_ONCE = 16
 _RESTORE = "restore it, or move the folder aside and make the artifact anew"
 
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx*")
+"""Files of a model that hold weights, in whatever format it is published, too."""
+
+Named = TypeVar("Named", FileEntry, Listed)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -181,36 +186,38 @@ class ArtifactStore:
         entries = _each(upload, files, size=lambda file: file.stat().st_size)
         return tuple(sorted(entries, key=lambda entry: entry.name))
 
-    def download(self, ref: Artifact | Source) -> Path:
+    def download(self, ref: Artifact | Source, *, weights: bool = True) -> Path:
         """Return a local folder with every file of `ref`, each verified against the manifest's digest.
 
-        A local folder is returned as it is (verified where a digest was asked for); `hf://owner/name` is fetched at its
-        revision (`hf://datasets/owner/name` for a data set); an S3 folder without a manifest of ours is taken as it is
-        listed, unless a digest was asked for. The folder is shared by all callers: read it, never write to it.
+        Without `weights`, those files of a model need not be there: the others say which model it is. A local folder is
+        returned as it is (verified where a digest was asked for); `hf://owner/name` is fetched at its revision
+        (`hf://datasets/owner/name` for a data set); an S3 folder without a manifest of ours is taken as it is listed,
+        unless a digest was asked for. The folder is shared by all callers: read it, never write to it.
         """
         if ref.uri.startswith("hf://"):
-            return self._local(hub.fetch(ref.uri, ref.revision if isinstance(ref, Source) else None), ref)
+            revision = ref.revision if isinstance(ref, Source) else None
+            return self._local(hub.fetch(ref.uri, revision, () if weights else WEIGHTS), ref, weights)
         if not ref.uri.startswith("s3://"):
-            return self._local(local_path(ref.uri), ref)
+            return self._local(local_path(ref.uri), ref, weights)
         if ref.sha256:
-            return self._fetch_artifact(*self._verified(ref))
+            return self._fetch_artifact(*self._verified(ref), weights)
         with suppress(ForeignManifest):
             if found := self.find(ref.uri):
-                return self._fetch_artifact(*found)
-        return self._fetch_listing(ref.uri)
+                return self._fetch_artifact(*found, weights)
+        return self._fetch_listing(ref.uri, weights)
 
-    def _local(self, folder: Path, ref: Artifact | Source) -> Path:
+    def _local(self, folder: Path, ref: Artifact | Source, weights: bool) -> Path:
         if not folder.is_dir():
             raise BadInput(f"there is no folder {ref.uri}; {_remedy(ref.uri)}")
         if ref.sha256 is not None:
-            for entry in self.manifest(ref.model_copy(update={"uri": str(folder)})).files:
+            for entry in _wanted(self.manifest(ref.model_copy(update={"uri": str(folder)})).files, weights):
                 file = folder / _safe(ref.uri, entry.name)
                 _check(ref.uri, entry, _present(ref.uri, entry.name, partial(digest_of, file)))
         return folder
 
-    def _fetch_artifact(self, manifest: Manifest, artifact: Artifact) -> Path:
+    def _fetch_artifact(self, manifest: Manifest, artifact: Artifact, weights: bool) -> Path:
         uri, objects = artifact.uri, self.objects(artifact.uri)
-        files = (*manifest.files, FileEntry(name=MANIFEST_NAME, sha256=artifact.sha256, bytes=0))
+        files = (*_wanted(manifest.files, weights), FileEntry(name=MANIFEST_NAME, sha256=artifact.sha256, bytes=0))
 
         def fetch(folder: Path) -> None:
             def download(entry: FileEntry) -> None:
@@ -219,10 +226,10 @@ class ArtifactStore:
 
             _each(download, files, size=lambda entry: entry.bytes)
 
-        return self._cache.get(artifact.sha256, fetch)
+        return self._cache.get(artifact.sha256 if weights else f"{artifact.sha256}-without-weights", fetch)
 
-    def _fetch_listing(self, uri: str) -> Path:
-        objects, files = self.objects(uri), list(self.objects(uri).list(uri))
+    def _fetch_listing(self, uri: str, weights: bool) -> Path:
+        objects, files = self.objects(uri), _wanted(self.objects(uri).list(uri), weights)
         if not files:
             raise BadInput(f"there is nothing at {uri}; {_remedy(uri)}")
 
@@ -297,6 +304,10 @@ class ArtifactStore:
         from feedback_workloads.storage.parts import Parts
 
         yield Parts(self.objects(uri), uri, schema)
+
+
+def _wanted(files: Iterable[Named], weights: bool) -> list[Named]:
+    return [file for file in files if weights or not any(fnmatch(file.name, pattern) for pattern in WEIGHTS)]
 
 
 def _each(action: Callable[[Item], Result], items: Iterable[Item], size: Callable[[Item], int]) -> list[Result]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from feedback_workloads.contract import BadInput, Temporary
 
 
-def fetch(uri: str, revision: str | None) -> Path:
+def fetch(uri: str, revision: str | None, ignored: Sequence[str] = ()) -> Path:
     """Return the local snapshot of `hf://owner/name`, or `hf://datasets/owner/name`, at `revision`.
+
+    Files whose names match one of the patterns `ignored` need not be in it.
 
     The hub's own client keeps it, verified, below HF_HOME. Raises BadInput where the hub has no such thing for this
     user, and Temporary where it cannot be reached.
@@ -19,7 +22,11 @@ def fetch(uri: str, revision: str | None) -> Path:
     name = uri.removeprefix("hf://")
     kind = "dataset" if name.startswith("datasets/") else "model"
     try:
-        return Path(snapshot_download(name.removeprefix("datasets/"), repo_type=kind, revision=revision))
+        return Path(
+            snapshot_download(
+                name.removeprefix("datasets/"), repo_type=kind, revision=revision, ignore_patterns=list(ignored)
+            )
+        )
     except LocalEntryNotFoundError as error:
         raise Temporary(
             f"the Hugging Face hub cannot be reached for {uri}; check the network, HF_ENDPOINT and HF_HUB_OFFLINE"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from feedback_operator.api import FeedbackIteration, IterationStatus
 from feedback_operator.cluster.jobs import job_of
 from feedback_operator.cluster.local.capacity import Account, Capacity, Grant, Held
 from feedback_operator.cluster.local.ports import free_ports
-from feedback_operator.cluster.local.process import GRACE_SECONDS, StageProcess, end_leftovers
+from feedback_operator.cluster.local.process import GRACE_SECONDS, StageProcess, alone
 from feedback_operator.cluster.progress import scrape
 from feedback_operator.plan.chain import parent_of
 from feedback_operator.plan.snapshot import Job, Pod, Snapshot
@@ -35,10 +34,6 @@ from feedback_operator.stages import STAGES
 
 FIRST_BACKOFF_SECONDS: Final = 1.0
 """Wait before the first retry of an index; doubles with each."""
-
-
-class AlreadyRunning(Exception):
-    """Another runner uses the same state folder."""
 
 
 @dataclass
@@ -76,13 +71,7 @@ class LocalCluster:
     @asynccontextmanager
     async def open(cls, state: Path, environment: Mapping[str, str], capacity: Capacity) -> AsyncIterator[LocalCluster]:
         """A cluster on the folder `state`, alone; ends every process at the end. Raises AlreadyRunning."""
-        state.mkdir(parents=True, exist_ok=True)
-        with (state / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise AlreadyRunning(f"another run uses {state}; wait for it, or run in another folder") from error
-            end_leftovers(state / "processes")
+        with alone(state):
             cluster = cls(state, environment, capacity)
             try:
                 yield cluster

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,10 @@ MARK: Final = "FEEDBACK_PROCESS"
 
 GRACE_SECONDS: Final = 30.0
 """Time between SIGTERM and SIGKILL, as a pod's default terminationGracePeriodSeconds."""
+
+
+class AlreadyRunning(Exception):
+    """Another process has the same state folder. The message is one sentence with the remedy."""
 
 
 class StageProcess:
@@ -65,8 +70,26 @@ class StageProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
 
 
-def end_leftovers(records: Path) -> None:
-    """End what a killed runner left running, by the marks it recorded."""
+@contextlib.contextmanager
+def alone(state: Path) -> Iterator[None]:
+    """Have the folder `state` for this process alone, and end what a killed one left running in it.
+
+    Whoever starts processes with records in `state / "processes"` has it: they would be taken for left over otherwise.
+    Raises AlreadyRunning.
+    """
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AlreadyRunning(
+                f"another command works in {state}; wait for it, or name another folder by --state"
+            ) from error
+        _end_leftovers(state / "processes")
+        yield
+
+
+def _end_leftovers(records: Path) -> None:
     if not records.is_dir():
         return
     for record in records.iterdir():

@@ -6,15 +6,17 @@ from collections.abc import Iterable
 
 import pytest
 
-from feedback_workloads.contract import BadInput, Decoding, SamplingConfig, Source
+from feedback_workloads.contract import BadInput, Decoding, LaterModel, SamplingConfig, Source
 from feedback_workloads.models.family import Prompt
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import BadRow, Rejected
-from feedback_workloads.stages.sampling import PROBED, check_room
+from feedback_workloads.stages.preflight import PROBED, check_policy
 
 
 class Counted:
     """Stands for a family whose pictures say how many tokens they have."""
+
+    capabilities = frozenset({"train"})
 
     def prompt(self, question: str, data: bytes) -> Prompt:
         if data == b"?":
@@ -30,7 +32,7 @@ def given(lengths: Iterable[int]) -> list[Instruction | Rejected]:
 
 def config(**changes: object) -> SamplingConfig:
     source = Source(uri="s3://b/x")
-    return SamplingConfig(output="s3://b/o", model=source, instructions=source, **changes)
+    return SamplingConfig.model_validate({"output": "s3://b/o", "model": source, "instructions": source, **changes})
 
 
 @pytest.mark.parametrize(
@@ -44,19 +46,21 @@ def config(**changes: object) -> SamplingConfig:
     ],
 )
 def test_sampled(lengths: list[int]) -> None:
-    check_room(config(), Counted(), given(lengths))  # type: ignore[arg-type]
+    check_policy(config(), Counted(), given(lengths))  # type: ignore[arg-type]
 
 
 def test_pictures_that_fill_a_row_end_it_before_anything_is_sampled() -> None:
     """LLaVA-NeXT's 2,928 tokens under the default of 2,048: every pair was rejected, in the last stage but one."""
     with pytest.raises(BadInput) as refused:
-        check_room(config(decoding=Decoding(max_new_tokens=512)), Counted(), given([600, 2340, 2928]))  # type: ignore[arg-type]
+        check_policy(config(decoding=Decoding(max_new_tokens=512)), Counted(), given([600, 2340, 2928]))  # type: ignore[arg-type]
     assert str(refused.value) == (
         "2 of the first 3 prompts leave no room for an answer within spec.training.maxLength 2048: with its picture, "
         "the longest has 2928 tokens; raise it to 3440 or more, or make the pictures smaller"
     )
-    check_room(config(max_length=3440), Counted(), given([600, 2340, 2928]))  # type: ignore[arg-type]
+    check_policy(config(max_length=3440), Counted(), given([600, 2340, 2928]))  # type: ignore[arg-type]
 
 
-def test_the_limit_changes_nothing_that_is_sampled() -> None:
-    assert config().content_hash() == config(max_length=4096).content_hash()
+def test_what_is_only_looked_at_changes_nothing_that_is_sampled() -> None:
+    labeler = LaterModel(field="spec.labeling.model", capability="label", source=Source(uri="s3://b/labeler"))
+    other = config(max_length=4096, lora=True, later_models=(labeler,))
+    assert config().content_hash() == other.content_hash()

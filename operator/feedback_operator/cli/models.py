@@ -1,0 +1,32 @@
+"""Looks at the models of iterations as their first stage does, without running one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from feedback_operator.api import FeedbackIteration
+from feedback_operator.cli.local import workload
+from feedback_operator.stages import Inputs, sampling_config
+from feedback_workloads.contract import Source
+
+
+def check_models(iterations: Sequence[FeedbackIteration], state: Path, environment: Mapping[str, str]) -> int:
+    """Say of each model whether it can do its part; the exit code of the first iteration that has one that cannot.
+
+    `iterations` are parents before children. A child's policy is not there yet, but is of its parent's family.
+    """
+    policies: dict[str, Source] = {}
+    codes: list[int] = []
+    for iteration in iterations:
+        name, given = iteration.metadata.name, iteration.spec.model
+        policies[name] = (
+            policies[given.from_.iteration]
+            if given.from_
+            else Source(uri=str(given.uri).rstrip("/"), revision=given.revision, sha256=given.sha256)
+        )
+        file = state / "configs" / f"{name}-models.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(sampling_config(Inputs(iteration.spec, policies[name], {})).model_dump_json())
+        codes.append(workload("feedback_workloads.stages.preflight", ["--config", str(file)], state, environment))
+    return next(filter(None, codes), 0)

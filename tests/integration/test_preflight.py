@@ -1,0 +1,143 @@
+"""Models that could not do their part in a later stage are found before the first begins, and by `feedback check`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from feedback_operator.cli.main import app
+from feedback_workloads.contract import BadInput, ExitCode, LaterModel, SamplingConfig, Source
+from feedback_workloads.rows.instructions import Instruction
+from feedback_workloads.rows.rejected import Rejected
+from feedback_workloads.shapes.build import write_rows
+from feedback_workloads.shapes.world import rows
+from feedback_workloads.stages.preflight import check_later, check_those_in_reach
+from feedback_workloads.storage.artifacts import ArtifactStore
+from tests.integration.models import byte_tokenizer, picture, tiny_llava
+
+
+def labeler(folder: Path, max_model_len: int | None = None) -> LaterModel:
+    source = Source(uri=str(folder))
+    return LaterModel(field="spec.labeling.model", capability="label", source=source, max_model_len=max_model_len)
+
+
+def splitter(folder: Path) -> LaterModel:
+    return LaterModel(field="spec.splitting.llm.model", capability="split", source=Source(uri=str(folder)))
+
+
+def asked(wide: int) -> list[Instruction | Rejected]:
+    return [Instruction("a", picture(1, wide, 60), "What?"), Instruction("b", b"?", "What?")]
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llava(tmp_path_factory.mktemp("models") / "llava")
+
+
+@pytest.fixture
+def text_model(tmp_path: Path) -> Path:
+    """What says that a model is of text alone, and how it chats."""
+    folder = tmp_path / "text"
+    byte_tokenizer().save_pretrained(folder)
+    (folder / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
+    return folder
+
+
+def test_models_that_can(llava: Path, text_model: Path) -> None:
+    check_later(labeler(llava, max_model_len=512), llava, asked(80))
+    check_later(splitter(text_model), text_model, asked(80))
+
+
+def test_a_labeler_that_sees_nothing(text_model: Path) -> None:
+    with pytest.raises(BadInput, match=r"is of type llama .*, which sees no pictures"):
+        check_later(labeler(text_model), text_model, asked(80))
+
+
+def test_a_labeler_whose_context_is_too_short(llava: Path) -> None:
+    with pytest.raises(BadInput, match=r"spec\.labeling\.maxModelLen 32 is too short for .*; raise it to \d+ or leave"):
+        check_later(labeler(llava, max_model_len=32), llava, asked(80))
+
+
+def test_a_labeler_without_the_word(llava: Path, tmp_path: Path) -> None:
+    """A vocabulary in which yes is two tokens: the probability of the first says nothing of the word."""
+    folder = shutil.copytree(llava, tmp_path / "llava")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    bpe = tokenizer["model"]
+    bpe["vocab"] = {token: number for token, number in bpe["vocab"].items() if token.lstrip("Ġ").lower() != "yes"}
+    bpe["merges"] = [pair for pair in bpe["merges"] if "".join(pair).lstrip("Ġ").lower() != "yes"]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(BadInput, match=r"no token that is 'yes' alone, so p\(yes\) cannot be read"):
+        check_later(labeler(folder), folder, asked(80))
+
+
+def test_a_splitter_that_cannot_chat(text_model: Path) -> None:
+    (text_model / "chat_template.jinja").unlink()
+    with pytest.raises(BadInput, match="has no chat template"):
+        check_later(splitter(text_model), text_model, asked(80))
+
+
+def test_what_only_a_later_stage_may_read_is_left_to_it(
+    tmp_path: Path, text_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Credentials are a section's own: a labeler out of reach of sampling's pods may be within that of labeling's."""
+    (tmp_path / "instructions").mkdir()
+    source = Source(uri=str(tmp_path / "instructions"))
+    elsewhere = labeler(tmp_path / "elsewhere")
+    given = SamplingConfig(output="out", model=source, instructions=source, later_models=(elsewhere,))
+    check_those_in_reach(given, ArtifactStore(tmp_path / "cache"), 0)
+    assert "spec.labeling.model was not looked at: there is no folder" in capsys.readouterr().err
+
+
+# ── feedback check --models ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def manifest(folder: Path, policy: dict[str, Any], labels: Path, name: str = "first") -> dict[str, Any]:
+    return {
+        "apiVersion": "feedback.rlaif.dev/v1alpha1",
+        "kind": "FeedbackIteration",
+        "metadata": {"name": name},
+        "spec": {
+            "model": policy,
+            "instructions": {"uri": str(folder / "instructions")},
+            "artifacts": {"uri": str(folder / "artifacts")},
+            "labeling": {"model": {"uri": str(labels)}},
+            "evaluation": {"benchmarks": [{"name": "x", "type": "shapes", "uri": str(folder / "benchmark")}]},
+        },
+    }
+
+
+def checked(folder: Path, *manifests: dict[str, Any]) -> int:
+    """Exit code of the command on a chain of manifests, with two instructions."""
+    (folder / "instructions").mkdir()
+    (folder / "instructions" / "rows.parquet").write_bytes(write_rows(rows(7, "report", 2)))
+    (folder / "run.yaml").write_text(yaml.safe_dump_all(manifests))
+    return CliRunner().invoke(app, ["check", str(folder / "run.yaml"), "--models", "--state", str(folder)]).exit_code
+
+
+def test_all_models_of_a_chain(llava: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A child's policy is not there yet; it is of its parent's family."""
+    first = manifest(tmp_path, {"uri": str(llava)}, llava)
+    second = manifest(tmp_path, {"from": {"iteration": "first"}}, llava, "second")
+    assert checked(tmp_path, first, second) == ExitCode.DONE
+    assert capfd.readouterr().out.splitlines() == 2 * [
+        f"spec.model {llava} can be trained",
+        f"spec.labeling.model {llava} can label",
+    ]
+
+
+def test_a_model_that_cannot(llava: Path, text_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert checked(tmp_path, manifest(tmp_path, {"uri": str(llava)}, text_model)) == ExitCode.BAD_INPUT
+    told = capfd.readouterr()
+    assert told.out.splitlines() == [f"spec.model {llava} can be trained"]
+    assert "which sees no pictures; name a multimodal model" in told.err.splitlines()[-1]
+
+
+def test_a_model_that_is_not_there(llava: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert checked(tmp_path, manifest(tmp_path, {"uri": str(llava)}, tmp_path / "none")) == ExitCode.BAD_INPUT
+    assert capfd.readouterr().err.splitlines()[-1].startswith(f"check: there is no folder {tmp_path}/none; ")

@@ -1,0 +1,118 @@
+"""What can be known of all models of an iteration before anything is computed: from their files without the weights.
+
+`python -m feedback_workloads.stages.preflight --config FILE`, with the configuration of the first stage, looks alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from feedback_workloads.contract import BadInput, ExitCode, LaterModel, SamplingConfig, Temporary
+from feedback_workloads.models.families import check, check_trainable, family_of
+from feedback_workloads.models.family import Family
+from feedback_workloads.rows.instructions import Instruction
+from feedback_workloads.rows.rejected import BadRow, Rejected
+from feedback_workloads.storage.artifacts import ArtifactStore
+
+PROBED: Final = 64
+"""Instructions whose prompts are measured before anything is sampled: more are no surer, and take seconds."""
+QUESTION: Final = "Is there a dog in the picture? Please answer yes or no."
+"""What is asked of a labeler to see whether it could read it; claims are longer or shorter by a few tokens."""
+VERDICTS: Final = ("yes", "no")
+
+Rows = Iterable[Instruction | Rejected]
+
+
+def check_policy(config: SamplingConfig, family: Family, rows: Rows) -> None:
+    """Raise BadInput where the policy cannot be trained, or not on prompts such as the first of `rows`.
+
+    A picture may have more tokens than a row by default: its family decides, and all pairs would be rejected.
+    """
+    check_trainable(family, config.model.uri, lora=config.lora)
+    lengths = _measured(rows, lambda row: family.prompt(row.question, row.image).length)
+    without = sum(length >= config.max_length for length in lengths)
+    if without > config.max_rejected_fraction * len(lengths):
+        longest = max(lengths)
+        raise BadInput(
+            f"{without} of the first {len(lengths)} prompts leave no room for an answer within spec.training.maxLength "
+            f"{config.max_length}: with its picture, the longest has {longest} tokens; raise it to "
+            f"{longest + config.decoding.max_new_tokens} or more, or make the pictures smaller"
+        )
+
+
+def check_those_in_reach(config: SamplingConfig, store: ArtifactStore, shard: int) -> None:
+    """Check the models of later stages, but for those that this stage's pods may not read; theirs may."""
+    for model in config.later_models:
+        try:
+            folder = store.download(model.source, weights=False)
+        except (BadInput, Temporary) as error:
+            sys.stderr.write(f"sampling: {model.field} was not looked at: {error}\n")
+            continue
+        check_later(model, folder, store.instructions(config.instructions, shard, config.shards))
+
+
+def check_later(model: LaterModel, folder: Path, rows: Rows) -> None:
+    """Raise BadInput where a model of a later stage, whose files are in `folder`, cannot do its part.
+
+    A labeler is asked about the pictures of the first of `rows`.
+    """
+    family = family_of(folder, model.source.uri)
+    check(family, model.capability, model.source.uri)
+    if model.capability == "split":
+        family.text_prompt(QUESTION)  # it has a tokenizer and a chat template
+        return
+    for word in VERDICTS:
+        if not family.word_ids(word):
+            raise BadInput(
+                f"{model.field} {model.source.uri} has no token that is {word!r} alone, so p({word}) cannot be read; "
+                "name another labeler"
+            )
+    lengths = _measured(rows, lambda row: family.prompt(QUESTION, row.image, "verdict").length)
+    if model.max_model_len is not None and max(lengths, default=0) >= model.max_model_len:
+        raise BadInput(
+            f"{model.field.rpartition('.')[0]}.maxModelLen {model.max_model_len} is too short for {model.source.uri}: "
+            f"with its picture, a question has {max(lengths)} tokens; raise it to {2 * max(lengths)} or leave it out"
+        )
+
+
+def _measured(rows: Rows, length: Callable[[Instruction], int]) -> list[int]:
+    """Tokens of the prompts about the first rows, pictures included, but for those that cannot be asked."""
+    lengths: list[int] = []
+    for row in islice(rows, PROBED):
+        if isinstance(row, Instruction):
+            try:
+                lengths.append(length(row))
+            except BadRow:
+                continue
+    return lengths
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Look at the policy and at all later models, and say of each that it will do; one out of reach is an error."""
+    parser = argparse.ArgumentParser(prog="python -m feedback_workloads.stages.preflight", description=__doc__)
+    parser.add_argument("--config", required=True, type=Path, help="configuration of the stage sampling, as JSON")
+    config = SamplingConfig.model_validate_json(parser.parse_args(arguments).config.read_text())
+    store = ArtifactStore.from_environment()
+    try:
+        policy = family_of(store.download(config.model, weights=False), config.model.uri)
+        check_policy(config, policy, store.instructions(config.instructions))
+        sys.stdout.write(f"spec.model {config.model.uri} can be trained\n")
+        for model in config.later_models:
+            check_later(model, store.download(model.source, weights=False), store.instructions(config.instructions))
+            sys.stdout.write(f"{model.field} {model.source.uri} can {model.capability}\n")
+    except BadInput as error:
+        sys.stderr.write(f"check: {error}\n")
+        return ExitCode.BAD_INPUT
+    except Temporary as error:
+        sys.stderr.write(f"check: {error}\n")
+        return ExitCode.TEMPORARY
+    return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

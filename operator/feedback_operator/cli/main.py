@@ -115,26 +115,50 @@ def serve(
 
 @app.command()
 def evaluate(
+    *,
     benchmark: Annotated[str, typer.Option(metavar="NAME", help="chair, object-halbench, amber or pope.")],
-    answers: Annotated[
-        Path, typer.Option(metavar="FILE", help="Answers in the form that the benchmark's authors have.")
-    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the official result file and metrics.json.")],
+    answers: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Answers in the form that the benchmark's authors have.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="URI", help="Or the model to ask: s3://, hf:// or a folder.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of an hf:// model.")] = None,
+    questions: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The benchmark's file of questions, for --model.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the benchmark's pictures, for --model.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer of --model in tokens.")] = 512,
     truth: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File or folder of the benchmark that answers are judged by.")
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A choice of the benchmark, such as words=noun.")
     ] = None,
+    state: State = DEFAULT_STATE,
 ) -> None:
-    """Judge a file of answers as a public benchmark's authors judge it; see docs/benchmarks.md.
+    """Judge a file of answers, or a model, as a public benchmark's authors do; see docs/benchmarks.md.
 
-    Exit codes: 0 judged; 2 a file or an option is wrong.
+    Exit codes: 0 judged; 2 a file or an option is wrong; 75 a server was out of reach.
     """
-    arguments = ["--benchmark", benchmark, "--answers", str(answers), "--out", str(out)]
-    arguments += ["--truth", str(truth)] if truth else []
+    given = {
+        "benchmark": benchmark,
+        "out": out,
+        "answers": answers,
+        "model": model,
+        "revision": revision,
+        "questions": questions,
+        "pictures": pictures,
+        "max-new-tokens": max_new_tokens,
+        "truth": truth,
+    }
+    arguments = [f"--{name}={value}" for name, value in given.items() if value is not None]
     arguments += [f"--option={pair}" for pair in option or ()]
-    raise typer.Exit(workload("feedback_workloads.benchmarks", arguments, DEFAULT_STATE, {}))
+    with s3_environment(state, [model or ""]) as environment:
+        raise typer.Exit(workload("feedback_workloads.benchmarks", arguments, state, environment))
 
 
 app.add_typer(on_cluster.app)

@@ -1,4 +1,4 @@
-"""`python -m feedback_workloads.benchmarks`: judge a file of answers as a public benchmark's authors do."""
+"""`python -m feedback_workloads.benchmarks`: judge answers, or a model's, as a public benchmark's authors do."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from feedback_workloads.benchmarks import OfficialName, official
-from feedback_workloads.benchmarks.official import Scores, chosen
-from feedback_workloads.contract import BadInput, ExitCode
+from feedback_workloads.benchmarks.official import Official, Scores, chosen
+from feedback_workloads.contract import BadInput, ExitCode, Source, Temporary
 
 PACKAGES: Final = ("nltk", "punkt", "textblob")
 """What the extra `benchmarks` brings, which stages do without."""
@@ -22,16 +22,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the official result file and metrics.json into a folder, and print the numbers."""
     parser = argparse.ArgumentParser(prog="python -m feedback_workloads.benchmarks", description=__doc__)
     parser.add_argument("--benchmark", required=True, choices=get_args(OfficialName))
-    parser.add_argument("--answers", required=True, type=Path, help="file of answers in the official form")
+    given_answers = parser.add_mutually_exclusive_group(required=True)
+    given_answers.add_argument("--answers", type=Path, help="file of answers in the official form")
+    given_answers.add_argument("--model", help="model that is asked: s3://, hf:// or a folder")
+    parser.add_argument("--revision", help="revision of an hf:// model")
+    parser.add_argument("--questions", type=Path, help="the benchmark's file of questions, for --model")
+    parser.add_argument("--pictures", type=Path, help="folder of the benchmark's pictures, for --model")
+    parser.add_argument("--max-new-tokens", type=int, default=512, help="longest answer of --model in tokens")
     parser.add_argument("--truth", type=Path, help="file or folder that the answers are judged by")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="a choice of the benchmark")
     parser.add_argument("--out", required=True, type=Path, help="folder for the result file and metrics.json")
     given = parser.parse_args(arguments)
     try:
-        _evaluate(given.benchmark, given.answers, given.truth, given.option, given.out)
+        _evaluate(given)
     except BadInput as error:
         sys.stderr.write(f"evaluate: {error}\n")
         return ExitCode.BAD_INPUT
+    except Temporary as error:
+        sys.stderr.write(f"evaluate: {error}\n")
+        return ExitCode.TEMPORARY
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in PACKAGES:
@@ -43,11 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return ExitCode.DONE
 
 
-def _evaluate(name: OfficialName, answers: Path, truth: Path | None, options: Sequence[str], out: Path) -> None:
+def _evaluate(given: argparse.Namespace) -> None:
+    name, truth, out = given.benchmark, given.truth, given.out
     judge = official(name)
-    chosen_options = chosen(judge.options, _pairs(options))
-    if truth is None:
-        raise BadInput(f"the benchmark {name} needs --truth: {judge.truth}")
+    chosen_options = chosen(judge.options, _pairs(given.option))
+    if truth is None or not truth.exists():
+        missing = "" if truth is None else f" ({truth} is not there)"
+        raise BadInput(f"the benchmark {name} needs --truth: {judge.truth}{missing}")
+    answers = given.answers or _asked(given, judge, out)
     scores = judge.score(answers, truth, chosen_options)
     out.mkdir(parents=True, exist_ok=True)
     _write(out / scores.file, scores.result)
@@ -63,6 +75,16 @@ def _evaluate(name: OfficialName, answers: Path, truth: Path | None, options: Se
     )
     sys.stdout.write(table(scores))
     sys.stderr.writelines(f"evaluate: {note}\n" for note in scores.notes)
+
+
+def _asked(given: argparse.Namespace, benchmark: Official, out: Path) -> Path:
+    """The file of what the model said."""
+    from feedback_workloads.benchmarks.asking import Asked, ask
+    from feedback_workloads.storage.artifacts import ArtifactStore
+
+    model = Source(uri=given.model.rstrip("/"), revision=given.revision)
+    asked = Asked(model, given.questions, given.pictures, given.max_new_tokens)
+    return ask(asked, benchmark, out, ArtifactStore.from_environment())
 
 
 def table(scores: Scores) -> str:

@@ -45,6 +45,8 @@ HEADINGS: Final[Mapping[str, tuple[str, ...]]] = {
 """What the authors print of yes-or-no questions, and from which counters."""
 TOGETHER: Final = ("Existence", "Attribute", "Relation")
 """What has to be there for numbers of all yes-or-no questions."""
+DESCRIBED: Final = 1004
+"""The first questions, by number, ask for descriptions; all others for yes or no."""
 START: Final = 0.001
 """What each of the authors' denominators begins with, so that none is 0."""
 
@@ -138,6 +140,11 @@ class Amber:
     tagger: Tagger = nltk_parts
     truth: ClassVar[str] = "the folder data of AMBER's repository (annotations.json, relation.json, safe_words.txt)"
     options: ClassVar[Mapping[str, Option]] = {}
+    question: ClassVar[str] = ""
+    answer: ClassVar[str] = "response"
+
+    def closed(self, question: Row) -> bool:
+        return question.integer("id") > DESCRIBED
 
     def score(self, answers: Path, truth: Path, options: Mapping[str, str]) -> Scores:
         words = read_words(truth)

@@ -19,6 +19,7 @@ from feedback_workloads.benchmarks.coco.truth import WHAT, read_truth
 from feedback_workloads.benchmarks.english.tagging import Tagger, nltk_parts
 from feedback_workloads.benchmarks.english.words import by_rule
 from feedback_workloads.benchmarks.official import Option, Scores, ratio
+from feedback_workloads.rows.json_files import Row
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Chair:
 
     tagger: Tagger = nltk_parts
     truth: ClassVar[str] = WHAT
+    question: ClassVar[str] = "Please describe this image in detail."
+    answer: ClassVar[str] = "caption"
     options: ClassVar[Mapping[str, Option]] = {
         "words": Option(
             "how words are brought to the singular: WordNet's lemmas by part of speech (OPERA and later), pattern.en's "
@@ -37,6 +40,9 @@ class Chair:
             "what Len counts: tokens, or what stands between single blanks (the POPE paper)", ("tokens", "blanks")
         ),
     }
+
+    def closed(self, question: Row) -> bool:
+        return False
 
     def score(self, answers: Path, truth: Path, options: Mapping[str, str]) -> Scores:
         rows = read_answers(answers)

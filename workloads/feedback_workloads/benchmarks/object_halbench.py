@@ -48,6 +48,8 @@ class ObjectHalBench:
     """See the head of this module."""
 
     truth: ClassVar[str] = WHAT
+    question: ClassVar[str] = ""
+    answer: ClassVar[str] = "answer"
     options: ClassVar[Mapping[str, Option]] = {
         "extractor": Option(
             f"what finds objects: the judge, whose lists stand in the answers ({LISTED}), or the words themselves, as "
@@ -60,6 +62,9 @@ class ObjectHalBench:
             ("spacy", "wordnet"),
         ),
     }
+
+    def closed(self, question: Row) -> bool:
+        return False
 
     def score(self, answers: Path, truth: Path, options: Mapping[str, str]) -> Scores:
         rows = read_answers(answers)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from feedback_workloads.contract import BadInput
+from feedback_workloads.rows.json_files import Row
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,20 @@ class Official(Protocol):
     options: ClassVar[Mapping[str, Option]]
     truth: ClassVar[str]
     """What `--truth` has to name."""
+    question: ClassVar[str]
+    """What a model is asked about each picture where no file of questions is given; empty where one has to be."""
+    answer: ClassVar[str]
+    """The field of an answer's text."""
 
     def score(self, answers: Path, truth: Path, options: Mapping[str, str]) -> Scores:
         """Judge a file of answers by the truth about its pictures; `options` has a value of each option.
 
         Raises BadInput, which names the file, its line or row, the field and the remedy.
         """
+        ...
+
+    def closed(self, question: Row) -> bool:
+        """Whether only "Yes" or "No" can be right, so that a model is not left to say more."""
         ...
 
 

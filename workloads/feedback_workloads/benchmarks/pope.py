@@ -53,6 +53,11 @@ class Pope:
 
     truth: ClassVar[str] = f"a file of POPE's questions, or the folder of three with {CATEGORIES} beside them"
     options: ClassVar[Mapping[str, Option]] = {}
+    question: ClassVar[str] = ""
+    answer: ClassVar[str] = "answer"
+
+    def closed(self, question: Row) -> bool:
+        return False
 
     def score(self, answers: Path, truth: Path, options: Mapping[str, str]) -> Scores:
         rows = read_rows(answers)

@@ -161,6 +161,25 @@ def evaluate(
         raise typer.Exit(workload("feedback_workloads.benchmarks", arguments, state, environment))
 
 
+@app.command()
+def push(
+    result: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run (feedback run --out DIR).")],
+    to: Annotated[str, typer.Option(metavar="PLACE", help="hf://owner/name, or a folder that is not there yet.")],
+    public: Annotated[bool, typer.Option("--public", help="On the hub: for all to see.")] = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Publish the aligned policy and its pairs, with cards and the report, on the hub or in a folder.
+
+    The policy loads in transformers and vLLM, the pairs in datasets, each with one line. On the hub the pairs are
+    owner/name-pairs, and HF_TOKEN has to be one that may write there. Exit codes: 0 published; 2 there is nothing to
+    publish, or it is refused; 75 a server was out of reach.
+    """
+    iteration = _finished(result)
+    arguments = [f"--result={result}", f"--to={to}", *(["--public"] if public else [])]
+    with s3_environment(state, [iteration.spec.artifacts.uri]) as environment:
+        raise typer.Exit(workload("feedback_workloads.report.push", arguments, state, environment))
+
+
 app.add_typer(on_cluster.app)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, ValidationError
 from pydantic.alias_generators import to_camel
 
-from feedback_workloads.contract import Artifact, BadInput
+from feedback_workloads.contract import Artifact, BadInput, Source
 
 
 def _moment(text: str) -> str:
@@ -73,8 +73,22 @@ class StageRecord(Partial):
         return sum(shard.counts.get(name, 0) for shard in self.shards)
 
 
+class PolicySource(Partial):
+    """Where the policy came from before alignment."""
+
+    uri: str
+    revision: str | None = None
+    sha256: str | None = None
+
+    @property
+    def source(self) -> Source:
+        return Source(uri=self.uri, revision=self.revision, sha256=self.sha256)
+
+
 class Status(Partial):
     stages: tuple[StageRecord, ...] = ()
+    model: PolicySource | None = None
+    aligned: Artifact | None = None
 
 
 class MetadataRecord(Partial):

@@ -1,0 +1,188 @@
+"""`feedback push`: what it leaves loads in transformers and datasets with a line each."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feedback_workloads.contract import BadInput, Manifest
+from feedback_workloads.report.push import publish
+from feedback_workloads.storage.artifacts import ArtifactStore
+from tests.integration.models import tiny_llava
+from tests.integration.training_runs import study
+
+ROWS = 3
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run that aligned a tiny model and was not evaluated."""
+    root = tmp_path_factory.mktemp("run")
+    trained, store = study(root, ROWS), ArtifactStore(root / "cache")
+    base = tiny_llava(root / "base")
+    (base / "README.md").write_text("---\nlicense: llama2\n---\nA model.\n")
+    manifest = Manifest(
+        stage="training",
+        config={},
+        config_hash="0" * 64,
+        files=store.upload_folder(trained.model, str(root / "aligned")),
+        counts={"rows": 0, "rejected": 0},
+    )
+    aligned = store.publish(str(root / "aligned"), manifest)
+    pairing = {"uri": trained.pairs.uri, "sha256": trained.pairs.sha256, "counts": {"rows": ROWS}}
+    out = root / "out"
+    out.mkdir()
+    for name in ("report.html", "summary.json"):
+        (out / name).write_text(name)
+    iteration = {
+        "metadata": {"name": "first"},
+        "spec": {"labeling": {"model": {"uri": str(root / "labeler")}}, "instructions": {"uri": "s3://b/i"}},
+        "status": {
+            "model": {"iteration": "", "uri": str(base)},
+            "aligned": aligned.model_dump(),
+            "stages": [{"name": "pairing", "state": "Done", "shards": [pairing]}],
+        },
+    }
+    (out / "iteration.json").write_text(json.dumps(iteration))
+    return out
+
+
+def test_a_folder_loads_with_a_line_each(result: Path, tmp_path: Path) -> None:
+    from datasets import load_dataset
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    policy, pairs = publish(result, str(tmp_path / "published"), ArtifactStore(tmp_path / "cache"))
+    model = AutoModelForImageTextToText.from_pretrained(policy)
+    assert model.num_parameters() > 0
+    assert AutoProcessor.from_pretrained(policy).chat_template
+    loaded = load_dataset(pairs, split="train", cache_dir=str(tmp_path / "datasets"))
+    assert [row["question"] for row in loaded] == [f"What is in picture {number}?" for number in range(ROWS)]
+    assert loaded[0]["image"].size == (64, 64)
+    assert "license: llama2" in (Path(policy) / "README.md").read_text()
+    assert {"report.html", "summary.json", "iteration.json"} <= {file.name for file in Path(policy).iterdir()}
+
+
+def test_a_folder_that_is_there_is_left_alone(result: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(BadInput, match="is there already; name a folder that is not"):
+        publish(result, str(tmp_path / "mine"), ArtifactStore(tmp_path / "cache"))
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_nothing_half_made_is_left(result: Path, tmp_path: Path) -> None:
+    """A run whose report was removed."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "iteration.json").write_bytes((result / "iteration.json").read_bytes())
+    with pytest.raises(BadInput, match=r"report\.html"):
+        publish(broken, str(tmp_path / "published"), ArtifactStore(tmp_path / "cache"))
+    assert [one.name for one in tmp_path.iterdir()] == ["broken"]
+
+
+@dataclass
+class Hub:
+    """The part of the hub's API that takes commits: repositories with the files of each."""
+
+    endpoint: str = ""
+    refuses: bool = False
+    files: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    private: dict[str, bool] = field(default_factory=dict)
+
+    def answer(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        if self.refuses:
+            return 403, {"error": "You don't have the rights"}
+        if path == "/api/repos/create":
+            given = json.loads(body)
+            name = f"{given['organization']}/{given['name']}"
+            self.files[name], self.private[name] = {}, given["visibility"] == "private"
+            return 200, {"url": f"{self.endpoint}/{'datasets/' if given.get('type') == 'dataset' else ''}{name}"}
+        if "/preupload/" in path:
+            files = [{**one, "uploadMode": "regular", "shouldIgnore": False} for one in json.loads(body)["files"]]
+            return 200, {"files": files}
+        if "/commit/" in path:
+            name = path.removeprefix("/api/").partition("/")[2].partition("/commit/")[0]
+            lines = [json.loads(line) for line in body.splitlines()]
+            files = [line["value"] for line in lines if line["key"] == "file"]
+            self.files[name] |= {one["path"]: base64.b64decode(one["content"]) for one in files}
+            return 200, {
+                "commitUrl": f"{self.endpoint}/{name}/commit/1",
+                "commitOid": "1",
+                "hookOutput": "",
+                "success": True,
+            }
+        return 200, {"errors": [], "warnings": []}
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    there = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            status, value = there.answer(self.path, self.rfile.read(int(self.headers["Content-Length"])))
+            data = json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    there.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield there
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def push(result: Path, endpoint: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, since the hub's client reads its endpoint once."""
+    command = [sys.executable, "-m", "feedback_workloads.report.push", f"--result={result}", "--to=hf://owner/aligned"]
+    own = {"HF_HOME": str(folder), "FEEDBACK_CACHE": str(folder / "cache")}
+    environment = {"HF_ENDPOINT": endpoint, "HF_TOKEN": "hf_x", **own}
+    return subprocess.run(
+        [*command, *options], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_hub_gets_two_repositories(result: Path, hub: Hub, tmp_path: Path) -> None:
+    ended = push(result, hub.endpoint, tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert len(ended.stdout.splitlines()) == 2
+    assert hub.private == {"owner/aligned": True, "owner/aligned-pairs": True}
+    assert {"README.md", "config.json", "model.safetensors", "report.html"} <= hub.files["owner/aligned"].keys()
+    assert hub.files["owner/aligned-pairs"].keys() == {"README.md", "data/train-00000.parquet"}
+    card = hub.files["owner/aligned-pairs"]["README.md"].decode()
+    assert 'load_dataset("owner/aligned-pairs", split="train")' in card
+
+
+def test_a_hub_that_refuses(result: Path, hub: Hub, tmp_path: Path) -> None:
+    hub.refuses = True
+    ended = push(result, hub.endpoint, tmp_path)
+    assert ended.returncode == 2
+    assert "refused to take owner/aligned (HTTP 403)" in ended.stderr
+    assert ended.stderr.rstrip().endswith("set HF_TOKEN to a token that may write there")
+
+
+def test_a_hub_out_of_reach(result: Path, tmp_path: Path) -> None:
+    ended = push(result, "http://127.0.0.1:9", tmp_path)
+    assert ended.returncode == 75
+    assert "the Hugging Face hub cannot be reached for owner/aligned" in ended.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from feedback_workloads.contract import BadInput, Manifest
+from feedback_workloads.contract import BadInput, Manifest, Temporary
 from feedback_workloads.report.push import publish
+from feedback_workloads.storage import hub as hub_storage
 from feedback_workloads.storage.artifacts import ArtifactStore
 from tests.integration.models import tiny_llava
 from tests.integration.training_runs import study
@@ -88,6 +90,32 @@ def test_nothing_half_made_is_left(result: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"report\.html"):
         publish(broken, str(tmp_path / "published"), ArtifactStore(tmp_path / "cache"))
     assert [one.name for one in tmp_path.iterdir()] == ["broken"]
+
+
+def test_an_adapter_names_its_base_as_the_hub_does(
+    result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the adapter that was trained stays as it is."""
+
+    def out_of_reach(uri: str, *_: object) -> Path:
+        raise Temporary(f"{uri} is out of reach")
+
+    monkeypatch.setattr(hub_storage, "fetch", out_of_reach)
+    store, adapter = ArtifactStore(tmp_path / "cache"), tmp_path / "adapter"
+    adapter.mkdir()
+    trained = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "hf://owner/base"})
+    (adapter / "adapter_config.json").write_text(trained)
+    files = store.upload_folder(adapter, str(adapter))
+    manifest = Manifest(stage="training", config={}, config_hash="0" * 64, files=files, counts={"rows": 0})
+    iteration = json.loads((result / "iteration.json").read_text())
+    iteration["status"]["aligned"] = store.publish(str(adapter), manifest).model_dump()
+    iteration["status"]["model"] = {"uri": "hf://owner/base"}
+    run = tmp_path / "run"
+    shutil.copytree(result, run)
+    (run / "iteration.json").write_text(json.dumps(iteration))
+    policy, _ = publish(run, str(tmp_path / "published"), store)
+    assert json.loads((Path(policy) / "adapter_config.json").read_text())["base_model_name_or_path"] == "owner/base"
+    assert (adapter / "adapter_config.json").read_text() == trained
 
 
 @dataclass

@@ -7,6 +7,7 @@ the report, its figures, and the iteration from which the same can be made again
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -26,6 +27,7 @@ from feedback_workloads.storage.parts import is_part
 REPORT: Final = ("report.html", "summary.json", "iteration.json")
 ON_HUB: Final = "hf://"
 CARD: Final = "README.md"
+ADAPTER: Final = "adapter_config.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,7 +97,9 @@ def _collect(iteration: Iteration, aligned: Artifact, store: ArtifactStore, poli
     """Put the files of the policy and of its pairs into these folders."""
     base = _origin(iteration.status.model.source if iteration.status.model else None, store)
     _copy(store.download(aligned), policy)
-    adapter = (policy / "adapter_config.json").exists()
+    adapter = (policy / ADAPTER).exists()
+    if adapter and base.on_hub:
+        _name_base(policy / ADAPTER, base.on_hub)
     pairing = iteration.stage("pairing")
     shards = pairing.shards if pairing else ()
     number = 0
@@ -113,6 +117,13 @@ def _collect(iteration: Iteration, aligned: Artifact, store: ArtifactStore, poli
         pairs=sum(shard.counts.get("rows", 0) for shard in shards),
         adapter=adapter,
     )
+
+
+def _name_base(file: Path, name: str) -> None:
+    """Name the base in an adapter's configuration as peft looks for it. The file may be a link to that of the cache."""
+    config = json.loads(file.read_text()) | {"base_model_name_or_path": name}
+    file.unlink()
+    file.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _source(iteration: Iteration) -> Source | None:

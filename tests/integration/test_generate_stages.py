@@ -132,6 +132,7 @@ def large_png() -> bytes:
 def sampling_config(world: World, instructions: Source, output: str, **options: Any) -> SamplingConfig:
     return SamplingConfig(
         output=str(world.folder / output),
+        max_rejected_fraction=1.0,
         model=world.model,
         instructions=instructions,
         candidates=3,
@@ -312,7 +313,14 @@ def told(world: World) -> Artifact:
 
 
 def splitting_config(world: World, told: Artifact, output: str, **options: Any) -> SplittingConfig:
-    return SplittingConfig(output=str(world.folder / output), samples=(told,), part_rows=1, engine=ENGINE, **options)
+    return SplittingConfig(
+        output=str(world.folder / output),
+        max_rejected_fraction=1.0,
+        samples=(told,),
+        part_rows=1,
+        engine=ENGINE,
+        **options,
+    )
 
 
 def run_claims(world: World, config: SplittingConfig) -> Outcome:
@@ -419,6 +427,7 @@ def judged(world: World, mixed: Source) -> tuple[LabelingConfig, Outcome]:
     ]
     config = LabelingConfig(
         output=str(world.folder / "labeling"),
+        max_rejected_fraction=1.0,
         claims=(world.given("asked", CLAIMS, rows),),
         instructions=mixed,
         model=world.model,
@@ -477,6 +486,7 @@ def test_a_labeler_without_yes_is_named(world: World, mixed: Source) -> None:
     rows = [{"id": "good-0", "candidate": 0, "claims": ["x"], "questions": ["Is it?"]}]
     config = LabelingConfig(
         output=str(world.folder / "verdicts-silent"),
+        max_rejected_fraction=1.0,
         claims=(world.given("asked-silent", CLAIMS, rows),),
         instructions=mixed,
         model=Source(uri=str(folder)),
@@ -492,6 +502,7 @@ def test_the_stages_follow_each_other(world: World, mixed: Source, sampled: tupl
     divided = splitting_config(world, published, "chain-claims")
     config = LabelingConfig(
         output=str(world.folder / "chain-verdicts"),
+        max_rejected_fraction=1.0,
         claims=(world.publish(divided, run_claims(world, divided)),),
         instructions=mixed,
         model=world.model,

@@ -157,7 +157,7 @@ class LoRASpec(Resource):
 
 PREFERENCES: Final[tuple[LossType, ...]] = get_args(PreferenceLoss)
 WHOLE_SUMS: Final[tuple[LossType, ...]] = (*PER_TOKEN_LOSSES, "Conditional", "Anchored")
-"""Losses that have no use for tokens that count in part."""
+"""Losses in which each token of an answer counts as much as any other."""
 
 
 class LossTermSpec(Resource):
@@ -206,7 +206,7 @@ class LossSpec(Resource):
         Rule(
             cel=f"!has(self.ldAlpha) || !self.terms.exists(term, term.type in {[*WHOLE_SUMS]})",
             message=f"ldAlpha must not be given with a term {', '.join(WHOLE_SUMS[:-1])} or {WHOLE_SUMS[-1]}: these "
-            "are of whole answers",
+            "count each token alike",
             holds=lambda loss: loss.ld_alpha is None or not loss.has(*WHOLE_SUMS),
         ),
     )

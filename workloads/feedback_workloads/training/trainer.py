@@ -95,7 +95,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         """TRL's terms of the loss, and ours of the same forward pass."""
         if not any(term.type in losses.ADDED for term in self._loss.terms):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        forward = _Forward(model, cropped=self._loss.has("Conditional"))
+        forward = Forward(model, cropped=self._loss.has("Conditional"))
         pairs = {name: value for name, value in inputs.items() if name != references.CROPPED}
         loss = super().compute_loss(forward, pairs, return_outputs, num_items_in_batch)
         chosen = losses.Chosen(
@@ -136,7 +136,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         """Log-probabilities of the completions' tokens, a pair a row."""
         inputs = {name: value for name, value in batch.items() if name not in {*references.COLUMNS, "completion_mask"}}
         labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-        forward = _Forward(model, cropped=self._loss.has("Conditional"))
+        forward = Forward(model, cropped=self._loss.has("Conditional"))
         with self.accelerator.autocast():
             forward(**inputs, labels=labels, fused_lm_head=True, use_cache=False)
         chosen, rejected = batch["completion_mask"][:, 1:].bool().chunk(2)
@@ -196,7 +196,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
             value.copy_(saved[name])
 
 
-class _Forward:
+class Forward:
     """A model as TRL calls it, that remembers the log-probabilities of its tokens.
 
     With `cropped`, it computes the chosen answers under pieces of their pictures in the same pass, and returns what it

@@ -119,8 +119,8 @@ def pairs(model: Model) -> list[dict[str, Any]]:
         prompt_ids = family.expand(family.prompt_ids(question), family.picture(data))
         rows.append(
             {
-                "id": f"pair-{number}", "picture": data, "prompt_ids": prompt_ids, "chosen_ids": chosen, "rejected_ids": rejected,
-                "ref_chosen_logps": 0.0, "ref_rejected_logps": 0.0,
+                "id": f"pair-{number}", "picture": data, "prompt_ids": prompt_ids, "chosen_ids": chosen,
+                "rejected_ids": rejected, "ref_chosen_logps": 0.0, "ref_rejected_logps": 0.0,
             }
         )  # fmt: skip
     return rows

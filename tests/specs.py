@@ -23,6 +23,7 @@ STRINGS: Final[dict[str, tuple[str, ...]]] = {
     "endpoint": ("shapes", "a-1"),
     "language": ("en", "deu"),
     "parityLimit": ("0.2", "0.030000000001", "1000"),
+    "labelSmoothing": ("0.1", "0.499999999999"),
     "questionTemplate": ("{claim}?", "Is it so that {claim}? Yes or no."),
     "image": ("registry.example/generate:1", "generate@sha256:" + "0" * 64),
     "key": ("example.com/pool", "gpu"),
@@ -31,6 +32,11 @@ STRINGS: Final[dict[str, tuple[str, ...]]] = {
     "name": ("one", "a-1"),
 }
 """Good values of text fields, by the field's name; names of objects where it is not here."""
+MIXTURES: Final = (
+    ("Sigmoid",), ("IPO",), ("SigmoidNorm", "SFT"), ("Robust",), ("APOZero", "SFT"), ("APODown",),
+    ("Sigmoid", "BCOPair", "SFT"), ("Sigmoid", "Conditional", "Anchored"), ("Anchored", "Robust"),
+)  # fmt: skip
+"""Terms of a loss that go together."""
 KEYS: Final = {
     "requests": ("cpu", "memory"),
     "limits": ("cpu", "memory", "nvidia.com/gpu", "ephemeral-storage"),
@@ -151,6 +157,22 @@ def _batches_that_divide(spec: Json, chance: random.Random) -> None:
         training |= {"globalBatchSize": 48, "perDeviceBatchSize": 3, "nodes": chance.choice([1, 2, 4])}
 
 
+def _terms_that_go_together(spec: Json, chance: random.Random) -> None:
+    loss = spec.get("training", {}).get("loss")
+    if loss is None:
+        return
+    kinds = chance.choice(MIXTURES)
+    loss["terms"] = [{**chance.choice(loss["terms"]), "type": kind} for kind in kinds]
+    if "Robust" in kinds:
+        loss.setdefault("labelSmoothing", "0.1")
+    else:
+        loss.pop("labelSmoothing", None)
+    if "Anchored" not in kinds:
+        loss.pop("anchor", None)
+    if {"IPO", "SigmoidNorm", "Conditional", "Anchored"} & {*kinds}:
+        loss.pop("ldAlpha", None)
+
+
 def _gate_with_bounds(spec: Json, chance: random.Random) -> None:
     for rule in spec["evaluation"].get("gate", ()):
         low, high = rule.get("min"), rule.get("max", "1")
@@ -182,6 +204,7 @@ REPAIRS: Final = (
     _one_way_to_split,
     _weight_of_its_rule,
     _batches_that_divide,
+    _terms_that_go_together,
     _gate_with_bounds,
     _possible_pods,
 )

@@ -14,6 +14,7 @@ from feedback_operator.api import (
     BenchmarkSpec,
     DecodingSpec,
     IterationSpec,
+    LossSpec,
     SamplingSpec,
     SourceSpec,
     SplittingSpec,
@@ -143,6 +144,7 @@ def training_config(given: Inputs) -> StageConfig:
         pairs=given.artifacts["pairing"],
         model=given.model,
         beta=float(training.beta),
+        loss=_loss(training.loss) if training.loss else contract.Loss(),
         learning_rate=float(training.learning_rate),
         epochs=training.epochs,
         global_batch_size=training.global_batch_size,
@@ -208,6 +210,15 @@ def _decoding(spec: SamplingSpec | DecodingSpec, otherwise: SamplingSpec) -> con
         temperature=float(spec.temperature),
         top_p=float(spec.top_p),
         max_new_tokens=spec.max_new_tokens or otherwise.max_new_tokens,
+    )
+
+
+def _loss(spec: LossSpec) -> contract.Loss:
+    return contract.Loss(
+        terms=tuple(contract.LossTerm(type=term.type, weight=float(term.weight)) for term in spec.terms),
+        label_smoothing=float(spec.label_smoothing or 0),
+        ld_alpha=None if spec.ld_alpha is None else float(spec.ld_alpha),
+        anchor=float(spec.anchor or 0),
     )
 
 

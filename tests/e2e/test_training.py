@@ -1,4 +1,4 @@
-"""Training: the loss is TRL's, and neither processes, ZeRO nor kills change what is learned."""
+"""Training: neither processes, ZeRO nor kills change what is learned."""
 
 from __future__ import annotations
 
@@ -11,30 +11,20 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from datasets import Dataset
-from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
-from trl import DPOConfig, DPOTrainer
-from trl.trainer import dpo_trainer
+from transformers import AutoModelForImageTextToText
 
 from feedback_operator.cluster.local.ports import free_ports
-from feedback_workloads.contract import ExitCode, Source, StageFailure
-from feedback_workloads.models.families import family_of
-from feedback_workloads.models.pictures import load_picture
+from feedback_workloads.contract import ExitCode, Loss, LossTerm, Source, StageFailure
 from feedback_workloads.models.precision import has_bfloat16
-from feedback_workloads.training.batches.collator import PictureCollator
-from feedback_workloads.training.batches.shared_prompt import take_pairs
-from feedback_workloads.training.publishing.outbox import Outbox
-from feedback_workloads.training.schedule import MicroBatches, Schedule
-from feedback_workloads.training.trainer import PairTrainer
 from tests.arithmetic import NoBfloat16
-from tests.integration.models import picture, tiny_llava
 from tests.integration.training_runs import Run, Study, study
 
 TOLERANCE = 1e-5  # of losses and weights in float32; measured: 5e-7
 STEPS = 12
 CHECKPOINTS = (4, 8, 12)
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.1}
+MIXED = Loss(terms=tuple(LossTerm(type=kind) for kind in ("Sigmoid", "SFT", "Conditional", "Anchored")), anchor=0.1)
+"""All terms that are not TRL's beside one that is."""
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +36,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def plain(tiny: Study) -> Run:
     """One process without DeepSpeed: what all others are compared with."""
     return tiny.run("plain")
+
+
+@pytest.fixture(scope="module")
+def mixed(tiny: Study) -> Run:
+    return tiny.run("mixed", loss=MIXED)
 
 
 @pytest.fixture(scope="module")
@@ -64,105 +59,6 @@ def assert_same(found: Run, expect: Run) -> None:
         assert ours.keys() == theirs.keys()
         for name, value in ours.items():
             torch.testing.assert_close(value, theirs[name], atol=TOLERANCE, rtol=0)
-
-
-# ── the loss ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def conversation(number: int) -> dict[str, Any]:
-    answers = [f"a block number {number}", f"{number} is no block at all"]
-    return {
-        "images": [load_picture(picture(number, 56, 56))],
-        "prompt": [{"role": "user", "content": f"What is in picture {number}?"}],
-        "chosen": [{"role": "assistant", "content": answers[0]}],
-        "rejected": [{"role": "assistant", "content": answers[1]}],
-    }
-
-
-def as_pairs(batch: dict[str, torch.Tensor], images: list[Image.Image], encoded: list[bytes]) -> Dataset:
-    """The rows that stock TRL's batch was made of, in our form."""
-    rows = []
-    half = len(images)
-    for i in range(half):
-        sides = {}
-        for side, row in (("chosen", i), ("rejected", i + half)):
-            ids = batch["input_ids"][row][batch["attention_mask"][row].bool()]
-            completion = batch["completion_mask"][row][batch["attention_mask"][row].bool()].bool()
-            sides[f"{side}_ids"] = ids[completion].tolist()
-            sides["prompt_ids"] = ids[~completion].tolist()
-        rows.append({**sides, "picture": encoded[i], "ref_chosen_logps": 0.0, "ref_rejected_logps": 0.0})
-    return Dataset.from_list(rows)
-
-
-def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
-    loss.backward()
-    return {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
-
-
-def no_hash(_: torch.nn.Module) -> str:
-    raise AssertionError("all weights are hashed before training, and nothing uses the hash")
-
-
-def test_loss_and_gradients_are_those_of_stock_trl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stock TRL with a second model as the reference, against cached sums and one row for both sides."""
-    monkeypatch.setattr(dpo_trainer, "hash_module", no_hash)
-    policy, reference = tiny_llava(tmp_path / "policy", seed=0), tiny_llava(tmp_path / "reference", seed=1)
-    processor = AutoProcessor.from_pretrained(policy)
-    conversations = [conversation(i) for i in range(4)]
-    settings: dict[str, Any] = {
-        "output_dir": str(tmp_path / "out"), "report_to": [], "bf16": False, "use_cpu": True, "max_length": None,
-        "gradient_checkpointing": False, "remove_unused_columns": False, "beta": 1.0,
-    }  # fmt: skip
-    stock = DPOTrainer(
-        model=AutoModelForImageTextToText.from_pretrained(policy, dtype=torch.float32),
-        ref_model=AutoModelForImageTextToText.from_pretrained(reference, dtype=torch.float32),
-        args=DPOConfig(**settings),
-        train_dataset=Dataset.from_list(conversations),
-        processing_class=processor,
-    )
-    stock.model.model.vision_tower.requires_grad_(False)
-    batch = stock.data_collator([dict(row) for row in conversations])
-    expect = stock.compute_loss(stock.model, batch)
-
-    encoded = [picture(i, 56, 56) for i in range(4)]
-    rows = as_pairs(batch, [row["images"][0] for row in conversations], encoded)
-    collator = PictureCollator(pad_token_id=processor.tokenizer.pad_token_id, family=family_of(policy))
-
-    def trainer(model: Path) -> PairTrainer:
-        loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
-        family_of(model).freeze(loaded)
-        take_pairs(loaded, family_of(model), max_length=2048)
-        return PairTrainer(
-            model=loaded,
-            args=DPOConfig(**settings, precompute_ref_log_probs=True),
-            train_dataset=rows,
-            processing_class=processor,
-            data_collator=collator,
-            batches=MicroBatches(Schedule(rows=4, epochs=1, global_batch=4, checkpoints=1, seed=0), 4, 0, 1),
-            outbox=Outbox(tmp_path),
-            family=family_of(model),
-            base_uri="policy",
-        )
-
-    with trainer(reference).scoring(pairs_at_once=3) as score:
-        sums = [(sum(chosen), sum(rejected)) for chosen, rejected in score(rows)]
-    cached = [
-        {**row, "ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
-        for row, (chosen, rejected) in zip(rows, sums, strict=True)
-    ]
-    ours = trainer(policy)
-    assert ours.ref_model is None
-    found = ours.compute_loss(ours.model, ours._prepare_inputs(collator(cached)))
-
-    assert abs(expect.item() - 0.6931) > 0.01, "the reference is another model, so the loss says something"
-    assert found.item() == pytest.approx(expect.item(), abs=1e-4)
-    theirs = gradients(stock.model, expect)
-    own = gradients(ours.model, found)
-    assert own.keys() == theirs.keys()
-    assert not any("vision_tower" in name for name in own)
-    assert any("multi_modal_projector" in name for name in own)
-    for name, value in own.items():
-        torch.testing.assert_close(value, theirs[name], atol=1e-4, rtol=1e-3)
 
 
 # ── processes and ZeRO ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -202,6 +98,33 @@ def test_same_losses_however_the_work_is_spread(
     name = request.node.callspec.id.replace(" ", "-").replace(",", "")
     assert_same(tiny.run(name, **changes), plain)
     assert not tiny.compiled.exists(), "an image has no compiler"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"per_device_batch_size": 4, "gradient_checkpointing": True}, id="no accumulation, recomputed"),
+        pytest.param({"zero_stage": 3, "processes_per_node": 2}, id="ZeRO-3, two processes"),
+    ],
+)
+def test_same_losses_of_a_mixture_however_the_work_is_spread(
+    changes: dict[str, Any], tiny: Study, mixed: Run, request: pytest.FixtureRequest
+) -> None:
+    """Pieces of pictures and their references are their pairs' own, and SFT is no mean over what a device holds."""
+    name = "mixed-" + request.node.callspec.id.replace(" ", "-").replace(",", "")
+    assert_same(tiny.run(name, loss=MIXED, **changes), mixed)
+
+
+def test_a_mixture_starts_from_the_policy_before_alignment(mixed: Run, plain: Run) -> None:
+    """There rewards are 0, whichever the loss: what is logged of them means what it means without a mixture."""
+    assert mixed.manifest.metrics["references_recomputed"] == 1
+    first, alone = mixed.log[0], plain.log[0]
+    for name in ("reward_margin", "chosen_reward", "rejected_reward"):
+        assert first[name] == pytest.approx(0, abs=1e-4), name
+    for name in ("chosen_logps", "rejected_logps"):
+        assert first[name] == pytest.approx(alone[name], abs=1e-4), name
+    assert mixed.log[-1]["reward_margin"] > 0.01
+    assert mixed.log[-1]["chosen_logps"] > plain.log[-1]["chosen_logps"], "SFT and the anchor hold chosen answers up"
 
 
 def test_two_nodes(tiny: Study, plain: Run) -> None:

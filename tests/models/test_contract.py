@@ -9,7 +9,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
 import pytest
@@ -26,7 +28,9 @@ from feedback_workloads.models.family import Family
 from feedback_workloads.rows.rejected import BadRow
 from feedback_workloads.training import policy_model
 from feedback_workloads.training.batches.collator import PictureCollator
+from feedback_workloads.training.batches.cropped import crop
 from feedback_workloads.training.batches.shared_prompt import take_pairs
+from feedback_workloads.training.trainer import Forward
 from tests.integration.models import picture
 from tests.integration.training_runs import Study, study
 from tests.models.builders import DECODERS, FAMILIES, Tiny
@@ -115,8 +119,8 @@ def pairs(model: Model) -> list[dict[str, Any]]:
         prompt_ids = family.expand(family.prompt_ids(question), family.picture(data))
         rows.append(
             {
-                "picture": data, "prompt_ids": prompt_ids, "chosen_ids": chosen, "rejected_ids": rejected,
-                "ref_chosen_logps": 0.0, "ref_rejected_logps": 0.0,
+                "id": f"pair-{number}", "picture": data, "prompt_ids": prompt_ids, "chosen_ids": chosen,
+                "rejected_ids": rejected, "ref_chosen_logps": 0.0, "ref_rejected_logps": 0.0,
             }
         )  # fmt: skip
     return rows
@@ -130,15 +134,24 @@ def for_pairs(family: Family) -> PreTrainedModel:
     return network
 
 
-def by_training(model: Model, network: PreTrainedModel, rows: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
-    """Log-probabilities of each answer's tokens, chosen sides first, as the trainer has them."""
-    collator = PictureCollator(pad_token_id=model.family.pad_id, family=model.family)
+def by_training(
+    model: Model, network: PreTrainedModel, rows: Sequence[Mapping[str, Any]], crop_seed: int | None = None
+) -> list[torch.Tensor]:
+    """Log-probabilities of each answer's tokens, chosen sides first, as the trainer has them.
+
+    With `crop_seed`, those of the chosen sides under pieces of their pictures follow.
+    """
+    collator = PictureCollator(pad_token_id=model.family.pad_id, family=model.family, crop_seed=crop_seed)
     batch = collator([dict(row) for row in rows])
     mask = batch.pop("completion_mask").bool()
     given = {name: value for name, value in batch.items() if not name.startswith("ref_")}
     labels = batch["input_ids"].masked_fill(~mask, -100)
-    found = network(**given, labels=labels, fused_lm_head=True).log_probs
-    return [row[one] for row, one in zip(found, mask[:, 1:], strict=True)]
+    forward = Forward(network, cropped=crop_seed is not None)
+    forward(**given, labels=labels, fused_lm_head=True)
+    found, masks = [*forward.log_probs], [*mask]
+    if forward.cropped is not None:
+        found, masks = [*found, *forward.cropped], [*masks, *masks[: len(rows)]]
+    return [row[one[1:]] for row, one in zip(found, masks, strict=True)]
 
 
 def by_rows(model: Model, network: PreTrainedModel, rows: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
@@ -150,6 +163,13 @@ def by_rows(model: Model, network: PreTrainedModel, rows: Sequence[Mapping[str, 
             all_tokens = logps(network, model.family, question, row["picture"], row[side])
             found.append(all_tokens[:-1].gather(-1, answer[:, None]).squeeze(-1))
     return found
+
+
+def piece_of(family: Family, row: Mapping[str, Any]) -> bytes:
+    """The piece of a pair's picture, encoded."""
+    stream = BytesIO()
+    crop(family.picture(row["picture"]), Random(f"0 {row['id']}")).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def gradients(network: PreTrainedModel, found: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -177,6 +197,18 @@ def test_a_pair_is_two_rows(model: Model) -> None:
         assert parameter.requires_grad == name.startswith(model.tiny.trained), name
     # What vision towers of LLaVA compute behind the layer that is looked at is never used.
     assert {name for name, parameter in trained.named_parameters() if parameter.requires_grad} == ours.keys()
+
+
+def test_a_chosen_answer_under_a_piece_of_its_picture(model: Model) -> None:
+    """What mDPO's conditional term compares with: a piece has as many tokens as the whole, in any family."""
+    rows = pairs(model)
+    plain = policy_model.load(model.family, torch.float32)
+    pieces = [{**row, "picture": piece_of(model.family, row)} for row in rows]
+    under_pieces = by_rows(model, plain, pieces)[: len(rows)]
+    expect = [row.tolist() for row in [*by_rows(model, plain, rows), *under_pieces]]
+    assert furthest(expect[: len(rows)], expect[-len(rows) :]) > 10 * EXACT, "a piece is another picture"
+    found = by_training(model, for_pairs(model.family), rows, crop_seed=0)
+    assert furthest([row.tolist() for row in found], expect) < EXACT
 
 
 def test_one_row_is_for_those_who_heed_its_mask(model: Model) -> None:

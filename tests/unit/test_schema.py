@@ -78,6 +78,7 @@ def test_lists_merge_by_their_keys() -> None:
         if field.get("x-kubernetes-list-type") in ("map", "set") and ".pod." not in path
     }
     assert keys == {
+        "spec.training.loss.terms": ["type"],
         "spec.evaluation.benchmarks": ["name"],
         "status.conditions": ["type"],
         "status.stages": ["name"],
@@ -120,7 +121,14 @@ EVERYTHING: dict[str, Any] = manifest(
     },
     labeling={"model": {"uri": "s3://b/labeler", "revision": "r", "sha256": "1" * 64}, "maxModelLen": 64},
     pairing={"truth": "shapes"},
-    training={"lora": {}},
+    training={
+        "lora": {},
+        "loss": {
+            "terms": [{"type": "Sigmoid"}, {"type": "Robust"}, {"type": "Anchored"}],
+            "labelSmoothing": "0.1",
+            "anchor": "0.1",
+        },
+    },
     serving={"endpoint": "e"},
     deadlineSeconds=60,
     ttlSecondsAfterFinished=60,
@@ -167,6 +175,8 @@ def changed(spec: Any, path: tuple[str, ...]) -> Any:
         holder[path[-1]] = ["0.25"]
     elif path == ("splitting", "type"):
         made["splitting"] = {"type": "WholeAnswer"}
+    elif path == ("training", "loss", "terms", "type"):
+        holder["type"] = "APOZero"
     else:
         holder[path[-1]] = OTHER.get(path[-1], ELSEWHERE[type(old)])
     return made

@@ -66,6 +66,14 @@ def _between(low: str, high: str) -> Rule:
     )
 
 
+def _within(low: str, high: str) -> Rule:
+    return Rule(
+        cel=f"double(self) > {float(low)} && double(self) < {float(high)}",
+        message=f"must be greater than {low} and less than {high}",
+        holds=lambda text: float(low) < float(text) < float(high),
+    )
+
+
 DECIMAL_PATTERN: Final = r"^[0-9]{1,9}(\.[0-9]{1,12})?$"
 _DECIMAL = Field(pattern=DECIMAL_PATTERN, max_length=22)
 Fraction = Annotated[str, _DECIMAL, _between("0", "1")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field
 
@@ -23,11 +23,13 @@ from feedback_operator.api.base import (
     Toggle,
     Uri,
     _above,
+    _between,
+    _within,
 )
 from feedback_operator.api.pods import StageSection
 from feedback_operator.api.rules import OPERATIONAL, Rule, UniqueBy
 from feedback_operator.api.sources import ModelSpec, SourceSpec
-from feedback_workloads.contract import BenchmarkType, RankingRule
+from feedback_workloads.contract import PER_TOKEN_LOSSES, BenchmarkType, LossType, PreferenceLoss, RankingRule
 
 
 class ArtifactsSpec(Resource):
@@ -153,6 +155,83 @@ class LoRASpec(Resource):
     )
 
 
+PREFERENCES: Final[tuple[LossType, ...]] = get_args(PreferenceLoss)
+WHOLE_SUMS: Final[tuple[LossType, ...]] = (*PER_TOKEN_LOSSES, "Conditional", "Anchored")
+"""Losses in which each token of an answer counts as much as any other."""
+
+
+class LossTermSpec(Resource):
+    """One term of the loss."""
+
+    type: LossType = Field(
+        description="Sigmoid: DPO's. SigmoidNorm: the same of log-ratios per token, with a greater beta, such as 5. "
+        "IPO: a squared distance of log-ratios per token from 1 / (2 beta). Robust: Sigmoid, where some pairs have "
+        "their sides swapped. APOZero: chosen answers up and rejected ones down, for a policy that is worse than the "
+        "chosen answers; APODown: both down, rejected ones more, for one that is better. BCOPair: each side of a pair "
+        "classified by itself. SFT: minus the log-probability of the chosen answer, per token. Conditional: the chosen "
+        "answer under its picture against the same answer under a piece of it. Anchored: the reward of the chosen "
+        "answer above anchor. Papers and formulas: docs/losses.md."
+    )
+    weight: Positive = Field(default="1", description="What the term is multiplied by; greater than 0.")
+
+
+class LossSpec(Resource):
+    """What training minimises: the weighted sum of terms."""
+
+    RULES = (
+        Rule(
+            cel=f"self.terms.exists(term, term.type in {[*PREFERENCES]})",
+            message=f"terms must have one that compares the answers of a pair: {', '.join(PREFERENCES)}",
+            holds=lambda loss: loss.has(*PREFERENCES),
+        ),
+        Rule(
+            cel=f"!self.terms.exists(term, term.type in {[*PER_TOKEN_LOSSES]}) || "
+            f"self.terms.all(term, term.type in {[*PER_TOKEN_LOSSES, 'SFT']})",
+            message="SigmoidNorm and IPO read beta per token, other terms per answer: beside them, terms must have "
+            "none but SFT",
+            holds=lambda loss: (
+                not loss.has(*PER_TOKEN_LOSSES) or all(term.type in {*PER_TOKEN_LOSSES, "SFT"} for term in loss.terms)
+            ),
+        ),
+        Rule(
+            cel="self.terms.exists(term, term.type == 'Robust') == has(self.labelSmoothing)",
+            message="labelSmoothing must be given with a term Robust, and with no other",
+            holds=lambda loss: loss.has("Robust") == (loss.label_smoothing is not None),
+        ),
+        Rule(
+            cel="!has(self.anchor) || self.terms.exists(term, term.type == 'Anchored')",
+            message="anchor must be given for no term but Anchored",
+            holds=lambda loss: loss.anchor is None or loss.has("Anchored"),
+        ),
+        Rule(
+            cel=f"!has(self.ldAlpha) || !self.terms.exists(term, term.type in {[*WHOLE_SUMS]})",
+            message=f"ldAlpha must not be given with a term {', '.join(WHOLE_SUMS[:-1])} or {WHOLE_SUMS[-1]}: these "
+            "count each token alike",
+            holds=lambda loss: loss.ld_alpha is None or not loss.has(*WHOLE_SUMS),
+        ),
+    )
+
+    terms: Annotated[list[LossTermSpec], Field(min_length=1, max_length=10), UniqueBy(("type",))] = Field(
+        description="What is added up, such as Sigmoid, BCOPair and SFT with weights 0.8, 0.2 and 1 for MPO; Sigmoid "
+        "and SFT for RPO; Sigmoid, Conditional and Anchored for mDPO."
+    )
+    label_smoothing: Annotated[str, _DECIMAL, _within("0", "0.5")] | None = Field(
+        default=None, description="Of Robust: the share of pairs whose sides are believed to be swapped, below 0.5."
+    )
+    ld_alpha: Fraction | None = Field(
+        default=None,
+        description="LD-DPO's alpha, from 0 to 1: what a token counts that lies beyond the length of the shorter "
+        "answer of its pair, in all terms but SFT; absent: as much as any other.",
+    )
+    anchor: Annotated[str, _DECIMAL, _between("0", "1000")] | None = Field(
+        default=None, description="Of Anchored: the reward that chosen answers are to exceed; absent: 0."
+    )
+
+    def has(self, *kinds: LossType) -> bool:
+        """Whether a term is of one of these types."""
+        return any(term.type in kinds for term in self.terms)
+
+
 class TrainingSpec(StageSection):
     """Direct preference optimisation of the policy."""
 
@@ -171,6 +250,7 @@ class TrainingSpec(StageSection):
     beta: Positive = Field(
         default="0.1", description="Strength of the tie to the policy before alignment; greater than 0."
     )
+    loss: LossSpec | None = Field(default=None, description="What is minimised; absent: DPO's loss, Sigmoid alone.")
     learning_rate: Positive = Field(
         default="0.0000005", description="Peak learning rate, as a plain decimal: 0.0000005, not 5e-7."
     )

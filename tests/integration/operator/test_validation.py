@@ -164,6 +164,18 @@ async def test_generated_specs(control_plane: ControlPlane) -> None:
         ),
         pytest.param({"splitting": {"type": "LLM"}}, "spec.splitting", "llm must be given", id="llm"),
         pytest.param(
+            {"training": {"loss": {"terms": [{"type": "SFT"}]}}},
+            "spec.training.loss",
+            "terms must have one that compares the answers of a pair",
+            id="loss",
+        ),
+        pytest.param(
+            {"training": {"loss": {"terms": [{"type": "Sigmoid"}, {"type": "IPO"}]}}},
+            "spec.training.loss",
+            "beside them, terms must have none but SFT",
+            id="two meanings of beta",
+        ),
+        pytest.param(
             {"sampling": {"resources": {"limits": {"nvidia.com/gpu": "500m"}}}},
             "spec.sampling.resources.limits",
             "whole numbers",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import IntEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
@@ -72,6 +72,19 @@ class Source(Frozen):
 
 
 BenchmarkType = Literal["shapes", "coco-objects"]
+
+
+PreferenceLoss = Literal["Sigmoid", "SigmoidNorm", "IPO", "Robust", "APOZero", "APODown", "BCOPair"]
+"""Losses that compare the answers of a pair."""
+
+AddedLoss = Literal["SFT", "Conditional", "Anchored"]
+"""Losses of the chosen answer alone, which come beside those."""
+
+LossType = Literal[PreferenceLoss, AddedLoss]
+"""Terms of the training loss: see training/losses.py."""
+
+PER_TOKEN_LOSSES: Final[tuple[LossType, ...]] = ("SigmoidNorm", "IPO")
+"""Those that read beta per token; all others read it per answer, or not at all."""
 
 
 RankingRule = Literal["LogRatio", "LogRatioSum", "PolicyLikelihood", "Regularised"]

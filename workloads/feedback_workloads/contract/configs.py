@@ -7,7 +7,15 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
 from pydantic import Field, FiniteFloat, TypeAdapter, model_validator
 
-from feedback_workloads.contract.base import Artifact, BenchmarkType, Frozen, Precision, Source, canonical_json
+from feedback_workloads.contract.base import (
+    Artifact,
+    BenchmarkType,
+    Frozen,
+    LossType,
+    Precision,
+    Source,
+    canonical_json,
+)
 
 
 class EngineConfig(Frozen):
@@ -173,6 +181,29 @@ class LoRA(Frozen):
     dropout: float = 0.05
 
 
+class LossTerm(Frozen):
+    """One term of the training loss."""
+
+    type: LossType
+    weight: float = 1.0
+
+
+class Loss(Frozen):
+    """What training minimises: the weighted sum of the terms, each a mean over the pairs. See training/losses.py."""
+
+    terms: Annotated[tuple[LossTerm, ...], Field(min_length=1)] = (LossTerm(type="Sigmoid"),)
+    label_smoothing: float = 0.0
+    """Of Robust: the share of pairs whose sides are believed to be swapped."""
+    ld_alpha: float | None = None
+    """Weight of an answer's tokens beyond the length of the shorter answer of its pair; None: they count in full."""
+    anchor: float = 0.0
+    """Of Anchored: the reward that chosen answers are to exceed."""
+
+    def has(self, kind: LossType) -> bool:
+        """Whether a term is of this type."""
+        return any(term.type == kind for term in self.terms)
+
+
 class TrainingConfig(StageConfig):
     """Train the policy with DPO from the pairs, with the sampler's log-probabilities as references."""
 
@@ -185,6 +216,7 @@ class TrainingConfig(StageConfig):
     pairs: tuple[Artifact, ...]
     model: Source
     beta: float = 0.1
+    loss: Loss = Loss()
     learning_rate: float = 5e-7
     epochs: int = 4
     global_batch_size: int = 8
@@ -207,6 +239,13 @@ class TrainingConfig(StageConfig):
     nodes: int = 1
     processes_per_node: int = 1
     zero_stage: Literal[0, 2, 3] = 2
+
+    def content(self) -> dict[str, Any]:
+        """As of any stage; the loss is part of it where it is another than that of DPO, which has always been there."""
+        content = super().content()
+        if self.loss == Loss():
+            del content["loss"]
+        return content
 
     @model_validator(mode="after")
     def _limit_beyond_tolerance(self) -> Self:

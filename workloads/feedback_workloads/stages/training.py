@@ -68,7 +68,7 @@ def _prepare(config: TrainingConfig, family: Family, store: ArtifactStore, work:
     from feedback_workloads.training.worker import PAIRS_FILE
 
     rows = store.rows(config.pairs, PAIRS, COLUMNS)
-    prepared = prepare(rows, family, config.max_length, work / PAIRS_FILE)
+    prepared = prepare(rows, family, config.max_length, work / PAIRS_FILE, config.loss.ld_alpha)
     check_rejected(config, prepared.counts())
     if prepared.rows == 0:
         places = ", ".join(ref.uri for ref in config.pairs)

@@ -21,18 +21,22 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Row = Mapping[str, Any]
-Score = Callable[[Sequence[Row]], list[tuple[list[float], list[float]]]]
-"""Log-probabilities of each row's chosen and rejected tokens under the base model."""
+Scores = tuple[list[float], ...]
+"""Log-probabilities of a row's chosen and rejected tokens under the base model and, where the loss is conditional, of
+its chosen tokens under a piece of the picture."""
+Score = Callable[[Sequence[Row]], list[Scores]]
 
 DRIFT_TOLERANCE = 0.05
 """Largest mean absolute error of a pair's reward margin, beta x (reference_w - reference_l), that is let pass.
 
-The slope of the loss in the margin is at most 1, so this also bounds the error of the mean loss.
+The slope of DPO's loss in the margin is at most 1, so this also bounds the error of its mean.
 """
 
 METRICS_NAME = "references.json"
 TABLE_NAME = "references.parquet"
-COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
+CROPPED = "ref_cropped_logps"
+COLUMNS = ("ref_chosen_logps", "ref_rejected_logps", CROPPED)
+"""Of each of `Scores`, as the rows have them; the last one is there where the loss is conditional."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,22 @@ class Parity:
         }
 
 
-def compare(rows: Sequence[Row], computed: Sequence[tuple[list[float], list[float]]], beta: float) -> Parity:
+def total(logps: Sequence[float], shorter: int, ld_alpha: float | None) -> float:
+    """The sum over an answer; those beyond the length of the shorter one of its pair count `ld_alpha` (LD-DPO)."""
+    return sum(logps) if ld_alpha is None else sum(logps[:shorter]) + ld_alpha * sum(logps[shorter:])
+
+
+def totals(scores: Scores, ld_alpha: float | None) -> tuple[float, ...]:
+    """The sums of a row's scores, in the order of `COLUMNS`."""
+    shorter = min(map(len, scores))
+    return tuple(total(logps, shorter, ld_alpha) for logps in scores)
+
+
+def compare(rows: Sequence[Row], computed: Sequence[Scores], beta: float) -> Parity:
     """Compare the rows' `chosen_logps` and `rejected_logps` with computed ones, token by token; one row at least."""
     differences: list[float] = []
     drifts: list[float] = []
-    for row, (chosen, rejected) in zip(rows, computed, strict=True):
+    for row, (chosen, rejected, *_) in zip(rows, computed, strict=True):
         chosen_errors = [s - c for s, c in zip(row["chosen_logps"], chosen, strict=True)]
         rejected_errors = [s - c for s, c in zip(row["rejected_logps"], rejected, strict=True)]
         differences += map(abs, chosen_errors + rejected_errors)
@@ -104,14 +119,14 @@ def share_of(rank: int, world: int, rows: int) -> list[int]:
 class References:
     """What was found out about the references of a set of pairs, before training.
 
-    `sums` has chosen and rejected sums of each row where they were recomputed, and is None where the sampler's hold.
+    `sums` has those of each row (see `totals`) where they were recomputed, and is None where the sampler's hold.
     """
 
     metrics: Mapping[str, float]
-    sums: Sequence[tuple[float, float]] | None
+    sums: Sequence[tuple[float, ...]] | None
 
     @classmethod
-    def of(cls, parity: Parity | None, sums: Sequence[tuple[float, float]] | None) -> References:
+    def of(cls, parity: Parity | None, sums: Sequence[tuple[float, ...]] | None) -> References:
         measured = parity.metrics() if parity else {}
         return cls({**measured, "references_recomputed": float(sums is not None)}, sums)
 
@@ -119,7 +134,7 @@ class References:
         (folder / METRICS_NAME).write_text(json.dumps(dict(self.metrics), sort_keys=True) + "\n")
         if self.sums is not None:
             columns = [pa.array(side, pa.float32()) for side in zip(*self.sums, strict=True)]
-            pq.write_table(pa.table(columns, COLUMNS), folder / TABLE_NAME)
+            pq.write_table(pa.table(columns, COLUMNS[: len(columns)]), folder / TABLE_NAME)
 
     @classmethod
     def load(cls, folder: Path) -> References:
@@ -127,12 +142,15 @@ class References:
         if not (folder / TABLE_NAME).exists():
             return cls(metrics, None)
         table = pq.read_table(folder / TABLE_NAME)
-        return cls(metrics, list(zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)))
+        return cls(metrics, list(zip(*(column.to_pylist() for column in table.columns), strict=True)))
 
     def apply(self, dataset: Dataset) -> Dataset:
         """Return `dataset` with these sums, or as it is where the sampler's hold."""
         if self.sums is None:
             return dataset
-        for name, side in zip(COLUMNS, zip(*self.sums, strict=True), strict=True):
-            dataset = dataset.remove_columns(name).add_column(name, pa.array(side, pa.float32()))
+        sides = list(zip(*self.sums, strict=True))
+        names = COLUMNS[: len(sides)]
+        dataset = dataset.remove_columns([name for name in names if name in dataset.column_names])
+        for name, side in zip(names, sides, strict=True):
+            dataset = dataset.add_column(name, pa.array(side, pa.float32()))
         return dataset

@@ -17,18 +17,19 @@ from trl.models import prepare_deepspeed
 from trl.trainer import dpo_trainer
 
 from feedback_workloads.contract import BadInput
-from feedback_workloads.training import policy_model
+from feedback_workloads.training import losses, policy_model, references
+from feedback_workloads.training.batches.cropped import divided, with_cropped
 from feedback_workloads.training.publishing.outbox import CHECKPOINT, STATE, Outbox
 from feedback_workloads.training.training_log import STATE_NAME
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from feedback_workloads.contract import Loss
     from feedback_workloads.models.family import Family
-    from feedback_workloads.training.references import Row, Score
+    from feedback_workloads.training.references import Row, Score, Scores
     from feedback_workloads.training.schedule import MicroBatches
 
-REFERENCES = ("ref_chosen_logps", "ref_rejected_logps")
 WEIGHTS_NAME = "weights.pt"
 
 
@@ -36,18 +37,21 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     """Trains on rows of `dataset.PREPARED`, whose reference log-probabilities are columns, not a second model.
 
     TRL computes such columns for text alone. Here they are in the data already, as are the token ids, so both of its
-    preparations return the data as it is. Everything that makes the loss is TRL's.
+    preparations return the data as it is. TRL computes the terms of the loss that it has (see losses.py), and all that
+    is logged beside the loss.
 
-    `family` is that of the model that is trained from, and `base_uri` its name for others.
+    `family` is that of the model that is trained from, and `base_uri` its name for others. `loss` says which terms come
+    beside TRL's; where one is conditional, the batches have pieces of their pictures (see batches/cropped.py).
     """
 
     def __init__(
-        self, *, batches: MicroBatches, outbox: Outbox, family: Family, base_uri: str, **arguments: Any
+        self, *, batches: MicroBatches, outbox: Outbox, family: Family, base_uri: str, loss: Loss, **arguments: Any
     ) -> None:
         self._batches = batches
         self._outbox = outbox
         self._family = family
         self._base_uri = base_uri
+        self._loss = loss
         with _no_hash_of_weights():
             super().__init__(**arguments)
 
@@ -71,13 +75,37 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Move a batch to the device. Sums of log-probabilities stay float32, where DeepSpeed's bfloat16 would cast."""
-        references = {name: inputs[name].to(self.args.device) for name in REFERENCES}
-        rest = {name: value for name, value in inputs.items() if name not in REFERENCES}
-        return {**super()._prepare_inputs(rest), **references}
+        sums = {name: inputs[name].to(self.args.device) for name in references.COLUMNS if name in inputs}
+        rest = {name: value for name, value in inputs.items() if name not in sums}
+        return {**super()._prepare_inputs(rest), **sums}
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Nothing reads this count, which walks through all modules for each batch."""
         return 0
+
+    # ── the loss ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> torch.Tensor:
+        """TRL's terms of the loss, and ours of the same forward pass."""
+        if not any(term.type in losses.ADDED for term in self._loss.terms):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        forward = Forward(model, cropped=self._loss.has("Conditional"))
+        pairs = {name: value for name, value in inputs.items() if name != references.CROPPED}
+        loss = super().compute_loss(forward, pairs, return_outputs, num_items_in_batch)
+        chosen = losses.Chosen(
+            logps=forward.log_probs.chunk(2)[0].sum(dim=1),
+            ref_logps=inputs["ref_chosen_logps"],
+            tokens=inputs["completion_mask"].chunk(2)[0].sum(dim=1),
+            cropped_logps=forward.cropped.sum(dim=1) if forward.cropped is not None else None,
+            ref_cropped_logps=inputs.get(references.CROPPED),
+        )
+        return loss + losses.added(self._loss, self.beta, chosen)
 
     # ── references ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -90,9 +118,9 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         zero3 = self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.zero_stage == 3
         model = prepare_deepspeed(self.model, self.accelerator) if zero3 else self.model.to(self.args.device)
 
-        def score(rows: Sequence[Row]) -> list[tuple[list[float], list[float]]]:
+        def score(rows: Sequence[Row]) -> list[Scores]:
             model.eval()
-            scored: list[tuple[list[float], list[float]]] = []
+            scored: list[Scores] = []
             for first in range(0, len(rows), pairs_at_once):
                 some = [rows[row] for row in range(first, min(first + pairs_at_once, len(rows)))]
                 batch = self._prepare_inputs(self.data_collator(some))
@@ -104,16 +132,19 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
             model.destroy()  # else its hooks stay on the modules, and confuse those of the training engine
 
     @torch.no_grad()
-    def _scores(self, model: torch.nn.Module, batch: dict[str, Any]) -> list[tuple[list[float], list[float]]]:
+    def _scores(self, model: torch.nn.Module, batch: dict[str, Any]) -> list[Scores]:
         """Log-probabilities of the completions' tokens, a pair a row."""
-        inputs = {name: value for name, value in batch.items() if name not in {*REFERENCES, "completion_mask"}}
+        inputs = {name: value for name, value in batch.items() if name not in {*references.COLUMNS, "completion_mask"}}
         labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+        forward = Forward(model, cropped=self._loss.has("Conditional"))
         with self.accelerator.autocast():
-            outputs = model(**inputs, labels=labels, fused_lm_head=True, use_cache=False)
-        masks = batch["completion_mask"][:, 1:].bool()
-        tokens = [row[mask].tolist() for row, mask in zip(outputs.log_probs.float(), masks, strict=True)]
-        half = len(tokens) // 2
-        return list(zip(tokens[:half], tokens[half:], strict=True))
+            forward(**inputs, labels=labels, fused_lm_head=True, use_cache=False)
+        chosen, rejected = batch["completion_mask"][:, 1:].bool().chunk(2)
+        sides = [*zip(forward.log_probs.chunk(2), (chosen, rejected), strict=True)]
+        if forward.cropped is not None:
+            sides.append((forward.cropped, chosen))
+        tokens = [[row[mask].tolist() for row, mask in zip(rows.float(), masks, strict=True)] for rows, masks in sides]
+        return list(zip(*tokens, strict=True))
 
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -163,6 +194,34 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
             raise ValueError(f"{resume_from_checkpoint} has the weights of another model")
         for name, value in trained.items():
             value.copy_(saved[name])
+
+
+class Forward:
+    """A model as TRL calls it, that remembers the log-probabilities of its tokens.
+
+    With `cropped`, it computes the chosen answers under pieces of their pictures in the same pass, and returns what it
+    would return without. `log_probs` has shape (2 pairs, tokens - 1), `cropped` (pairs, tokens - 1).
+    """
+
+    log_probs: torch.Tensor
+    cropped: torch.Tensor | None = None
+
+    def __init__(self, model: torch.nn.Module, *, cropped: bool) -> None:
+        self._model = model
+        self._with_cropped = cropped
+
+    def __call__(self, **inputs: Any) -> Any:
+        if not self._with_cropped:
+            outputs = self._model(**inputs)
+        else:
+            more = {name: with_cropped(inputs[name]) for name in ("input_ids", "attention_mask", "labels")}
+            whole = self._model(**{**inputs, **more})
+            _, self.cropped = divided(whole.log_probs)
+            outputs = type(whole)(
+                **{name: divided(value)[0] if value.dim() > 1 else value for name, value in whole.items()}
+            )
+        self.log_probs = outputs.log_probs
+        return outputs
 
 
 @contextmanager

@@ -127,13 +127,18 @@ def make_trainer(job: TrainingRun) -> PairTrainer:
         args=arguments,
         train_dataset=Dataset.from_file(str(job.work / PAIRS_FILE)),
         processing_class=family.processor,
-        data_collator=PictureCollator(pad_token_id=family.pad_id, family=family),
+        data_collator=PictureCollator(
+            pad_token_id=family.pad_id,
+            family=family,
+            crop_seed=config.seed if config.loss.has("Conditional") else None,
+        ),
         peft_config=policy_model.lora_config(family, model, config.lora) if config.lora else None,
         callbacks=[EndWhenDiverged(), CheckpointAt(schedule.checkpoint_steps), LogFile(job.work / TRAINING_LOG_NAME)],
         batches=MicroBatches(schedule, config.per_device_batch_size, arguments.process_index, world),
         outbox=Outbox(job.work),
         family=family,
         base_uri=config.model.uri,
+        loss=config.loss,
     )
     trainer.remove_callback(PrinterCallback)  # the log file says it all
     return trainer
@@ -143,6 +148,7 @@ def _arguments(job: TrainingRun, schedule: Schedule, accumulation: int, *, bfloa
     from trl import DPOConfig
 
     from feedback_workloads.training.deepspeed import zero_config
+    from feedback_workloads.training.losses import trl_settings
 
     config = job.config
     zero = None
@@ -159,6 +165,7 @@ def _arguments(job: TrainingRun, schedule: Schedule, accumulation: int, *, bfloa
         output_dir=str(job.work / "trainer"),
         seed=config.seed,
         beta=config.beta,
+        **trl_settings(config.loss),
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=config.warmup_ratio,  # below 1 it is a share of all steps
@@ -191,13 +198,14 @@ def _arguments(job: TrainingRun, schedule: Schedule, accumulation: int, *, bfloa
 def _find_references(trainer: Any, config: TrainingConfig) -> references.References:
     """Measure parity on a few rows, and score all rows with the base model where the sampler's values do not hold.
 
-    Raises BadInput where they are beyond `parity_limit`.
+    A conditional loss needs values that no sampler has; all come from the same forward passes then. Raises BadInput
+    where the sampler's are beyond `parity_limit`.
     """
     from accelerate.utils import broadcast_object_list, gather_object
 
     dataset, rank, world = trainer.train_dataset, trainer.args.process_index, trainer.args.world_size
     parity = None
-    recompute = config.reference == "recomputed"
+    recompute = config.reference == "recomputed" or config.loss.has("Conditional")
     with trainer.scoring(SCORED_AT_ONCE * config.per_device_batch_size) as score:
         if config.parity_rows:
             rows = dataset.select(references.spread(len(dataset), config.parity_rows))
@@ -210,7 +218,7 @@ def _find_references(trainer: Any, config: TrainingConfig) -> references.Referen
             return references.References.of(parity, None)
         share = references.share_of(rank, world, len(dataset))
         scored = zip(share, score(dataset.select(share)), strict=True)
-        sums = dict(gather_object([(row, (sum(chosen), sum(rejected))) for row, (chosen, rejected) in scored]))
+        sums = dict(gather_object([(row, references.totals(scores, config.loss.ld_alpha)) for row, scores in scored]))
     return references.References.of(parity, [sums[row] for row in range(len(dataset))])
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import torch
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from feedback_workloads.models.family import Family, Features
+from feedback_workloads.training.batches.cropped import crop
+from feedback_workloads.training.references import CROPPED
 
 CACHE_BYTES = 256 << 20
 """Preprocessed pictures kept in memory: all of a set of small ones, a fraction of a set of large ones."""
@@ -20,24 +23,33 @@ class PictureCollator(DataCollatorForPreference):
 
     Rows are those of `dataset.PREPARED`. `input_ids`, `attention_mask` and `completion_mask` have shape (2 pairs,
     tokens), chosen sides first, padded on the right; `ref_*_logps` have shape (pairs,).
+
+    With `crop_seed`, a piece of each pair's picture follows behind all pictures: see cropped.py. It is drawn by the
+    seed and the pair's id.
     """
 
     family: Family = field(kw_only=True)
-    _cache: dict[bytes, Features] = field(default_factory=dict, init=False, repr=False)
+    crop_seed: int | None = field(default=None, kw_only=True)
+    _cache: dict[tuple[bytes, str | None], Features] = field(default_factory=dict, init=False, repr=False)
     _cached_bytes: int = field(default=0, init=False, repr=False)
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return {
-            **super().torch_call(examples),
-            **self.family.collate([self._features(row["picture"]) for row in examples]),
-        }
+        features = [self._features(row["picture"]) for row in examples]
+        if self.crop_seed is not None:
+            features += [self._features(row["picture"], f"{self.crop_seed} {row['id']}") for row in examples]
+        batch = {**super().torch_call(examples), **self.family.collate(features)}
+        if CROPPED in examples[0]:
+            batch[CROPPED] = torch.tensor([row[CROPPED] for row in examples])
+        return batch
 
-    def _features(self, picture: bytes) -> Features:
-        if (found := self._cache.get(picture)) is not None:
+    def _features(self, picture: bytes, piece: str | None = None) -> Features:
+        """Those of a picture, or of the piece of it that is drawn by `piece`."""
+        if (found := self._cache.get((picture, piece))) is not None:
             return found
-        features = self.family.features(self.family.picture(picture))
+        image = self.family.picture(picture)
+        features = self.family.features(image if piece is None else crop(image, Random(piece)))
         size = len(picture) + sum(value.nbytes for value in features.values())
         if self._cached_bytes + size <= CACHE_BYTES:
-            self._cache[picture] = features
+            self._cache[picture, piece] = features
             self._cached_bytes += size
         return features

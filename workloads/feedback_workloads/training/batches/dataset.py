@@ -14,6 +14,7 @@ import pyarrow as pa
 from feedback_workloads.models.family import Family
 from feedback_workloads.rows.rejected import BadRow, Rejected
 from feedback_workloads.training.batches.preflight import check_pair
+from feedback_workloads.training.references import total
 
 COLUMNS = (
     "id",
@@ -39,7 +40,7 @@ PREPARED = pa.schema(
         ("ref_rejected_logps", pa.float32()),
     ]
 )
-"""One row a pair, with TRL's names: `prompt_ids` has the picture expanded, `ref_*` are sums over a completion."""
+"""One row a pair, with TRL's names: `prompt_ids` has the picture expanded, `ref_*` are those of `references.total`."""
 
 BATCH_ROWS = 256
 
@@ -57,13 +58,15 @@ class Prepared:
         return {"rows": self.rows, "rejected": len(self.rejected), **reasons}
 
 
-def prepare(rows: Iterable[Mapping[str, Any]], family: Family, max_length: int, file: Path) -> Prepared:
+def prepare(
+    rows: Iterable[Mapping[str, Any]], family: Family, max_length: int, file: Path, ld_alpha: float | None = None
+) -> Prepared:
     """Check and tokenise pairs and write them to `file` as an Arrow stream; memory stays bounded."""
     rejected: list[Rejected] = []
     digest = hashlib.sha256()
     count = 0
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, PREPARED) as writer:
-        for batch in _batches(_accepted(rows, family, max_length, rejected)):
+        for batch in _batches(_accepted(rows, family, max_length, rejected, ld_alpha)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, PREPARED))
             for row in batch:
                 digest.update(repr((row["prompt_ids"], row["chosen_ids"], row["rejected_ids"])).encode())
@@ -73,16 +76,22 @@ def prepare(rows: Iterable[Mapping[str, Any]], family: Family, max_length: int, 
 
 
 def _accepted(
-    rows: Iterable[Mapping[str, Any]], family: Family, max_length: int, rejected: list[Rejected]
+    rows: Iterable[Mapping[str, Any]],
+    family: Family,
+    max_length: int,
+    rejected: list[Rejected],
+    ld_alpha: float | None,
 ) -> Iterator[dict[str, Any]]:
     for row in rows:
         try:
-            yield prepare_row(row, family, max_length)
+            yield prepare_row(row, family, max_length, ld_alpha)
         except BadRow as error:
             rejected.append(Rejected(row["id"], None, error.reason, error.detail))
 
 
-def prepare_row(row: Mapping[str, Any], family: Family, max_length: int) -> dict[str, Any]:
+def prepare_row(
+    row: Mapping[str, Any], family: Family, max_length: int, ld_alpha: float | None = None
+) -> dict[str, Any]:
     """Return one row of `PREPARED` made of a row of PAIRS; raises BadRow where it cannot be trained on."""
     picture = row["image"]["bytes"]
     prompt_ids = family.expand(family.prompt_ids(row["question"]), family.picture(picture))
@@ -96,6 +105,7 @@ def prepare_row(row: Mapping[str, Any], family: Family, max_length: int) -> dict
         banned_ids=family.banned_ids,
         max_length=max_length,
     )
+    shorter = min(len(row["chosen_logps"]), len(row["rejected_logps"]))
     return {
         "id": row["id"],
         "picture": picture,
@@ -104,8 +114,8 @@ def prepare_row(row: Mapping[str, Any], family: Family, max_length: int) -> dict
         "rejected_ids": row["rejected_token_ids"],
         "chosen_logps": row["chosen_logps"],
         "rejected_logps": row["rejected_logps"],
-        "ref_chosen_logps": sum(row["chosen_logps"]),
-        "ref_rejected_logps": sum(row["rejected_logps"]),
+        "ref_chosen_logps": total(row["chosen_logps"], shorter, ld_alpha),
+        "ref_rejected_logps": total(row["rejected_logps"], shorter, ld_alpha),
     }
 
 

@@ -12,6 +12,7 @@ from feedback_workloads.contract import BadInput, SamplingConfig, shard_uri
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
 from feedback_workloads.models.families import check_trainable, family_of
 from feedback_workloads.models.family import Family
+from feedback_workloads.models.sources import fetch
 from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.rows.identity import row_seed
 from feedback_workloads.rows.instructions import Instruction
@@ -49,8 +50,7 @@ def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Prog
         progress.start(len(ids), done=sum(id in finished for id in ids))
         if not finished.issuperset(ids):
             progress.phase("loading the policy")
-            model = store.download(config.model)
-            family = family_of(model, config.model.uri)
+            family = family_of(fetch(store, config.model, config.output, progress.phase), config.model.uri)
             check_trainable(family, config.model.uri, lora=config.lora)
             check_room(config, family, store.instructions(config.instructions, shard, config.shards))
             rows = store.instructions(config.instructions, shard, config.shards)

@@ -194,7 +194,7 @@ def write(
 
     original, tower = folder / "original", folder / "tower"
     original.mkdir(parents=True)
-    sizes = Llama(write_tokenizer(original), 64, 128, 2, 4, 2)
+    sizes = Llama(write_tokenizer(original), 64, 128, 2, 2, 1)
     seen = write_tower(tower, TINY_CLIP)
     language = drawn(language_shapes(sizes, TINY_CLIP.hidden_size), 0, 0.15)
     saved = {name: weight if name.endswith("inv_freq") else weight.to(dtype) for name, weight in language.items()}
@@ -254,7 +254,7 @@ MERGED: Final = ("ye", "yes", "no", "Ye", "Yes", "No", "▁yes", "▁no", "▁Ye
 
 
 def write_tokenizer(folder: Path, tokens: int = 0) -> int:
-    """A tokenizer.model of Llama's kind, and its settings; returns its number of tokens, `tokens` or as few as can be."""
+    """A tokenizer.model of Llama's kind, and its settings; returns its number of tokens, `tokens` if they suffice."""
     from sentencepiece import sentencepiece_model_pb2 as format
 
     model = format.ModelProto()

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from feedback_workloads.models.families import name_weights
 from feedback_workloads.models.llava import new_processor
+from feedback_workloads.models.llava_llama import convert
 from tests.integration.models import byte_tokenizer, llava_next_processor, tiny_llava, tiny_llava_with_siglip
+from tests.models import original_llava
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -76,6 +78,14 @@ def save(model: PreTrainedModel, processor: Any, folder: Path) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     name_weights(folder)
+    return folder
+
+
+def llava_llama(folder: Path) -> Path:
+    """LLaVA-1.5 in the layout of its first publication, converted; with Llama's own kind of tokenizer."""
+    original = original_llava.write(folder.parent / "published", "safetensors", files=1, unfrozen=True)
+    folder.mkdir()
+    convert(original.folder, original.folder.parent / "tower", folder, "llava_llama")
     return folder
 
 
@@ -246,6 +256,7 @@ LANGUAGE: Final = ("model.language_model.", "lm_head.")
 FAMILIES: Final[Mapping[str, Tiny]] = {
     "llava": Tiny(tiny_llava, (PROJECTOR, *LANGUAGE), one_size=True),
     "llava, SigLIP": Tiny(tiny_llava_with_siglip, (PROJECTOR, *LANGUAGE), one_size=True),
+    "llava_llama": Tiny(llava_llama, (PROJECTOR, *LANGUAGE), one_size=True),
     "llava_next": Tiny(llava_next, (PROJECTOR, "model.image_newline", *LANGUAGE)),
     "qwen2_5_vl": Tiny(qwen2_5_vl, ("model.visual.merger.", *LANGUAGE)),
     "qwen3_vl": Tiny(

@@ -16,13 +16,13 @@ from typing import Any, Final
 
 import pytest
 import torch
-from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 from feedback_workloads.contract import Decoding, EngineConfig, ExitCode, LoRA, Manifest, Source
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
+from feedback_workloads.models.adapters import merge
 from feedback_workloads.models.families import family_of
 from feedback_workloads.models.family import Family
 from feedback_workloads.rows.rejected import BadRow
@@ -309,11 +309,8 @@ def first_b(adapter: Path) -> torch.Tensor:
 
 def test_merged_is_what_was_trained(trained: Trained, engine: Engine, tmp_path: Path) -> None:
     """An adapter merged into its base, saved as a checkpoint is: what a child iteration is given."""
-    adapted = load(trained.full, trained.adapters[1])
-    expect = by_transformers(trained.model, adapted)
-    assert isinstance(adapted, PeftModel)
-    merged = adapted.merge_and_unload()
-    policy_model.save_full(merged, merged.state_dict(), trained.model.family, tmp_path)
+    expect = by_transformers(trained.model, load(trained.full, trained.adapters[1]))
+    merge(trained.full, trained.adapters[1], tmp_path)
     assert furthest(by_transformers(trained.model, load(tmp_path)), expect) < EXACT
     engine.use(tmp_path)
     assert furthest(by_vllm(engine, trained.model), expect) < TOLERANCE

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,8 +135,12 @@ def _replies(asked: Asked, questions: Mapping[int, Question], store: ArtifactSto
     """What the model says to each question, by its number, in any order."""
     from feedback_workloads.engine import Draw, Engine
     from feedback_workloads.models.families import check, family_of
+    from feedback_workloads.models.sources import fetch
 
-    family = family_of(store.download(asked.model), asked.model.uri)
+    def say(what: str) -> None:
+        sys.stderr.write(f"evaluate: {what}\n")
+
+    family = family_of(fetch(store, asked.model, "", say), asked.model.uri)
     check(family, "label", asked.model.uri)
     with Engine.load(family, EngineConfig()) as engine:
 

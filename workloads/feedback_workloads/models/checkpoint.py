@@ -1,15 +1,21 @@
-"""Weights in safetensors files, renamed without being loaded."""
+"""Weights in safetensors files, renamed without being loaded, and written without being copied."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import torch
 
 INDEX_NAME = "model.safetensors.index.json"
+
+TYPES: Final = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+"""Names of torch's types in a safetensors file."""
 
 
 def rename_weights(directory: Path, renamed: Callable[[str], str]) -> None:
@@ -35,11 +41,30 @@ def _rename_tensors(file: Path, renamed: Callable[[str], str]) -> None:
         wanted = {renamed(name): entry for name, entry in header.items()}
         if wanted == header:
             return
-        text = json.dumps(wanted, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)  # the format aligns the data
         partial = file.with_suffix(".partial")
         with partial.open("wb") as target:
-            target.write(struct.pack("<Q", len(text)))
-            target.write(text)
+            target.write(_encoded(wanted))
             shutil.copyfileobj(source, target, 1 << 22)
     partial.replace(file)
+
+
+def write_weights(file: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Write a safetensors file, one tensor after the other: what lies in mapped files is never in memory as a whole."""
+    import torch
+
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, weight in weights.items():
+        begin, end = end, end + weight.nbytes
+        kind = TYPES[str(weight.dtype).removeprefix("torch.")]
+        header[name] = {"dtype": kind, "shape": list(weight.shape), "data_offsets": [begin, end]}
+    with file.open("wb") as target:
+        target.write(_encoded(header))
+        for weight in weights.values():
+            target.write(memoryview(weight.contiguous().flatten().view(torch.uint8).numpy()))
+
+
+def _encoded(header: Mapping[str, Any]) -> bytes:
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the data
+    return struct.pack("<Q", len(text)) + text

@@ -18,6 +18,7 @@ from feedback_workloads.contract import BadInput, ExitCode, Temporary
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until told to stop; returns the exit code (see `ExitCode`)."""
+    from feedback_workloads.models.sources import fetch
     from feedback_workloads.process.ending import end_with_parent
     from feedback_workloads.serving.settings import read_settings
     from feedback_workloads.storage.artifacts import ArtifactStore
@@ -30,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = read_settings(arguments)
         store = ArtifactStore.from_environment()
-        policy, reference = store.download(settings.policy), store.download(settings.reference)
+        reference = fetch(store, settings.reference, settings.policy.uri, logging.info)
+        policy = fetch(store, settings.policy, settings.policy.uri, logging.info, merged=False)
         # Takes as long as loading a small model: after everything that can be wrong before it.
         from feedback_workloads.serving.server import serve
 

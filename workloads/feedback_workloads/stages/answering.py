@@ -14,6 +14,7 @@ from feedback_workloads.engine.arguments import ADAPTER_CONFIG
 from feedback_workloads.method.evaluation import BASELINE, Answer, Drawn
 from feedback_workloads.models.families import family_of
 from feedback_workloads.models.family import Family
+from feedback_workloads.models.sources import fetch
 from feedback_workloads.process.versions import versions
 from feedback_workloads.rows.identity import row_seed
 from feedback_workloads.rows.instructions import Instruction
@@ -201,7 +202,8 @@ class Answers:
             self._progress.phase("loading the engine")
             first = self._store.download(next(iter(self.checkpoints.values())))
             adapter = first if (first / ADAPTER_CONFIG).exists() else None
-            family = family_of(self._store.download(config.model), config.model.uri)
+            model = fetch(self._store, config.model, config.output, self._progress.phase)
+            family = family_of(model, config.model.uri)
             self._engine = Engine.load(family, config.engine, config.precision, config.seed, adapter)
             self._loaded = BASELINE
         if model != self._loaded:

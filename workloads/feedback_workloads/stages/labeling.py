@@ -19,6 +19,7 @@ from feedback_workloads.contract import LabelingConfig, shard_uri
 from feedback_workloads.engine import Engine, Prompt, Verdict
 from feedback_workloads.models.families import check, family_of
 from feedback_workloads.models.pictures import picture_key
+from feedback_workloads.models.sources import fetch
 from feedback_workloads.process.outcome import Outcome, check_rejected
 from feedback_workloads.rows.identity import shard_of
 from feedback_workloads.rows.instructions import Instruction
@@ -79,8 +80,7 @@ def run(config: LabelingConfig, shard: int, store: ArtifactStore, progress: Prog
         progress.start(len(cases), done=len(cases) - len(todo))
         if todo:
             progress.phase("loading the labeler")
-            model = store.download(config.model)
-            family = family_of(model, config.model.uri)
+            family = family_of(fetch(store, config.model, config.output, progress.phase), config.model.uri)
             check(family, "label", config.model.uri)
             instructions = store.instructions(config.instructions, shard, config.shards)
             check_verdicts = partial(check_rejected, config, most=sum(len(case.asked) for case in cases.values()))

@@ -15,6 +15,7 @@ from typing import Final
 from feedback_workloads.contract import BadInput, ExitCode, LaterModel, SamplingConfig, Temporary
 from feedback_workloads.models.families import check, check_trainable, family_of
 from feedback_workloads.models.family import Family
+from feedback_workloads.models.sources import described
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import BadRow, Rejected
 from feedback_workloads.storage.artifacts import ArtifactStore
@@ -49,11 +50,12 @@ def check_those_in_reach(config: SamplingConfig, store: ArtifactStore, shard: in
     """Check the models of later stages, but for those that this stage's pods may not read; theirs may."""
     for model in config.later_models:
         try:
-            folder = store.download(model.source, weights=False)
+            folder = described(store, model.source)
         except (BadInput, Temporary) as error:
             sys.stderr.write(f"sampling: {model.field} was not looked at: {error}\n")
             continue
-        check_later(model, folder, store.instructions(config.instructions, shard, config.shards))
+        if folder:
+            check_later(model, folder, store.instructions(config.instructions, shard, config.shards))
 
 
 def check_later(model: LaterModel, folder: Path, rows: Rows) -> None:
@@ -99,11 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = SamplingConfig.model_validate_json(parser.parse_args(arguments).config.read_text())
     store = ArtifactStore.from_environment()
     try:
-        policy = family_of(store.download(config.model, weights=False), config.model.uri)
-        check_policy(config, policy, store.instructions(config.instructions))
+        if folder := described(store, config.model):
+            check_policy(config, family_of(folder, config.model.uri), store.instructions(config.instructions))
         sys.stdout.write(f"spec.model {config.model.uri} can be trained\n")
         for model in config.later_models:
-            check_later(model, store.download(model.source, weights=False), store.instructions(config.instructions))
+            if folder := described(store, model.source):
+                check_later(model, folder, store.instructions(config.instructions))
             sys.stdout.write(f"{model.field} {model.source.uri} can {model.capability}\n")
     except BadInput as error:
         sys.stderr.write(f"check: {error}\n")

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from feedback_workloads.contract import SamplingConfig, shard_uri
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
 from feedback_workloads.models.families import family_of
+from feedback_workloads.models.sources import fetch
 from feedback_workloads.process.outcome import Outcome, check_rejected
 from feedback_workloads.rows.identity import row_seed
 from feedback_workloads.rows.instructions import Instruction
@@ -46,8 +47,7 @@ def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Prog
         progress.start(len(ids), done=sum(id in finished for id in ids))
         if not finished.issuperset(ids):
             progress.phase("loading the policy")
-            model = store.download(config.model)
-            family = family_of(model, config.model.uri)
+            family = family_of(fetch(store, config.model, config.output, progress.phase), config.model.uri)
             check_policy(config, family, store.instructions(config.instructions, shard, config.shards))
             check_those_in_reach(config, store, shard)
             rows = store.instructions(config.instructions, shard, config.shards)

@@ -24,6 +24,7 @@ from feedback_workloads.method.splitting import (
     whole,
 )
 from feedback_workloads.models.families import check, family_of
+from feedback_workloads.models.sources import fetch
 from feedback_workloads.process.outcome import Outcome, check_rejected
 from feedback_workloads.rows.identity import row_seed, shard_of
 from feedback_workloads.rows.rejected import BadRow, Rejected
@@ -92,7 +93,7 @@ def divide(
             from feedback_workloads.engine import Engine
 
             progress.phase("loading the splitter's model")
-            family = family_of(store.download(splitter.model), splitter.model.uri)
+            family = family_of(fetch(store, splitter.model, config.output, progress.phase), splitter.model.uri)
             check(family, "split", splitter.model.uri)
             with Engine.load(family, config.engine, config.precision, config.seed) as engine:
                 progress.phase("dividing answers")

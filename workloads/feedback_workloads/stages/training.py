@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from feedback_workloads.contract import TRAINING_LOG_NAME, BadInput, FileEntry, TrainingConfig
 from feedback_workloads.models.families import check_trainable, family_of
 from feedback_workloads.models.family import Family
+from feedback_workloads.models.sources import fetch
 from feedback_workloads.process.outcome import Outcome, check_rejected
 from feedback_workloads.process.progress import Progress
 from feedback_workloads.rows.schemas import PAIRS, REJECTED
@@ -44,7 +45,7 @@ def run(config: TrainingConfig, shard: int, store: ArtifactStore, progress: Prog
     with tempfile.TemporaryDirectory(prefix="feedback-training-") as folder:
         work = Path(folder)
         progress.phase("preparing the pairs")
-        family = family_of(store.download(config.model), config.model.uri)
+        family = family_of(fetch(store, config.model, config.output, progress.phase), config.model.uri)
         check_trainable(family, config.model.uri, lora=config.lora is not None)
         prepared = _prepare(config, family, store, work)
         progress.count("rejected", len(prepared.rejected))

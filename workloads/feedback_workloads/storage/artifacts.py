@@ -92,6 +92,11 @@ class ArtifactStore:
         default = Path(tempfile.gettempdir()) / f"feedback-cache-{os.getuid()}"
         return cls(Path(os.environ.get(CACHE_VARIABLE) or default))
 
+    @property
+    def cache(self) -> Path:
+        """This machine's folder of downloads."""
+        return self._cache.folder
+
     def guarded(self, check: Callable[[], None]) -> ArtifactStore:
         """This store, whose every change of an object calls `check` first, which raises where it must not happen."""
         store = copy.copy(self)

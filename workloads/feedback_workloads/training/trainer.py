@@ -17,6 +17,7 @@ from trl.models import prepare_deepspeed
 from trl.trainer import dpo_trainer
 
 from feedback_workloads.contract import BadInput
+from feedback_workloads.models.saving import save_full
 from feedback_workloads.training import losses, policy_model, references
 from feedback_workloads.training.batches.cropped import divided, with_cropped
 from feedback_workloads.training.publishing.outbox import CHECKPOINT, STATE, Outbox
@@ -181,7 +182,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
             return
         dtype = torch.bfloat16 if self.args.bf16 else torch.float32
         weights = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
-        policy_model.save_full(self.model, weights, self._family, folder)
+        save_full(self.model, weights, self._family, folder)
 
     def _trained_weights(self) -> dict[str, torch.Tensor]:
         return {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}

@@ -1,0 +1,120 @@
+"""Models as people name them, as folders that transformers and vLLM load.
+
+What is published in the layout of the first LLaVA is converted once, and an adapter is merged once, into an artifact
+that every later stage, trainer and server reads in its place.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import astuple
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from feedback_workloads.contract import Artifact, BadInput, Manifest, Source, canonical_json
+from feedback_workloads.models import adapters, llava_llama
+from feedback_workloads.process.versions import versions
+from feedback_workloads.storage import lease
+from feedback_workloads.storage.artifacts import ArtifactStore
+from feedback_workloads.storage.objects import Digest, join
+
+ADDRESS: Final = re.compile(r"^(?P<root>.+?)/[a-z]+/[0-9a-f]{64}(/.*)?$")
+"""`<spec.artifacts.uri>/<stage>/<hash>`, and what lies below."""
+
+FORMAT_VERSION: Final = 1
+"""Raise it when other files are made of the same model."""
+
+MADE: Final = "models"
+"""Folder of models that were made of others, beside those of stages."""
+
+
+def fetch(store: ArtifactStore, source: Source, near: str, say: Callable[[str], None], *, merged: bool = True) -> Path:
+    """Return a local folder with the model that `source` names, or with what was made of it.
+
+    An adapter is merged into its base, unless `merged` is false: then it stays one. What is made lies with the
+    artifacts that `near` is one of, as `<root>/models/<hash>/model`, where whoever is first makes it while others wait;
+    `near` anything else, in this machine's cache. Of what is made already, the original is not downloaded. `say` is
+    told what goes on. Raises as `ArtifactStore` does, and BadInput for what cannot be converted or merged.
+    """
+    folder = _address(store, source, near)
+    model = join(folder, "model")
+    if merged and (found := store.find(model)):
+        return store.download(found[1])
+    original = store.download(source)
+    if llava_llama.recognises(original):
+        other = store.download(Source(uri=llava_llama.tower_uri(original)))
+        said, write = "converting the model", partial(llava_llama.convert, original, other, uri=source.uri)
+    elif merged and adapters.recognises(original):
+        other = fetch(store, base_of(store, source, original), near, say)
+        said, write = "merging the adapter", partial(adapters.merge, other, original)
+    else:
+        return original
+    with lease.held(store, folder, say) as own:
+        found = own.find(model)  # another process may have made it while this one waited for its turn
+        if found is None:
+            say(said)
+        made = found[1] if found else _publish(own, source, model, write)
+    return store.download(made)
+
+
+def described(store: ArtifactStore, source: Source) -> Path | None:
+    """A folder that says which model `source` will be, without its weights: of an adapter, that of its base.
+
+    None of a model of the first LLaVA's layout, which has such a folder once it is converted; raises BadInput where it
+    will not be.
+    """
+    folder = store.download(source, weights=False)
+    if adapters.recognises(folder):
+        return described(store, base_of(store, source, folder))
+    if llava_llama.recognises(folder):
+        llava_llama.check_kind(json.loads((folder / "config.json").read_text()), source.uri)
+        return None
+    return folder
+
+
+def base_of(store: ArtifactStore, source: Source, adapter: Path) -> Source:
+    """The model that an adapter belongs to: what it was trained from here, or what it names."""
+    try:
+        trained = store.manifest(source).config.get("model")
+    except BadInput:  # it is nobody's artifact
+        trained = None
+    return Source.model_validate(trained) if trained else Source(uri=adapters.base_uri(adapter))
+
+
+def _publish(store: ArtifactStore, source: Source, model: str, write: Callable[[Path], None]) -> Artifact:
+    """Have the model written, and publish it."""
+    with tempfile.TemporaryDirectory(prefix="feedback-model-") as work:
+        write(Path(work))
+        files = store.upload_folder(Path(work), model)
+    identity = _identity(store, source)
+    manifest = Manifest(
+        stage=MADE,
+        config=identity,
+        config_hash=Digest.of(canonical_json(identity)).sha256,
+        files=files,
+        counts={"rows": 0, "rejected": 0},
+        versions=versions(),
+    )
+    return store.publish(model, manifest)
+
+
+def _address(store: ArtifactStore, source: Source, near: str) -> str:
+    address = ADDRESS.match(near)
+    root = address["root"] if address else str(store.cache)
+    return f"{root}/{MADE}/{Digest.of(canonical_json(_identity(store, source))).sha256}"
+
+
+def _identity(store: ArtifactStore, source: Source) -> dict[str, Any]:
+    """What a model is made from: the digest or revision that is asked for, or the files as they are listed."""
+    listed = []
+    if source.sha256 is None and not source.uri.startswith("hf://"):
+        listed = [list(astuple(file)) for file in store.objects(source.uri).list(source.uri)]
+    return {
+        "format_version": FORMAT_VERSION,
+        "source": source.model_dump(mode="json"),
+        "files": listed,
+    }

@@ -25,7 +25,9 @@ from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
 from feedback_workloads.models.adapters import merge
 from feedback_workloads.models.families import family_of
 from feedback_workloads.models.family import Family
+from feedback_workloads.models.sources import described, fetch
 from feedback_workloads.rows.rejected import BadRow
+from feedback_workloads.storage.artifacts import ArtifactStore
 from feedback_workloads.training import policy_model
 from feedback_workloads.training.batches.collator import PictureCollator
 from feedback_workloads.training.batches.cropped import crop
@@ -315,6 +317,19 @@ def test_merged_is_what_was_trained(trained: Trained, engine: Engine, tmp_path: 
     engine.use(tmp_path)
     assert furthest(by_vllm(engine, trained.model), expect) < TOLERANCE
     engine.use(trained.full)
+
+
+def test_a_child_is_given_the_merged_model(trained: Trained, tmp_path: Path) -> None:
+    """Merged once, beside the artifacts of whoever came first; what it was trained from is in its manifest."""
+    store, said, source = ArtifactStore(tmp_path / "cache"), list[str](), Source(uri=str(trained.adapters[1]))
+    near = f"{tmp_path}/sampling/{'0' * 64}/shard-00000-of-00002"
+    first, second = (fetch(store, source, near, said.append) for _ in range(2))
+    assert (first == second, said) == (True, ["merging the adapter"])
+    assert first.is_relative_to(tmp_path / "models")
+    assert described(store, source) == described(store, Source(uri=str(trained.full)))
+    expect = by_transformers(trained.model, load(trained.full, trained.adapters[1]))
+    assert furthest(by_transformers(trained.model, load(first)), expect) < EXACT
+    assert fetch(store, source, near, said.append, merged=False) == trained.adapters[1]
 
 
 def test_adapters_change_the_language_model_alone(trained: Trained) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from feedback_operator.api import IterationStatus
 from feedback_operator.plan.conditions import gate_result, promoted_model, status_of
-from feedback_operator.plan.endpoint import endpoint_plan
+from feedback_operator.plan.endpoint import EndpointPlan, endpoint_plan
 from feedback_operator.plan.observe import observe
 from feedback_operator.plan.snapshot import Job, Snapshot
 from feedback_operator.plan.states import Failed, Progress, Replacing, Retrying, Running, Startable, Waiting, is_live
@@ -65,7 +65,7 @@ def plan(world: Snapshot, images: Images) -> Plan:
         delete=_deletions(world, progress),
         apply=endpoint.apply,
         status=status_of(world, progress, gate, promoted, endpoint),
-        wake_at=_wake_at(progress),
+        wake_at=_wake_at(progress, endpoint),
         read=_unread(world, progress),
     )
 
@@ -140,8 +140,8 @@ def _may_change(job: Job, state: str) -> bool:
     return job.state == state and not job.deleting
 
 
-def _wake_at(progress: Mapping[str, Progress]) -> datetime | None:
-    moments = [_next_moment(state) for state in progress.values()]
+def _wake_at(progress: Mapping[str, Progress], endpoint: EndpointPlan) -> datetime | None:
+    moments = [*(_next_moment(state) for state in progress.values()), endpoint.until]
     return min((moment for moment in moments if moment), default=None)
 
 

@@ -30,7 +30,7 @@ class Pod:
       `Unschedulable`, the reason of a condition `PodScheduled` that is False;
       `NodeNotReady`, where the pod runs but its condition `Ready` turned False on a node that is not heard of.
     `message`: the termination message, or what goes with `reason` in its place (the scheduler's or the kubelet's word).
-    `since`: since when it has been so: the time of the condition, or of the pod's creation.
+    `since`: since when it has been so: the time of the condition, or when the pod found its node, or was created.
     `running`: the stage container has started and not ended.
     """
 

@@ -177,13 +177,19 @@ def pod_of(body: Body) -> ObservedPod:
             reason=reason,
             message=_termination_message(ended) or message,
             name=meta["name"],
-            since=moment_of(since or meta.get("creationTimestamp")),
+            since=moment_of(since or _scheduled(status) or meta.get("creationTimestamp")),
             running=running,
         ),
         iteration=labels.get(ITERATION_LABEL, ""),
         address=status.get("podIP", ""),
         created=meta.get("creationTimestamp", ""),
     )
+
+
+def _scheduled(status: Mapping[str, Any]) -> str | None:
+    """When it found its node."""
+    found = (c for c in status.get("conditions", ()) if c["type"] == "PodScheduled" and c["status"] == "True")
+    return next((c.get("lastTransitionTime") for c in found), None)
 
 
 def _termination_message(ended: Mapping[str, Any] | None) -> str:

@@ -169,7 +169,7 @@ class _View:
     def _of_suspended(self, job: Job) -> Progress:
         """It has no pods, so that another one in its place costs nothing: what was corrected meanwhile holds."""
         iteration, spec = self.world.iteration, self.world.iteration.spec
-        pods = pods_digest(spec.section(self.stage.name), self.config, self.stage.pods(spec))
+        pods = pods_digest(self.stage.section(spec), self.config, self.stage.pods(spec))
         corrected = self._edited_since(job) and job.pods_digest != pods
         requeued = not spec.suspend and job.queue != iteration.metadata.labels.get(QUEUE_LABEL, "")
         return self._replacing(job) if corrected or requeued else Running(job)

@@ -82,7 +82,7 @@ def _creations(world: Snapshot, progress: Mapping[str, Progress], images: Images
             run = StageRun(
                 owner=owner,
                 stage=stage,
-                section=spec.section(stage.name),
+                section=stage.section(spec),
                 config=state.config,
                 address=state.address,
                 attempt=state.attempt,

@@ -122,7 +122,7 @@ def _template(serving: Serving) -> Manifest:
     return {
         "metadata": {"labels": labels},
         "spec": {
-            **pod_settings(serving.spec.pod),
+            **pod_settings(serving.spec),
             "terminationGracePeriodSeconds": UNLISTED_SECONDS + DRAIN_SECONDS + LAST_SECONDS,
             "topologySpreadConstraints": [spread],
             "containers": [_container(serving)],

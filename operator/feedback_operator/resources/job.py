@@ -75,7 +75,8 @@ class StageRun:
 
 def pods_digest(section: StageSection, config: StageConfig, pods: int) -> str:
     """What of a spec makes a Job's pods what they are, in short: neither the attempt nor the operator's own image."""
-    own = {"resources": section.resources.model_dump(), "pod": section.pod.model_dump()}
+    unsaid = None if section.resources.claims else {"claims"}  # Jobs of before there were claims keep their places
+    own = {"resources": section.resources.model_dump(exclude=unsaid), "pod": section.pod.model_dump()}
     return short_digest(json.dumps(own, sort_keys=True), config.model_dump_json(), str(pods))
 
 
@@ -140,7 +141,7 @@ def _pod_spec(run: StageRun) -> Manifest:
     return {
         "restartPolicy": "Never",
         **({"subdomain": run.name} if run.pods_meet else {}),
-        **pod_settings(run.section.pod),
+        **pod_settings(run.section),
         "containers": [_container(run)],
         "volumes": [{"name": "config", "configMap": {"name": run.config_name}}, *volumes(run.section.pod)],
     }

@@ -154,6 +154,19 @@ class _View:
     # ── with a Job ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _of_job(self, job: Job) -> Progress:
+        """A stage whose results are in is done, whatever else runs or fails in its pods."""
+        return self._of_results(job) or self._of_state(job)
+
+    def _of_results(self, job: Job) -> Done | None:
+        found = {pod.index: (pod, result) for pod in job.pods if (result := pod.result())}
+        wanted = self.stage.results(self.world.iteration.spec)
+        if not set(range(wanted)) <= set(found):
+            return None
+        ended = max((pod.since for pod, _ in found.values() if pod.since), default=self.world.now)
+        results = [found[index][1] for index in range(wanted)]
+        return Done(done_status(replace(job, finished=job.finished or ended), results))
+
+    def _of_state(self, job: Job) -> Progress:
         match job.state:
             case "Suspended":
                 return self._of_suspended(job)
@@ -187,13 +200,11 @@ class _View:
             return self._replacing(job)  # the edit may be the cure
         patience = trouble.since + timedelta(seconds=self.world.limits.stall_after_seconds)
         stuck = self.world.now >= patience
-        return Running(job, trouble, stuck, until=None if stuck else patience)
+        moments = [trouble.over, None if stuck else patience]
+        return Running(job, trouble, stuck, until=min((moment for moment in moments if moment), default=None))
 
     def _of_complete(self, job: Job) -> Progress:
-        results = {pod.index: result for pod in job.pods if (result := pod.result())}
         wanted = self.stage.results(self.world.iteration.spec)
-        if set(range(wanted)) <= set(results):
-            return Done(done_status(job, [results[index] for index in range(wanted)]))
         handed_in = {pod.index for pod in job.pods if pod.exit_code is not None}
         if settling := self._settling(job, complete=set(range(wanted)) <= handed_in):
             return settling
@@ -235,7 +246,7 @@ class _View:
         return job_status(job, "Failed").model_copy(update=told)
 
     def _circumstances(self, job: Job) -> Circumstances:
-        return Circumstances(self.world.iteration.spec, reached_by(job, self.recorded))
+        return Circumstances(self.world.iteration.spec, reached_by(job, self.recorded), self.world.now)
 
     # ── without one ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -6,16 +6,28 @@ or again after a crash in the middle of carrying a plan out, comes to the same e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from feedback_operator.api import IterationStatus
+from feedback_operator.api.status import moment_of
 from feedback_operator.plan.conditions import gate_result, promoted_model, status_of
 from feedback_operator.plan.endpoint import EndpointPlan, endpoint_plan
 from feedback_operator.plan.observe import observe
 from feedback_operator.plan.snapshot import Job, Snapshot
-from feedback_operator.plan.states import Failed, Progress, Replacing, Retrying, Running, Startable, Waiting, is_live
+from feedback_operator.plan.states import (
+    Done,
+    Failed,
+    Progress,
+    Replacing,
+    Retrying,
+    Running,
+    Startable,
+    Waiting,
+    is_live,
+)
 from feedback_operator.resources import Manifest
 from feedback_operator.resources.configmap import build_configmap
 from feedback_operator.resources.headless_service import build_headless_service
@@ -25,6 +37,10 @@ from feedback_operator.stages import GRAPH, Image
 
 Images = Mapping[Image, str]
 """Container image of each kind of stage."""
+
+
+PODS_END: Final = timedelta(seconds=60)
+"""Pods whose results are in have so long to end by themselves."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +81,7 @@ def plan(world: Snapshot, images: Images) -> Plan:
         delete=_deletions(world, progress),
         apply=endpoint.apply,
         status=status_of(world, progress, gate, promoted, endpoint),
-        wake_at=_wake_at(progress, endpoint),
+        wake_at=_wake_at(world, progress, endpoint),
         read=_unread(world, progress),
     )
 
@@ -116,12 +132,22 @@ def _suspensions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[tup
 
 
 def _deletions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[str, ...]:
-    """Jobs that are in the way; and, suspended, those that somebody else resumes."""
+    """Jobs that are in the way, or that do not end though their results are in; and, suspended, those that somebody
+    else resumes."""
     in_the_way = [name for state in progress.values() if isinstance(state, Replacing) for name in state.jobs]
+    in_the_way += [job.name for job, until in _lingering(world, progress) if until <= world.now]
     resumed = [job.name for job in world.jobs if is_live(job) and _is_resumed(job)]
     going = {job.name for job in world.jobs if job.deleting}
     wanted = dict.fromkeys([*in_the_way, *(resumed if world.iteration.spec.suspend else ())])
     return tuple(name for name in wanted if name not in going)
+
+
+def _lingering(world: Snapshot, progress: Mapping[str, Progress]) -> Iterator[tuple[Job, datetime]]:
+    """Jobs that go on beside their results, and until when: a container that is not ours would hold their devices."""
+    done = {state.status.job: state.status for state in progress.values() if isinstance(state, Done)}
+    for job in world.jobs:
+        if job.state == "Active" and not job.deleting and (status := done.get(job.name)):
+            yield job, (moment_of(status.completion_time) or world.now) + PODS_END
 
 
 def _is_resumed(job: Job) -> bool:
@@ -140,8 +166,9 @@ def _may_change(job: Job, state: str) -> bool:
     return job.state == state and not job.deleting
 
 
-def _wake_at(progress: Mapping[str, Progress], endpoint: EndpointPlan) -> datetime | None:
-    moments = [*(_next_moment(state) for state in progress.values()), endpoint.until]
+def _wake_at(world: Snapshot, progress: Mapping[str, Progress], endpoint: EndpointPlan) -> datetime | None:
+    lingering = [until for _, until in _lingering(world, progress) if until > world.now]
+    moments = [*(_next_moment(state) for state in progress.values()), endpoint.until, *lingering]
     return min((moment for moment in moments if moment), default=None)
 
 

@@ -20,6 +20,7 @@ from feedback_operator.cluster.kubernetes.caches import Caches, Entry
 from feedback_operator.cluster.kubernetes.observed import (
     Identity,
     ObservedIteration,
+    evictions_of,
     identity_of,
     owner_of,
     pods_by_index,
@@ -96,6 +97,7 @@ class KubernetesCluster:
                 entry.value,
                 pods=pods_by_index(pod.value for pod in self._caches.pods.of(uid)),
                 pods_read=uid in self._caches.pods_read,
+                evictions=evictions_of(pod.value for pod in self._caches.pods.of(uid)),
                 disrupted=uid in self._caches.disrupted,
                 units=self._board.units(uid, together=stage is not None and stage.together),
             )

@@ -690,6 +690,39 @@ def test_a_queued_job_follows_its_iteration_into_another_queue() -> None:
         assert (job.queue, job.retries) == (queue, 0), "a move is no failure"
 
 
+@pytest.mark.parametrize("state", ["Suspended", "Active"], ids=["queued", "running"])
+def test_a_deadline_and_a_time_to_live_are_followed_at_once(state: str) -> None:
+    simulation = queued()
+    (job,) = simulation.jobs.values()
+    simulation.change(job, state=state)
+    simulation.edit(deadlineSeconds=3600, ttlSecondsAfterFinished=60)
+    decided = simulation.step()
+    assert (decided.adjust, decided.delete) == (((job.name, 3600, 60),), ())
+    assert simulation.step().adjust == ()
+    simulation.edit(deadlineSeconds=None, ttlSecondsAfterFinished=None)
+    assert simulation.step().adjust == (), "a policy of the cluster may have set them"
+
+
+def test_a_queued_job_takes_another_priority_of_kueue() -> None:
+    simulation = queued()
+    (job,) = simulation.jobs.values()
+    labels = {"kueue.x-k8s.io/queue-name": "gpus", "kueue.x-k8s.io/priority-class": "urgent"}
+    simulation.iteration = with_metadata(simulation.iteration, labels=labels)
+    assert simulation.step().delete == (job.name,)
+    assert created(simulation) == ["sampling"]
+    assert [(again.queue, again.priority_class) for again in simulation.jobs.values()] == [("gpus", "urgent")]
+    assert simulation.step().delete == ()
+
+
+def test_a_job_whose_pods_a_quota_keeps_away_takes_a_correction_at_once() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("sampling")
+    simulation.change(job, pods=())
+    simulation.edit(sampling={"resources": {"limits": {"memory": "8Gi"}}})
+    assert simulation.step().delete == (job.name,)
+    assert created(simulation) == ["sampling"]
+
+
 @pytest.mark.parametrize(
     "edit",
     [

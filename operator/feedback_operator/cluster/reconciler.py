@@ -59,6 +59,8 @@ async def _carry_out_jobs(cluster: Cluster, namespace: str, decided: Plan) -> Bl
             await cluster.create(manifest)
         for job, suspended in decided.suspend:
             await cluster.suspend(namespace, job, suspended)
+        for job, deadline, ttl in decided.adjust:
+            await cluster.adjust(namespace, job, deadline, ttl)
         for job in decided.delete:
             await cluster.delete(namespace, job)
     except Blocked as refusal:

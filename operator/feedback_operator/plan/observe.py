@@ -27,7 +27,7 @@ from feedback_operator.plan.states import (
     job_status,
     reached_by,
 )
-from feedback_operator.resources.job import QUEUE_LABEL, pods_digest
+from feedback_operator.resources.job import KUEUE_LABELS, pods_digest
 from feedback_operator.stages import GRAPH, STAGES, Inputs, Stage
 from feedback_workloads.contract import Artifact, Source, StageConfig
 
@@ -181,16 +181,23 @@ class _View:
 
     def _of_suspended(self, job: Job) -> Progress:
         """It has no pods, so that another one in its place costs nothing: what was corrected meanwhile holds."""
-        iteration, spec = self.world.iteration, self.world.iteration.spec
+        labels, suspend = self.world.iteration.metadata.labels, self.world.iteration.spec.suspend
+        given = tuple(labels.get(label, "") for label in KUEUE_LABELS)
+        moved = not suspend and (job.queue, job.priority_class) != given
+        return self._replacing(job) if self._corrected(job) or moved else Running(job)
+
+    def _corrected(self, job: Job) -> bool:
+        """The spec would give it other pods by now."""
+        spec = self.world.iteration.spec
         pods = pods_digest(self.stage.section(spec), self.config, self.stage.pods(spec))
-        corrected = self._edited_since(job) and job.pods_digest != pods
-        requeued = not spec.suspend and job.queue != iteration.metadata.labels.get(QUEUE_LABEL, "")
-        return self._replacing(job) if corrected or requeued else Running(job)
+        return self._edited_since(job) and job.pods_digest != pods
 
     def _replacing(self, job: Job) -> Replacing:
         return Replacing(self.address, (job.name,), job_status(job, "Running"))
 
     def _of_active(self, job: Job) -> Progress:
+        if not job.pods and not job.deleting and self._corrected(job):
+            return self._replacing(job)
         trouble = None if job.deleting else trouble_of(job, self._circumstances(job))
         if trouble is None:
             return Running(job)

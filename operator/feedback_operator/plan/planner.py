@@ -49,6 +49,7 @@ class Plan:
 
     `create`: Jobs, ConfigMaps, headless Services and NetworkPolicies; once, one of that name is as good.
     `suspend`: Jobs by name, to suspend (True) or to resume.
+    `adjust`: Jobs by name whose deadline and time to live, in seconds, are to be these; None leaves the Job's own.
     `delete`: Jobs by name, in the foreground (they stay visible until their pods are gone); gone is as good.
     `apply`: Deployment, Service, PodDisruptionBudget and NetworkPolicy of the endpoint, by server-side apply, forced;
         only those that differ from what was observed.
@@ -61,6 +62,7 @@ class Plan:
     create: tuple[Manifest, ...]
     suspend: tuple[tuple[str, bool], ...]
     status: IterationStatus
+    adjust: tuple[tuple[str, int | None, int | None], ...] = ()
     delete: tuple[str, ...] = ()
     apply: tuple[Manifest, ...] = ()
     wake_at: datetime | None = None
@@ -78,6 +80,7 @@ def plan(world: Snapshot, images: Images) -> Plan:
     return Plan(
         create=_creations(world, progress, images),
         suspend=_suspensions(world, progress),
+        adjust=_adjustments(world),
         delete=_deletions(world, progress),
         apply=endpoint.apply,
         status=status_of(world, progress, gate, promoted, endpoint),
@@ -129,6 +132,17 @@ def _suspensions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[tup
         return tuple((job.name, True) for job in world.jobs if _may_change(job, "Active") and not _is_resumed(job))
     running = [state.job for state in progress.values() if isinstance(state, Running)]
     return tuple((job.name, False) for job in running if _may_change(job, "Suspended") and job.suspended_by_us)
+
+
+def _adjustments(world: Snapshot) -> tuple[tuple[str, int | None, int | None], ...]:
+    """What Jobs take over while they wait, run or have ended. One that is not given any more is left as it was: others
+    may set it by a policy of the cluster."""
+    deadline, ttl = world.iteration.spec.deadline_seconds, world.iteration.spec.ttl_seconds_after_finished
+    return tuple(
+        (job.name, deadline, ttl)
+        for job in world.jobs
+        if not job.deleting and (deadline not in (None, job.deadline_seconds) or ttl not in (None, job.ttl_seconds))
+    )
 
 
 def _deletions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[str, ...]:

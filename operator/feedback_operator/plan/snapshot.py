@@ -90,7 +90,8 @@ class Job:
     had come, in the stage's units) are annotations of the Job; `attempt` is a label.
     `state`: Failed or Complete once the condition of that name is True; Suspended while `spec.suspend` is set; else
     Active. `reason` and `message` are those of the condition `Failed`.
-    `deleting`: it has a deletionTimestamp. `queue`: the value of Kueue's queue-name label, empty without one.
+    `deleting`: it has a deletionTimestamp. `queue`, `priority_class`: the values of Kueue's labels, empty without one.
+    `deadline_seconds`, `ttl_seconds`: `spec.activeDeadlineSeconds` and `spec.ttlSecondsAfterFinished`, if it has them.
     `suspended_by_us`: an annotation says that it was we who suspended it last. `pods_digest`: what its pods were made
     from (see job.pods_digest); empty where it was made by a version that did not say.
     `evictions`: of its pods, by nodes that had run out of something.
@@ -117,6 +118,9 @@ class Job:
     pods_read: bool = False
     deleting: bool = False
     queue: str = ""
+    priority_class: str = ""
+    deadline_seconds: int | None = None
+    ttl_seconds: int | None = None
     suspended_by_us: bool = False
     pods_digest: str = ""
     reached: int = 0

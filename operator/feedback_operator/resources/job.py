@@ -29,6 +29,9 @@ SUSPENDED_ANNOTATION: Final = f"{GROUP}/suspended"
 STAGE_LABEL: Final = f"{GROUP}/stage"
 ATTEMPT_LABEL: Final = f"{GROUP}/attempt"
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
+PRIORITY_LABEL: Final = "kueue.x-k8s.io/priority-class"
+KUEUE_LABELS: Final = (QUEUE_LABEL, PRIORITY_LABEL)
+"""Labels of an iteration that its Jobs have, too."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,10 @@ def labels(run: StageRun) -> dict[str, str]:
     }
 
 
+def _kueue_labels(owner: Metadata) -> dict[str, str]:
+    return {label: value for label in KUEUE_LABELS if (value := owner.labels.get(label))}
+
+
 def build_job(run: StageRun) -> Manifest:
     """An Indexed Job of `run.pods` pods, each of which runs its shard of the stage."""
     optional = {
@@ -101,7 +108,10 @@ def build_job(run: StageRun) -> Manifest:
         "metadata": {
             "name": run.name,
             "namespace": run.owner.namespace,
-            "labels": {**labels(run), **({QUEUE_LABEL: run.queue} if run.queue else {})},
+            "labels": {
+                **labels(run),
+                **{key: run.owner.labels[key] for key in KUEUE_LABELS if run.owner.labels.get(key)},
+            },
             "annotations": {
                 ADDRESS_ANNOTATION: run.address,
                 GENERATION_ANNOTATION: str(run.owner.generation),

@@ -192,9 +192,17 @@ class KubernetesCluster:
         self._remember(kind, body)
 
     async def suspend(self, namespace: str, job: str, suspended: bool) -> None:
+        mark = {"annotations": {SUSPENDED_ANNOTATION: "true" if suspended else None}}
+        await self._patch_job(namespace, job, {"metadata": mark, "spec": {"suspend": suspended}})
+
+    async def adjust(self, namespace: str, job: str, deadline: int | None, ttl: int | None) -> None:
+        given = {"activeDeadlineSeconds": deadline, "ttlSecondsAfterFinished": ttl}
+        spec = {field: seconds for field, seconds in given.items() if seconds is not None}
+        await self._patch_job(namespace, job, {"spec": spec})
+
+    async def _patch_job(self, namespace: str, job: str, patch: Manifest) -> None:
         try:
-            mark = {"annotations": {SUSPENDED_ANNOTATION: "true" if suspended else None}}
-            body = await self._api.patch(JOB, namespace, job, {"metadata": mark, "spec": {"suspend": suspended}})
+            body = await self._api.patch(JOB, namespace, job, patch)
         except Missing:
             self._forget_job(namespace, job)
         else:

@@ -22,6 +22,7 @@ from feedback_operator.api.spec import (
     TrainingSpec,
 )
 from feedback_operator.api.status import (
+    CombinedResult,
     Condition,
     Hallucination,
     IterationStatus,
@@ -41,6 +42,7 @@ __all__ = [
     "NAME_PATTERN",
     "VERSION",
     "BenchmarkSpec",
+    "CombinedResult",
     "Condition",
     "DecodingSpec",
     "FeedbackIteration",

@@ -317,4 +317,4 @@ def _source(model: ResolvedModel) -> Source:
 def _artifacts(progress: Progress) -> tuple[Artifact, ...]:
     if not isinstance(progress, Done):
         raise TypeError(f"only a stage that is done has artifacts, not {progress}")
-    return tuple(Artifact(uri=shard.uri, sha256=shard.sha256) for shard in progress.status.shards)
+    return progress.status.artifacts

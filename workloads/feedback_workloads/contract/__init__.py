@@ -48,6 +48,7 @@ from feedback_workloads.contract.configs import (
     StageConfig,
     TrainingConfig,
     WholeAnswer,
+    shard_folder,
     shard_uri,
 )
 
@@ -93,5 +94,6 @@ __all__ = [
     "TrainingConfig",
     "WholeAnswer",
     "canonical_json",
+    "shard_folder",
     "shard_uri",
 ]

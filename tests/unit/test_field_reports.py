@@ -57,7 +57,7 @@ def seen(status: Status, minutes: float, *, failed: bool = False, retries: int =
 
 
 def test_a_proxy_that_runs_on_keeps_no_stage_from_its_end() -> None:
-    world = seen({"containerStatuses": [container("istio-proxy", {"running": {}}), container("stage", DONE)]}, 10)
+    world = seen({"containerStatuses": [container("istio-proxy", {"running": {}}), container("stage", DONE)]}, 5)
     assert world.states()["sampling"] == "Done"
     assert [job.stage for job in world.active()] == ["sampling", "splitting"]
 

@@ -149,6 +149,12 @@ def _weight_of_its_rule(spec: Json, chance: random.Random) -> None:
         ranking.pop("lambda", None)
 
 
+def _pods_that_can_be_replaced(spec: Json, chance: random.Random) -> None:
+    serving = spec.get("serving", {})
+    if serving.get("maxSurge") == 0 and not serving.get("maxUnavailable"):
+        serving["maxUnavailable"] = 1
+
+
 def _batches_that_divide(spec: Json, chance: random.Random) -> None:
     training = spec.get("training", {})
     for field in ("globalBatchSize", "perDeviceBatchSize", "nodes", "processesPerNode"):
@@ -203,6 +209,7 @@ REPAIRS: Final = (
     _one_model,
     _one_way_to_split,
     _weight_of_its_rule,
+    _pods_that_can_be_replaced,
     _batches_that_divide,
     _terms_that_go_together,
     _gate_with_bounds,

@@ -5,6 +5,7 @@ A new stage is one entry of GRAPH, one configuration class in contract/configs.p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -40,6 +41,7 @@ class Stage:
     """One node of the graph. `name` is that of its section of the spec, and `pods` how many its Job runs side by side.
 
     They share the work out in shards, or do it `together`: then they need each other, and hand in one result.
+    Pods of a stage that does not run a model ask for no devices.
     """
 
     name: str
@@ -48,6 +50,12 @@ class Stage:
     pods: Callable[[IterationSpec], int]
     config: Callable[[Inputs], StageConfig]
     together: bool = False
+    runs_a_model: Callable[[IterationSpec], bool] = lambda spec: True
+
+    def section(self, spec: IterationSpec) -> StageSection:
+        """What its pods are made from: its section, without the devices that nothing in them would use."""
+        section = spec.section(self.name)
+        return section if self.runs_a_model(spec) else _without_devices(section)
 
     def results(self, spec: IterationSpec) -> int:
         """How many results its Job hands in."""
@@ -250,10 +258,30 @@ def _engine(pods: StageSection, max_model_len: int | None) -> contract.EngineCon
     return contract.EngineConfig(tensor_parallel_size=gpus(pods), max_model_len=max_model_len)
 
 
+GPU: Final = re.compile(r"/gpu(\.shared)?$|/mig-|^gpu\.intel\.com/(i915|xe)$")
+"""Names of resources that count GPUs, whoever makes them, or parts of them: NVIDIA's MIG, and shared ones."""
+
+
 def gpus(section: StageSection) -> int:
     """GPUs that an engine in a pod of this section uses; 1 also where there are none."""
-    given = section.resources.limits.get("nvidia.com/gpu") or section.resources.requests.get("nvidia.com/gpu") or "1"
-    return max(1, int(Decimal(given)))
+    resources = section.resources
+    return max(1, counted_gpus(resources.limits) + sum(claim.devices for claim in resources.claims))
+
+
+def counted_gpus(amounts: Mapping[str, str]) -> int:
+    """GPUs among a container's requests or limits."""
+    return sum(int(Decimal(number)) for name, number in amounts.items() if GPU.search(name))
+
+
+def _without_devices(section: StageSection) -> StageSection:
+    resources = section.resources
+    left = {"requests": _standard(resources.requests), "limits": _standard(resources.limits), "claims": []}
+    return section.model_copy(update={"resources": resources.model_copy(update=left)})
+
+
+def _standard(amounts: Mapping[str, str]) -> dict[str, str]:
+    """Without what has a domain in its name: devices."""
+    return {name: number for name, number in amounts.items() if "/" not in name}
 
 
 GRAPH: Final = (
@@ -270,6 +298,7 @@ GRAPH: Final = (
         image="generate",
         pods=lambda s: s.splitting.shards,
         config=splitting_config,
+        runs_a_model=lambda s: s.splitting.llm is not None,
     ),
     Stage(
         name="labeling",
@@ -284,6 +313,7 @@ GRAPH: Final = (
         image="train",
         pods=lambda s: 1,
         config=pairing_config,
+        runs_a_model=lambda s: False,
     ),
     Stage(
         name="training",

@@ -45,7 +45,7 @@ def test_request(resources: dict[str, dict[str, str]], request_wanted: Request) 
     [
         ({"cpu": "5"}, "requests 5 cores, but this machine has 4"),
         ({"cpu": "1", "memory": "2G"}, "bytes of memory"),
-        ({"cpu": "1", "nvidia.com/gpu": "3"}, "requests 3 nvidia.com/gpu, but this machine has 2"),
+        ({"cpu": "1", "nvidia.com/gpu": "3"}, "requests 3 GPUs, but this machine has 2"),
         ({"cpu": "4", "nvidia.com/gpu": "2"}, ""),
     ],
 )

@@ -23,7 +23,7 @@ from feedback_operator.cli.cluster_errors import (
 )
 from feedback_operator.cli.describe import advice, age, columns, description, listing, settled
 from feedback_operator.cli.manifests import load
-from feedback_operator.cli.remote import StagePod, youngest
+from feedback_operator.cli.remote import StagePod, stage_pod, youngest
 from feedback_operator.cli.submit import home
 from tests.unit.worlds import manifest
 
@@ -277,6 +277,20 @@ def test_columns_are_aligned_without_trailing_spaces() -> None:
 def test_the_youngest_pod_of_each_shard() -> None:
     pods = [StagePod(f"p{n}", n % 2, f"2026-01-01T00:00:0{n}Z", begun=True, waits_for="") for n in (3, 0, 1, 2)]
     assert [pod.name for pod in youngest(pods)] == ["p2", "p3"]
+
+
+def test_a_sidecar_is_not_taken_for_the_stage() -> None:
+    """Neither is its image the one that cannot be pulled, nor its log the one that there is."""
+    sidecar = {"name": "istio-proxy", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
+    meta = {"name": "p", "creationTimestamp": "", "labels": {}}
+
+    def seen(state: dict[str, Any]) -> StagePod:
+        stage = {"name": "stage", "state": state}
+        return stage_pod({"metadata": meta, "status": {"containerStatuses": [sidecar, stage]}})
+
+    assert seen({"running": {}}).begun
+    waits = seen({"waiting": {"reason": "CreateContainerConfigError"}})
+    assert (waits.begun, waits.waits_for) == (False, "CreateContainerConfigError")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,9 @@ SERVING = {"serving": {"endpoint": "chat", "replicas": 2}}
 SCALABLE = {"serving": {"endpoint": "chat"}}
 APPLIED = {"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
 SCALED = {**APPLIED, "manager": "kube-controller-manager", "operation": "Update"}
+LATER = NOW + timedelta(hours=1)
+"""When the namespace is looked at."""
+
 ONE = {"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1}
 READY = {"replicas": 2, "updatedReplicas": 2, "readyReplicas": 2, "availableReplicas": 2}
 HALF = {"replicas": 3, "updatedReplicas": 1, "readyReplicas": 2, "availableReplicas": 2}
@@ -35,6 +38,8 @@ class Namespace:
     iterations: dict[str, FeedbackIteration] = field(default_factory=dict)
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     pods: tuple[Pod, ...] = ()
+    refused: set[str] = field(default_factory=set)
+    """Kinds that the API server does not let the operator make."""
 
     def add(self, name: str, **spec: Any) -> None:
         """One iteration more, newer than all before."""
@@ -46,10 +51,11 @@ class Namespace:
         """Plan for one iteration and carry it out."""
         iteration = self.iterations[name]
         observed = Endpoint(tuple(self.objects.values()), claimants(self.iterations.values(), "chat"), self.pods)
-        world = Snapshot(iteration, (), NOW + timedelta(hours=1), endpoint=observed)
+        world = Snapshot(iteration, (), LATER, endpoint=observed)
         decided = plan(world, {**IMAGES, "generate": self.image})
         for wanted in decided.apply:
-            self._apply(wanted)
+            if wanted["kind"] not in self.refused:
+                self._apply(wanted)
         self.iterations[name] = iteration.model_copy(update={"status": decided.status})
         return decided
 
@@ -276,17 +282,17 @@ def test_the_next_model_is_served_with_the_image_of_the_operator_that_promotes_i
 
 
 def test_an_older_model_does_not_take_over_from_one_that_has_served(succession: Namespace) -> None:
-    """An edit whose pods find no GPU: what served goes on, until there is one."""
+    """An edit whose pods do not come up: what served goes on, until they do."""
     succession.edit("second", bestOf=8)
     succession.settle()
-    succession.pods = (Pod(0, reason="Unschedulable", message="0/3 nodes are available"),)
+    succession.pods = (Pod(0, reason="CrashLoopBackOff", message="back-off 5m0s"),)
     succession.deployment("ProgressDeadlineExceeded", **HALF)
     succession.settle()
     assert succession.served_by() == "second"
     assert succession.told("second")[:2] == ("False", "RolledBack")
     assert succession.told("second", "Stalled")[:2] == ("True", "RolledBack")
     assert "no older iteration takes over" in succession.told("second")[2]
-    assert "0/3 nodes are available" in succession.told("second")[2]
+    assert "CrashLoopBackOff back-off 5m0s" in succession.told("second")[2]
     assert succession.told("first")[1] == "Superseded"
     succession.pods = ()
     succession.edit("second", bestOf=8, replicas=3)
@@ -295,6 +301,97 @@ def test_an_older_model_does_not_take_over_from_one_that_has_served(succession: 
     succession.deployment(**dict.fromkeys(READY, 3))
     succession.settle()
     assert succession.told("second")[:2] == ("True", "Serving")
+
+
+def test_a_missing_gpu_brings_no_older_model_back(namespace: Namespace) -> None:
+    """Though the newest has never served: its pods wait for a node, and then have their whole time to load."""
+    namespace.add("second")
+    namespace.settle()
+    namespace.pods = (Pod(0, reason="Unschedulable", message="0/1 nodes are available: 1 Insufficient nvidia.com/gpu"),)
+    namespace.deployment("ReplicaSetUpdated", **HALF)
+    namespace.settle()
+    assert namespace.told("second")[:2] == ("False", "RollingOut")
+    namespace.deployment("ProgressDeadlineExceeded", **HALF)
+    namespace.settle()
+    assert namespace.served_by() == "second"
+    status, reason, message = namespace.told("second", "Stalled")
+    assert (status, reason) == ("True", "Unschedulable")
+    assert "1 Insufficient nvidia.com/gpu" in message
+    assert "set spec.serving.maxSurge to 0 and spec.serving.maxUnavailable to 1" in message
+    assert namespace.told("first")[1] == "Superseded"
+    placed = LATER - timedelta(seconds=1799)
+    namespace.pods = (Pod(0, running=True, since=placed),)
+    assert namespace.plan("second").wake_at == placed + timedelta(seconds=1800)
+    namespace.settle()
+    assert (namespace.served_by(), namespace.told("second")[1]) == ("second", "RollingOut")
+    namespace.deployment(**READY)
+    namespace.settle()
+    assert namespace.told("second")[:2] == ("True", "Serving")
+
+
+def test_pods_that_found_their_node_late_and_do_not_become_ready_in_their_time_are_taken_back(
+    namespace: Namespace,
+) -> None:
+    namespace.add("second")
+    namespace.settle()
+    namespace.deployment("ProgressDeadlineExceeded", **HALF)
+    namespace.pods = (Pod(0, running=True, since=LATER - timedelta(seconds=1800)),)
+    namespace.settle()
+    assert (namespace.served_by(), namespace.told("second")[1]) == ("first", "RolledBack")
+
+
+@pytest.mark.parametrize("kind", ["Service", "PodDisruptionBudget", "NetworkPolicy"])
+def test_nobody_is_told_that_it_serves_while_no_service_leads_to_its_pods(namespace: Namespace, kind: str) -> None:
+    del namespace.objects[kind]
+    namespace.refused = {kind}
+    namespace.settle()
+    if kind == "Service":
+        assert namespace.told("first")[:2] == ("False", "Unavailable")
+        assert "no Service chat leads to them" in namespace.told("first")[2]
+        assert namespace.told("first", "Ready")[0] == "False"
+    else:
+        assert namespace.told("first")[:2] == ("True", "Serving")
+    namespace.refused = set()
+    namespace.plan("first")
+    namespace.plan("first")
+    assert namespace.told("first")[:2] == ("True", "Serving")
+
+
+def test_a_service_that_leads_elsewhere_is_no_service(namespace: Namespace) -> None:
+    namespace.objects["Service"]["spec"]["selector"] = {"app": "shop"}
+    decided = namespace.plan("first")
+    assert [made["kind"] for made in decided.apply] == ["Service"]
+    assert namespace.told("first")[:2] == ("False", "Unavailable")
+    namespace.plan("first")
+    assert namespace.told("first")[:2] == ("True", "Serving")
+
+
+def test_an_edit_of_what_is_no_part_of_the_pods_flaps_nothing(namespace: Namespace) -> None:
+    """Not even in the moment in which it was not looked at yet."""
+    namespace.add("second")
+    namespace.settle()
+    namespace.deployment("ProgressDeadlineExceeded", **HALF)
+    namespace.settle()
+    namespace.deployment(**READY)
+    namespace.settle()
+    before = copy.deepcopy(namespace.iterations["first"].status)
+    simulation = Simulation(namespace.iterations["second"])
+    simulation.edit(serving=SERVING["serving"], ttlSecondsAfterFinished=60)
+    namespace.iterations["second"] = simulation.iteration
+    assert namespace.plan("first").apply == ()
+    assert namespace.iterations["first"].status == before
+    namespace.settle()
+    assert namespace.told("second")[1] == "RolledBack"
+
+
+def test_without_a_spare_gpu_a_pod_may_go_before_the_next_one_comes(namespace: Namespace) -> None:
+    namespace.edit("first", maxSurge=0, maxUnavailable=1)
+    (deployment,) = namespace.plan("first").apply
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    namespace.settle()
+    namespace.deployment(**READY)
+    namespace.settle()
+    assert namespace.told("first")[:2] == ("True", "Serving"), "that changes no pods"
 
 
 def test_an_edit_that_changes_no_pods_does_not_bring_back_what_was_taken_back(namespace: Namespace) -> None:

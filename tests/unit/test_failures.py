@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from feedback_operator.plan.failures import PODS_START, Circumstances, failure_of, trouble_of
 from feedback_operator.plan.snapshot import Job, Pod, Units
+from feedback_operator.resources.job import build_job
+from tests.unit.test_job import run_of
 from tests.unit.worlds import NOW, broken, iteration
+
+OPERATIONS = Path("docs/operations.md")
 
 SPEC = iteration(
     training={"resources": {"limits": {"memory": "64Gi"}}},
@@ -135,8 +141,9 @@ def job(stage: str, *pods: Pod, reason: str = "FailedIndexes", state: str = "Fai
             Units(),
             "Evicted",
             True,
-            "sampling: the pod was evicted (The node was low on resource: ephemeral-storage.); it is started again "
-            "(finished parts are kept)",
+            "sampling: the pod was evicted (The node was low on resource: ephemeral-storage.); it is started again; to "
+            "keep that from coming back, give spec.sampling.pod.cache, or raise "
+            "spec.sampling.resources.requests.ephemeral-storage and its limit (finished parts are kept)",
             id="evicted",
         ),
         pytest.param(
@@ -153,9 +160,32 @@ def job(stage: str, *pods: Pod, reason: str = "FailedIndexes", state: str = "Fai
             Units(),
             "NodeLost",
             True,
-            "sampling: its node is not heard of (deleting due to NoExecute taint); it is started elsewhere once the "
-            "node is given up (finished parts are kept)",
+            "sampling: its node was lost (deleting due to NoExecute taint); it is started elsewhere "
+            "(finished parts are kept)",
             id="node lost",
+        ),
+        pytest.param(
+            job("labeling", Pod(0, reason="NodeRefused", message="UnexpectedAdmissionError: Allocate failed")),
+            Units(),
+            "NodeRefused",
+            True,
+            "labeling: the node refused the pod (UnexpectedAdmissionError: Allocate failed); it is tried again; if it "
+            "comes back, see that the node's device plugin runs, and that what spec.labeling.resources asks for is "
+            "free there",
+            id="refused by the kubelet",
+        ),
+        pytest.param(
+            job(
+                "labeling",
+                Pod(0, reason="InjectedContainer", message="vault ended with exit code 1: 403", name="p"),
+            ),
+            Units(),
+            "InjectedContainer",
+            True,
+            "labeling: a container that is not ours keeps the pod from its work (vault ended with exit code 1: 403); "
+            "`kubectl logs p -c CONTAINER` says why; mend it, or have the webhook that adds it leave this namespace's "
+            "Jobs alone",
+            id="an init container that somebody added",
         ),
         pytest.param(
             job("training", reason="DeadlineExceeded"),
@@ -179,6 +209,47 @@ def job(stage: str, *pods: Pod, reason: str = "FailedIndexes", state: str = "Fai
 def test_failure(given: Job, reached: Units, reason: str, retryable: bool, message: str) -> None:
     found = failure_of(given, Circumstances(SPEC, reached))
     assert (found.reason, found.retryable, found.message) == (reason, retryable, message)
+
+
+EACH = {
+    "BadInput": broken("BadInput", "no such bucket", 2),
+    "OutOfMemory": Pod(0, 137, "OOMKilled"),
+    "Crashed": Pod(0, 1, "Error", "ValueError: x"),
+    "DeadlineExceeded": Pod(0, 143),
+    "DiskFull": broken("DiskFull", "no space left", 75),
+    "Temporary": broken("Temporary", "S3", 75),
+    "Communication": broken("Communication", "NCCL", 75, "training"),
+    "NodeRefused": Pod(0, reason="NodeRefused"),
+    "InjectedContainer": Pod(0, reason="InjectedContainer"),
+    "Evicted": Pod(0, 137, "Evicted"),
+    "NodeLost": Pod(0, 137, "DeletionByTaintManager"),
+    "Killed": Pod(0, 137, "Error"),
+    "Terminated": Pod(0, 143, "Error"),
+    "Unknown": None,
+}
+"""A pod of each class of failure, by its reason; None where none is left."""
+
+UNSEEN = {"JobDeleted", "ResultMissing"}
+"""No Job says these: see test_planner.py."""
+
+
+def documented() -> dict[str, str]:
+    """What docs/operations.md says of each class: whether it is tried again."""
+    table = OPERATIONS.read_text().partition("**A stage failed**")[2].partition("\n\n| ")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return {reason: row[1] for row in rows for reason in re.findall(r"`(\w+)`", row[0])}
+
+
+def test_the_docs_say_of_each_class_whether_it_is_tried_again() -> None:
+    final = build_job(run_of())["spec"]["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"]
+    done = {}
+    for reason, pod in EACH.items():
+        pods, why = (pod,) if pod else (), "DeadlineExceeded" if reason == "DeadlineExceeded" else "FailedIndexes"
+        found = failure_of(job("training", *pods, reason=why), Circumstances(SPEC, Units()))
+        assert found.reason == reason
+        by_its_job = why != "DeadlineExceeded" and pod is not None and pod.exit_code not in final
+        done[reason] = "yes" if found.retryable else "by its Job" if by_its_job else "no"
+    assert {reason: word for reason, word in documented().items() if reason not in UNSEEN} == done
 
 
 @pytest.mark.parametrize(
@@ -255,11 +326,20 @@ def test_the_disruption_of_a_pod_is_no_failure_of_its_peers(
             id="no room",
         ),
         pytest.param(
-            Pod(0, reason="NodeNotReady", message="node-1", running=True),
+            Pod(0, reason="NodeNotReady", message="node-1", running=True, name="p"),
             "NodeLost",
-            "sampling: its node is not heard of (node-1); it is started elsewhere once the node is given up "
+            "sampling: its node is not heard of (node-1), and nothing starts in the pod's place as long as it may "
+            "still run there: bring the node back, delete its object, or `kubectl delete pod p --force` if it is off "
             "(finished parts are kept)",
             id="node lost",
+        ),
+        pytest.param(
+            Pod(0, 1, message="ValueError: x", beside="istio-proxy", name="p"),
+            "Crashed",
+            "sampling: ended with exit code 1: ValueError: x; see its log: feedback logs sampling -i it; no other pod "
+            "follows it, since container istio-proxy, which is not ours, runs on in pod p: delete the pod, and have "
+            "the webhook that adds it leave this namespace's Jobs alone",
+            id="failed beside a sidecar that does not end",
         ),
         pytest.param(
             broken("Temporary", "S3 is out of reach", 75),

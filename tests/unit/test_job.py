@@ -48,7 +48,7 @@ def run_of(stage: str = "sampling", name: str = "it", queue: str = "", attempt: 
     return StageRun(
         owner=given.metadata,
         stage=found,
-        section=given.spec.section(found.name),
+        section=found.section(given.spec),
         config=TRAINING if stage == "training" else SAMPLING,
         address="ab" * 32,
         attempt=attempt,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,13 +10,14 @@ import pytest
 from feedback_operator.cluster.jobs import job_of
 from feedback_operator.cluster.kubernetes.observed import (
     ObservedPod,
+    evictions_of,
     iteration_of,
     owner_of,
     pod_of,
     pods_by_index,
     whole,
 )
-from feedback_operator.plan.snapshot import Job, Pod
+from feedback_operator.plan.snapshot import Evictions, Job, Pod
 
 CREATED = "2026-01-01T00:00:00Z"
 LATER = "2026-01-01T00:05:00Z"
@@ -125,6 +126,8 @@ def condition(kind: str, status: str, reason: str = "", message: str = "") -> Bo
     return {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": LATER}
 
 
+DENIED = {"terminated": {"exitCode": 1, "reason": "Error", "message": "denied", "finishedAt": LATER}}
+SIDECAR_WITHOUT_IMAGE = {"name": "sidecar", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
 OOM = {"terminated": {"exitCode": 137, "reason": "OOMKilled", "finishedAt": LATER}}
 DONE = {"terminated": {"exitCode": 0, "reason": "Completed", "message": "{}", "finishedAt": LATER}}
 
@@ -161,8 +164,52 @@ DONE = {"terminated": {"exitCode": 0, "reason": "Completed", "message": "{}", "f
                     {"name": "stage", "state": DONE},
                 ]
             },
-            Pod(0, exit_code=0, reason="Completed", message="{}", since=at(LATER)),
+            Pod(0, exit_code=0, reason="Completed", message="{}", since=at(LATER), beside="sidecar"),
             id="done beside a sidecar",
+        ),
+        pytest.param(
+            {"containerStatuses": [SIDECAR_WITHOUT_IMAGE, {"name": "stage", "state": {"running": {}}}]},
+            Pod(0, running=True, since=at(CREATED)),
+            id="at work beside a sidecar that does not start",
+        ),
+        pytest.param(
+            {"containerStatuses": [{"name": "sidecar", "state": OOM}, {"name": "stage", "state": {"running": {}}}]},
+            Pod(0, running=True, since=at(CREATED)),
+            id="at work beside a sidecar that is out of memory",
+        ),
+        pytest.param(
+            {
+                "initContainerStatuses": [{"name": "istio-init", "state": DENIED}],
+                "containerStatuses": [{"name": "stage", "state": {"waiting": {"reason": "PodInitializing"}}}],
+                "phase": "Failed",
+            },
+            Pod(0, reason="InjectedContainer", message="istio-init ended with exit code 1: denied", since=at(LATER)),
+            id="an init container failed",
+        ),
+        pytest.param(
+            {
+                "initContainerStatuses": [
+                    {"name": "proxy", "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}}}
+                ],
+                "containerStatuses": [{"name": "stage", "state": {"waiting": {"reason": "PodInitializing"}}}],
+            },
+            Pod(
+                0, reason="InjectedContainer", message="proxy waits: CrashLoopBackOff: back-off 40s", since=at(CREATED)
+            ),
+            id="a native sidecar that does not start",
+        ),
+        pytest.param(
+            {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "Allocate failed: nvidia.com/gpu"},
+            Pod(
+                0,
+                reason="NodeRefused",
+                message="UnexpectedAdmissionError: Allocate failed: nvidia.com/gpu",
+                since=at(CREATED),
+            ),
+            id="refused by the kubelet",
+        ),
+        pytest.param(
+            {"conditions": [condition("PodScheduled", "True")]}, Pod(0, since=at(LATER)), id="since it has its node"
         ),
         pytest.param(
             {"reason": "Evicted", "message": "low on memory", "phase": "Failed"},
@@ -203,6 +250,23 @@ def test_of_each_index_the_pod_that_says_most() -> None:
     ]
     assert [chosen.name for chosen in pods_by_index(iter(pods))] == ["first-done", "again"]
     assert [chosen.name for chosen in pods_by_index(reversed(pods))] == ["first-done", "again"]
+
+
+def test_evictions_by_nodes_without_room_are_counted_by_index() -> None:
+    """Whatever the stage itself said last; a node that is drained, or shuts down, has not run out of anything."""
+
+    def taken(index: int, name: str, words: str) -> ObservedPod:
+        said = {"exitCode": 143, "reason": "Error", "message": "flushed", "finishedAt": LATER}
+        disrupted = {**condition("DisruptionTarget", "True", "TerminationByKubelet", words)}
+        return pod_of(pod({**container({"terminated": said}), "conditions": [disrupted]}, index, name))
+
+    full = "The node was low on resource: memory."
+    pods = [taken(0, "a", full), taken(1, "b", full), taken(1, "c", full), taken(0, "d", "imminent node shutdown")]
+    found = evictions_of(pods)
+    assert found.latest
+    assert (found.times, found.latest.name, found.latest.message) == (2, "c", full)
+    assert (found.first, found.last, found.longest) == (at(LATER), at(LATER), timedelta(minutes=5))
+    assert evictions_of([]) == Evictions()
 
 
 def test_owner_is_the_controller() -> None:

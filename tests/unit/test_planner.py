@@ -11,7 +11,8 @@ import pytest
 
 from feedback_operator.api.status import timestamp
 from feedback_operator.plan.observe import PARENTS_SETTLE, PODS_FOLLOW
-from feedback_operator.plan.snapshot import Parent, Pod, Units
+from feedback_operator.plan.planner import PODS_END
+from feedback_operator.plan.snapshot import Evictions, Parent, Pod, Units
 from feedback_operator.resources.job import STAGE_LABEL
 from feedback_operator.stages import GRAPH
 from feedback_workloads.contract import STAGE_CONFIG, SamplingConfig, Source
@@ -476,6 +477,70 @@ def test_a_job_without_pods_is_told_of_after_a_minute() -> None:
     assert simulation.told("Reconciling")[1] == "PodsNotCreated"
 
 
+@pytest.mark.parametrize("state", ["Active", "Failed"])
+def test_a_stage_whose_result_is_in_is_done_whatever_else_runs_or_fails_in_its_pod(state: str) -> None:
+    """A proxy that runs on beside it, or that ended badly after it."""
+    simulation = Simulation.of()
+    job = simulation.run_until("sampling")
+    beside = "istio-proxy" if state == "Active" else ""
+    simulation.change(job, state=state, pods=(replace(succeeded("sampling"), since=NOW, beside=beside),))
+    assert created(simulation) == ["splitting"]
+    sampling = simulation.iteration.status.stages[0]
+    assert (sampling.state, sampling.completion_time) == ("Done", timestamp(NOW))
+
+
+@pytest.mark.parametrize("stage", ["sampling", "evaluation"])
+def test_a_sidecar_that_never_ends_holds_no_gpu_beside_a_finished_stage(stage: str) -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until(stage)
+    ended = replace(succeeded(stage, 0, METRICS), since=NOW, beside="istio-proxy")
+    simulation.change(job, pods=(ended,))
+    decided = simulation.step()
+    assert (decided.delete, decided.wake_at) == ((), NOW + PODS_END)
+    simulation.wait(PODS_END.total_seconds())
+    assert simulation.step().delete == (job.name,)
+    assert simulation.states()[stage] == "Done"
+    assert simulation.conditions()["Stalled"] == "False"
+
+
+def test_a_stage_that_one_node_after_the_other_evicts_is_stalled_with_the_remedy_and_recovers() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("sampling")
+    taken = Pod(0, reason="TerminationByKubelet", message="The node was low on resource: memory.", since=NOW)
+    for times in (3, 4):
+        last = NOW + timedelta(minutes=20 * times)
+        evictions = Evictions(times, taken, NOW, last, longest=timedelta(minutes=20))
+        simulation.now = last
+        simulation.change(job, evictions=evictions, pods=(Pod(0, running=True, since=last),))
+        simulation.step()
+        assert simulation.conditions()["Stalled"] == ("True" if times == 4 else "False")
+    status, reason, message = simulation.told("Stalled")
+    assert (status, reason) == ("True", "Evicted")
+    assert message == (
+        "sampling: 4 pods in a row were evicted (The node was low on resource: memory.); raise "
+        "spec.sampling.resources.requests.memory: who uses more than that is evicted first (finished parts are kept)"
+    )
+    assert simulation.step().wake_at == last + timedelta(minutes=20)
+    simulation.wait(20 * 60)
+    simulation.step()
+    assert simulation.conditions()["Stalled"] == "False", "the next pod has outlived them all"
+
+
+def test_pods_that_nodes_refuse_are_tried_again_and_then_stall() -> None:
+    simulation = Simulation.of()
+    simulation.run_until("sampling")
+    refused = Pod(0, reason="NodeRefused", message="UnexpectedAdmissionError: Allocate failed: nvidia.com/gpu")
+    for wait in (60, 240, 960):
+        simulation.finish(simulation.active()[0], "Failed", refused)
+        simulation.step()
+        assert simulation.told("Reconciling")[:2] == ("True", "NodeRefused")
+        simulation.wait(wait)
+        assert created(simulation) == ["sampling"]
+    simulation.finish(simulation.active()[0], "Failed", refused)
+    simulation.step()
+    assert simulation.told("Stalled")[:2] == ("True", "NodeRefused")
+
+
 # ── suspend, delete, edit ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -623,6 +688,39 @@ def test_a_queued_job_follows_its_iteration_into_another_queue() -> None:
         assert created(simulation) == ["sampling"]
         (job,) = simulation.jobs.values()
         assert (job.queue, job.retries) == (queue, 0), "a move is no failure"
+
+
+@pytest.mark.parametrize("state", ["Suspended", "Active"], ids=["queued", "running"])
+def test_a_deadline_and_a_time_to_live_are_followed_at_once(state: str) -> None:
+    simulation = queued()
+    (job,) = simulation.jobs.values()
+    simulation.change(job, state=state)
+    simulation.edit(deadlineSeconds=3600, ttlSecondsAfterFinished=60)
+    decided = simulation.step()
+    assert (decided.adjust, decided.delete) == (((job.name, 3600, 60),), ())
+    assert simulation.step().adjust == ()
+    simulation.edit(deadlineSeconds=None, ttlSecondsAfterFinished=None)
+    assert simulation.step().adjust == (), "a policy of the cluster may have set them"
+
+
+def test_a_queued_job_takes_another_priority_of_kueue() -> None:
+    simulation = queued()
+    (job,) = simulation.jobs.values()
+    labels = {"kueue.x-k8s.io/queue-name": "gpus", "kueue.x-k8s.io/priority-class": "urgent"}
+    simulation.iteration = with_metadata(simulation.iteration, labels=labels)
+    assert simulation.step().delete == (job.name,)
+    assert created(simulation) == ["sampling"]
+    assert [(again.queue, again.priority_class) for again in simulation.jobs.values()] == [("gpus", "urgent")]
+    assert simulation.step().delete == ()
+
+
+def test_a_job_whose_pods_a_quota_keeps_away_takes_a_correction_at_once() -> None:
+    simulation = Simulation.of()
+    job = simulation.run_until("sampling")
+    simulation.change(job, pods=())
+    simulation.edit(sampling={"resources": {"limits": {"memory": "8Gi"}}})
+    assert simulation.step().delete == (job.name,)
+    assert created(simulation) == ["sampling"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from feedback_operator.stages import GRAPH, STAGES, Inputs, Stage, gpus
 from feedback_workloads.contract import Artifact, EngineConfig, Source, StageConfig, TrainingConfig
-from tests.unit.worlds import iteration, manifest
+from tests.unit.worlds import Simulation, iteration, manifest
 
 SECTIONS = (*STAGES, "serving")
 OURS = {section: {"resources": {"limits": {"nvidia.com/gpu": number}}} for number, section in enumerate(SECTIONS, 2)}
@@ -31,6 +31,66 @@ def test_no_engine_asks_for_the_gpus_of_another_stages_pods(stage: Stage) -> Non
     assert (engine is None) == (stage.image == "train")
     if engine:
         assert engine.tensor_parallel_size == gpus(iteration(**sections).spec.section(stage.name))
+
+
+CLAIM = {"name": "gpus", "resourceClaimTemplateName": "two-gpus", "devices": 2}
+
+
+@pytest.mark.parametrize(
+    ("resources", "number"),
+    [
+        pytest.param({}, 1, id="none"),
+        pytest.param({"limits": {"nvidia.com/gpu": "2"}}, 2, id="NVIDIA"),
+        pytest.param({"limits": {"amd.com/gpu": "4"}}, 4, id="AMD"),
+        pytest.param({"limits": {"gpu.intel.com/xe": "2"}}, 2, id="Intel"),
+        pytest.param({"limits": {"nvidia.com/mig-3g.40gb": "2"}}, 2, id="MIG"),
+        pytest.param({"limits": {"nvidia.com/gpu.shared": "1"}}, 1, id="shared"),
+        pytest.param({"limits": {"nvidia.com/gpu": "2", "rdma/hca": "8"}}, 2, id="a network card is no GPU"),
+        pytest.param({"claims": [CLAIM]}, 2, id="a claim"),
+        pytest.param({"claims": [CLAIM, {**CLAIM, "name": "more", "devices": 6}]}, 8, id="two claims"),
+    ],
+)
+def test_the_policy_is_split_over_the_gpus_of_its_pods_whoever_makes_them(
+    resources: dict[str, object], number: int
+) -> None:
+    given = {"evaluation": {**manifest()["spec"]["evaluation"], "resources": resources}}
+    engine = engine_of(STAGES["evaluation"], **given)
+    assert engine
+    assert engine.tensor_parallel_size == number
+    assert engine_of(STAGES["sampling"], **given) == EngineConfig(), "the GPUs of evaluation are not those of sampling"
+
+
+BY_A_MODEL = {"type": "LLM", "llm": {"model": {"uri": "s3://b/text"}}}
+EVERYTHING = {
+    "limits": {"cpu": "2", "memory": "8Gi", "nvidia.com/gpu": "1", "rdma/hca": "1"},
+    "requests": {"cpu": "1"},
+    "claims": [CLAIM],
+}
+
+
+@pytest.mark.parametrize(
+    ("stage", "section", "devices"),
+    [
+        pytest.param("sampling", {}, True, id="sampling"),
+        pytest.param("splitting", {}, False, id="splitting into sentences"),
+        pytest.param("splitting", {"type": "WholeAnswer"}, False, id="whole answers"),
+        pytest.param("splitting", BY_A_MODEL, True, id="splitting by a model"),
+        pytest.param("pairing", {}, False, id="pairing"),
+        pytest.param("training", {}, True, id="training"),
+    ],
+)
+def test_pods_that_run_no_model_take_no_gpu(stage: str, section: dict[str, object], devices: bool) -> None:
+    simulation = Simulation.of(**{stage: {**section, "resources": EVERYTHING}})
+    simulation.run_until(stage)
+    simulation.jobs.clear()
+    (job,) = (made for made in simulation.step().create if made["kind"] == "Job")
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    plain = {"limits": {"cpu": "2", "memory": "8Gi"}, "requests": {"cpu": "1"}}
+    assert container["resources"] == ({**EVERYTHING, "claims": [{"name": "gpus"}]} if devices else plain)
+    assert pod.get("resourceClaims") == (
+        [{"name": "gpus", "resourceClaimTemplateName": "two-gpus"}] if devices else None
+    )
 
 
 def test_a_model_has_one_context_length_wherever_it_answers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from feedback_operator.api import FeedbackIteration, IterationStatus
 from feedback_operator.api.schema import root_schema
 from feedback_operator.plan.snapshot import Pod
-from tests.unit.worlds import METRICS, Simulation, broken, succeeded
+from feedback_workloads.contract import STAGE_CONFIG, SplittingConfig, StageResult, shard_folder
+from feedback_workloads.report.iteration import StageRecord
+from tests.unit.worlds import METRICS, Simulation, broken, result, succeeded
 
 STATUS = root_schema()["properties"]["status"]
 
@@ -77,3 +80,30 @@ def test_the_longest_names_and_places() -> None:
     world.run()
     assert problems(STATUS, written(world.iteration.status)) == []
     assert max(len(name) for name in world.jobs) + len("-255") <= 63
+
+
+def handed_in(shard: int, shards: int) -> Pod:
+    """A pod that ended well, and whose result says as much as results say."""
+    folder = shard_folder("s3://" + "b" * 200 + "/artifacts/sampling/" + "a" * 64, shard, shards)
+    counts = {"rows": 10, "rejected": 1, "tokens": 123456, "pictures": 10}
+    made = result("sampling", shard, {f"metric_{number}": 0.123456789 for number in range(20)})
+    placed = made.model_copy(update={"manifest": made.manifest.model_copy(update={"uri": folder}), "counts": counts})
+    return Pod(shard, exit_code=0, message=placed.model_dump_json())
+
+
+@pytest.mark.parametrize("shards", [32, 33, 256])
+def test_a_status_stays_small_however_many_shards_there_are(shards: int) -> None:
+    world = Simulation.of(sampling={"shards": shards})
+    job = world.run_until("sampling")
+    world.finish(job, "Complete", *(handed_in(shard, shards) for shard in range(shards)))
+    (made, *_) = (made for made in world.step().create if made["kind"] == "ConfigMap")
+    sampling = world.iteration.status.stages[0]
+    assert bool(sampling.combined) == (shards > 32)
+    assert (sampling.count("rows"), sampling.count("rejected"), sampling.was_there) == (10 * shards, shards, False)
+    given = STAGE_CONFIG.validate_json(made["data"]["config.json"])
+    assert isinstance(given, SplittingConfig)
+    pods = [StageResult.model_validate_json(handed_in(shard, shards).message) for shard in range(shards)]
+    assert given.samples == tuple(pod.manifest for pod in pods), "the next stage is given each of them by its digest"
+    assert problems(STATUS, written(world.iteration.status)) == []
+    assert len(json.dumps(written(world.iteration.status))) < 64_000
+    assert StageRecord.model_validate(written(world.iteration.status)["stages"][0]).artifacts == given.samples

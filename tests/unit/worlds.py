@@ -124,6 +124,11 @@ class Simulation:
         for name, suspended in decided.suspend:
             state = "Suspended" if suspended else "Active"
             self.jobs[name] = replace(self.jobs[name], state=state, suspended_by_us=suspended)
+        for name, deadline, ttl in decided.adjust:
+            job = self.jobs[name]
+            self.jobs[name] = replace(
+                job, deadline_seconds=deadline or job.deadline_seconds, ttl_seconds=ttl or job.ttl_seconds
+            )
         for name in decided.delete:
             self.jobs.pop(name, None)
         self.iteration = self.iteration.model_copy(update={"status": decided.status})

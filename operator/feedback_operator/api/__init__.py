@@ -23,6 +23,7 @@ from feedback_operator.api.spec import (
     TrainingSpec,
 )
 from feedback_operator.api.status import (
+    CombinedResult,
     Condition,
     Hallucination,
     IterationStatus,
@@ -42,6 +43,7 @@ __all__ = [
     "NAME_PATTERN",
     "VERSION",
     "BenchmarkSpec",
+    "CombinedResult",
     "Condition",
     "DecodingSpec",
     "FeedbackIteration",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from feedback_operator.api.base import Integer, ObjectName, Quantity, Resource, amount
+from feedback_operator.api.base import Integer, Name, ObjectName, Quantity, Resource, amount
 from feedback_operator.api.rules import OPERATIONAL, Rule, UniqueBy
 
 _STANDARD: Final = ("cpu", "memory", "ephemeral-storage")
@@ -54,6 +54,19 @@ def _devices_are_limits(resources: Resources) -> bool:
     )
 
 
+class DeviceClaim(Resource):
+    """Devices by dynamic resource allocation: each pod gets a claim of its own, made from a template."""
+
+    name: Name = Field(description="Name of the claim within the pod.")
+    resource_claim_template_name: ObjectName = Field(description="ResourceClaimTemplate of the same namespace.")
+    devices: Integer = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="GPUs that the template asks for: a model is split over as many as its pod has.",
+    )
+
+
 class Resources(Resource):
     """Compute resources of each pod, as in a container's `resources`."""
 
@@ -74,6 +87,10 @@ class Resources(Resource):
 
     requests: Amounts = Field(default={}, description="What the scheduler reserves: cpu, memory.")
     limits: Amounts = Field(default={}, description="What the pod may use at most: cpu, memory, nvidia.com/gpu.")
+    claims: Annotated[list[DeviceClaim], Field(max_length=8), UniqueBy(("name",))] = Field(
+        default=[],
+        description="Devices by dynamic resource allocation, in the place of those under limits.",
+    )
 
 
 _LABEL_KEY: Final = r"^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?$"
@@ -191,7 +208,9 @@ class StageSection(Resource):
     """What every section that becomes pods has in common. Nothing here changes what is computed."""
 
     resources: Annotated[Resources, OPERATIONAL] = Field(
-        default=Resources(), description="Compute resources of each pod."
+        default=Resources(),
+        description="Compute resources of each pod. Devices are asked for by stages that run a model, "
+        "which pairing does not, and splitting only with type LLM.",
     )
     pod: Annotated[PodOverrides, OPERATIONAL] = Field(
         default=PodOverrides(), description="What the pods are given beyond the defaults."

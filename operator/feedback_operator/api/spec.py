@@ -428,6 +428,14 @@ class EvaluationSpec(StageSection):
 class ServingSpec(StageSection):
     """The best-of-N endpoint of the promoted policy."""
 
+    RULES = (
+        Rule(
+            cel="self.maxSurge > 0 || self.maxUnavailable > 0",
+            message="maxSurge and maxUnavailable must not both be 0: no pod could be replaced",
+            holds=lambda serving: serving.max_surge > 0 or serving.max_unavailable > 0,
+        ),
+    )
+
     endpoint: Name | None = Field(
         default=None,
         description="Name of the Deployment and the Service; the newest promoted iteration that names it serves there. "
@@ -447,6 +455,19 @@ class ServingSpec(StageSection):
         default=None,
         description="By what answers are ranked. Absent: by what the evaluation found best on the selection split, and "
         "LogRatio where ranking did not help.",
+    )
+    max_surge: Integer = Field(
+        default=1,
+        ge=0,
+        le=1000,
+        description="Pods that a rollout may have beyond replicas. With 0 it needs no spare GPU.",
+    )
+    max_unavailable: Integer = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="Pods that a rollout may take away before others are ready. With maxSurge 0 it is at least 1, and "
+        "of one pod nothing is served while the next one loads.",
     )
     progress_deadline_seconds: Integer = Field(
         default=1800,

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from feedback_operator.api.base import Digest, Resource, Revision
 from feedback_operator.api.rules import UniqueBy
 from feedback_operator.api.sources import SourceSpec
+from feedback_workloads.contract import Artifact, shard_folder
 
 Moment = Annotated[str, Field(max_length=20, pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?$")]
 """RFC 3339 in UTC with whole seconds, or empty where it has not come."""
@@ -98,6 +99,19 @@ class ShardResult(Observed):
     reused: bool = Field(default=False, description="True where the artifact was there already.")
 
 
+class CombinedResult(Observed):
+    """What many shards of a stage handed in, in as few words as the next stages need of them."""
+
+    uri: Annotated[str, Field(min_length=1, max_length=2048)] = Field(description="Folder of the stage's artifact.")
+    digests: Annotated[list[Digest], Field(max_length=256)] = Field(
+        description="Digest of the manifest.json of each shard, in their order."
+    )
+    counts: Annotated[dict[str, int], Field(max_length=1024)] = Field(
+        default={}, description="Sums of what the shards counted."
+    )
+    reused: bool = Field(default=False, description="True where all of it was there already.")
+
+
 class StageStatus(Observed):
     """What is known of one stage."""
 
@@ -122,8 +136,31 @@ class StageStatus(Observed):
     done: Whole | None = Field(default=None, description="Progress of a running stage, in its own units.")
     total: Whole | None = Field(default=None, description="What `done` will be at the end.")
     shards: Annotated[list[ShardResult], Field(max_length=256), UniqueBy(("shard",))] = Field(
-        default=[], description="What each shard of a finished stage handed in."
+        default=[], description="What each shard of a finished stage handed in; of more than 32 see combined."
     )
+    combined: CombinedResult | None = Field(
+        default=None, description="What the shards of a finished stage handed in, where they are more than 32."
+    )
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """What its shards made, in their order."""
+        if self.combined is None:
+            return tuple(Artifact(uri=shard.uri, sha256=shard.sha256) for shard in self.shards)
+        uri, digests = self.combined.uri, self.combined.digests
+        folders = (shard_folder(uri, shard, len(digests)) for shard in range(len(digests)))
+        return tuple(Artifact(uri=folder, sha256=digest) for folder, digest in zip(folders, digests, strict=True))
+
+    def count(self, name: str) -> int:
+        """A count summed over its shards."""
+        if self.combined is not None:
+            return self.combined.counts.get(name, 0)
+        return sum(shard.counts.get(name, 0) for shard in self.shards)
+
+    @property
+    def was_there(self) -> bool:
+        """All that it hands on was found finished."""
+        return self.combined.reused if self.combined else bool(self.shards) and all(one.reused for one in self.shards)
 
 
 class ResolvedModel(Observed):

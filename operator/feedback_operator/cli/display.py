@@ -221,8 +221,7 @@ def _plain_line(console: Console, text: str) -> None:
 
 
 def _state(stage: StageStatus) -> str:
-    reused = stage.state == "Done" and all(shard.reused for shard in stage.shards)
-    return "already done" if reused else WORDS[stage.state]
+    return "already done" if stage.state == "Done" and stage.was_there else WORDS[stage.state]
 
 
 def _in_trouble(stage: StageStatus) -> bool:
@@ -234,8 +233,7 @@ def note(stage: StageStatus) -> str:
     """What there is to say beside the state: rows when done, the phase or the reason otherwise."""
     if stage.state != "Done":
         return stage.message
-    rows = sum(shard.counts.get("rows", 0) for shard in stage.shards)
-    rejected = sum(shard.counts.get("rejected", 0) for shard in stage.shards)
+    rows, rejected = stage.count("rows"), stage.count("rejected")
     return f"{rows} rows" + (f", {rejected} rejected" if rejected else "")
 
 

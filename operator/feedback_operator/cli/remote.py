@@ -32,6 +32,9 @@ JSON: Final = "application/json"
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
 JOB_LABEL: Final = "batch.kubernetes.io/job-name"
+STAGE_CONTAINER: Final = "stage"
+"""Others may stand beside it, put there by a webhook."""
+
 INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
 CONNECT_SECONDS: Final = 10
 READ_SECONDS: Final = 60
@@ -154,13 +157,14 @@ class Remote:
         path = f"/api/v1/namespaces/{self.namespace}/pods"
         query = {"labelSelector": f"{JOB_LABEL}={job}"}
         items = self._send(Call("GET", path, self._asked("list", resource="pods"), query=query))["items"]
-        return youngest([_pod(item) for item in items])
+        return youngest([stage_pod(item) for item in items])
 
     def log(self, pod: StagePod, *, follow: bool) -> Iterator[str]:
         """The lines of a pod's log, without line ends; with `follow` until the pod ends."""
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod.name}/log"
         asked = self._asked("get", pod.name, "pods/log")
-        response = self._open(Call("GET", path, asked, query={"follow": str(follow).lower()}, read_seconds=None))
+        query = {"container": STAGE_CONTAINER, "follow": str(follow).lower()}
+        response = self._open(Call("GET", path, asked, query=query, read_seconds=None))
         rest = b""
         for chunk in response.stream(4096):
             *lines, rest = (rest + chunk).split(b"\n")
@@ -214,9 +218,12 @@ def youngest(pods: Sequence[StagePod]) -> list[StagePod]:
     return [by_shard[shard] for shard in sorted(by_shard)]
 
 
-def _pod(item: Mapping[str, Any]) -> StagePod:
+def stage_pod(item: Mapping[str, Any]) -> StagePod:
+    """A pod as the API server gives it."""
     meta, status = item["metadata"], item.get("status", {})
-    state = (status.get("containerStatuses") or [{}])[0].get("state", {})
+    state: Mapping[str, Any] = next(
+        (one.get("state", {}) for one in status.get("containerStatuses", ()) if one["name"] == STAGE_CONTAINER), {}
+    )
     scheduled = [one.get("reason") for one in status.get("conditions", ()) if one["type"] == "PodScheduled"]
     return StagePod(
         name=meta["name"],

@@ -28,6 +28,10 @@ class Cluster(Protocol):
         """Suspend a Job, with a mark on it that it was we who did; or resume it and take the mark away."""
         ...
 
+    async def adjust(self, namespace: str, job: str, deadline: int | None, ttl: int | None) -> None:
+        """Give a Job another deadline and another time to live, in seconds; None leaves what it has."""
+        ...
+
     async def delete(self, namespace: str, job: str) -> None:
         """Delete a Job and then its pods, in the foreground; one that is gone is as good."""
         ...

@@ -33,7 +33,7 @@ async def reconcile(cluster: Cluster, key: str, images: Images) -> Reconciled | 
         world = await cluster.snapshot(key) or world
         decided = plan(world, images)
     refusal = await _carry_out(cluster, world.iteration.metadata.namespace, decided)
-    if decided.create and not refusal:  # what was just created is in the status at once, not in a second one
+    if decided.create or decided.apply:  # what was just made is in the status at once, not in a second one
         world = await cluster.snapshot(key) or world
         decided = replace(plan(world, images), create=decided.create)
     status = _with_refusal(decided.status, refusal, world) if refusal else decided.status
@@ -43,15 +43,26 @@ async def reconcile(cluster: Cluster, key: str, images: Images) -> Reconciled | 
 
 
 async def _carry_out(cluster: Cluster, namespace: str, decided: Plan) -> Blocked | None:
+    """The first refusal. Each object of an endpoint stands for itself: one that is refused keeps no other away."""
+    refusal = await _carry_out_jobs(cluster, namespace, decided)
+    for manifest in decided.apply:
+        try:
+            await cluster.apply(manifest)
+        except Blocked as refused:
+            refusal = refusal or refused
+    return refusal
+
+
+async def _carry_out_jobs(cluster: Cluster, namespace: str, decided: Plan) -> Blocked | None:
     try:
         for manifest in decided.create:
             await cluster.create(manifest)
         for job, suspended in decided.suspend:
             await cluster.suspend(namespace, job, suspended)
+        for job, deadline, ttl in decided.adjust:
+            await cluster.adjust(namespace, job, deadline, ttl)
         for job in decided.delete:
             await cluster.delete(namespace, job)
-        for manifest in decided.apply:
-            await cluster.apply(manifest)
     except Blocked as refusal:
         return refusal
     return None

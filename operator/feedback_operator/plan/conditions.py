@@ -261,7 +261,7 @@ def _readiness_of_endpoint(endpoint: EndpointPlan) -> Readiness:
     match endpoint.state:
         case "RollingOut" | "Unavailable":
             return Readiness("Reconciling", endpoint.state, f"endpoint: {endpoint.message}")
-        case "RolledBack":
+        case "RolledBack" | "Unschedulable":
             return Readiness("Stalled", endpoint.state, f"endpoint: {endpoint.message}")
         case _:
             return Readiness("Ready", "Complete", "all stages are done")

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from feedback_operator.api import FeedbackIteration, PromotedModel, ServingStatus
+from feedback_operator.plan.failures import WORDS
 from feedback_operator.plan.snapshot import Claimant, Endpoint, Snapshot
 from feedback_operator.resources import Manifest
 from feedback_operator.resources.deployment import (
@@ -44,9 +46,25 @@ def _claims(iteration: FeedbackIteration, endpoint: str) -> bool:
 
 
 def _claim(iteration: FeedbackIteration) -> Claimant:
-    """As its status has it; what was taken back before an edit may come up after it."""
-    serving = iteration.status.serving
-    return _claimant(iteration, yields=iteration.looked_at and serving is not None and _yields(serving))
+    """As it stands, whether or not its latest edit was looked at: only one that changes its pods is another try."""
+    serving, promoted = iteration.status.serving, iteration.status.promoted
+    same = serving and promoted and serving.rolled_back_revision == revision(_serving(iteration, promoted))
+    return _claimant(iteration, yields=bool(same and serving and _yields(serving)))
+
+
+def _serving(iteration: FeedbackIteration, promoted: PromotedModel) -> Serving:
+    """The endpoint as this iteration alone wants it."""
+    spec = iteration.spec.serving
+    if spec is None or spec.endpoint is None:
+        raise TypeError("only an iteration with spec.serving.endpoint has an endpoint")
+    return Serving(
+        name=spec.endpoint,
+        owner=iteration.metadata,
+        co_owners=(),
+        spec=spec,
+        promoted=promoted,
+        max_model_len=iteration.spec.sampling.max_model_len,
+    )
 
 
 def _claimant(iteration: FeedbackIteration, *, yields: bool) -> Claimant:
@@ -88,18 +106,20 @@ def _is_held_by(deployment: Manifest, uid: str) -> bool:
 # ── the decision of one iteration ────────────────────────────────────────────────────────────────────────────────────
 
 State = Literal[
-    "NotRequested", "NotPromoted", "Superseded", "RollingOut", "Serving", "Unavailable", "ScaledToZero", "RolledBack"
+    "NotRequested", "NotPromoted", "Superseded", "RollingOut", "Serving", "Unavailable", "Unschedulable",
+    "ScaledToZero", "RolledBack",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class EndpointPlan:
-    """What one iteration does about its endpoint, and what there is to say of it."""
+    """What one iteration does about its endpoint, and what there is to say of it. `until`: see `Plan.wake_at`."""
 
     state: State
     message: str
     apply: tuple[Manifest, ...] = ()
     status: ServingStatus | None = None
+    until: datetime | None = None
 
 
 NOT_REQUESTED: Final = EndpointPlan("NotRequested", "spec.serving.endpoint is not given")
@@ -114,14 +134,7 @@ def endpoint_plan(world: Snapshot, promoted: PromotedModel | None) -> EndpointPl
     before = before.model_copy(update={"endpoint": spec.endpoint})
     if promoted is None:
         return EndpointPlan("NotPromoted", "no model of this iteration was promoted yet", status=before)
-    serving = Serving(
-        name=spec.endpoint,
-        owner=world.iteration.metadata,
-        co_owners=(),
-        spec=spec,
-        promoted=promoted,
-        max_model_len=world.iteration.spec.sampling.max_model_len,
-    )
+    serving = _serving(world.iteration, promoted)
     if before.rolled_back_revision != revision(serving):
         before = before.model_copy(update={"rolled_back_revision": ""})
     own = _claimant(world.iteration, yields=_yields(before))
@@ -168,9 +181,10 @@ class _Rollout:
     before: ServingStatus
 
     def plan(self) -> EndpointPlan:
+        service = build_service(self.serving)
         wanted = (
             build_deployment(self.serving),
-            build_service(self.serving),
+            service,
             build_pod_disruption_budget(self.serving),
             build_endpoint_policy(self.serving),
         )
@@ -182,23 +196,38 @@ class _Rollout:
             return self._taken_back(rollout, own, apply)
         ready = self._ready(rollout, own)
         state, message = self._state(rollout, own, ready)
+        served = own if state == "Serving" else self.before.served_revision
+        if state == "Serving" and differs({"spec": service["spec"]}, observed.get("Service")):
+            state, message = "Unavailable", f"{message}, but no Service {self.serving.name} leads to them"
         status = self.before.model_copy(
             update={
                 "revision": own,
                 "replicas": rollout.wanted,
                 "ready_replicas": ready,
-                "served_revision": own if state == "Serving" else self.before.served_revision,
+                "served_revision": served,
                 "rolled_back_revision": "",
             }
         )
-        return EndpointPlan(state, message, apply, status)
+        return EndpointPlan(state, message, apply, status, self._loads_until() if rollout.gives_up(own) else None)
 
     def _is_taken_back(self, rollout: Rollout, own: str) -> bool:
         """Its pods did not become ready in time, and have not become so since. What has once served is never taken
-        back."""
+        back; nor are pods that no node took, which have their whole time to load once one does."""
         if own == self.before.served_revision or rollout.completes(own):
             return False
-        return own == self.before.rolled_back_revision or (rollout.given_up and rollout.revision == own)
+        if own == self.before.rolled_back_revision:
+            return True
+        return rollout.gives_up(own) and not self._lacks_a_node() and self._loads_until() is None
+
+    def _lacks_a_node(self) -> bool:
+        return any(WORDS.get(pod.reason) == "Unschedulable" for pod in self.endpoint.pods)
+
+    def _loads_until(self) -> datetime | None:
+        """Until when the pod that found its node last has time to load; None where that is over."""
+        deadline = timedelta(seconds=self.serving.spec.progress_deadline_seconds)
+        loading = [pod for pod in self.endpoint.pods if not pod.reason and pod.exit_code is None]
+        until = max((pod.since + deadline for pod in loading if pod.since), default=None)
+        return until if until and until > self.world.now else None
 
     def _ready(self, rollout: Rollout, own: str) -> int:
         """Ready pods of this revision: those that were known, until what the Deployment says is about this revision.
@@ -220,7 +249,17 @@ class _Rollout:
             return "Serving", said
         if own == self.before.served_revision:
             return ("Serving", said) if ready else ("Unavailable", f"{said}{self._said()}")
+        if self._lacks_a_node():
+            state: State = "Unschedulable" if rollout.given_up else "RollingOut"
+            return state, f"{said}{self._said()}; the pods that are there go on; {self._makes_room()}"
         return "RollingOut", f"{said}{self._said()}"
+
+    def _makes_room(self) -> str:
+        """What helps pods that no node takes."""
+        remedy = "add nodes, or lower spec.serving.resources"
+        if self.serving.spec.max_unavailable:
+            return remedy
+        return f"{remedy}; without a spare GPU set spec.serving.maxSurge to 0 and spec.serving.maxUnavailable to 1"
 
     def _why_zero(self) -> str:
         if self.serving.spec.replicas == 0:
@@ -261,6 +300,10 @@ class Rollout:
     def completes(self, revision: str) -> bool:
         """All pods are of this revision, and ready."""
         return self.complete and self.revision == revision
+
+    def gives_up(self, revision: str) -> bool:
+        """No pod of this revision got ready for as long as it may take."""
+        return self.given_up and self.revision == revision
 
     @classmethod
     def of(cls, deployment: Manifest | None) -> Rollout:

@@ -28,20 +28,23 @@ class Failure:
 class Trouble:
     """What keeps a pod of a running Job from its work. It may pass: the Job goes on by itself then.
 
-    `since` may lie ahead: until then it is no trouble yet.
+    `since` may lie ahead: until then it is no trouble yet. `over`: when it has passed if nothing more happens; None
+    where time alone changes nothing.
     """
 
     reason: str
     message: str
     since: datetime
+    over: datetime | None = None
 
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What a message can name: the spec, and how far the stage was when it was last seen at work."""
+    """What a message can name: the spec, and how far the stage was when it was last seen at work; and the time."""
 
     spec: IterationSpec
     reached: Units
+    now: datetime | None = None
 
 
 WORDS: Final[Mapping[str, str]] = {
@@ -55,6 +58,8 @@ WORDS: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         ("Evicted", "EvictionByEvictionAPI", "TerminationByKubelet", "PreemptionByScheduler", "Preempting"), "Evicted"
     ),
+    "InjectedContainer": "InjectedContainer",
+    "NodeRefused": "NodeRefused",
 }
 """What the kubelet, the scheduler and the node controller call it, and the reason it becomes."""
 
@@ -79,7 +84,19 @@ PODS_APPEAR: Final = timedelta(seconds=60)
 PODS_START: Final = timedelta(minutes=5)
 """Nor is a pod of which nothing is said but that it has not started: images are large."""
 
-GRAVEST_FIRST: Final = ("BadInput", "OutOfMemory", "DiskFull", "Crashed", "Temporary", "Killed", "Evicted", "NodeLost")
+MAY_PASS: Final = frozenset({"Evicted", "NodeLost", "NodeRefused", "InjectedContainer"})
+"""Of these words those that another attempt may help."""
+
+EVICTIONS: Final = 4
+"""So many in a row by nodes that have run out of something, and somebody has to look."""
+
+QUIET: Final = timedelta(minutes=10)
+"""What follows such evictions is well after so long, and once it has lived longer than all of them."""
+
+GRAVEST_FIRST: Final = (
+    "BadInput", "OutOfMemory", "DiskFull", "Crashed", "Temporary", "Killed", "InjectedContainer", "NodeRefused",
+    "Evicted", "NodeLost",
+)  # fmt: skip
 """Where several pods failed: the cause comes before what it did to the others."""
 
 AFTERMATH: Final = ("Evicted", "NodeLost", "Communication", "Terminated", "Unknown")
@@ -140,9 +157,7 @@ def _pod_failure(job: Job, pod: Pod, about: Circumstances) -> Failure:
     if pod.reason == "OOMKilled":
         return _out_of_memory(job, pod, about)
     if word := WORDS.get(pod.reason):
-        return Failure(
-            word, word in ("Evicted", "NodeLost"), f"{_where(job, pod)}: {_explained(word, job, pod, about)}"
-        )
+        return Failure(word, word in MAY_PASS, f"{_where(job, pod)}: {_explained(word, job, pod, about)}")
     if job.stage == "training" and COMMUNICATION.search(pod.message):
         return _communication(job, pod, pod.message)
     return _ended(job, pod, about)
@@ -204,7 +219,19 @@ def trouble_of(job: Job, about: Circumstances) -> Trouble | None:
         )
         return Trouble("PodsNotCreated", message, began + PODS_APPEAR)
     found = [trouble for pod in job.pods if (trouble := _pod_trouble(job, pod, pod.since or began, about))]
+    found += _repeated_evictions(job, about)
     return min(found, key=lambda trouble: trouble.since, default=None)
+
+
+def _repeated_evictions(job: Job, about: Circumstances) -> list[Trouble]:
+    """What a Job that makes pod after pod for a node without room never ends of: there since the first one."""
+    evictions, pod = job.evictions, job.evictions.latest
+    if evictions.times < EVICTIONS or pod is None or evictions.first is None or evictions.last is None:
+        return []
+    over = evictions.last + max(QUIET, evictions.longest)
+    words = f"{evictions.times} pods in a row were evicted ({pod.message[:1000]})"
+    message = f"{_where(job, pod)}: {words}; {_against_eviction(job, pod)} ({kept(job.stage)})"
+    return [] if about.now and about.now >= over else [Trouble("Evicted", message, evictions.first, over)]
 
 
 def _pod_trouble(job: Job, pod: Pod, since: datetime, about: Circumstances) -> Trouble | None:
@@ -213,7 +240,7 @@ def _pod_trouble(job: Job, pod: Pod, since: datetime, about: Circumstances) -> T
         return Trouble(word, f"{_where(job, pod)}: {_explained(word, job, pod, about)}", since)
     if _has_failed(pod):  # the newest of its index: the one that follows it is not there yet
         failure = _pod_failure(job, pod, about)
-        return Trouble(failure.reason, failure.message, since)
+        return Trouble(failure.reason, failure.message + _held_up(pod), since)
     if pod.running or pod.reason or pod.exit_code is not None:
         return None
     message = (
@@ -244,12 +271,55 @@ def _explained(word: str, job: Job, pod: Pod, about: Circumstances) -> str:
             return f"its volume is not there{said}; create the claim, or correct {section}.pod.cache.claimName"
         case "Unschedulable":
             return f"no node takes the pod{said}; lower {section}.resources, correct {section}.pod, or add nodes"
-        case "NodeLost":
+        case "InjectedContainer":
             return (
-                f"its node is not heard of{said}; it is started elsewhere once the node is given up ({kept(job.stage)})"
+                f"a container that is not ours keeps the pod from its work{said}; `kubectl logs {pod.name} -c "
+                "CONTAINER` says why; mend it, or have the webhook that adds it leave this namespace's Jobs alone"
             )
         case _:
-            return f"the pod was evicted{said}; it is started again ({kept(job.stage)})"
+            return _explained_by_node(word, job, pod, said)
+
+
+def _explained_by_node(word: str, job: Job, pod: Pod, said: str) -> str:
+    """The same of what its node did to a pod."""
+    match word:
+        case "NodeLost" if pod.exit_code is None:
+            return (
+                f"its node is not heard of{said}, and nothing starts in the pod's place as long as it may still run "
+                f"there: bring the node back, delete its object, or `kubectl delete pod {pod.name} --force` if it is "
+                f"off ({kept(job.stage)})"
+            )
+        case "NodeLost":
+            return f"its node was lost{said}; it is started elsewhere ({kept(job.stage)})"
+        case "NodeRefused":
+            return (
+                f"the node refused the pod{said}; it is tried again; if it comes back, see that the node's device "
+                f"plugin runs, and that what spec.{job.stage}.resources asks for is free there"
+            )
+        case _:
+            found = _against_eviction(job, pod)
+            remedy = f"; to keep that from coming back, {found}" if found else ""
+            return f"the pod was evicted{said}; it is started again{remedy} ({kept(job.stage)})"
+
+
+def _against_eviction(job: Job, pod: Pod) -> str:
+    """What keeps pods from being evicted, by what the node had run out of; empty where it was nothing of theirs."""
+    section, words = f"spec.{job.stage}", pod.message.lower()
+    if "storage" in words or "emptydir" in words or "inodes" in words:
+        return f"give {section}.pod.cache, or raise {section}.resources.requests.ephemeral-storage and its limit"
+    if "memory" in words:
+        return f"raise {section}.resources.requests.memory: who uses more than that is evicted first"
+    return "add nodes, or see what fills them" if "low on resource" in words else ""
+
+
+def _held_up(pod: Pod) -> str:
+    """What keeps a pod whose stage has ended from ending, so that no other one follows it."""
+    if not pod.beside:
+        return ""
+    return (
+        f"; no other pod follows it, since container {pod.beside}, which is not ours, runs on in pod {pod.name}: "
+        "delete the pod, and have the webhook that adds it leave this namespace's Jobs alone"
+    )
 
 
 # ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────────

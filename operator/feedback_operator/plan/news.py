@@ -50,8 +50,7 @@ def _of_stages(before: IterationStatus, after: IterationStatus) -> Iterator[News
 
 
 def _done(stage: StageStatus) -> str:
-    reused = stage.shards and all(shard.reused for shard in stage.shards)
-    return f"{stage.name} is done" + (", its artifact was there already" if reused else "")
+    return f"{stage.name} is done" + (", its artifact was there already" if stage.was_there else "")
 
 
 def _of_conditions(before: IterationStatus, after: IterationStatus) -> Iterator[News]:

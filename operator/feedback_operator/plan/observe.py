@@ -27,7 +27,7 @@ from feedback_operator.plan.states import (
     job_status,
     reached_by,
 )
-from feedback_operator.resources.job import QUEUE_LABEL, pods_digest
+from feedback_operator.resources.job import KUEUE_LABELS, pods_digest
 from feedback_operator.stages import GRAPH, STAGES, Inputs, Stage
 from feedback_workloads.contract import Artifact, Source, StageConfig
 
@@ -154,6 +154,19 @@ class _View:
     # ── with a Job ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _of_job(self, job: Job) -> Progress:
+        """A stage whose results are in is done, whatever else runs or fails in its pods."""
+        return self._of_results(job) or self._of_state(job)
+
+    def _of_results(self, job: Job) -> Done | None:
+        found = {pod.index: (pod, result) for pod in job.pods if (result := pod.result())}
+        wanted = self.stage.results(self.world.iteration.spec)
+        if not set(range(wanted)) <= set(found):
+            return None
+        ended = max((pod.since for pod, _ in found.values() if pod.since), default=self.world.now)
+        results = [found[index][1] for index in range(wanted)]
+        return Done(done_status(replace(job, finished=job.finished or ended), results))
+
+    def _of_state(self, job: Job) -> Progress:
         match job.state:
             case "Suspended":
                 return self._of_suspended(job)
@@ -168,16 +181,23 @@ class _View:
 
     def _of_suspended(self, job: Job) -> Progress:
         """It has no pods, so that another one in its place costs nothing: what was corrected meanwhile holds."""
-        iteration, spec = self.world.iteration, self.world.iteration.spec
-        pods = pods_digest(spec.section(self.stage.name), self.config, self.stage.pods(spec))
-        corrected = self._edited_since(job) and job.pods_digest != pods
-        requeued = not spec.suspend and job.queue != iteration.metadata.labels.get(QUEUE_LABEL, "")
-        return self._replacing(job) if corrected or requeued else Running(job)
+        labels, suspend = self.world.iteration.metadata.labels, self.world.iteration.spec.suspend
+        given = tuple(labels.get(label, "") for label in KUEUE_LABELS)
+        moved = not suspend and (job.queue, job.priority_class) != given
+        return self._replacing(job) if self._corrected(job) or moved else Running(job)
+
+    def _corrected(self, job: Job) -> bool:
+        """The spec would give it other pods by now."""
+        spec = self.world.iteration.spec
+        pods = pods_digest(self.stage.section(spec), self.config, self.stage.pods(spec))
+        return self._edited_since(job) and job.pods_digest != pods
 
     def _replacing(self, job: Job) -> Replacing:
         return Replacing(self.address, (job.name,), job_status(job, "Running"))
 
     def _of_active(self, job: Job) -> Progress:
+        if not job.pods and not job.deleting and self._corrected(job):
+            return self._replacing(job)
         trouble = None if job.deleting else trouble_of(job, self._circumstances(job))
         if trouble is None:
             return Running(job)
@@ -187,13 +207,11 @@ class _View:
             return self._replacing(job)  # the edit may be the cure
         patience = trouble.since + timedelta(seconds=self.world.limits.stall_after_seconds)
         stuck = self.world.now >= patience
-        return Running(job, trouble, stuck, until=None if stuck else patience)
+        moments = [trouble.over, None if stuck else patience]
+        return Running(job, trouble, stuck, until=min((moment for moment in moments if moment), default=None))
 
     def _of_complete(self, job: Job) -> Progress:
-        results = {pod.index: result for pod in job.pods if (result := pod.result())}
         wanted = self.stage.results(self.world.iteration.spec)
-        if set(range(wanted)) <= set(results):
-            return Done(done_status(job, [results[index] for index in range(wanted)]))
         handed_in = {pod.index for pod in job.pods if pod.exit_code is not None}
         if settling := self._settling(job, complete=set(range(wanted)) <= handed_in):
             return settling
@@ -235,7 +253,7 @@ class _View:
         return job_status(job, "Failed").model_copy(update=told)
 
     def _circumstances(self, job: Job) -> Circumstances:
-        return Circumstances(self.world.iteration.spec, reached_by(job, self.recorded))
+        return Circumstances(self.world.iteration.spec, reached_by(job, self.recorded), self.world.now)
 
     # ── without one ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -299,4 +317,4 @@ def _source(model: ResolvedModel) -> Source:
 def _artifacts(progress: Progress) -> tuple[Artifact, ...]:
     if not isinstance(progress, Done):
         raise TypeError(f"only a stage that is done has artifacts, not {progress}")
-    return tuple(Artifact(uri=shard.uri, sha256=shard.sha256) for shard in progress.status.shards)
+    return progress.status.artifacts

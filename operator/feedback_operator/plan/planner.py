@@ -6,16 +6,28 @@ or again after a crash in the middle of carrying a plan out, comes to the same e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from feedback_operator.api import IterationStatus
+from feedback_operator.api.status import moment_of
 from feedback_operator.plan.conditions import gate_result, promoted_model, status_of
-from feedback_operator.plan.endpoint import endpoint_plan
+from feedback_operator.plan.endpoint import EndpointPlan, endpoint_plan
 from feedback_operator.plan.observe import observe
 from feedback_operator.plan.snapshot import Job, Snapshot
-from feedback_operator.plan.states import Failed, Progress, Replacing, Retrying, Running, Startable, Waiting, is_live
+from feedback_operator.plan.states import (
+    Done,
+    Failed,
+    Progress,
+    Replacing,
+    Retrying,
+    Running,
+    Startable,
+    Waiting,
+    is_live,
+)
 from feedback_operator.resources import Manifest
 from feedback_operator.resources.configmap import build_configmap
 from feedback_operator.resources.headless_service import build_headless_service
@@ -27,12 +39,17 @@ Images = Mapping[Image, str]
 """Container image of each kind of stage."""
 
 
+PODS_END: Final = timedelta(seconds=60)
+"""Pods whose results are in have so long to end by themselves."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What to do, in this order; carrying it out twice, or half and then again, comes to the same.
 
     `create`: Jobs, ConfigMaps, headless Services and NetworkPolicies; once, one of that name is as good.
     `suspend`: Jobs by name, to suspend (True) or to resume.
+    `adjust`: Jobs by name whose deadline and time to live, in seconds, are to be these; None leaves the Job's own.
     `delete`: Jobs by name, in the foreground (they stay visible until their pods are gone); gone is as good.
     `apply`: Deployment, Service, PodDisruptionBudget and NetworkPolicy of the endpoint, by server-side apply, forced;
         only those that differ from what was observed.
@@ -45,6 +62,7 @@ class Plan:
     create: tuple[Manifest, ...]
     suspend: tuple[tuple[str, bool], ...]
     status: IterationStatus
+    adjust: tuple[tuple[str, int | None, int | None], ...] = ()
     delete: tuple[str, ...] = ()
     apply: tuple[Manifest, ...] = ()
     wake_at: datetime | None = None
@@ -62,10 +80,11 @@ def plan(world: Snapshot, images: Images) -> Plan:
     return Plan(
         create=_creations(world, progress, images),
         suspend=_suspensions(world, progress),
+        adjust=_adjustments(world),
         delete=_deletions(world, progress),
         apply=endpoint.apply,
         status=status_of(world, progress, gate, promoted, endpoint),
-        wake_at=_wake_at(progress),
+        wake_at=_wake_at(world, progress, endpoint),
         read=_unread(world, progress),
     )
 
@@ -82,7 +101,7 @@ def _creations(world: Snapshot, progress: Mapping[str, Progress], images: Images
             run = StageRun(
                 owner=owner,
                 stage=stage,
-                section=spec.section(stage.name),
+                section=stage.section(spec),
                 config=state.config,
                 address=state.address,
                 attempt=state.attempt,
@@ -115,13 +134,34 @@ def _suspensions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[tup
     return tuple((job.name, False) for job in running if _may_change(job, "Suspended") and job.suspended_by_us)
 
 
+def _adjustments(world: Snapshot) -> tuple[tuple[str, int | None, int | None], ...]:
+    """What Jobs take over while they wait, run or have ended. One that is not given any more is left as it was: others
+    may set it by a policy of the cluster."""
+    deadline, ttl = world.iteration.spec.deadline_seconds, world.iteration.spec.ttl_seconds_after_finished
+    return tuple(
+        (job.name, deadline, ttl)
+        for job in world.jobs
+        if not job.deleting and (deadline not in (None, job.deadline_seconds) or ttl not in (None, job.ttl_seconds))
+    )
+
+
 def _deletions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[str, ...]:
-    """Jobs that are in the way; and, suspended, those that somebody else resumes."""
+    """Jobs that are in the way, or that do not end though their results are in; and, suspended, those that somebody
+    else resumes."""
     in_the_way = [name for state in progress.values() if isinstance(state, Replacing) for name in state.jobs]
+    in_the_way += [job.name for job, until in _lingering(world, progress) if until <= world.now]
     resumed = [job.name for job in world.jobs if is_live(job) and _is_resumed(job)]
     going = {job.name for job in world.jobs if job.deleting}
     wanted = dict.fromkeys([*in_the_way, *(resumed if world.iteration.spec.suspend else ())])
     return tuple(name for name in wanted if name not in going)
+
+
+def _lingering(world: Snapshot, progress: Mapping[str, Progress]) -> Iterator[tuple[Job, datetime]]:
+    """Jobs that go on beside their results, and until when: a container that is not ours would hold their devices."""
+    done = {state.status.job: state.status for state in progress.values() if isinstance(state, Done)}
+    for job in world.jobs:
+        if job.state == "Active" and not job.deleting and (status := done.get(job.name)):
+            yield job, (moment_of(status.completion_time) or world.now) + PODS_END
 
 
 def _is_resumed(job: Job) -> bool:
@@ -140,8 +180,9 @@ def _may_change(job: Job, state: str) -> bool:
     return job.state == state and not job.deleting
 
 
-def _wake_at(progress: Mapping[str, Progress]) -> datetime | None:
-    moments = [_next_moment(state) for state in progress.values()]
+def _wake_at(world: Snapshot, progress: Mapping[str, Progress], endpoint: EndpointPlan) -> datetime | None:
+    lingering = [until for _, until in _lingering(world, progress) if until > world.now]
+    moments = [*(_next_moment(state) for state in progress.values()), endpoint.until, *lingering]
     return min((moment for moment in moments if moment), default=None)
 
 

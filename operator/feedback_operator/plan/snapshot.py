@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -20,18 +20,21 @@ from feedback_workloads.contract import Source, StageFailure, StageResult
 class Pod:
     """The pod of one completion index of a Job that says most: one that succeeded, else the newest one.
 
-    `exit_code`: of the stage container, where it ended (`state.terminated`, else `lastState.terminated`).
+    `exit_code`: of our container, where it ended (`state.terminated`, else `lastState.terminated`).
     `reason`: the most specific word there is, the first of:
-      the container's `terminated.reason` where it is a word of its own (`OOMKilled`), or `waiting.reason`
-      (`ImagePullBackOff`, `CreateContainerConfigError`), of init containers too;
+      our container's `terminated.reason` where it is a word of its own (`OOMKilled`), or `waiting.reason`
+      (`ImagePullBackOff`, `CreateContainerConfigError`);
       the reason of a condition `DisruptionTarget` that is True (`EvictionByEvictionAPI`, `PreemptionByScheduler`,
       `DeletionByTaintManager`, `TerminationByKubelet`), or the pod's own `status.reason` (`Evicted`, `NodeLost`);
+      `InjectedContainer`, where ours has not begun and one that is not ours failed, or cannot start;
+      `NodeRefused`, where the kubelet did not take the pod (its `status.reason` is part of `message`);
       any other `terminated.reason` (`Error`, `Completed`);
       `Unschedulable`, the reason of a condition `PodScheduled` that is False;
       `NodeNotReady`, where the pod runs but its condition `Ready` turned False on a node that is not heard of.
     `message`: the termination message, or what goes with `reason` in its place (the scheduler's or the kubelet's word).
-    `since`: since when it has been so: the time of the condition, or of the pod's creation.
-    `running`: the stage container has started and not ended.
+    `since`: since when it has been so: the time of the condition, or when the pod found its node, or was created.
+    `running`: our container has started and not ended.
+    `beside`: name of a container that is not ours and runs on though ours has ended, so that the pod does not end.
     """
 
     index: int
@@ -41,6 +44,7 @@ class Pod:
     name: str = ""
     since: datetime | None = None
     running: bool = False
+    beside: str = ""
 
     def result(self) -> StageResult | None:
         try:
@@ -53,6 +57,18 @@ class Pod:
             return StageFailure.model_validate_json(self.message)
         except ValidationError:
             return None
+
+
+@dataclass(frozen=True)
+class Evictions:
+    """How often the pods of one index of a Job were taken by nodes that had run out of something (memory, disk), the
+    last of these pods, when it began, when it was last, and how long the one lived that lived longest."""
+
+    times: int = 0
+    latest: Pod | None = None
+    first: datetime | None = None
+    last: datetime | None = None
+    longest: timedelta = timedelta()
 
 
 @dataclass(frozen=True)
@@ -74,9 +90,11 @@ class Job:
     had come, in the stage's units) are annotations of the Job; `attempt` is a label.
     `state`: Failed or Complete once the condition of that name is True; Suspended while `spec.suspend` is set; else
     Active. `reason` and `message` are those of the condition `Failed`.
-    `deleting`: it has a deletionTimestamp. `queue`: the value of Kueue's queue-name label, empty without one.
+    `deleting`: it has a deletionTimestamp. `queue`, `priority_class`: the values of Kueue's labels, empty without one.
+    `deadline_seconds`, `ttl_seconds`: `spec.activeDeadlineSeconds` and `spec.ttlSecondsAfterFinished`, if it has them.
     `suspended_by_us`: an annotation says that it was we who suspended it last. `pods_digest`: what its pods were made
     from (see job.pods_digest); empty where it was made by a version that did not say.
+    `evictions`: of its pods, by nodes that had run out of something.
     `disrupted`: one of its pods was evicted, preempted or lost with its node, whether or not that pod is still there.
     `created`, `started`, `finished`: creationTimestamp, `status.startTime`, and when it became Complete or Failed.
     `pods_read`: `pods` are what the API server itself has of them since the Job ended. Otherwise they are what a watch
@@ -100,9 +118,13 @@ class Job:
     pods_read: bool = False
     deleting: bool = False
     queue: str = ""
+    priority_class: str = ""
+    deadline_seconds: int | None = None
+    ttl_seconds: int | None = None
     suspended_by_us: bool = False
     pods_digest: str = ""
     reached: int = 0
+    evictions: Evictions = Evictions()
     disrupted: bool = False
 
     @property

@@ -8,11 +8,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final, Literal
 
-from feedback_operator.api import RankingStatus, ShardResult, SourceSpec, StageStatus
+from feedback_operator.api import CombinedResult, RankingStatus, ShardResult, SourceSpec, StageStatus
 from feedback_operator.api.status import timestamp
 from feedback_operator.plan.failures import Trouble, is_in_trouble
 from feedback_operator.plan.snapshot import Job, Units
-from feedback_workloads.contract import Ranking, StageConfig, StageResult
+from feedback_workloads.contract import Ranking, StageConfig, StageResult, shard_folder
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,10 @@ def is_live(job: Job) -> bool:
 # ── status of a stage ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+MOST_SHARDS: Final = 32
+"""The status tells of so many shards each for itself."""
+
+
 def job_status(job: Job, state: Literal["Waiting", "Running", "Suspended", "Done", "Failed"]) -> StageStatus:
     """What the status says of a stage with a Job."""
     return StageStatus(
@@ -128,7 +132,24 @@ def reached_by(job: Job, recorded: StageStatus | None) -> Units:
 
 
 def done_status(job: Job, results: Sequence[StageResult]) -> StageStatus:
-    return job_status(job, "Done").model_copy(update={"shards": [_shard(result) for result in results]})
+    combined = _combined(results)
+    told = {"combined": combined} if combined else {"shards": [_shard(result) for result in results]}
+    return job_status(job, "Done").model_copy(update=told)
+
+
+def _combined(results: Sequence[StageResult]) -> CombinedResult | None:
+    """Of many shards that lie where shards do; what each of them measured is in its manifest."""
+    folder = results[0].manifest.uri.rpartition("/")[0]
+    places = [shard_folder(folder, shard, len(results)) for shard in range(len(results))]
+    if len(results) <= MOST_SHARDS or places != [result.manifest.uri for result in results]:
+        return None
+    names = dict.fromkeys(name for result in results for name in result.counts)
+    return CombinedResult(
+        uri=folder,
+        digests=[result.manifest.sha256 for result in results],
+        counts={name: sum(result.counts.get(name, 0) for result in results) for name in names},
+        reused=all(result.reused for result in results),
+    )
 
 
 def _shard(result: StageResult) -> ShardResult:

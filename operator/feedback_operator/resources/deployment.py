@@ -83,7 +83,7 @@ def endpoint_metadata(serving: Serving) -> Manifest:
 
 
 def build_deployment(serving: Serving) -> Manifest:
-    """A rolling update that never has fewer pods than wanted, and is given up when it makes no progress."""
+    """A rolling update that has as many pods as the spec allows, and is given up when it makes no progress."""
     template = _template(serving)
     metadata = endpoint_metadata(serving)
     replicas = {} if serving.spec.replicas is None else {"replicas": serving.spec.replicas}
@@ -95,7 +95,10 @@ def build_deployment(serving: Serving) -> Manifest:
             **replicas,
             "revisionHistoryLimit": 2,
             "progressDeadlineSeconds": serving.spec.progress_deadline_seconds,
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxUnavailable": serving.spec.max_unavailable, "maxSurge": serving.spec.max_surge},
+            },
             "selector": {"matchLabels": {ENDPOINT_LABEL: serving.name}},
             "template": template,
         },
@@ -119,7 +122,7 @@ def _template(serving: Serving) -> Manifest:
     return {
         "metadata": {"labels": labels},
         "spec": {
-            **pod_settings(serving.spec.pod),
+            **pod_settings(serving.spec),
             "terminationGracePeriodSeconds": UNLISTED_SECONDS + DRAIN_SECONDS + LAST_SECONDS,
             "topologySpreadConstraints": [spread],
             "containers": [_container(serving)],

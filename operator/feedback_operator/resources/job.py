@@ -29,6 +29,9 @@ SUSPENDED_ANNOTATION: Final = f"{GROUP}/suspended"
 STAGE_LABEL: Final = f"{GROUP}/stage"
 ATTEMPT_LABEL: Final = f"{GROUP}/attempt"
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
+PRIORITY_LABEL: Final = "kueue.x-k8s.io/priority-class"
+KUEUE_LABELS: Final = (QUEUE_LABEL, PRIORITY_LABEL)
+"""Labels of an iteration that its Jobs have, too."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ class StageRun:
 
 def pods_digest(section: StageSection, config: StageConfig, pods: int) -> str:
     """What of a spec makes a Job's pods what they are, in short: neither the attempt nor the operator's own image."""
-    own = {"resources": section.resources.model_dump(), "pod": section.pod.model_dump()}
+    unsaid = None if section.resources.claims else {"claims"}  # Jobs of before there were claims keep their places
+    own = {"resources": section.resources.model_dump(exclude=unsaid), "pod": section.pod.model_dump()}
     return short_digest(json.dumps(own, sort_keys=True), config.model_dump_json(), str(pods))
 
 
@@ -85,6 +89,10 @@ def labels(run: StageRun) -> dict[str, str]:
         STAGE_LABEL: run.stage.name,
         ATTEMPT_LABEL: str(run.attempt),
     }
+
+
+def _kueue_labels(owner: Metadata) -> dict[str, str]:
+    return {label: value for label in KUEUE_LABELS if (value := owner.labels.get(label))}
 
 
 def build_job(run: StageRun) -> Manifest:
@@ -100,7 +108,10 @@ def build_job(run: StageRun) -> Manifest:
         "metadata": {
             "name": run.name,
             "namespace": run.owner.namespace,
-            "labels": {**labels(run), **({QUEUE_LABEL: run.queue} if run.queue else {})},
+            "labels": {
+                **labels(run),
+                **{key: run.owner.labels[key] for key in KUEUE_LABELS if run.owner.labels.get(key)},
+            },
             "annotations": {
                 ADDRESS_ANNOTATION: run.address,
                 GENERATION_ANNOTATION: str(run.owner.generation),
@@ -140,7 +151,7 @@ def _pod_spec(run: StageRun) -> Manifest:
     return {
         "restartPolicy": "Never",
         **({"subdomain": run.name} if run.pods_meet else {}),
-        **pod_settings(run.section.pod),
+        **pod_settings(run.section),
         "containers": [_container(run)],
         "volumes": [{"name": "config", "configMap": {"name": run.config_name}}, *volumes(run.section.pod)],
     }

@@ -41,8 +41,9 @@ def volumes(pod: PodOverrides) -> list[Manifest]:
     ]
 
 
-def pod_settings(pod: PodOverrides) -> Manifest:
+def pod_settings(section: StageSection) -> Manifest:
     """Everything of a pod's spec but its containers and volumes."""
+    pod = section.pod
     optional: Manifest = {
         "nodeSelector": pod.node_selector,
         "tolerations": [t.model_dump(by_alias=True, exclude_none=True) for t in pod.tolerations],
@@ -51,6 +52,10 @@ def pod_settings(pod: PodOverrides) -> Manifest:
         "runtimeClassName": pod.runtime_class_name,
         "serviceAccountName": pod.service_account_name,
         "imagePullSecrets": [{"name": name} for name in pod.image_pull_secrets],
+        "resourceClaims": [
+            {"name": claim.name, "resourceClaimTemplateName": claim.resource_claim_template_name}
+            for claim in section.resources.claims
+        ],
     }
     return {
         "automountServiceAccountToken": False,
@@ -62,7 +67,9 @@ def pod_settings(pod: PodOverrides) -> Manifest:
 
 def container_settings(section: StageSection) -> Manifest:
     """What every container is given of its section: resources, Secrets as environment, and the security context."""
-    resources = section.resources.model_dump(exclude_defaults=True)
+    resources = section.resources.model_dump(exclude_defaults=True, exclude={"claims"})
+    if section.resources.claims:
+        resources["claims"] = [{"name": claim.name} for claim in section.resources.claims]
     env_from = [{"secretRef": {"name": secret.name}} for secret in section.pod.env_from]
     return {
         **({"envFrom": env_from} if env_from else {}),

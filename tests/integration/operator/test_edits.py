@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.api import Refused
+from tests.cluster.api import JOBS, Refused
 from tests.cluster.operator_process import OperatorProcess
 from tests.cluster.world import READY, STAGES, World, condition, iteration, stage_is, stage_of
 
@@ -65,4 +65,21 @@ async def test_a_change_of_serving_runs_no_stage_again(world: World, operator: O
     await world.until("demo", READY)
     await world.edit("demo", serving={"endpoint": "answers"})
     await world.until("demo", condition("Serving", "True"))
+    assert await world.stages_run("demo") == list(STAGES)
+
+
+async def test_a_deadline_that_is_raised_reaches_the_job_that_runs(world: World, operator: OperatorProcess) -> None:
+    held = world.script.hold("sampling")
+    await world.apply(iteration("demo", deadlineSeconds=3600))
+    await held.started.wait()
+    job = stage_of(await world.until("demo", stage_is("sampling", "Running")), "sampling")["job"]
+    await world.edit("demo", deadlineSeconds=7200, ttlSecondsAfterFinished=600)
+    await world.api.wait(
+        JOBS,
+        world.namespace,
+        job,
+        lambda item: item["spec"]["activeDeadlineSeconds"] == 7200 and item["spec"]["ttlSecondsAfterFinished"] == 600,
+    )
+    held.release()
+    await world.until("demo", READY)
     assert await world.stages_run("demo") == list(STAGES)

@@ -55,6 +55,7 @@ from feedback_workloads.contract.configs import (
     StageConfig,
     TrainingConfig,
     WholeAnswer,
+    shard_folder,
     shard_uri,
 )
 
@@ -107,5 +108,6 @@ __all__ = [
     "TrainingConfig",
     "WholeAnswer",
     "canonical_json",
+    "shard_folder",
     "shard_uri",
 ]

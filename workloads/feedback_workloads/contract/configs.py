@@ -328,4 +328,9 @@ STAGE_CONFIG: TypeAdapter[AnyStageConfig] = TypeAdapter(AnyStageConfig)
 
 def shard_uri(config: StageConfig, shard: int) -> str:
     """Where shard `shard` of `config.shards` writes its parts and its manifest."""
-    return f"{config.output}/shard-{shard:05d}-of-{config.shards:05d}"
+    return shard_folder(config.output, shard, config.shards)
+
+
+def shard_folder(output: str, shard: int, shards: int) -> str:
+    """The folder of one of `shards` shards within that of their stage."""
+    return f"{output}/shard-{shard:05d}-of-{shards:05d}"

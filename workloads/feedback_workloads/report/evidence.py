@@ -77,11 +77,11 @@ def gather(iteration: Iteration, store: ArtifactStore) -> Evidence:
 
     def attempt(stage: str, read: Callable[[Artifact], Found], otherwise: Found) -> Found:
         found = iteration.stage(stage)
-        if found is None or not found.done or not found.shards:
+        if found is None or not found.done or not found.artifacts:
             missing.append(_unfinished(stage, found))
             return otherwise
         try:
-            return read(found.shards[0].artifact)
+            return read(found.artifacts[0])
         except (BadInput, Temporary) as error:
             missing.append(f"Stage {stage} is done, but {error}.")
             return otherwise

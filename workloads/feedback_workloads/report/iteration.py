@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, ValidationError
 from pydantic.alias_generators import to_camel
 
-from feedback_workloads.contract import Artifact, BadInput, Source
+from feedback_workloads.contract import Artifact, BadInput, Source, shard_folder
 
 
 def _moment(text: str) -> str:
@@ -42,6 +42,15 @@ class Shard(Partial):
         return Artifact(uri=self.uri, sha256=self.sha256)
 
 
+class Combined(Partial):
+    """What many shards of a stage handed in together: the digest of each one's manifest, in their order."""
+
+    uri: str
+    digests: tuple[str, ...]
+    counts: dict[str, int] = {}
+    reused: bool = False
+
+
 class StageRecord(Partial):
     """What became of one stage."""
 
@@ -51,6 +60,16 @@ class StageRecord(Partial):
     start_time: Moment = ""
     completion_time: Moment = ""
     shards: tuple[Shard, ...] = ()
+    combined: Combined | None = None
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """What its shards made, in their order."""
+        if self.combined is None:
+            return tuple(shard.artifact for shard in self.shards)
+        digests = self.combined.digests
+        folders = (shard_folder(self.combined.uri, shard, len(digests)) for shard in range(len(digests)))
+        return tuple(Artifact(uri=folder, sha256=digest) for folder, digest in zip(folders, digests, strict=True))
 
     @property
     def done(self) -> bool:
@@ -59,7 +78,8 @@ class StageRecord(Partial):
     @property
     def ran(self) -> bool:
         """Whether anything was computed, rather than found finished."""
-        return self.state != "Waiting" and not (self.shards and all(shard.reused for shard in self.shards))
+        found = self.combined.reused if self.combined else self.shards and all(shard.reused for shard in self.shards)
+        return self.state != "Waiting" and not found
 
     @property
     def seconds(self) -> float:
@@ -70,6 +90,8 @@ class StageRecord(Partial):
 
     def count(self, name: str) -> int:
         """A count summed over the shards."""
+        if self.combined is not None:
+            return self.combined.counts.get(name, 0)
         return sum(shard.counts.get(name, 0) for shard in self.shards)
 
 

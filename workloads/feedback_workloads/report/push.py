@@ -101,10 +101,9 @@ def _collect(iteration: Iteration, aligned: Artifact, store: ArtifactStore, poli
     if adapter and base.on_hub:
         _name_base(policy / ADAPTER, base.on_hub)
     pairing = iteration.stage("pairing")
-    shards = pairing.shards if pairing else ()
     number = 0
-    for shard in shards:
-        folder = store.download(shard.artifact)
+    for artifact in pairing.artifacts if pairing else ():
+        folder = store.download(artifact)
         for file in sorted(file for file in folder.iterdir() if is_part(file.name)):
             _place(file, pairs / "data" / f"train-{number:05d}.parquet")
             number += 1
@@ -114,7 +113,7 @@ def _collect(iteration: Iteration, aligned: Artifact, store: ArtifactStore, poli
         policy=aligned,
         base=base,
         labeler=_origin(_source(iteration), store),
-        pairs=sum(shard.counts.get("rows", 0) for shard in shards),
+        pairs=pairing.count("rows") if pairing else 0,
         adapter=adapter,
     )
 

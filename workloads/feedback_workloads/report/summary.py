@@ -216,7 +216,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _stage(stage: StageRecord) -> dict[str, Any]:
-    shards = [{"manifest": f"{shard.uri}/{MANIFEST_NAME}", "sha256": shard.sha256} for shard in stage.shards]
+    shards = [{"manifest": f"{one.uri}/{MANIFEST_NAME}", "sha256": one.sha256} for one in stage.artifacts]
     return {
         "name": stage.name,
         "state": stage.state,

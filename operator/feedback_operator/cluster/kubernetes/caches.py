@@ -35,7 +35,7 @@ Value = TypeVar("Value")
 REMEMBERED: Final = 2048
 """How many uids are remembered of a kind: long enough for what is under way, short enough for months."""
 
-NOTHING_TOLD: Final = (None, "", "", False)
+NOTHING_TOLD: Final = (None, "", "", False, "")
 """Of a pod that is well."""
 
 
@@ -236,7 +236,7 @@ class Caches:
         return True
 
     def _put_pod(self, identity: Identity, body: Body) -> tuple[str, ...]:
-        """A pod that is well is no news, nor is one that ended well while others of its Job still run."""
+        """A pod that is well is no news, nor is one that ended well, as a whole, while others of its Job still run."""
         seen, before = pod_of(body), self.pods.get(identity.key)
         if is_disrupted(seen.pod):
             self.disrupted.add(owner_of(body).uid)
@@ -244,7 +244,10 @@ class Caches:
             return ()
         told = before.value.told if before and before.identity.uid == identity.uid else NOTHING_TOLD
         quiet = seen.told == told or (
-            seen.pod.exit_code == 0 and told == NOTHING_TOLD and self._runs(identity.namespace, owner_of(body))
+            seen.pod.exit_code == 0
+            and not seen.pod.beside
+            and told == NOTHING_TOLD
+            and self._runs(identity.namespace, owner_of(body))
         )
         return self._if(not quiet, _iteration_key(body))
 

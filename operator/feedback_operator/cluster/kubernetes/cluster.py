@@ -20,6 +20,7 @@ from feedback_operator.cluster.kubernetes.caches import Caches, Entry
 from feedback_operator.cluster.kubernetes.observed import (
     Identity,
     ObservedIteration,
+    evictions_of,
     identity_of,
     owner_of,
     pods_by_index,
@@ -96,6 +97,7 @@ class KubernetesCluster:
                 entry.value,
                 pods=pods_by_index(pod.value for pod in self._caches.pods.of(uid)),
                 pods_read=uid in self._caches.pods_read,
+                evictions=evictions_of(pod.value for pod in self._caches.pods.of(uid)),
                 disrupted=uid in self._caches.disrupted,
                 units=self._board.units(uid, together=stage is not None and stage.together),
             )
@@ -190,9 +192,17 @@ class KubernetesCluster:
         self._remember(kind, body)
 
     async def suspend(self, namespace: str, job: str, suspended: bool) -> None:
+        mark = {"annotations": {SUSPENDED_ANNOTATION: "true" if suspended else None}}
+        await self._patch_job(namespace, job, {"metadata": mark, "spec": {"suspend": suspended}})
+
+    async def adjust(self, namespace: str, job: str, deadline: int | None, ttl: int | None) -> None:
+        given = {"activeDeadlineSeconds": deadline, "ttlSecondsAfterFinished": ttl}
+        spec = {field: seconds for field, seconds in given.items() if seconds is not None}
+        await self._patch_job(namespace, job, {"spec": spec})
+
+    async def _patch_job(self, namespace: str, job: str, patch: Manifest) -> None:
         try:
-            mark = {"annotations": {SUSPENDED_ANNOTATION: "true" if suspended else None}}
-            body = await self._api.patch(JOB, namespace, job, {"metadata": mark, "spec": {"suspend": suspended}})
+            body = await self._api.patch(JOB, namespace, job, patch)
         except Missing:
             self._forget_job(namespace, job)
         else:

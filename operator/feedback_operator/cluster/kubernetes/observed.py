@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, Final
 
 from feedback_operator.api import KIND
 from feedback_operator.api.status import moment_of
-from feedback_operator.plan.snapshot import Pod
+from feedback_operator.plan.snapshot import Evictions, Pod
 from feedback_operator.resources import ITERATION_LABEL
 from feedback_operator.resources.deployment import sets_replicas
 
@@ -17,7 +18,18 @@ Body = Mapping[str, Any]
 """An object as parsed JSON."""
 
 INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
-STAGE_CONTAINER: Final = "stage"
+OURS: Final = ("stage", "serving")
+"""Names of the containers that are ours; whatever else runs in a pod was put there by a webhook."""
+
+STARTING: Final = ("ContainerCreating", "PodInitializing")
+"""Reasons of a container that waits and says nothing of it."""
+
+OUSTED: Final = ("Evicted", "NodeLost", "Preempting")
+"""A pod's own reasons, where its node had taken it before."""
+
+PRESSURE: Final = "low on resource"
+"""What the kubelet says of a node that has run out of memory, disk or processes, and of nothing else."""
+
 UNSPECIFIC: Final = ("Completed", "Error")
 """Reasons of a container's end that say no more than its exit code does."""
 
@@ -150,26 +162,28 @@ def _hallucination(status: Mapping[str, Any]) -> tuple[str, str] | None:
 
 @dataclass(frozen=True, slots=True)
 class ObservedPod:
-    """A pod of a stage or of an endpoint. `address` is its IP address, empty until it has one."""
+    """A pod of a stage or of an endpoint. `address` is its IP address, empty until it has one. `pressed_out`: what was
+    said when its node, which had run out of something, took it; empty for any other."""
 
     pod: Pod
     iteration: str
     address: str
     created: str
+    pressed_out: str = ""
 
     @property
-    def told(self) -> tuple[int | None, str, str, bool]:
+    def told(self) -> tuple[int | None, str, str, bool, str]:
         """All that can change a plan: how it ended, or what is the matter with it; not that it is well."""
         pod = self.pod
-        return pod.exit_code, pod.reason, pod.message, pod.running and bool(pod.reason)
+        return pod.exit_code, pod.reason, pod.message, pod.running and bool(pod.reason), pod.beside
 
 
 def pod_of(body: Body) -> ObservedPod:
     """What a pod tells; see snapshot.Pod for the order of precedence."""
     meta, status = body["metadata"], body.get("status") or {}
     labels = meta.get("labels", {})
-    ended, running = _stage_container(status)
-    reason, message, since = next(_reports(status, ended), ("", "", None))
+    ended, running = _our_container(status)
+    reason, message, since = next(_reports(status, ended, running), ("", "", None))
     return ObservedPod(
         pod=Pod(
             index=int(labels.get(INDEX_LABEL, 0)),
@@ -177,44 +191,71 @@ def pod_of(body: Body) -> ObservedPod:
             reason=reason,
             message=_termination_message(ended) or message,
             name=meta["name"],
-            since=moment_of(since or meta.get("creationTimestamp")),
+            since=moment_of(since or _scheduled(status) or meta.get("creationTimestamp")),
             running=running,
+            beside=_running_beside(status) if ended and not running else "",
         ),
         iteration=labels.get(ITERATION_LABEL, ""),
         address=status.get("podIP", ""),
         created=meta.get("creationTimestamp", ""),
+        pressed_out=_pressed_out(status),
     )
+
+
+def _pressed_out(status: Mapping[str, Any]) -> str:
+    told = [c for c in status.get("conditions", ()) if c["type"] == "DisruptionTarget" and c["status"] == "True"]
+    words = (str(one.get("message", "")) for one in (*told, status))
+    return next((text for text in words if PRESSURE in text), "")
+
+
+def _scheduled(status: Mapping[str, Any]) -> str | None:
+    """When it found its node."""
+    found = (c for c in status.get("conditions", ()) if c["type"] == "PodScheduled" and c["status"] == "True")
+    return next((c.get("lastTransitionTime") for c in found), None)
 
 
 def _termination_message(ended: Mapping[str, Any] | None) -> str:
     return str(ended.get("message", "")) if ended else ""
 
 
-def _stage_container(status: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, bool]:
-    """How the main container ended, if it did, and whether it runs now."""
+def _our_container(status: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, bool]:
+    """How our container ended, if it did, and whether it runs now."""
     for container in status.get("containerStatuses", ()):
-        state = container.get("state", {})
-        running = "running" in state
-        ended = state.get("terminated") or (None if running else container.get("lastState", {}).get("terminated"))
-        if container["name"] == STAGE_CONTAINER or len(status["containerStatuses"]) == 1:
-            return ended, running
+        if container["name"] in OURS:
+            state = container.get("state", {})
+            running = "running" in state
+            return state.get("terminated") or (
+                None if running else container.get("lastState", {}).get("terminated")
+            ), running
     return None, False
 
 
-def _reports(status: Mapping[str, Any], ended: Mapping[str, Any] | None) -> Iterator[tuple[str, str, str | None]]:
+def _running_beside(status: Mapping[str, Any]) -> str:
+    """The name of a container that is not ours and runs; a sidecar among the init containers ends with the others."""
+    others = (one for one in status.get("containerStatuses", ()) if one["name"] not in OURS)
+    return next((str(one["name"]) for one in others if "running" in one.get("state", {})), "")
+
+
+def _reports(
+    status: Mapping[str, Any], ended: Mapping[str, Any] | None, running: bool
+) -> Iterator[tuple[str, str, str | None]]:
     """What there is to tell of a pod as (reason, message, since), the most specific first."""
     if ended and ended.get("reason") not in UNSPECIFIC:
         yield ended.get("reason", ""), ended.get("message", ""), ended.get("finishedAt")
-    for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
-        waiting = container.get("state", {}).get("waiting") or {}
-        if waiting.get("reason") and waiting["reason"] not in ("ContainerCreating", "PodInitializing"):
+    for container in status.get("containerStatuses", ()):
+        waiting = _waits(container)
+        if container["name"] in OURS and waiting:
             yield waiting["reason"], waiting.get("message", ""), None
     conditions = {c["type"]: c for c in status.get("conditions", ())}
     disrupted = conditions.get("DisruptionTarget", {})
     if disrupted.get("status") == "True":
         yield disrupted.get("reason", ""), disrupted.get("message", ""), disrupted.get("lastTransitionTime")
-    if status.get("reason"):
+    if status.get("reason") in OUSTED:
         yield status["reason"], status.get("message", ""), None
+    if not ended and not running:
+        yield from _of_others(status)
+    if status.get("reason"):
+        yield from _of_the_pod(status)
     if ended:
         yield ended.get("reason", ""), ended.get("message", ""), ended.get("finishedAt")
     scheduled = conditions.get("PodScheduled", {})
@@ -223,6 +264,38 @@ def _reports(status: Mapping[str, Any], ended: Mapping[str, Any] | None) -> Iter
     ready = conditions.get("Ready", {})
     if ready.get("status") == "False" and _says_ready(status):
         yield "NodeNotReady", "its node is not heard of", ready.get("lastTransitionTime")
+
+
+def _of_others(status: Mapping[str, Any]) -> Iterator[tuple[str, str, str | None]]:
+    """What containers that are not ours say, as long as ours has not begun."""
+    for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+        name = container["name"]
+        ended, waiting = container.get("state", {}).get("terminated") or {}, _waits(container)
+        if name in OURS:
+            continue
+        if ended.get("exitCode"):
+            words = (
+                f"{name} ended with exit code {ended['exitCode']}: {ended.get('message') or ended.get('reason', '')}"
+            )
+            yield "InjectedContainer", words, ended.get("finishedAt")
+        if waiting:
+            yield "InjectedContainer", f"{name} waits: {waiting['reason']}: {waiting.get('message', '')}", None
+
+
+def _waits(container: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Why a container waits, where it says more than that it is about to start."""
+    waiting = container.get("state", {}).get("waiting") or {}
+    return waiting if waiting.get("reason") and waiting["reason"] not in STARTING else None
+
+
+def _of_the_pod(status: Mapping[str, Any]) -> Iterator[tuple[str, str, str | None]]:
+    """The pod's own word; of one that failed before any container had begun, that is the kubelet's refusal."""
+    containers = (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ()))
+    begun = any({"running", "terminated"} & container.get("state", {}).keys() for container in containers)
+    if status.get("phase") == "Failed" and not begun:
+        yield "NodeRefused", f"{status['reason']}: {status.get('message', '')}", None
+    else:
+        yield status["reason"], status.get("message", ""), None
 
 
 def _says_ready(status: Mapping[str, Any]) -> bool:
@@ -239,6 +312,22 @@ def pods_by_index(pods: Iterator[ObservedPod]) -> tuple[Pod, ...]:
         if rival is None or _rank(seen) > _rank(rival):
             chosen[seen.pod.index] = seen
     return tuple(chosen[index].pod for index in sorted(chosen))
+
+
+def evictions_of(pods: Iterable[ObservedPod]) -> Evictions:
+    """How often nodes that ran out of something took the pods of one completion index, the one that they took most."""
+    by_index: dict[int, list[ObservedPod]] = {}
+    for seen in pods:
+        if seen.pressed_out and seen.pod.since:
+            by_index.setdefault(seen.pod.index, []).append(seen)
+    if not by_index:
+        return Evictions()
+    index = max(by_index, key=lambda one: len(by_index[one]))
+    taken = sorted(by_index[index], key=lambda seen: (seen.created, seen.pod.name))
+    moments = [seen.pod.since for seen in taken if seen.pod.since]
+    lived = [end - begun for seen in taken if (end := seen.pod.since) and (begun := moment_of(seen.created))]
+    latest = replace(taken[-1].pod, message=taken[-1].pressed_out)
+    return Evictions(len(taken), latest, min(moments), max(moments), max(lived, default=timedelta()))
 
 
 def _rank(seen: ObservedPod) -> tuple[bool, str, str]:

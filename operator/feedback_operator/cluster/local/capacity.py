@@ -16,6 +16,7 @@ from typing import Final
 import psutil
 
 from feedback_operator.api import amount
+from feedback_operator.stages import counted_gpus
 
 _VECTORS: Final = {
     "amx_bf16": "AMX with bfloat16",
@@ -117,7 +118,7 @@ class Capacity:
         return Request(
             cpu=amount(asked.get("cpu", str(self.cores))),
             memory=amount(asked.get("memory", "0")),
-            gpus=int(amount(asked.get("nvidia.com/gpu", "0"))),
+            gpus=counted_gpus(asked),
         )
 
     def lacks(self, request: Request) -> str:
@@ -127,7 +128,7 @@ class Capacity:
         if request.memory > self.memory:
             return f"requests {request.memory} bytes of memory, but this machine has {self.memory}"
         if request.gpus > len(self.gpus):
-            return f"requests {request.gpus} nvidia.com/gpu, but this machine has {len(self.gpus)}"
+            return f"requests {request.gpus} GPUs, but this machine has {len(self.gpus)}"
         return ""
 
     @asynccontextmanager

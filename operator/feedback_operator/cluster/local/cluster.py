@@ -156,6 +156,9 @@ class LocalCluster:
             self._start(local)
         self.changed.set()
 
+    async def adjust(self, namespace: str, job: str, deadline: int | None, ttl: int | None) -> None:
+        raise NotImplementedError("a spec does not change while it runs on this machine")
+
     async def delete(self, namespace: str, job: str) -> None:
         await self._stop(self._jobs[job])
         del self._jobs[job]

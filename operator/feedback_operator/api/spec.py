@@ -348,6 +348,15 @@ class EvaluationSpec(StageSection):
 class ServingSpec(StageSection):
     """The best-of-N endpoint of the promoted policy."""
 
+    RULES = (
+        Rule(
+            cel="!has(self.pod) || !has(self.pod.terminationGracePeriodSeconds) "
+            "|| self.pod.terminationGracePeriodSeconds >= 16",
+            message="pod.terminationGracePeriodSeconds must be at least 16: 15 of them are not for requests",
+            holds=lambda serving: (serving.pod.termination_grace_period_seconds or 16) >= 16,
+        ),
+    )
+
     endpoint: Name | None = Field(
         default=None,
         description="Name of the Deployment and the Service; the newest promoted iteration that names it serves there. "

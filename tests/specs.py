@@ -30,6 +30,10 @@ STRINGS: Final[dict[str, tuple[str, ...]]] = {
     "value": ("a100", "", "A_b.c-1"),
     "nodeSelector": ("a100", "", "A_b.c-1"),
     "name": ("one", "a-1"),
+    "labels": ("vision", ""),
+    "annotations": ("false", "two words"),
+    "mountPath": ("/data", "/models/llava"),
+    "reference": ("registry.example/model:1",),
 }
 """Good values of text fields, by the field's name; names of objects where it is not here."""
 MIXTURES: Final = (
@@ -41,6 +45,8 @@ KEYS: Final = {
     "requests": ("cpu", "memory"),
     "limits": ("cpu", "memory", "nvidia.com/gpu", "ephemeral-storage"),
     "nodeSelector": ("kubernetes.io/arch", "pool", "example.com/Pool_1"),
+    "labels": ("team", "example.com/team"),
+    "annotations": ("sidecar.istio.io/inject", "note"),
 }
 QUANTITIES: Final = {
     "requests": (1, "500m", "1.5", "2"),
@@ -88,8 +94,11 @@ def _good_scalar(kind: str | None, schema: Schema, name: str, chance: random.Ran
 
 
 def _strings(schema: Schema, name: str) -> tuple[str, ...]:
-    if schema["pattern"].startswith("^[0-9]{1,9}"):
+    pattern = schema.get("pattern", "")
+    if pattern.startswith("^[0-9]{1,9}"):
         return STRINGS.get(name, DECIMALS)
+    if pattern.startswith("^[A-Za-z_]"):
+        return ("AWS_REGION", "A_")
     return STRINGS.get(name, ("some-name", "n1"))
 
 
@@ -200,9 +209,37 @@ def _possible_pods(spec: Json, chance: random.Random) -> None:
                 toleration.pop("value", None)
             if "tolerationSeconds" in toleration:
                 toleration["effect"] = "NoExecute"
+        _mount(section.get("pod", {}))
         limits = section.get("resources", {}).get("limits", {})
         if "nvidia.com/gpu" in limits:
             limits["nvidia.com/gpu"] = chance.choice([1, "8"])
+
+
+SOURCES: Final[dict[str, Json]] = {
+    "image": {"reference": "registry.example/model:1"},
+    "configMap": {"name": "prompts"},
+    "persistentVolumeClaim": {"claimName": "pictures"},
+}
+
+
+def _mount(pod: Json) -> None:
+    """Each volume has one source and one place, and a bundle of certificates one source."""
+    if "caBundle" in pod:
+        pod["caBundle"].setdefault("configMapKeyRef", {"name": "ca", "key": "ca.crt"})
+        pod["caBundle"].pop("secretKeyRef", None)
+    pod.pop("volumeMounts", None)
+    for volume in pod.get("volumes", ()):
+        source = next((name for name in SOURCES if name in volume), "image")
+        for name in SOURCES:
+            volume.pop(name, None)
+        volume[source] = copy.deepcopy(SOURCES[source])
+        pod.setdefault("volumeMounts", []).append({"name": volume["name"], "mountPath": f"/mnt/{volume['name']}"})
+
+
+def _time_to_end(spec: Json, chance: random.Random) -> None:
+    pod = spec.get("serving", {}).get("pod", {})
+    if pod.get("terminationGracePeriodSeconds", 16) < 16:
+        pod["terminationGracePeriodSeconds"] = 16
 
 
 REPAIRS: Final = (
@@ -214,6 +251,7 @@ REPAIRS: Final = (
     _terms_that_go_together,
     _gate_with_bounds,
     _possible_pods,
+    _time_to_end,
 )
 """What makes a random spec meet the rules over several fields."""
 

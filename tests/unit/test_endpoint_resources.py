@@ -51,7 +51,16 @@ EVERYTHING = replace(
             "bestOf": 4,
             "progressDeadlineSeconds": 60,
             "resources": {"limits": {"nvidia.com/gpu": "2"}},
-            "pod": {"envFrom": [{"name": "s3"}], "cache": {"claimName": "models"}, "nodeSelector": {"gpu": "h200"}},
+            "pod": {
+                "envFrom": [{"name": "s3"}],
+                "cache": {"claimName": "models"},
+                "nodeSelector": {"gpu": "h200"},
+                "labels": {"team": "vision"},
+                "annotations": {"example.com/note": "x"},
+                "terminationGracePeriodSeconds": 300,
+                "env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+                "caBundle": {"secretKeyRef": {"name": "ca", "key": "ca.pem"}},
+            },
         }
     ),
     promoted=SERVING.promoted.model_copy(
@@ -152,13 +161,22 @@ def test_what_makes_a_new_revision(change: dict[str, object], rolls: bool) -> No
     assert (revision(replace(SERVING, **change)) != revision(SERVING)) == rolls
 
 
+MOUNTS = [{"name": "data", "mountPath": "/b"}, {"name": "data", "mountPath": "/a"}]
+
 # What the API server makes of an object, on the left what was applied.
 APPLIED = {
     "metadata": {"name": "chat", "ownerReferences": [{"uid": "u-1", "controller": True}]},
     "spec": {
         "replicas": 2,
         "args": ["--a", "--b"],
-        "containers": [{"name": "serving", "resources": {"limits": {"cpu": "1000m"}}, "env": [{"name": "A"}]}],
+        "containers": [
+            {
+                "name": "serving",
+                "resources": {"limits": {"cpu": "1000m"}},
+                "env": [{"name": "A"}],
+                "volumeMounts": MOUNTS[::-1],
+            }
+        ],
         "volumes": [{"name": "tmp", "emptyDir": {}}],
         "matchLabels": {},
     },
@@ -176,6 +194,10 @@ APPLIED = {
         pytest.param(("spec", "args"), ["--a"], True, id="a shorter list"),
         pytest.param(("spec", "containers", 0, "env"), [{"name": "B"}, {"name": "A"}], False, id="a variable more"),
         pytest.param(("spec", "containers", 0, "env"), [{"name": "B"}], True, id="a variable less"),
+        pytest.param(
+            ("spec", "containers", 0, "volumeMounts"), MOUNTS, False, id="mounts of one volume in another order"
+        ),
+        pytest.param(("spec", "containers", 0, "volumeMounts"), MOUNTS[:1], True, id="one of its mounts less"),
         pytest.param(("spec", "matchLabels"), None, False, id="something empty was dropped"),
         pytest.param(("metadata", "ownerReferences", 0, "controller"), False, True, id="another owner"),
     ],
@@ -188,6 +210,16 @@ def test_difference(path: tuple[str | int, ...], value: object, expect: bool) ->
     if path:
         at[path[-1]] = value
     assert differs(APPLIED, observed) is expect
+
+
+@pytest.mark.parametrize("seconds", [None, 16, 300])
+def test_requests_end_before_the_pod_is_killed(seconds: int | None) -> None:
+    given = {} if seconds is None else {"pod": {"terminationGracePeriodSeconds": seconds}}
+    serving = replace(SERVING, spec=ServingSpec.model_validate({"endpoint": "chat", **given}))
+    pod = build_deployment(serving)["spec"]["template"]["spec"]
+    settings = read_settings(pod["containers"][0]["args"])
+    assert pod["terminationGracePeriodSeconds"] == (seconds or 75)
+    assert settings.unlisted_seconds + settings.drain_seconds + 10 == pod["terminationGracePeriodSeconds"]
 
 
 def test_an_object_that_is_not_there_differs() -> None:

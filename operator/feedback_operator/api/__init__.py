@@ -6,9 +6,9 @@ and explicit limits. Kubernetes API conventions hold: no floating point (decimal
 namespace.
 """
 
-from feedback_operator.api.base import DECIMAL_PATTERN, NAME_PATTERN, amount
-from feedback_operator.api.iteration import API_VERSION, GROUP, KIND, VERSION, FeedbackIteration, Metadata
-from feedback_operator.api.pods import PodOverrides, StageSection
+from feedback_operator.api.base import DECIMAL_PATTERN, GROUP, NAME_PATTERN, amount
+from feedback_operator.api.iteration import API_VERSION, KIND, VERSION, FeedbackIteration, Metadata
+from feedback_operator.api.pods import CA_VARIABLES, PodOverrides, StageSection
 from feedback_operator.api.sources import SourceSpec
 from feedback_operator.api.spec import (
     BenchmarkSpec,
@@ -37,6 +37,7 @@ from feedback_operator.api.status import (
 
 __all__ = [
     "API_VERSION",
+    "CA_VARIABLES",
     "DECIMAL_PATTERN",
     "GROUP",
     "KIND",

@@ -12,6 +12,9 @@ from pydantic_core import CoreSchema
 
 from feedback_operator.api.rules import VALIDATIONS, Rule, check_all
 
+GROUP: Final = "feedback.rlaif.dev"
+"""API group of the resource, and domain of the labels and annotations that the operator sets."""
+
 
 class Resource(BaseModel):
     """A part of the resource. Its rules are those over more than one field."""

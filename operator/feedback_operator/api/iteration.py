@@ -7,12 +7,11 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from feedback_operator.api.base import IterationName, Resource
+from feedback_operator.api.base import GROUP, IterationName, Resource
 from feedback_operator.api.rules import Rule
 from feedback_operator.api.spec import IterationSpec
 from feedback_operator.api.status import Condition, IterationStatus
 
-GROUP: Final = "feedback.rlaif.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 KIND: Final = "FeedbackIteration"

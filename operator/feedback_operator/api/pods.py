@@ -7,8 +7,9 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from feedback_operator.api.base import Integer, Name, ObjectName, Quantity, Resource, amount
+from feedback_operator.api.base import GROUP, Integer, Name, ObjectName, Quantity, Resource, amount
 from feedback_operator.api.rules import OPERATIONAL, Rule, UniqueBy
+from feedback_operator.api.volumes import CABundle, CacheVolume, Volume, VolumeMount
 
 _STANDARD: Final = ("cpu", "memory", "ephemeral-storage")
 
@@ -156,21 +157,127 @@ class Toleration(Resource):
     )
 
 
+# ── labels, annotations, environment ─────────────────────────────────────────────────────────────────────────────────
+
+_KEYS: Final = Rule(
+    cel=f"self.all(key, key.matches('{_LABEL_KEY}'))",
+    message="keys must be such as team or example.com/team",
+    holds=lambda pairs: all(re.fullmatch(_LABEL_KEY.strip("^$"), key) for key in pairs),
+)
+
+
+def _free_of(prefixes: tuple[str, ...], keys: tuple[str, ...], message: str) -> Rule:
+    """A map whose keys are none of these, nor begin with any of the prefixes."""
+    tests = [*(f"key.startsWith('{prefix}')" for prefix in prefixes), *([f"key in {list(keys)}"] if keys else [])]
+    return Rule(
+        cel=f"self.all(key, !({' || '.join(tests)}))",
+        message=message,
+        holds=lambda pairs: not any(key in keys or key.startswith(prefixes) for key in pairs),
+    )
+
+
+PodLabels = Annotated[
+    dict[str, LabelValue],
+    Field(max_length=32),
+    _KEYS,
+    _free_of(
+        (f"{GROUP}/", "batch.kubernetes.io/"),
+        (
+            *(f"app.kubernetes.io/{name}" for name in ("name", "instance", "component", "managed-by")),
+            *("controller-uid", "job-name", "pod-template-hash"),
+        ),
+        f"must not be labels that the operator or Kubernetes sets: {GROUP}/*, batch.kubernetes.io/*, app.kubernetes.io/"
+        "name, instance, component, managed-by, controller-uid, job-name, pod-template-hash; choose another key",
+    ),
+]
+PodAnnotations = Annotated[
+    dict[str, Annotated[str, Field(max_length=4096)]],
+    Field(max_length=32),
+    _KEYS,
+    _free_of(
+        (f"{GROUP}/", "batch.kubernetes.io/"),
+        (),
+        f"must not be what the operator or Kubernetes sets: {GROUP}/*, batch.kubernetes.io/*; choose another key",
+    ),
+    _free_of(
+        ("container.apparmor.security.", "seccomp.security."),
+        (),
+        "must not change what confines containers; leave out those of AppArmor and seccomp",
+    ),
+]
+
+_CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN")
+_OWN_VARIABLES: Final = ("HOME", "MASTER_ADDR", "MASTER_PORT", "JOB_COMPLETION_INDEX")
+CA_VARIABLES: Final = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+"""Where boto3, requests, and OpenSSL with what is built on it (httpx, the hub's client) find whom to trust."""
+
+
+class EnvVar(Resource):
+    """An environment variable, as in a container's `env`. It goes before one of its name from `envFrom`."""
+
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=128, pattern="^[A-Za-z_][A-Za-z0-9_]*$"),
+        Rule(
+            cel=f"!(self.startsWith('FEEDBACK_') || self in {list(_OWN_VARIABLES)})",
+            message="must not be what the operator sets: FEEDBACK_*, " + ", ".join(_OWN_VARIABLES),
+            holds=lambda name: not (name.startswith("FEEDBACK_") or name in _OWN_VARIABLES),
+        ),
+        Rule(
+            cel=f"!(self in {list(_CREDENTIALS)})",
+            message="must be in a Secret that envFrom names: " + ", ".join(_CREDENTIALS),
+            holds=lambda name: name not in _CREDENTIALS,
+        ),
+    ] = Field(description="Name of the variable, such as AWS_REGION or HTTPS_PROXY.")
+    value: Annotated[str, Field(max_length=4096)] = Field(description="Its value; $(NAME) is that of an earlier one.")
+
+
 class SecretEnv(Resource):
     """Environment variables from a Secret of the same namespace, such as S3 credentials."""
 
     name: ObjectName = Field(description="Name of the Secret; each of its keys becomes a variable.")
 
 
-class CacheVolume(Resource):
-    """A volume that keeps downloaded models between pods."""
+# ── all of it ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    claim_name: ObjectName = Field(description="PersistentVolumeClaim of the same namespace to mount as the cache.")
+
+class PodSecurityContext(Resource):
+    """What may be said of a pod's `securityContext`."""
+
+    fs_group_change_policy: Literal["OnRootMismatch", "Always"] | None = Field(
+        default=None,
+        description="OnRootMismatch: files of a claim whose root belongs to the pods' group are not gone through at "
+        "each start. Absent: Always.",
+    )
 
 
 class PodOverrides(Resource):
     """What pods may be given beyond the defaults; anything else is refused."""
 
+    RULES = (
+        Rule(
+            cel=f"!has(self.caBundle) || !has(self.env) || self.env.all(one, !(one.name in {list(CA_VARIABLES)}))",
+            message=f"{', '.join(CA_VARIABLES)} follow from caBundle; leave them out of env, or leave out caBundle",
+            holds=lambda pod: pod.ca_bundle is None or not {one.name for one in pod.env} & set(CA_VARIABLES),
+        ),
+        Rule(
+            cel="!has(self.volumeMounts) || self.volumeMounts.all(mount, has(self.volumes) "
+            "&& self.volumes.exists(volume, volume.name == mount.name))",
+            message="every name in volumeMounts must be that of a volume in volumes",
+            holds=lambda pod: {mount.name for mount in pod.volume_mounts} <= {volume.name for volume in pod.volumes},
+        ),
+        Rule(
+            cel="!has(self.volumes) || self.volumes.all(volume, has(self.volumeMounts) "
+            "&& self.volumeMounts.exists(mount, mount.name == volume.name))",
+            message="every volume must be mounted: name it in volumeMounts, or leave it out",
+            holds=lambda pod: {volume.name for volume in pod.volumes} <= {mount.name for mount in pod.volume_mounts},
+        ),
+    )
+
+    labels: PodLabels = Field(default={}, description="Labels of the pods, beside the operator's own.")
+    annotations: PodAnnotations = Field(
+        default={}, description='Annotations of the pods, such as sidecar.istio.io/inject: "false".'
+    )
     image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x20\x7f]+$")] | None = Field(
         default=None, description="Container image in place of the operator's default."
     )
@@ -196,8 +303,29 @@ class PodOverrides(Resource):
         default=None,
         description="Identity of the pods towards the cloud (IRSA, workload identity); no token is mounted.",
     )
+    scheduler_name: ObjectName | None = Field(default=None, description="Scheduler of the pods; absent: default.")
+    termination_grace_period_seconds: Annotated[Integer, Field(ge=1, le=86400)] | None = Field(
+        default=None,
+        description="Time between SIGTERM and SIGKILL, in which a stage leaves what is complete; absent: 30. At an "
+        "endpoint, requests end in all of it but 15 seconds; absent: 75.",
+    )
+    security_context: PodSecurityContext | None = Field(default=None, description="About the files of claims.")
+    env: Annotated[list[EnvVar], Field(max_length=32), UniqueBy(("name",))] = Field(
+        default=[], description="Environment variables that are no secrets, such as AWS_REGION or HTTPS_PROXY."
+    )
     env_from: Annotated[list[SecretEnv], Field(max_length=8), UniqueBy(("name",))] = Field(
         default=[], description="Secrets whose keys become environment variables, such as S3 credentials."
+    )
+    ca_bundle: CABundle | None = Field(
+        default=None,
+        description="Whom the pods trust on every TLS connection: S3, the hub and all else. It replaces the image's "
+        "own list: a bundle for a private S3 and the public hub holds the authorities of both.",
+    )
+    volumes: Annotated[list[Volume], Field(max_length=8), UniqueBy(("name",))] = Field(
+        default=[], description="More volumes, to be read: models and data on claims, in ConfigMaps or in images."
+    )
+    volume_mounts: Annotated[list[VolumeMount], Field(max_length=8), UniqueBy(("mount_path",))] = Field(
+        default=[], description="Where they are mounted, all read-only."
     )
     cache: CacheVolume | None = Field(
         default=None, description="Volume for downloaded models; absent: each pod downloads them anew."

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.alias_generators import to_camel, to_snake
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -56,9 +57,22 @@ class Rule:
         return {**schema, VALIDATIONS: [*schema.get(VALIDATIONS, []), self.validation()]}
 
 
+def exactly_one(*fields: str) -> Rule:
+    """Of these optional fields of a model, by their names in manifests, one is given."""
+    given = ", ".join(f"has(self.{name})" for name in fields)
+    return Rule(
+        cel=f"[{given}].exists_one(given, given)",
+        message=f"give exactly one of {', '.join(fields[:-1])} and {fields[-1]}",
+        holds=lambda part: sum(getattr(part, to_snake(name)) is not None for name in fields) == 1,
+    )
+
+
 @dataclass(frozen=True)
 class UniqueBy:
-    """A list without two items of one key: x-kubernetes-list-type map. Without keys the items are the keys: a set."""
+    """A list without two items of one key: x-kubernetes-list-type map. Without keys the items are the keys: a set.
+
+    Keys are names of attributes.
+    """
 
     keys: tuple[str, ...] = ()
 
@@ -77,7 +91,9 @@ class UniqueBy:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        marks = {LIST_TYPE: "map", LIST_MAP_KEYS: list(self.keys)} if self.keys else {LIST_TYPE: "set"}
+        marks = (
+            {LIST_TYPE: "map", LIST_MAP_KEYS: [to_camel(key) for key in self.keys]} if self.keys else {LIST_TYPE: "set"}
+        )
         return {**handler(core), **marks}
 
 

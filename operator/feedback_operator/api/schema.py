@@ -229,6 +229,10 @@ ENDPOINT_STAYS: Final[Schema] = {
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+LINE: Final = 1000
+"""A text is not broken: each further line of it would begin with up to 30 blanks, and the file has a limit."""
+
+
 class _Dumper(yaml.SafeDumper):
     """YAML without anchors: equal parts are written out."""
 
@@ -238,4 +242,4 @@ class _Dumper(yaml.SafeDumper):
 
 def crd_text() -> str:
     """The definition as a file."""
-    return HEADER + yaml.dump(crd(), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    return HEADER + yaml.dump(crd(), Dumper=_Dumper, sort_keys=False, width=LINE, allow_unicode=True)

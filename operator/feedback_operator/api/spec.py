@@ -434,6 +434,12 @@ class ServingSpec(StageSection):
             message="maxSurge and maxUnavailable must not both be 0: no pod could be replaced",
             holds=lambda serving: serving.max_surge > 0 or serving.max_unavailable > 0,
         ),
+        Rule(
+            cel="!has(self.pod) || !has(self.pod.terminationGracePeriodSeconds) "
+            "|| self.pod.terminationGracePeriodSeconds >= 16",
+            message="pod.terminationGracePeriodSeconds must be at least 16: 15 of them are not for requests",
+            holds=lambda serving: (serving.pod.termination_grace_period_seconds or 16) >= 16,
+        ),
     )
 
     endpoint: Name | None = Field(

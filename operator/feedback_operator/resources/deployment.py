@@ -12,7 +12,14 @@ from typing import Any, Final
 from feedback_operator.api import GROUP, Metadata, PromotedModel, RankingStatus, ServingSpec
 from feedback_operator.resources import ENDPOINT_LABEL, FIELD_MANAGER, Manifest
 from feedback_operator.resources.owner import owner_reference, standard_labels
-from feedback_operator.resources.pod import ENVIRONMENT, MOUNTS, container_settings, pod_settings, volumes
+from feedback_operator.resources.pod import (
+    container_settings,
+    environment,
+    mounts,
+    pod_metadata,
+    pod_settings,
+    volumes,
+)
 from feedback_operator.stages import gpus
 
 CONTAINER: Final = "serving"
@@ -120,10 +127,10 @@ def _template(serving: Serving) -> Manifest:
         "labelSelector": {"matchLabels": {ENDPOINT_LABEL: serving.name}},
     }
     return {
-        "metadata": {"labels": labels},
+        "metadata": pod_metadata(labels, serving.spec.pod),
         "spec": {
-            **pod_settings(serving.spec),
             "terminationGracePeriodSeconds": UNLISTED_SECONDS + DRAIN_SECONDS + LAST_SECONDS,
+            **pod_settings(serving.spec),
             "topologySpreadConstraints": [spread],
             "containers": [_container(serving)],
             "volumes": volumes(serving.spec.pod),
@@ -139,7 +146,7 @@ def _container(serving: Serving) -> Manifest:
         "image": serving.spec.pod.image or serving.promoted.image,
         "command": ["python", "-m", "feedback_workloads.serving"],
         "args": _arguments(serving),
-        "env": list(ENVIRONMENT),
+        "env": environment(serving.spec.pod),
         "ports": [{"name": "http", "containerPort": HTTP_PORT}],
         # It listens only after it has loaded its models and answered a request with them.
         "startupProbe": {**health, "failureThreshold": starting},
@@ -147,7 +154,7 @@ def _container(serving: Serving) -> Manifest:
         "livenessProbe": {**health, "failureThreshold": 6},
         **container_settings(serving.spec),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": list(MOUNTS),
+        "volumeMounts": mounts(serving.spec.pod),
     }
 
 
@@ -158,12 +165,18 @@ def _arguments(serving: Serving) -> list[str]:
         "--host": "0.0.0.0",
         "--port": HTTP_PORT,
         "--unlisted-seconds": UNLISTED_SECONDS,
-        "--drain-seconds": DRAIN_SECONDS,
+        "--drain-seconds": _drain_seconds(serving.spec),
     }
     return [
         *model_arguments(serving.promoted, serving.spec, serving.max_model_len),
         *(f"{flag}={value}" for flag, value in here.items()),
     ]
+
+
+def _drain_seconds(spec: ServingSpec) -> int:
+    """What is left to requests of the time between SIGTERM and SIGKILL."""
+    grace = spec.pod.termination_grace_period_seconds
+    return grace - UNLISTED_SECONDS - LAST_SECONDS if grace else DRAIN_SECONDS
 
 
 def model_arguments(model: PromotedModel, asked: ServingSpec, max_model_len: int | None) -> list[str]:

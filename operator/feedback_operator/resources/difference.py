@@ -37,9 +37,9 @@ def _holds(wanted: object, observed: object, field: str = "") -> bool:
 
 
 def _is_named(items: Sequence[object]) -> bool:
-    """Lists that others may add to: containers, variables, ports, volumes, owners."""
+    """Lists that others may add to: containers, variables, ports, volumes, mounts, owners."""
     return bool(items) and all(isinstance(item, Mapping) and ("name" in item or "uid" in item) for item in items)
 
 
 def _name(item: Mapping[str, object]) -> object:
-    return item.get("uid") or item["name"]
+    return item.get("uid") or item.get("mountPath") or item["name"]

@@ -9,7 +9,14 @@ from typing import Final
 from feedback_operator.api import GROUP, Metadata, StageSection
 from feedback_operator.resources import Manifest
 from feedback_operator.resources.owner import owner_reference, short_digest, standard_labels
-from feedback_operator.resources.pod import ENVIRONMENT, MOUNTS, container_settings, pod_settings, volumes
+from feedback_operator.resources.pod import (
+    container_settings,
+    environment,
+    mounts,
+    pod_metadata,
+    pod_settings,
+    volumes,
+)
 from feedback_operator.stages import Stage
 from feedback_workloads.contract import ExitCode, StageConfig
 
@@ -78,8 +85,10 @@ class StageRun:
 
 def pods_digest(section: StageSection, config: StageConfig, pods: int) -> str:
     """What of a spec makes a Job's pods what they are, in short: neither the attempt nor the operator's own image."""
-    unsaid = None if section.resources.claims else {"claims"}  # Jobs of before there were claims keep their places
-    own = {"resources": section.resources.model_dump(exclude=unsaid), "pod": section.pod.model_dump()}
+    own = {
+        "resources": section.resources.model_dump(exclude_defaults=True),
+        "pod": section.pod.model_dump(exclude_defaults=True),
+    }
     return short_digest(json.dumps(own, sort_keys=True), config.model_dump_json(), str(pods))
 
 
@@ -142,7 +151,7 @@ def build_job(run: StageRun) -> Manifest:
                 ]
             },
             **{key: value for key, value in optional.items() if value is not None},
-            "template": {"metadata": {"labels": labels(run)}, "spec": _pod_spec(run)},
+            "template": {"metadata": pod_metadata(labels(run), run.section.pod), "spec": _pod_spec(run)},
         },
     }
 
@@ -166,14 +175,14 @@ def _container(run: StageRun) -> Manifest:
         "env": [
             {"name": "FEEDBACK_METRICS_PORT", "value": str(METRICS_PORT)},
             {"name": "FEEDBACK_ITERATION", "value": f"{run.owner.key}/{run.owner.uid}"},
-            *ENVIRONMENT,
+            *environment(run.section.pod),
             *_meeting_point(run),
         ],
         "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
         **container_settings(run.section),
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [{"name": "config", "mountPath": CONFIG_MOUNT, "readOnly": True}, *MOUNTS],
+        "volumeMounts": [{"name": "config", "mountPath": CONFIG_MOUNT, "readOnly": True}, *mounts(run.section.pod)],
     }
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from feedback_operator.api import PodOverrides, StageSection
+from feedback_operator.api import CA_VARIABLES, PodOverrides, StageSection
+from feedback_operator.api.base import Resource
+from feedback_operator.api.volumes import CABundle, KeyReference
 from feedback_operator.resources import Manifest
 
 CACHE_MOUNT: Final = "/var/cache/feedback"
+CA_MOUNT: Final = "/etc/feedback-ca"
+CA_FILE: Final = "ca.crt"
 
 POD_SECURITY: Final[Manifest] = {
     "runAsNonRoot": True,
@@ -32,13 +36,52 @@ MOUNTS: Final = (
 
 
 def volumes(pod: PodOverrides) -> list[Manifest]:
-    """What MOUNTS mounts: the only places that a container can write to."""
+    """What `mounts` mounts: the only places that a container can write to, and what it is given to read."""
     cache = {"persistentVolumeClaim": {"claimName": pod.cache.claim_name}} if pod.cache else {"emptyDir": {}}
+    ca_bundle = [{"name": "ca-bundle", **_certificates(pod.ca_bundle)}] if pod.ca_bundle else []
     return [
         {"name": "cache", **cache},
         {"name": "tmp", "emptyDir": {}},
         {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        *ca_bundle,
+        *(_given(volume) for volume in pod.volumes),
     ]
+
+
+def mounts(pod: PodOverrides) -> list[Manifest]:
+    """Where the volumes are in the container."""
+    ca_bundle = [{"name": "ca-bundle", "mountPath": CA_MOUNT, "readOnly": True}] if pod.ca_bundle else []
+    return [*MOUNTS, *ca_bundle, *({**_given(mount), "readOnly": True} for mount in pod.volume_mounts)]
+
+
+def environment(pod: PodOverrides) -> list[Manifest]:
+    """Variables of every container, then those of this one's section."""
+    trusted = CA_VARIABLES if pod.ca_bundle else ()
+    return [
+        *ENVIRONMENT,
+        *({"name": name, "value": f"{CA_MOUNT}/{CA_FILE}"} for name in trusted),
+        *map(_given, pod.env),
+    ]
+
+
+def _certificates(bundle: CABundle) -> Manifest:
+    """The source of a volume with the bundle as its one file."""
+    match bundle.config_map_key_ref, bundle.secret_key_ref:
+        case KeyReference() as config_map, _:
+            return {"configMap": {"name": config_map.name, "items": [{"key": config_map.key, "path": CA_FILE}]}}
+        case _, KeyReference() as secret:
+            return {"secret": {"secretName": secret.name, "items": [{"key": secret.key, "path": CA_FILE}]}}
+    raise AssertionError(bundle)
+
+
+def _given(part: Resource) -> Manifest:
+    """A part of the section that is written as in a pod."""
+    return part.model_dump(by_alias=True, exclude_none=True)
+
+
+def pod_metadata(labels: dict[str, str], pod: PodOverrides) -> Manifest:
+    """Of the pods' template: the section's labels, which are none of ours, and ours."""
+    return {"labels": {**pod.labels, **labels}, **({"annotations": pod.annotations} if pod.annotations else {})}
 
 
 def pod_settings(section: StageSection) -> Manifest:
@@ -46,11 +89,13 @@ def pod_settings(section: StageSection) -> Manifest:
     pod = section.pod
     optional: Manifest = {
         "nodeSelector": pod.node_selector,
-        "tolerations": [t.model_dump(by_alias=True, exclude_none=True) for t in pod.tolerations],
+        "tolerations": [_given(toleration) for toleration in pod.tolerations],
         "affinity": pod.affinity,
         "priorityClassName": pod.priority_class_name,
         "runtimeClassName": pod.runtime_class_name,
+        "schedulerName": pod.scheduler_name,
         "serviceAccountName": pod.service_account_name,
+        "terminationGracePeriodSeconds": pod.termination_grace_period_seconds,
         "imagePullSecrets": [{"name": name} for name in pod.image_pull_secrets],
         "resourceClaims": [
             {"name": claim.name, "resourceClaimTemplateName": claim.resource_claim_template_name}
@@ -60,7 +105,7 @@ def pod_settings(section: StageSection) -> Manifest:
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": POD_SECURITY,
+        "securityContext": {**POD_SECURITY, **(_given(pod.security_context) if pod.security_context else {})},
         **{key: value for key, value in optional.items() if value},
     }
 

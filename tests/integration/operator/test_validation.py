@@ -28,6 +28,7 @@ from tests.cluster.api import ITERATIONS, KINDS, Api, Object, Refused
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.world import iteration
 from tests.specs import AFFINITY, spec
+from tests.unit.test_pods import ALLOWED, REFUSED
 from tests.unit.worlds import Simulation
 
 SPECS: Final = int(os.environ.get("FEEDBACK_TEST_SPECS", "600"))
@@ -204,6 +205,24 @@ async def test_a_refusal_names_the_field(
             await api.create(ITERATIONS, NAMESPACE, iteration("wrong", **changes), query=DRY_RUN)
     assert field in str(refused.value)
     assert message in str(refused.value)
+
+
+async def test_what_pods_must_not_be_given_is_refused_by_its_path(control_plane: ControlPlane) -> None:
+    async with Api.connect(control_plane.kubeconfig) as api:
+        for title, (pod, path, words) in REFUSED.items():
+            verdict = await theirs(api, iteration("wrong", sampling={"pod": pod}))
+            assert verdict.accepted is None, title
+            assert any(_one_within_the_other(f"spec.sampling.pod{path}", field) for field in verdict.fields), title
+            assert words in verdict.message, f"{title}: {verdict.message}"
+
+
+async def test_what_pods_may_be_given_is_taken_and_makes_pods(control_plane: ControlPlane) -> None:
+    async with Api.connect(control_plane.kubeconfig) as api:
+        stages = {stage.name: {"pod": ALLOWED} for stage in GRAPH}
+        verdict = await theirs(api, iteration("right", **stages, serving={"endpoint": "right", "pod": ALLOWED}))
+        assert verdict.accepted, verdict.message
+        for child in _whole_life(verdict.accepted):
+            await api.create(KINDS[child["kind"]], NAMESPACE, child, query=DRY_RUN)
 
 
 @pytest.mark.parametrize("name", ["a" * 37, "1st", "with.dot", "-a"])

@@ -29,7 +29,7 @@ from feedback_operator.resources import Manifest
 from feedback_operator.resources.job import (
     CONFIG_MOUNT,
 )
-from feedback_operator.resources.pod import CACHE_MOUNT
+from feedback_operator.resources.pod import CA_MOUNT, CACHE_MOUNT
 from feedback_operator.stages import STAGES
 
 FIRST_BACKOFF_SECONDS: Final = 1.0
@@ -238,7 +238,7 @@ class LocalCluster:
         environment = {
             "OMP_NUM_THREADS": str(grant.threads),  # what the person has set holds
             **os.environ,
-            **{variable["name"]: self._local(variable["value"], config) for variable in container["env"]},
+            **{variable["name"]: self._local(variable["value"], config) for variable in _variables(container)},
             **self._environment,
             "HOME": os.environ.get("HOME", "/"),
             "FEEDBACK_TERMINATION_LOG": str(message),
@@ -301,6 +301,11 @@ def _owner(manifest: Manifest) -> str:
 def _container(job: Manifest) -> Manifest:
     container: Manifest = job["spec"]["template"]["spec"]["containers"][0]
     return container
+
+
+def _variables(container: Manifest) -> list[Manifest]:
+    """Those of the container that hold here as well: whom to trust is this machine's own matter."""
+    return [variable for variable in container["env"] if not variable["value"].startswith(CA_MOUNT)]
 
 
 def _config_name(job: Manifest) -> str:

@@ -1,0 +1,47 @@
+"""`feedback data`: public data sets made ours, mixed, shown, and our pairs made others'; docs/data.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from feedback_operator.cli.local import workload
+from feedback_operator.cli.run import s3_environment
+
+app = typer.Typer(no_args_is_help=True, help="Public data sets: convert, mix, inspect, export (docs/data.md).")
+
+DEFAULT_STATE = Path(".feedback")
+From = Annotated[
+    list[str], typer.Option("--from", metavar="URI", help="Folder, file or archive: a path, s3://… or hf://…@revision.")
+]
+To = Annotated[str, typer.Option("--to", metavar="URI", help="New folder for the result: a path or s3://…")]
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="coco, rlaif-v, table, …: see docs/data.md.")],
+    given: From,
+    to: To,
+    name: Annotated[str | None, typer.Option(help="What ids begin with, by default SOURCE.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A choice of the source, as question=COLUMN.")
+    ] = None,
+) -> None:
+    """Make rows of ours of a public data set as it is published.
+
+    Exit codes: 0 made, and rows that cannot be used counted by reason; 2 a file or an option is wrong.
+    """
+    arguments = [*_repeated("--from", given), "--to", to, *(["--name", name] if name else [])]
+    _run(["convert", source, *arguments, *_repeated("--option", option or [])], [*given, to])
+
+
+def _repeated(option: str, values: Sequence[str]) -> list[str]:
+    return [f"{option}={value}" for value in values]
+
+
+def _run(arguments: Sequence[str], uris: Sequence[str]) -> None:
+    with s3_environment(DEFAULT_STATE, uris) as environment:
+        raise typer.Exit(workload("feedback_workloads.data", arguments, DEFAULT_STATE, environment))

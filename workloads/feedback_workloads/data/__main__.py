@@ -1,0 +1,76 @@
+"""`python -m feedback_workloads.data`: what `feedback data` does."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from feedback_workloads.contract import BadInput, ExitCode, Temporary
+from feedback_workloads.storage.artifacts import ArtifactStore
+
+PACKAGES: Final = ("ijson", "imagehash")
+"""What the extra `data` brings, which stages do without."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do one of the commands and print what came of it; the exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        given.run(given)
+    except BadInput as error:
+        sys.stderr.write(f"data {given.command}: {error}\n")
+        return ExitCode.BAD_INPUT
+    except Temporary as error:
+        sys.stderr.write(f"data {given.command}: {error}\n")
+        return ExitCode.TEMPORARY
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in PACKAGES:
+            raise
+        sys.stderr.write(
+            f"data {given.command}: the package {package} is not installed; "
+            "run `pip install 'feedback-operator[data]'`\n"
+        )
+        return ExitCode.BAD_INPUT
+    return ExitCode.DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m feedback_workloads.data", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    convert = commands.add_parser("convert", help="a public data set to rows of ours")
+    convert.add_argument("source")
+    convert.add_argument("--from", dest="given", action="append", required=True, metavar="URI")
+    convert.add_argument("--to", required=True, metavar="URI")
+    convert.add_argument("--name", help="what ids begin with")
+    convert.add_argument("--option", action="append", default=[], metavar="KEY=VALUE")
+    convert.set_defaults(run=_convert)
+    return parser
+
+
+def _convert(given: argparse.Namespace) -> None:
+    from feedback_workloads.data.convert import convert
+
+    store = ArtifactStore.from_environment()
+    counts = convert(
+        store, given.source, given=given.given, to=given.to, options=_pairs(given.option), called=given.name
+    )
+    sys.stdout.write(table({"rows": counts.pop("rows"), **counts}))
+
+
+def table(numbers: Mapping[str, object]) -> str:
+    """Lines of a name and a value."""
+    width = max(map(len, numbers))
+    return "".join(f"{name:<{width}}  {value}\n" for name, value in numbers.items())
+
+
+def _pairs(options: Sequence[str]) -> dict[str, str]:
+    if bare := next((option for option in options if "=" not in option), None):
+        raise BadInput(f"--option {bare}: there is no value; write it as KEY=VALUE")
+    return dict(option.partition("=")[::2] for option in options)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -38,6 +38,21 @@ def convert(
     _run(["convert", source, *arguments, *_repeated("--option", option or [])], [*given, to])
 
 
+@app.command()
+def export(
+    given: Annotated[
+        str, typer.Option("--from", metavar="URI", help="Pairs: the output of pairing, or what convert made.")
+    ],
+    to: To,
+    form: Annotated[str, typer.Option("--format", metavar="NAME", help="rlaif-v, trl or llama-factory.")],
+) -> None:
+    """Write pairs in the format of another project.
+
+    Exit codes: 0 written; 2 there are no pairs, or no such format.
+    """
+    _run(["export", f"--from={given}", f"--to={to}", f"--format={form}"], [given, to])
+
+
 def _repeated(option: str, values: Sequence[str]) -> list[str]:
     return [f"{option}={value}" for value in values]
 

@@ -47,7 +47,19 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--name", help="what ids begin with")
     convert.add_argument("--option", action="append", default=[], metavar="KEY=VALUE")
     convert.set_defaults(run=_convert)
+    export = commands.add_parser("export", help="our pairs in the format of another project")
+    export.add_argument("--from", dest="given", required=True, metavar="URI")
+    export.add_argument("--to", required=True, metavar="URI")
+    export.add_argument("--format", required=True, metavar="NAME")
+    export.set_defaults(run=_export)
     return parser
+
+
+def _export(given: argparse.Namespace) -> None:
+    from feedback_workloads.data.export import export
+
+    pairs = export(ArtifactStore.from_environment(), given.given, given.to, given.format)
+    sys.stdout.write(table({"pairs": pairs}))
 
 
 def _convert(given: argparse.Namespace) -> None:

@@ -39,6 +39,28 @@ def convert(
 
 
 @app.command()
+def mix(
+    given: Annotated[list[str], typer.Option("--from", metavar="URI", help="A data set that convert made.")],
+    to: To,
+    *,
+    rows: Annotated[int, typer.Option(min=1, help="Rows an iteration.")] = 4000,
+    iterations: Annotated[int, typer.Option(min=1, help="How many iterations; no row comes in two.")] = 4,
+    seed: Annotated[int, typer.Option(help="Decides which rows are drawn.")] = 0,
+    avoid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=URI", help="A benchmark whose pictures are left out, and where they are."),
+    ] = None,
+) -> None:
+    """Draw a balanced sample of data sets for each iteration, without duplicates and benchmarks' pictures.
+
+    Exit codes: 0 drawn; 2 a file or an option is wrong, or there are too few rows.
+    """
+    numbers = [f"--rows={rows}", f"--iterations={iterations}", f"--seed={seed}"]
+    arguments = [*_repeated("--from", given), f"--to={to}", *numbers, *_repeated("--avoid", avoid or [])]
+    _run(["mix", *arguments], [*given, to, *(one.partition("=")[2] for one in avoid or [])])
+
+
+@app.command()
 def export(
     given: Annotated[
         str, typer.Option("--from", metavar="URI", help="Pairs: the output of pairing, or what convert made.")

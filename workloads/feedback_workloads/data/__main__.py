@@ -47,12 +47,32 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--name", help="what ids begin with")
     convert.add_argument("--option", action="append", default=[], metavar="KEY=VALUE")
     convert.set_defaults(run=_convert)
+    mix = commands.add_parser("mix", help="a balanced sample of converted data sets for each iteration")
+    mix.add_argument("--from", dest="given", action="append", required=True, metavar="URI")
+    mix.add_argument("--to", required=True, metavar="URI")
+    mix.add_argument("--rows", type=int, default=4000, help="rows an iteration")
+    mix.add_argument("--iterations", type=int, default=4)
+    mix.add_argument("--seed", type=int, default=0)
+    mix.add_argument("--avoid", action="append", default=[], metavar="NAME=URI")
+    mix.set_defaults(run=_mix)
     export = commands.add_parser("export", help="our pairs in the format of another project")
     export.add_argument("--from", dest="given", required=True, metavar="URI")
     export.add_argument("--to", required=True, metavar="URI")
     export.add_argument("--format", required=True, metavar="NAME")
     export.set_defaults(run=_export)
     return parser
+
+
+def _mix(given: argparse.Namespace) -> None:
+    from feedback_workloads.data.mix import Wanted, mix
+
+    for name in ("rows", "iterations"):
+        if getattr(given, name) < 1:
+            raise BadInput(f"--{name} is {getattr(given, name)}; give 1 or more")
+    wanted = Wanted(given.rows, given.iterations, given.seed)
+    avoid = _pairs(given.avoid, "--avoid", "NAME=URI")
+    counts = mix(ArtifactStore.from_environment(), given.given, given.to, wanted, avoid)
+    sys.stdout.write(table(counts))
 
 
 def _export(given: argparse.Namespace) -> None:
@@ -78,9 +98,9 @@ def table(numbers: Mapping[str, object]) -> str:
     return "".join(f"{name:<{width}}  {value}\n" for name, value in numbers.items())
 
 
-def _pairs(options: Sequence[str]) -> dict[str, str]:
+def _pairs(options: Sequence[str], name: str = "--option", form: str = "KEY=VALUE") -> dict[str, str]:
     if bare := next((option for option in options if "=" not in option), None):
-        raise BadInput(f"--option {bare}: there is no value; write it as KEY=VALUE")
+        raise BadInput(f"{name} {bare}: there is no value; write it as {form}")
     return dict(option.partition("=")[::2] for option in options)
 
 

@@ -23,44 +23,50 @@ class Origin:
     rows: int
 
 
-def card(
-    title: str, origins: Sequence[Origin], counts: Mapping[str, int], notes: Sequence[str], folders: Sequence[str] = ()
-) -> str:
-    """README.md of a data set; `counts` has `rows`, `rejected` and `rejected_<reason>`; `folders` are its parts."""
-    licences = sorted({origin.licence for origin in origins})
-    front = {
-        "license": licences[0] if len(licences) == 1 else "other",
-        "task_categories": ["visual-question-answering"],
-        "size_categories": [size(counts["rows"])],
-        "configs": [
-            {"config_name": folder or "default", "data_files": f"{folder}/*.parquet" if folder else "*.parquet"}
-            for folder in folders or [""]
-        ],
-    }
-    reasons = {name.removeprefix("rejected_"): many for name, many in sorted(counts.items()) if "rejected_" in name}
-    lines = [
-        "---",
-        yaml.safe_dump(front, sort_keys=False).rstrip(),
-        "---",
-        "",
-        f"# {title}",
-        "",
-        *[line for note in notes for line in (note, "")],
-        "| source | rows | licence |",
-        "| --- | --- | --- |",
-        *(f"| {_named(origin)} | {origin.rows:,} | {origin.terms} |" for origin in origins),
-        "",
-        f"Rows: {counts['rows']:,}. Left out: {counts['rejected']:,}" + (":" if reasons else "."),
-        "",
-    ]
-    if reasons:
-        lines += [
-            "| reason | rows |",
-            "| --- | --- |",
-            *(f"| {name} | {many:,} |" for name, many in reasons.items()),
+@dataclass(frozen=True)
+class Card:
+    """README.md of a data set; `notes` are its sentences, `folders` the parts of it, empty where it is in one."""
+
+    title: str
+    origins: Sequence[Origin]
+    notes: Sequence[str]
+    folders: Sequence[str] = ()
+
+    def text(self, counts: Mapping[str, int]) -> str:
+        """The card; `counts` has `rows`, `rejected` and `rejected_<reason>`."""
+        reasons = {name.removeprefix("rejected_"): many for name, many in sorted(counts.items()) if "rejected_" in name}
+        lines = [
+            "---",
+            yaml.safe_dump(self._front(counts["rows"]), sort_keys=False).rstrip(),
+            "---",
+            "",
+            f"# {self.title}",
+            "",
+            *[line for note in self.notes for line in (note, "")],
+            "| source | rows | licence |",
+            "| --- | --- | --- |",
+            *(f"| {_named(origin)} | {origin.rows:,} | {origin.terms} |" for origin in self.origins),
+            "",
+            f"Rows: {counts['rows']:,}. Left out: {counts['rejected']:,}" + (":" if reasons else "."),
             "",
         ]
-    return "\n".join(lines)
+        if reasons:
+            lines += ["| reason | rows |", "| --- | --- |"]
+            lines += [*(f"| {name} | {many:,} |" for name, many in reasons.items()), ""]
+        return "\n".join(lines)
+
+    def _front(self, rows: int) -> dict[str, object]:
+        """What the hub reads."""
+        licences = sorted({origin.licence for origin in self.origins})
+        return {
+            "license": licences[0] if len(licences) == 1 else "other",
+            "task_categories": ["visual-question-answering"],
+            "size_categories": [size(rows)],
+            "configs": [
+                {"config_name": folder or "default", "data_files": f"{folder}/*.parquet" if folder else "*.parquet"}
+                for folder in self.folders or [""]
+            ],
+        }
 
 
 def size(rows: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from PIL import Image
 
 from feedback_workloads.contract import BadInput
-from feedback_workloads.data.cards import card
+from feedback_workloads.data.cards import Card
 from feedback_workloads.data.drafts import Draft, Published
 from feedback_workloads.data.sources import source
 from feedback_workloads.data.trees import open_tree
@@ -61,7 +61,7 @@ def convert(
         origin = published.origin(prefix, writer.counts["rows"])
         about = f"Made of {published.title} by `feedback data convert {name}`."
         config = {"source": name, "from": list(given), "options": dict(options), "origins": [vars(origin)]}
-        writer.finish("convert", config, card(published.title, [origin], writer.counts, [about]))
+        writer.finish("convert", config, Card(published.title, [origin], [about]).text(writer.counts))
         return dict(writer.counts)
 
 

@@ -21,7 +21,7 @@ from feedback_workloads.storage.artifacts import ArtifactStore
 PART_ROWS: Final = 20_000
 PART_BYTES: Final = 64 << 20
 """Pictures of a part, which is in memory until it is written."""
-GROUP_ROWS: Final = 256
+GROUP_ROWS: Final = 32
 """Rows that are read together by who needs one of them."""
 CARD: Final = "README.md"
 REJECTED: Final = "_rejected.jsonl"

@@ -61,6 +61,20 @@ def mix(
 
 
 @app.command()
+def inspect(
+    given: Annotated[str, typer.Argument(metavar="URI", help="Instructions or pairs: a path, s3://… or hf://….")],
+    out: Annotated[
+        str | None, typer.Option(metavar="URI", help="Folder for data.html, a page with some of the rows.")
+    ] = None,
+) -> None:
+    """Tell what is in a data set of instructions or of pairs.
+
+    Exit codes: 0 told; 2 it cannot be read.
+    """
+    _run(["inspect", given, *([f"--out={out}"] if out else [])], [given, *([out] if out else [])])
+
+
+@app.command()
 def export(
     given: Annotated[
         str, typer.Option("--from", metavar="URI", help="Pairs: the output of pairing, or what convert made.")

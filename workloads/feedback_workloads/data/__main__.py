@@ -55,6 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     mix.add_argument("--seed", type=int, default=0)
     mix.add_argument("--avoid", action="append", default=[], metavar="NAME=URI")
     mix.set_defaults(run=_mix)
+    inspect = commands.add_parser("inspect", help="what is in a data set")
+    inspect.add_argument("given", metavar="URI")
+    inspect.add_argument("--out", metavar="URI", help="folder for a page with pictures")
+    inspect.set_defaults(run=_inspect)
     export = commands.add_parser("export", help="our pairs in the format of another project")
     export.add_argument("--from", dest="given", required=True, metavar="URI")
     export.add_argument("--to", required=True, metavar="URI")
@@ -73,6 +77,12 @@ def _mix(given: argparse.Namespace) -> None:
     avoid = _pairs(given.avoid, "--avoid", "NAME=URI")
     counts = mix(ArtifactStore.from_environment(), given.given, given.to, wanted, avoid)
     sys.stdout.write(table(counts))
+
+
+def _inspect(given: argparse.Namespace) -> None:
+    from feedback_workloads.data.inspect import inspect
+
+    sys.stdout.write(table(inspect(ArtifactStore.from_environment(), given.given, given.out)))
 
 
 def _export(given: argparse.Namespace) -> None:

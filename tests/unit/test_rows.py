@@ -127,6 +127,10 @@ def encoded(kind: str) -> bytes:
         pytest.param(lambda data: base64.b64encode(data).rstrip(b"="), id="without padding"),
         pytest.param(base64.urlsafe_b64encode, id="the alphabet of URLs"),
         pytest.param(lambda data: b"data:image/any;base64," + base64.b64encode(data), id="data URL"),
+        pytest.param(
+            lambda data: b"data:image/any;base64," + base64.b64encode(data).replace(b"+", b"%2B").replace(b"=", b"%3D"),
+            id="data URL in percents",
+        ),
     ],
 )
 def test_a_picture_in_base64(tmp_path: Path, spelled: Any, kind: str) -> None:

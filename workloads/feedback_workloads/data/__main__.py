@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -114,5 +115,11 @@ def _pairs(options: Sequence[str], name: str = "--option", form: str = "KEY=VALU
     return dict(option.partition("=")[::2] for option in options)
 
 
+def _end(_number: int, _frame: object) -> None:
+    """End as after an error, so that what is temporary, which may be large, is removed."""
+    raise SystemExit(ExitCode.TERMINATED)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)
     raise SystemExit(main())

@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from typing import Final
+from urllib.parse import unquote
 
 from feedback_workloads.rows.rejected import BadRow
 
@@ -32,6 +33,7 @@ def picture_in(text: str) -> bytes | None:
     spelled = text[url.end() :] if url else text
     if len(spelled) > 2 * PICTURE_LIMIT_BYTES:
         raise BadRow("picture-too-large", f"the picture has {len(spelled)} characters of base64")
+    spelled = unquote(spelled) if url else spelled
     if not url and (len(spelled) < SHORTEST or not _begins_a_picture(spelled)):
         return None
     data = _decoded(spelled) if _BASE64.fullmatch(spelled) else None

@@ -96,8 +96,9 @@ bench: $(VENV)/.ready  ## Ratios against the best alternatives, into build/bench
 bench-operator: $(VENV)/.ready control-plane  ## The operator at 10 to 2,000 iterations, into build/bench-operator.json
 	$(BIN)/python -m benchmarks.operator
 
-bench-data: $(VENV)/.ready  ## Answers that public benchmarks judge in a minute, into build/bench-data.json
+bench-data: $(VENV)/.ready  ## Answers that public benchmarks judge in a minute, and memory of a million rows, into build/bench-data*.json
 	$(BIN)/python -m benchmarks.data
+	$(BIN)/python -m benchmarks.data_sets
 
 SEEDS ?= 3 4 5
 demo-seeds: $(VENV)/.ready  ## The demo on a world of each of SEEDS, and README's table, into build/seeds; as many times as long
@@ -147,7 +148,7 @@ chart-test: $(VENV)/.ready chart-tools control-plane  ## The Helm chart: lint, t
 RESOLVE = $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate \
   --python-version 3.11 --override requirements/overrides.txt
 lock: $(UV)  ## Resolve the hash-locked requirements anew; images have the versions that the tests run, where they can
-	$(RESOLVE) --extra operator --extra generate-cpu --extra train --extra benchmarks --extra local --extra dev pyproject.toml -o requirements/local.txt
+	$(RESOLVE) --extra operator --extra generate-cpu --extra train --extra benchmarks --extra data --extra local --extra dev pyproject.toml -o requirements/local.txt
 	$(RESOLVE) -c requirements/local.txt --extra operator --extra tracing pyproject.toml -o requirements/operator.txt
 	$(RESOLVE) -c requirements/local.txt --extra train pyproject.toml -o requirements/train.txt
 	$(RESOLVE) -c requirements/local.txt --extra generate-cpu pyproject.toml -o requirements/generate-cpu.txt

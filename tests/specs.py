@@ -26,7 +26,7 @@ STRINGS: Final[dict[str, tuple[str, ...]]] = {
     "labelSmoothing": ("0.1", "0.499999999999"),
     "questionTemplate": ("{claim}?", "Is it so that {claim}? Yes or no."),
     "image": ("registry.example/generate:1", "generate@sha256:" + "0" * 64),
-    "key": ("example.com/pool", "gpu"),
+    "key": ("example.com-pool", "gpu"),
     "value": ("a100", "", "A_b.c-1"),
     "nodeSelector": ("a100", "", "A_b.c-1"),
     "name": ("one", "a-1"),

@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
@@ -66,6 +67,33 @@ def test_the_largest_size_is_not_refused_for_its_size() -> None:
 def test_every_mode_becomes_rgb(mode: str) -> None:
     kind = "JPEG" if mode == "CMYK" else "PNG"
     assert load_picture(encoded(Image.new(mode, (4, 3)), kind)).mode == "RGB"
+
+
+RAMP = np.linspace(0, 65535, 256).round()[None].repeat(2, axis=0)
+"""Shades from black to white, 257 apart of 65535."""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encoded(Image.fromarray(RAMP.astype(np.uint16))), id="PNG of 16 bits"),
+        pytest.param(encoded(Image.fromarray(RAMP.astype(">u2")), "TIFF"), id="TIFF of 16 bits, big-endian"),
+        pytest.param(encoded(Image.fromarray(RAMP.astype(np.int32)), "TIFF"), id="TIFF of 32 bits, 16 of them used"),
+        pytest.param(encoded(Image.fromarray((RAMP * 5 - 9).astype(np.int32)), "TIFF"), id="TIFF of 32 bits"),
+        pytest.param(encoded(Image.fromarray((RAMP / 65535).astype(np.float32)), "TIFF"), id="floats to 1"),
+        pytest.param(encoded(Image.fromarray((RAMP / 257).astype(np.float32)), "TIFF"), id="floats to 255"),
+        pytest.param(encoded(Image.fromarray((RAMP - 4000).astype(np.float32)), "TIFF"), id="floats of any range"),
+    ],
+)
+def test_shades_beyond_256_are_scaled_and_not_clipped(data: bytes) -> None:
+    assert [load_picture(data).getpixel((x, 0)) for x in range(256)] == [(x, x, x) for x in range(256)]
+
+
+def test_a_picture_of_one_shade_and_of_what_is_no_number() -> None:
+    shades = np.full((2, 2), 5000, np.float32)
+    assert load_picture(encoded(Image.fromarray(shades), "TIFF")).size == (2, 2)
+    shades[0, 0] = np.nan
+    assert load_picture(encoded(Image.fromarray(shades), "TIFF")).getpixel((1, 1)) == (255, 255, 255)
 
 
 def glyph(mode: str) -> Image.Image:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 from pydantic import ValidationError
 
-from feedback_operator.api import FeedbackIteration, PodOverrides
+from feedback_operator.api import FeedbackIteration, PodOverrides, StageSection
 from feedback_operator.resources.job import CONFIG_MOUNT
 from feedback_operator.resources.pod import CA_MOUNT, MOUNTS, environment, pod_metadata, pod_settings
 from tests.unit.worlds import manifest
@@ -140,8 +140,8 @@ def test_no_place_and_no_variable_of_ours_can_be_given() -> None:
 
 
 def test_pods_stay_restricted_whatever_is_given() -> None:
-    context = pod_settings(PodOverrides.model_validate(ALLOWED))["securityContext"]
-    plain = pod_settings(PodOverrides())["securityContext"]
+    context = pod_settings(StageSection.model_validate({"pod": ALLOWED}))["securityContext"]
+    plain = pod_settings(StageSection())["securityContext"]
     assert context == {**plain, "fsGroupChangePolicy": "OnRootMismatch"}
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import csv
 import json
 import tempfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from feedback_workloads.contract import BadInput
 from feedback_workloads.rows.identity import row_seed, shard_of
@@ -105,6 +109,93 @@ def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(b"cat")
     line = json.dumps({"id": "a", "image": "cat.png", "question": "What?"}).encode()
     write_lines(tmp_path, b"\xef\xbb\xbf" + line, b"", b"  ", b"")
+    assert read(tmp_path) == [Instruction("a", b"cat", "What?")]
+
+
+def encoded(kind: str) -> bytes:
+    data = BytesIO()
+    Image.effect_noise((9, 7), 90).convert("RGB").save(data, kind)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        pytest.param(base64.b64encode, id="plain"),
+        pytest.param(base64.encodebytes, id="with line breaks"),
+        pytest.param(lambda data: base64.b64encode(data).rstrip(b"="), id="without padding"),
+        pytest.param(base64.urlsafe_b64encode, id="the alphabet of URLs"),
+        pytest.param(lambda data: b"data:image/any;base64," + base64.b64encode(data), id="data URL"),
+        pytest.param(
+            lambda data: b"data:image/any;base64," + base64.b64encode(data).replace(b"+", b"%2B").replace(b"=", b"%3D"),
+            id="data URL in percents",
+        ),
+    ],
+)
+def test_a_picture_in_base64(tmp_path: Path, spelled: Any, kind: str) -> None:
+    data = encoded(kind)
+    write_lines(tmp_path, {"id": "a", "image": spelled(data).decode(), "question": "What?"})
+    assert read(tmp_path) == [Instruction("a", data, "What?")]
+
+
+def test_a_picture_in_base64_or_in_bytes_of_parquet(tmp_path: Path) -> None:
+    data = encoded("JPEG")
+    texts = {"id": ["a"], "image": [base64.b64encode(data).decode()], "question": ["What?"]}
+    pq.write_table(pa.table(texts), tmp_path / "train.parquet")
+    assert read(tmp_path) == [Instruction("a", data, "What?")]
+    pq.write_table(pa.table({**texts, "image": [data]}), tmp_path / "train.parquet")
+    assert read(tmp_path) == [Instruction("a", data, "What?")]
+
+
+def test_a_path_that_looks_like_base64_is_a_path(tmp_path: Path) -> None:
+    name = "Qk" + "a" * 60
+    (tmp_path / name).write_bytes(b"cat")
+    write_lines(tmp_path, {**GOOD, "image": name}, {**GOOD, "id": "b", "image": "/9j/" + "a" * 20})
+    assert [(row.id, reason(row)) for row in read(tmp_path)] == [("a", None), ("b", "missing-picture")]
+
+
+def test_what_is_told_of_a_long_text_is_short(tmp_path: Path) -> None:
+    broken = "data:image/png;base64,!!!"
+    write_lines(tmp_path, {**GOOD, "image": "A" * 400_000}, {**GOOD, "id": "b", "image": broken})
+    rows = read(tmp_path)
+    assert [(row.id, reason(row)) for row in rows] == [("a", "missing-picture"), ("b", "undecodable-picture")]
+    assert max(len(row.detail) for row in rows if isinstance(row, Rejected)) < 200
+
+
+@pytest.mark.parametrize(("name", "between"), [("train.csv", ","), ("train.tsv", "\t")])
+def test_csv_and_tsv(tmp_path: Path, name: str, between: str) -> None:
+    (tmp_path / "cat.png").write_bytes(b"cat")
+    data = encoded("PNG") * 3000  # longer than the csv module's own limit
+    with (tmp_path / name).open("w", encoding="utf-8-sig", newline="") as stream:
+        rows = csv.writer(stream, delimiter=between)
+        rows.writerow(["question", "ds_question_id", "image", "truth", "notes"])
+        rows.writerow(['What,\n"exactly"?', 7, "cat.png", "", "x"])
+        rows.writerow([])
+        rows.writerow(["Who?", "b", base64.b64encode(data).decode(), "a cat", ""])
+        rows.writerow(["", "c", "cat.png", "", ""])
+        rows.writerow(["Why?", "d", "cat.png"])
+    with (tmp_path / name).open("ab") as stream:
+        stream.write(between.join(["Wh\xff", "e", "cat.png", "", ""]).encode("latin-1") + b"\r\n")
+    assert read(tmp_path)[:2] == [
+        Instruction("7", b"cat", 'What,\n"exactly"?'),
+        Instruction("b", data, "Who?", "a cat"),
+    ]
+    assert [(row.id, reason(row)) for row in read(tmp_path)[2:]] == [
+        ("c", "empty-question"),
+        (f"{name}:6", "wrong-fields"),
+        ("e", "not-utf-8"),
+    ]
+
+
+def test_files_that_are_no_data_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(b"cat")
+    write_lines(tmp_path, {**GOOD})
+    no_data = ("._train.jsonl", "_SUCCESS.jsonl", "_log/1.parquet", ".cache/a.parquet", "README.md", "notes.csv")
+    for name in no_data:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0\1")
+    (tmp_path / "empty.parquet").touch()
     assert read(tmp_path) == [Instruction("a", b"cat", "What?")]
 
 
@@ -208,10 +299,13 @@ def test_an_id_is_taken_even_by_a_row_that_is_rejected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        pytest.param({}, "has no \\*.parquet or \\*.jsonl file", id="nothing to read"),
-        pytest.param({"a.jsonl": b"", "b.parquet": b""}, "has both parquet and JSON lines", id="two kinds"),
+        pytest.param({}, r"has no \*.parquet, \*.jsonl, \*.csv or \*.tsv file", id="nothing to read"),
+        pytest.param({"a.jsonl": b"{}", "b.parquet": b"PAR1"}, "has both parquet and JSON lines", id="two kinds"),
         pytest.param({"a.parquet": b"no parquet"}, "a.parquet is not a readable parquet file", id="no parquet"),
         pytest.param({"a.jsonl": b'{"name": "a"}'}, "a.jsonl has no column 'id' or 'ds_question_id'", id="no id"),
+        pytest.param(
+            {"a.csv": b"id,image\na,cat.png\n"}, r"a.csv has no column 'question' \(its columns are", id="CSV"
+        ),
         pytest.param(
             {"a.jsonl": b'{"id": "a"}\n{"id": "b", "image": "cat.png", "prompt": "What?"}'},
             r"a.jsonl has no column 'question' \(its columns are id\)",

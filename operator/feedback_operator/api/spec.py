@@ -490,7 +490,9 @@ class IterationSpec(Resource):
         description="The policy to align; also the reference and the baseline. A model of a family that can be "
         "trained: LLaVA-1.5, LLaVA-NeXT, Qwen2.5-VL, Qwen3-VL or InternVL."
     )
-    instructions: SourceSpec = Field(description="Data set with columns id, image, question: Parquet or JSON lines.")
+    instructions: SourceSpec = Field(
+        description="Data set with columns id, image, question: Parquet, JSON lines, CSV or TSV."
+    )
     artifacts: ArtifactsSpec = Field(description="Where the stages leave their results.")
     sampling: SamplingSpec = Field(default=SamplingSpec(), description="How answers are drawn.")
     splitting: SplittingSpec = Field(

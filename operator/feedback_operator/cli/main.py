@@ -1,4 +1,4 @@
-"""`feedback`: iterations on this machine and on a cluster, the shapes world, a server of a result, benchmarks."""
+"""`feedback`: iterations on this machine and on a cluster, the shapes world, a server, benchmarks, data sets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from feedback_operator.api import FeedbackIteration, PromotedModel, ServingSpec
-from feedback_operator.cli import manifests, on_cluster
+from feedback_operator.cli import data, manifests, on_cluster
 from feedback_operator.cli.cluster_errors import ClusterError, ManifestRejected
 from feedback_operator.cli.ending import ExitStatus
 from feedback_operator.cli.local import shapes as build_shapes
@@ -181,6 +181,7 @@ def push(
 
 
 app.add_typer(on_cluster.app)
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

@@ -80,8 +80,8 @@ class SamplingConfig(StageConfig):
     """
 
     INFRASTRUCTURE: ClassVar[frozenset[str]] = frozenset({"output", "engine", "max_length", "lora", "later_models"})
-    FORMAT_VERSION: ClassVar[int] = 2
-    """2: transparent pictures lie on white, not on black."""
+    FORMAT_VERSION: ClassVar[int] = 3
+    """2: transparent pictures lie on white, not on black. 3: gray pictures of 16 bits keep their shades."""
 
     stage: Literal["sampling"] = "sampling"
     model: Source

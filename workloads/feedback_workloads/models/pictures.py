@@ -11,6 +11,7 @@ import warnings
 from io import BytesIO
 from typing import Final
 
+import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from feedback_workloads.rows.rejected import BadRow
@@ -32,9 +33,14 @@ TURNS: Final = {
 }
 """What turns a picture upright, by its EXIF orientation (EXIF 2.3, tag 0x0112); 1 is upright."""
 
+DEEP_MODES: Final = frozenset({"I;16", "I;16L", "I;16B", "I", "F"})
+"""Modes of one channel with more than 256 shades, which PIL would clip to 0 and 255 where it makes RGB of them."""
+
 
 def load_picture(data: bytes) -> Image.Image:
     """Decode an encoded picture to RGB, upright as its EXIF orientation says, on white where it is transparent.
+
+    Shades beyond 256 are scaled, not clipped.
 
     Raises BadRow `undecodable-picture` or `picture-too-large`; the size is read from the header, before any decoding.
     """
@@ -45,7 +51,7 @@ def load_picture(data: bytes) -> Image.Image:
         if picture.width * picture.height > MAX_PIXELS:
             raise BadRow("picture-too-large", f"{picture.width} x {picture.height} pixels, more than {MAX_PIXELS}")
         picture.load()
-        return _on_white(_upright(picture))
+        return _on_white(_in_256_shades(_upright(picture)))
     except BadRow:
         raise
     except Image.DecompressionBombError as error:
@@ -64,6 +70,23 @@ def _upright(picture: Image.Image) -> Image.Image:
     except Exception:  # of as many kinds as those of damaged pixels, while the pixels themselves are sound
         return picture
     return picture if turn is None else picture.transpose(turn)
+
+
+def _in_256_shades(picture: Image.Image) -> Image.Image:
+    """A gray picture of 16 or 32 bits, or of floats, as a person would see it: black to white over its range.
+
+    The range is that of the numbers' kind where they fit in it, 0 to 65535 of integers, 0 to 1 or 0 to 255 of floats;
+    else from the least to the greatest number.
+    """
+    if picture.mode not in DEEP_MODES:
+        return picture
+    shades = np.nan_to_num(np.asarray(picture, dtype=np.float64), posinf=0, neginf=0)
+    least, greatest = float(shades.min()), float(shades.max())
+    ranges = (1.0, 255.0) if picture.mode == "F" else (65535.0,)
+    white = next((white for white in ranges if least >= 0 and greatest <= white), None)
+    if white is None:
+        shades, white = shades - least, greatest - least or 1.0
+    return Image.fromarray(np.rint(shades * (255 / white)).astype(np.uint8))
 
 
 def _on_white(picture: Image.Image) -> Image.Image:

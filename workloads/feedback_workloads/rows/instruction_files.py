@@ -1,7 +1,8 @@
-"""Files of instructions as they come: parquet or JSON lines, of which any row may be damaged."""
+"""Files of instructions as they come: parquet, JSON lines, CSV or TSV, of which any row may be damaged."""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,12 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feedback_workloads.contract import BadInput
+from feedback_workloads.rows.picture_texts import PICTURE_LIMIT_BYTES, picture_in
 from feedback_workloads.rows.rejected import BadRow
 
 BATCH_ROWS = 32
 """Rows that are in memory at once, pictures included."""
-PICTURE_LIMIT_BYTES = 64 << 20
-"""Largest picture file that is read; how many pixels it may have is decided where it is decoded."""
+FIELD_LIMIT_BYTES = 2 * PICTURE_LIMIT_BYTES
+"""Longest field of a CSV file, which may be a picture in base64."""
+SHOWN_CHARACTERS = 100
+"""As much of a path as a message shows."""
 COLUMN_NAMES = {
     "id": ("id", "ds_question_id"),
     "image": ("image", "image_path"),
@@ -78,7 +82,7 @@ class RawRow:
         raise BadRow("wrong-type", f"the {column} is {type(value).__name__}, not text")
 
     def picture(self) -> bytes:
-        """Return the encoded picture, from the row itself or from the file that it names."""
+        """Return the encoded picture: the row's own bytes, those that its text spells, or the file that it names."""
         try:
             value = self.image()
         except UnicodeDecodeError as error:
@@ -89,24 +93,40 @@ class RawRow:
             return value
         if not isinstance(value, str) or not value:
             raise BadRow("missing-picture", "the row has neither a picture nor the path of one")
-        return _picture_file(self.folder, value)
+        return picture_in(value) or _picture_file(self.folder, value)
 
 
 def raw_rows(folder: Path, uri: str) -> Iterator[RawRow]:
-    """Stream the rows of all parquet or all JSON lines files below `folder`, in the order of their names.
+    """Stream the rows of all files of one kind below `folder`, in the order of their names.
+
+    The kind is parquet or JSON lines; where there is neither, CSV or TSV. Files and folders whose names begin with `.`
+    or `_` are no data, by the convention of Hive and of Spark, and neither are files without a byte.
 
     Raises BadInput, naming the file below `uri` and the column, where there is nothing to read or a column is wrong.
     """
-    tables, lines = (sorted(folder.rglob(pattern)) for pattern in ("*.parquet", "*.jsonl"))
+    tables, lines, values = (
+        _files(folder, *patterns) for patterns in (("*.parquet",), ("*.jsonl",), ("*.csv", "*.tsv"))
+    )
     if tables and lines:
         raise BadInput(
             f"{uri} has both parquet and JSON lines ({tables[0].name}, {lines[0].name}); name a folder with one kind"
         )
-    if not tables and not lines:
-        raise BadInput(f"{uri} has no *.parquet or *.jsonl file to read instructions from; check the URI")
-    read = _parquet_rows if tables else _json_rows
-    for file in tables or lines:
+    if not tables and not lines and not values:
+        raise BadInput(f"{uri} has no *.parquet, *.jsonl, *.csv or *.tsv file to read instructions from; check the URI")
+    read = _parquet_rows if tables else _json_rows if lines else _csv_rows
+    for file in tables or lines or values:
         yield from read(file, file.relative_to(folder).as_posix(), uri)
+
+
+def _files(folder: Path, *patterns: str) -> list[Path]:
+    """The files of those names that may be data, ordered by their paths."""
+    found = (file for pattern in patterns for file in folder.rglob(pattern))
+    return sorted(file for file in found if _may_be_data(file, folder))
+
+
+def _may_be_data(file: Path, folder: Path) -> bool:
+    named = not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+    return named and file.is_file() and file.stat().st_size > 0
 
 
 def _parquet_rows(file: Path, name: str, uri: str) -> Iterator[RawRow]:
@@ -139,6 +159,39 @@ def _json_rows(file: Path, name: str, uri: str) -> Iterator[RawRow]:
             continue
         values = {column: row[found] for column, found in _columns(row).items()}
         yield RawRow(place, file.parent, values, partial(values.get, "image"))
+
+
+def _csv_rows(file: Path, name: str, uri: str) -> Iterator[RawRow]:
+    """Rows below a line of names. TSV is read alike: a field in quotes may hold line breaks and separators."""
+    csv.field_size_limit(FIELD_LIMIT_BYTES)
+    # What is not UTF-8 becomes lone surrogates, which spoil their own row alone.
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        records = csv.reader(stream, delimiter="\t" if file.suffix == ".tsv" else ",")
+        header = next(records, [])
+        columns = _columns(header)
+        _check_complete(columns, header, f"{uri}/{name}")
+        number = 1
+        while True:
+            number += 1
+            place = f"{name}:{number}"
+            try:
+                record = next(records)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                damage = BadRow("wrong-fields", f"the row cannot be told apart into fields: {error}")
+                yield RawRow(place, file.parent, {}, lambda: None, damage)
+                continue
+            if not record:
+                continue
+            if len(record) != len(header):
+                damage = BadRow("wrong-fields", f"the row has {len(record)} fields, the first line {len(header)}")
+                yield RawRow(place, file.parent, {}, lambda: None, damage)
+                continue
+            found = dict(zip(header, record, strict=True))
+            # An empty field is one that is not there.
+            values = {column: found[given] or None for column, given in columns.items()}
+            yield RawRow(place, file.parent, values, partial(values.get, "image"))
 
 
 def _check_lines(file: Path, name: str) -> None:
@@ -209,7 +262,9 @@ def _check_type(column: str, field: pa.Field, file: str) -> None:
             fits, expected = text or pa.types.is_integer(kind), "a string or an integer"
         case "image":
             struct = pa.types.is_struct(kind) and {"bytes", "path"} <= {child.name for child in kind.fields}
-            fits, expected = struct or text, "struct<bytes, path> (a Hugging Face Image) or a path"
+            encoded = kind in {pa.binary(), pa.large_binary(), pa.binary_view()}
+            fits = struct or encoded or text
+            expected = "struct<bytes, path> (a Hugging Face Image), a picture's bytes, or text: a path or base64"
         case _:
             fits, expected = text, "a string"
     if not fits:
@@ -224,18 +279,18 @@ def _encoded(column: pa.Array) -> pa.Array:
 
 
 def _picture_file(folder: Path, name: str) -> bytes:
-    path = PurePosixPath(name)
+    path, shown = PurePosixPath(name), name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}..."
     if path.is_absolute() or ".." in path.parts:
-        raise BadRow("missing-picture", f"the path {name} leads out of the folder of the data")
+        raise BadRow("missing-picture", f"the path {shown} leads out of the folder of the data")
     try:
         size = (folder / path).stat().st_size
         if size > PICTURE_LIMIT_BYTES:
-            raise BadRow("picture-too-large", f"the file {name} has {size} bytes, more than {PICTURE_LIMIT_BYTES}")
+            raise BadRow("picture-too-large", f"the file {shown} has {size} bytes, more than {PICTURE_LIMIT_BYTES}")
         data = (folder / path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in the name
         # Without the local path: the same words on every host.
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise BadRow("missing-picture", f"the file {name!r} cannot be read: {why}") from error
+        raise BadRow("missing-picture", f"the file {shown!r} cannot be read: {why}") from error
     if not data:
-        raise BadRow("missing-picture", f"the file {name} is empty")
+        raise BadRow("missing-picture", f"the file {shown} is empty")
     return data

@@ -26,14 +26,14 @@ def read_instructions(folder: Path, uri: str, shard: int = 0, shards: int = 1) -
     """Stream the instructions in `folder` that belong to shard `shard` of `shards`, in the order of the files.
 
     `uri` is the folder's name for people. It holds parquet files (columns `id`, `image` as a Hugging Face Image,
-    `question`, and optionally `truth`, `split`) or JSON lines (the same, in any row that has them). A picture that is
-    given by its path is looked up from the folder of the file that names it. The names of the RLAIF-V reference,
-    `ds_question_id` and `image_path`, are understood too.
+    `question`, and optionally `truth`, `split`), JSON lines (the same, in any row that has them), or CSV or TSV. A
+    picture may also be its bytes, base64, or the path of a file, which is looked up from the folder of the file that
+    names it. The names of the RLAIF-V reference, `ds_question_id` and `image_path`, are understood too.
 
     Rows that cannot be used come as Rejected, for one of the reasons missing-id, duplicate-id (the second and later;
     an id is taken even if the row that has it is rejected), empty-question, missing-picture, picture-too-large,
-    wrong-type, not-utf-8, not-json. Every row comes in exactly one shard, as either. Raises BadInput where there is
-    nothing to read or a column is wrong, naming file and column.
+    undecodable-picture, wrong-type, wrong-fields, not-utf-8, not-json. Every row comes in exactly one shard, as either.
+    Raises BadInput where there is nothing to read or a column is wrong, naming file and column.
     """
     seen: set[str] = set()
     for row in raw_rows(folder, uri):

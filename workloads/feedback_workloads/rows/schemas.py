@@ -51,6 +51,41 @@ missing of p_yes + p_no to 1 is the probability that the labeler answers otherwi
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 """A picture as Hugging Face `datasets` stores it."""
 
+_PICTURE_METADATA = {"huggingface": '{"info": {"features": {"image": {"_type": "Image"}}}}'}
+"""So that datasets.load_dataset decodes the picture."""
+
+INSTRUCTIONS = pa.schema(
+    [
+        _strict("id", pa.string()),
+        pa.field("image", IMAGE),
+        _strict("question", pa.string()),
+        pa.field("reference", pa.string()),
+        pa.field("truth", pa.string()),
+        pa.field("split", pa.string()),
+        _strict("source", pa.string()),
+        pa.field("attribution", pa.string()),
+    ],
+    metadata=_PICTURE_METADATA,
+)
+"""One row an instruction that was made of public data. `reference` is an answer that its authors have, `truth` what a
+benchmark judges by, `source` the name of the data set, `attribution` who is to be named with the picture."""
+
+PREFERENCES = pa.schema(
+    [
+        _strict("id", pa.string()),
+        pa.field("image", IMAGE),
+        _strict("question", pa.string()),
+        _strict("chosen", pa.string()),
+        _strict("rejected", pa.string()),
+        pa.field("logps", pa.string()),
+        _strict("source", pa.string()),
+        pa.field("origin", pa.string()),
+    ],
+    metadata=_PICTURE_METADATA,
+)
+"""One row a pair that others made. `logps` is their JSON of reference log-probabilities: sum, mean and one a token of
+the chosen answer, then of the rejected one; `origin` a JSON object of whatever else their row says."""
+
 PAIRS = pa.schema(
     [
         _strict("id", pa.string()),
@@ -71,8 +106,7 @@ PAIRS = pa.schema(
         _strict("chosen_accepted", pa.list_(pa.bool_())),
         _strict("rejected_accepted", pa.list_(pa.bool_())),
     ],
-    # So that datasets.load_dataset decodes the picture.
-    metadata={"huggingface": '{"info": {"features": {"image": {"_type": "Image"}}}}'},
+    metadata=_PICTURE_METADATA,
 )
 """One row a pair: a self-contained preference data set. `*_logps` are the sampler's raw values, one a token; a score is
 minus the number of claims that were not accepted."""

@@ -211,6 +211,21 @@ class ArtifactStore:
                 return self._fetch_artifact(*found, weights)
         return self._fetch_listing(ref.uri, weights)
 
+    def download_file(self, uri: str) -> Path:
+        """Return a local copy of one file on S3, kept like a folder's: read it, never write to it."""
+        folder, _, name = uri.rpartition("/")
+        objects = self.objects(uri)
+        listed = next((one for one in objects.list(folder) if one.name == name), None)
+        if listed is None:
+            raise BadInput(f"there is no file {uri}; check the URI")
+
+        def fetch(into: Path) -> None:
+            if objects.download(uri, into / name, listed.size).size != listed.size:
+                raise Temporary(f"the file {uri} changed while it was downloaded; try again")
+
+        identity = canonical_json([uri, listed.size, listed.tag])
+        return self._cache.get(Digest.of(identity).sha256, fetch) / name
+
     def _local(self, folder: Path, ref: Artifact | Source, weights: bool) -> Path:
         if not folder.is_dir():
             raise BadInput(f"there is no folder {ref.uri}; {_remedy(ref.uri)}")

@@ -1,0 +1,1 @@
+"""`feedback data`: public data sets made ours, mixed, shown, and our pairs made others'."""

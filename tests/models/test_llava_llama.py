@@ -260,9 +260,9 @@ class Counted:
     def __init__(self) -> None:
         self.number = 0
 
-    def __call__(self, *given: Any) -> None:
+    def __call__(self, *given: Any, **named: Any) -> None:
         self.number += 1
-        convert(*given)
+        convert(*given, **named)
 
 
 convert = llava_llama.convert

@@ -110,7 +110,7 @@ def tower_uri(folder: Path) -> str:
     return name if "://" in name or name.startswith("/") else f"hf://{name}"
 
 
-def convert(folder: Path, tower: Path, target: Path, *, uri: str) -> None:
+def convert(folder: Path, tower: Path, target: Path, uri: str) -> None:
     """Write the model in `folder`, with the tower in `tower`, to the folder `target` as transformers and vLLM load it.
 
     It computes what it computed: weights keep their values and the language model's type, to which a tower from

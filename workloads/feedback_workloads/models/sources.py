@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,8 @@ def fetch(store: ArtifactStore, source: Source, near: str, say: Callable[[str], 
     `near` anything else, in this machine's cache. Of what is made already, the original is not downloaded. `say` is
     told what goes on. Raises as `ArtifactStore` does, and BadInput for what cannot be converted or merged.
     """
-    folder = _address(store, source, near)
+    identity = _identity(store, source)
+    folder = join(_root(store, near), f"{MADE}/{_digest(identity)}")
     model = join(folder, "model")
     if merged and (found := store.find(model)):
         return store.download(found[1])
@@ -57,7 +58,7 @@ def fetch(store: ArtifactStore, source: Source, near: str, say: Callable[[str], 
         found = own.find(model)  # another process may have made it while this one waited for its turn
         if found is None:
             say(said)
-        made = found[1] if found else _publish(own, source, model, write)
+        made = found[1] if found else _publish(own, identity, model, write)
     return store.download(made)
 
 
@@ -85,16 +86,15 @@ def base_of(store: ArtifactStore, source: Source, adapter: Path) -> Source:
     return Source.model_validate(trained) if trained else Source(uri=adapters.base_uri(adapter))
 
 
-def _publish(store: ArtifactStore, source: Source, model: str, write: Callable[[Path], None]) -> Artifact:
+def _publish(store: ArtifactStore, identity: Mapping[str, Any], model: str, write: Callable[[Path], None]) -> Artifact:
     """Have the model written, and publish it."""
     with tempfile.TemporaryDirectory(prefix="feedback-model-") as work:
         write(Path(work))
         files = store.upload_folder(Path(work), model)
-    identity = _identity(store, source)
     manifest = Manifest(
         stage=MADE,
-        config=identity,
-        config_hash=Digest.of(canonical_json(identity)).sha256,
+        config=dict(identity),
+        config_hash=_digest(identity),
         files=files,
         counts={"rows": 0, "rejected": 0},
         versions=versions(),
@@ -102,10 +102,13 @@ def _publish(store: ArtifactStore, source: Source, model: str, write: Callable[[
     return store.publish(model, manifest)
 
 
-def _address(store: ArtifactStore, source: Source, near: str) -> str:
+def _root(store: ArtifactStore, near: str) -> str:
     address = ADDRESS.match(near)
-    root = address["root"] if address else str(store.cache)
-    return f"{root}/{MADE}/{Digest.of(canonical_json(_identity(store, source))).sha256}"
+    return address["root"] if address else str(store.cache)
+
+
+def _digest(identity: Mapping[str, Any]) -> str:
+    return Digest.of(canonical_json(identity)).sha256
 
 
 def _identity(store: ArtifactStore, source: Source) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from tests.long import first_of
 STAGES = [stage.name for stage in GRAPH]
 SEED = int(os.environ.get("FEEDBACK_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 """Decides the moments; set FEEDBACK_TEST_SEED to repeat those that a failure printed."""
-RUN_SECONDS = 600
+RUN_SECONDS = 1500
 
 
 @dataclass(frozen=True)

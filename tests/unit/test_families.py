@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from feedback_workloads.contract import BadInput, SamplingConfig, Source
+from feedback_workloads.models.adapters import merge
 from feedback_workloads.models.families import check, family_of
 from feedback_workloads.models.internvl import InternVL
 from feedback_workloads.models.llava import Llava
@@ -124,3 +125,12 @@ def sampled_from(model: Path, folder: Path, *, lora: bool = False) -> None:
         lora=lora,
     )
     sampling.run(config, 0, ArtifactStore(folder / "cache"), Progress("sampling"))
+
+
+@pytest.mark.parametrize("more", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "all"}])
+def test_an_adapter_that_is_more_than_a_product_is_not_merged(more: Made, tmp_path: Path) -> None:
+    adapter = saved(
+        tmp_path / "adapter", {"peft_type": "LORA", "r": 8, "lora_alpha": 16, **more}, "adapter_config.json"
+    )
+    with pytest.raises(BadInput, match="merge it with peft, and name the whole model instead"):
+        merge(tmp_path / "base", adapter, tmp_path / "merged")

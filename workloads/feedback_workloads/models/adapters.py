@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from feedback_workloads.contract import BadInput
 from feedback_workloads.models.families import family_of
 from feedback_workloads.models.saving import save_full
 
 ADAPTER_CONFIG: Final = "adapter_config.json"
+WEIGHTS: Final = "adapter_model.safetensors"
+PREFIX: Final = "base_model.model."
+A: Final = ".lora_A.weight"
+B: Final = ".lora_B.weight"
+MORE: Final = (
+    "alpha_pattern", "fan_in_fan_out", "layer_replication", "lora_bias", "modules_to_save", "rank_pattern",
+    "trainable_token_indices", "use_dora", "use_rslora",
+)  # fmt: skip
+"""Settings of peft by which an adapter is more than a product of two matrices for each layer."""
 
 
 def recognises(folder: Path) -> bool:
@@ -32,20 +42,35 @@ def base_uri(folder: Path) -> str:
 def merge(base: Path, adapter: Path, target: Path) -> None:
     """Write the model in `base`, with the adapter in `adapter` merged into it, to the folder `target`.
 
-    It has the base's precision, and all else as the base has it. Raises BadInput where the two do not belong together.
+    It has the base's precision, and all else as the base has it. Images that sample have no peft, so this is the one
+    sum that merging is. Raises BadInput for an adapter that is more than that, or of another base.
     """
-    from peft import PeftModel
+    import torch
+    from safetensors.torch import load_file
     from transformers import AutoModelForImageTextToText, GenerationConfig
 
+    config = json.loads((adapter / ADAPTER_CONFIG).read_text())
+    _check_plain(config, adapter)
     family = family_of(base)
     model = AutoModelForImageTextToText.from_pretrained(base, dtype="auto")
     # What was set for generation may not be valid as saved defaults; the base's file is copied as it is.
     model.generation_config = GenerationConfig()
-    try:
-        merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    except (ValueError, RuntimeError, KeyError) as error:
-        line = " ".join(str(error).split())
-        raise BadInput(
-            f"the adapter in {adapter} does not fit its base in {base} ({line}); name its own base"
-        ) from error
-    save_full(merged, merged.state_dict(), family, target)
+    weights = load_file(adapter / WEIGHTS)
+    scale = config["lora_alpha"] / config["r"]
+    for name in sorted(key.removesuffix(A) for key in weights if key.endswith(A)):
+        change = scale * (weights[name + B].float() @ weights[name + A].float())
+        try:
+            weight = model.get_submodule(name.removeprefix(PREFIX)).weight
+            with torch.no_grad():
+                weight.copy_(weight.float() + change)
+        except (AttributeError, RuntimeError) as error:
+            line = " ".join(str(error).split())
+            raise BadInput(f"the adapter in {adapter} does not fit its base {base} ({line}); name its own") from error
+    save_full(model, model.state_dict(), family, target)
+
+
+def _check_plain(config: Mapping[str, Any], adapter: Path) -> None:
+    given = [name for name in MORE if config.get(name)]
+    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or given:
+        what = ", ".join(given) or f"peft_type {config.get('peft_type')} with bias {config.get('bias')}"
+        raise BadInput(f"the adapter in {adapter} has {what}; merge it with peft, and name the whole model instead")

@@ -202,8 +202,8 @@ class Answers:
             self._progress.phase("loading the engine")
             first = self._store.download(next(iter(self.checkpoints.values())))
             adapter = first if (first / ADAPTER_CONFIG).exists() else None
-            model = fetch(self._store, config.model, config.output, self._progress.phase)
-            family = family_of(model, config.model.uri)
+            base = fetch(self._store, config.model, config.output, self._progress.phase)
+            family = family_of(base, config.model.uri)
             self._engine = Engine.load(family, config.engine, config.precision, config.seed, adapter)
             self._loaded = BASELINE
         if model != self._loaded:

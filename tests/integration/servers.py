@@ -18,7 +18,7 @@ from openai import OpenAI
 from tests.integration.models import tiny_llava
 
 READY: Final = "serving "
-PATIENCE_SECONDS: Final = 600
+PATIENCE_SECONDS: Final = 1500
 """How long anything may take on a machine that has more to do: what a test waits for is a state, not a time."""
 
 

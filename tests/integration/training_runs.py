@@ -28,7 +28,7 @@ from feedback_workloads.storage.artifacts import CACHE_VARIABLE, ArtifactStore
 from tests.integration.models import picture, tiny_llava
 from tests.models.reference import load, of_answer
 
-PATIENCE_SECONDS = 600
+PATIENCE_SECONDS = 1500
 
 
 @dataclass(frozen=True)

@@ -83,13 +83,21 @@ def test_a_folder_that_is_there_is_left_alone(result: Path, tmp_path: Path) -> N
 
 
 def test_nothing_half_made_is_left(result: Path, tmp_path: Path) -> None:
-    """A run whose report was removed."""
+    """Pairs that are gone show when the policy has its place already."""
     broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "iteration.json").write_bytes((result / "iteration.json").read_bytes())
-    with pytest.raises(BadInput, match=r"report\.html"):
+    shutil.copytree(result, broken)
+    iteration = json.loads((result / "iteration.json").read_text())
+    iteration["status"]["stages"][0]["shards"][0]["uri"] = str(tmp_path / "gone")
+    (broken / "iteration.json").write_text(json.dumps(iteration))
+    with pytest.raises(BadInput, match="gone"):
         publish(broken, str(tmp_path / "published"), ArtifactStore(tmp_path / "cache"))
-    assert [one.name for one in tmp_path.iterdir()] == ["broken"]
+    assert {one.name for one in tmp_path.iterdir()} <= {"broken", "cache"}
+
+
+def test_a_run_without_its_report(result: Path, tmp_path: Path) -> None:
+    (tmp_path / "iteration.json").write_bytes((result / "iteration.json").read_bytes())
+    with pytest.raises(BadInput, match=r"there is no report\.html in it"):
+        publish(tmp_path, str(tmp_path / "published"), ArtifactStore(tmp_path / "cache"))
 
 
 def test_an_adapter_names_its_base_as_the_hub_does(

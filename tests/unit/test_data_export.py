@@ -15,18 +15,9 @@ from feedback_workloads.data.convert import convert
 from feedback_workloads.data.export import export
 from feedback_workloads.rows.schemas import IMAGE, PAIRS
 from feedback_workloads.storage.artifacts import ArtifactStore
-from tests.unit.test_data_sources import LOGPS, SAID, jpeg
+from tests.unit.test_data_sources import LOGPS, RLAIF_V, SAID, jpeg
 
-ROW = {
-    "ds_name": "RLAIF-V",
-    "image": {"bytes": jpeg(1), "path": None},
-    **SAID,
-    "origin_dataset": "OK-VQA",
-    "origin_split": '{"Answer Model": "LLaVA", "Type": "question answering"}',
-    "idx": "8713",
-    "image_path": "RLAIF-V-Dataset/1.jpg",
-}
-PUBLISHED = [ROW, {**ROW, "idx": "8714", "chosen": "Ein Hund…\n", "image": {"bytes": jpeg(2), "path": None}}]
+PUBLISHED = [RLAIF_V, {**RLAIF_V, "idx": "8714", "chosen": "Ein Hund…\n", "image": {"bytes": jpeg(2), "path": None}}]
 SCORED = [{**row, "logps": json.dumps(LOGPS)} for row in PUBLISHED]
 
 
@@ -84,7 +75,7 @@ def test_our_own_pairs_as_rlaif_v(tmp_path: Path) -> None:
     [file] = exported(tmp_path, of_pairing(tmp_path), "rlaif-v").iterdir()
     assert pq.read_table(file).to_pylist() == [
         {
-            **ROW, "ds_name": "feedback", "origin_dataset": "feedback", "origin_split": "{}", "idx": "coco-9",
+            **RLAIF_V, "ds_name": "feedback", "origin_dataset": "feedback", "origin_split": "{}", "idx": "coco-9",
             "image_path": "coco-9.jpg", "image": {"bytes": jpeg(3), "path": None},
         }
     ]  # fmt: skip
@@ -116,7 +107,7 @@ def test_trl(tmp_path: Path) -> None:
 
 
 def test_llama_factory(tmp_path: Path) -> None:
-    folder = exported(tmp_path, converted(tmp_path, [*PUBLISHED, {**ROW, "idx": "1"}]), "llama-factory")
+    folder = exported(tmp_path, converted(tmp_path, [*PUBLISHED, {**RLAIF_V, "idx": "1"}]), "llama-factory")
     info = json.loads((folder / "dataset_info.json").read_text())["feedback_pairs"]
     assert (info["formatting"], info["ranking"], info["columns"]["messages"]) == ("sharegpt", True, "conversations")
     rows = json.loads((folder / info["file_name"]).read_text())

@@ -422,6 +422,18 @@ def test_rlhf_v_of_the_first_release(tmp_path: Path) -> None:
     assert [reason for _, reason in found.rejected] == ["not-base64", "wrong-fields"]
 
 
+RLAIF_V = {
+    "ds_name": "RLAIF-V",
+    "image": {"bytes": jpeg(1), "path": None},
+    **SAID,
+    "origin_dataset": "OK-VQA",
+    "origin_split": '{"Answer Model": "LLaVA", "Type": "question answering"}',
+    "idx": "8713",
+    "image_path": "RLAIF-V-Dataset/1.jpg",
+}
+"""A row of RLAIF-V as it is published, without log-probabilities."""
+
+
 @pytest.mark.parametrize(
     ("logps", "expected"),
     [
@@ -431,16 +443,7 @@ def test_rlhf_v_of_the_first_release(tmp_path: Path) -> None:
     ],
 )
 def test_rlaif_v(tmp_path: Path, logps: str | None, expected: object) -> None:
-    row = {
-        "ds_name": "RLAIF-V",
-        "image": {"bytes": jpeg(1), "path": None},
-        **SAID,
-        "origin_dataset": "OK-VQA",
-        "origin_split": '{"Answer Model": "LLaVA", "Type": "question answering"}',
-        "idx": "8713",
-        "image_path": "RLAIF-V-Dataset/1.jpg",
-        **({"logps": logps} if logps else {}),
-    }
+    row = {**RLAIF_V, **({"logps": logps} if logps else {})}
     write(
         tmp_path / "in",
         [row, {**row, "idx": "x", "image": {"bytes": b"no", "path": None}}],

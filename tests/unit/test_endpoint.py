@@ -366,14 +366,19 @@ def test_a_service_that_leads_elsewhere_is_no_service(namespace: Namespace) -> N
     assert namespace.told("first")[:2] == ("True", "Serving")
 
 
-def test_an_edit_of_what_is_no_part_of_the_pods_flaps_nothing(namespace: Namespace) -> None:
-    """Not even in the moment in which it was not looked at yet."""
+def take_second_back(namespace: Namespace) -> None:
+    """A second iteration's pods do not get ready in time, and those of the first are there again."""
     namespace.add("second")
     namespace.settle()
     namespace.deployment("ProgressDeadlineExceeded", **HALF)
     namespace.settle()
     namespace.deployment(**READY)
     namespace.settle()
+
+
+def test_an_edit_of_what_is_no_part_of_the_pods_flaps_nothing(namespace: Namespace) -> None:
+    """Not even in the moment in which it was not looked at yet."""
+    take_second_back(namespace)
     before = copy.deepcopy(namespace.iterations["first"].status)
     simulation = Simulation(namespace.iterations["second"])
     simulation.edit(serving=SERVING["serving"], ttlSecondsAfterFinished=60)
@@ -395,12 +400,7 @@ def test_without_a_spare_gpu_a_pod_may_go_before_the_next_one_comes(namespace: N
 
 
 def test_an_edit_that_changes_no_pods_does_not_bring_back_what_was_taken_back(namespace: Namespace) -> None:
-    namespace.add("second")
-    namespace.settle()
-    namespace.deployment("ProgressDeadlineExceeded", **HALF)
-    namespace.settle()
-    namespace.deployment(**READY)
-    namespace.settle()
+    take_second_back(namespace)
     before = copy.deepcopy(namespace.objects["Deployment"]["spec"])
     namespace.edit("second", replicas=5)
     namespace.settle()

@@ -7,12 +7,14 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
 
 from feedback_workloads.benchmarks import OfficialName, official
 from feedback_workloads.benchmarks.official import Official, Scores, chosen
-from feedback_workloads.contract import BadInput, ExitCode, Source, Temporary
+from feedback_workloads.contract import BadInput, Source
+from feedback_workloads.process.commands import ended, pairs, run
 
 PACKAGES: Final = ("nltk", "punkt", "textblob")
 """What the extra `benchmarks` brings, which stages do without."""
@@ -33,29 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="a choice of the benchmark")
     parser.add_argument("--out", required=True, type=Path, help="folder for the result file and metrics.json")
     given = parser.parse_args(arguments)
-    try:
-        _evaluate(given)
-    except BadInput as error:
-        sys.stderr.write(f"evaluate: {error}\n")
-        return ExitCode.BAD_INPUT
-    except Temporary as error:
-        sys.stderr.write(f"evaluate: {error}\n")
-        return ExitCode.TEMPORARY
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in PACKAGES:
-            raise
-        sys.stderr.write(
-            f"evaluate: the package {package} is not installed; run `pip install 'feedback-operator[benchmarks]'`\n"
-        )
-        return ExitCode.BAD_INPUT
-    return ExitCode.DONE
+    return ended("evaluate", partial(_evaluate, given), extra="benchmarks", packages=PACKAGES)
 
 
 def _evaluate(given: argparse.Namespace) -> None:
     name, truth, out = given.benchmark, given.truth, given.out
     judge = official(name)
-    chosen_options = chosen(judge.options, _pairs(given.option))
+    chosen_options = chosen(judge.options, pairs(given.option))
     if truth is None or not truth.exists():
         missing = "" if truth is None else f" ({truth} is not there)"
         raise BadInput(f"the benchmark {name} needs --truth: {judge.truth}{missing}")
@@ -103,13 +89,6 @@ def _shown(value: float | None) -> str:
             return f"{value:.4f}"
 
 
-def _pairs(options: Sequence[str]) -> dict[str, str]:
-    pairs = dict(option.partition("=")[::2] for option in options)
-    if bare := next((option for option in options if "=" not in option), None):
-        raise BadInput(f"--option {bare}: there is no value; write it as KEY=VALUE")
-    return pairs
-
-
 def _identity(path: Path) -> dict[str, str]:
     """What was read: the name, and the digest of a file."""
     if path.is_dir():
@@ -122,4 +101,4 @@ def _write(file: Path, content: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)

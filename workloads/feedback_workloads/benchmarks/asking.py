@@ -141,7 +141,7 @@ def _replies(asked: Asked, questions: Mapping[int, Question], store: ArtifactSto
         sys.stderr.write(f"evaluate: {what}\n")
 
     family = family_of(fetch(store, asked.model, "", say), asked.model.uri)
-    check(family, "label", asked.model.uri)
+    check(family, "sample", asked.model.uri)
     with Engine.load(family, EngineConfig()) as engine:
 
         def prompts(*, closed: bool) -> Iterator[tuple[int, Prompt]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
-from feedback_workloads.contract import BadInput, ExitCode, Temporary
+from feedback_workloads.contract import BadInput
+from feedback_workloads.process.commands import ended, pairs, run
 from feedback_workloads.storage.artifacts import ArtifactStore
 
 PACKAGES: Final = ("ijson", "imagehash")
@@ -18,24 +19,7 @@ PACKAGES: Final = ("ijson", "imagehash")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do one of the commands and print what came of it; the exit code."""
     given = _parser().parse_args(arguments)
-    try:
-        given.run(given)
-    except BadInput as error:
-        sys.stderr.write(f"data {given.command}: {error}\n")
-        return ExitCode.BAD_INPUT
-    except Temporary as error:
-        sys.stderr.write(f"data {given.command}: {error}\n")
-        return ExitCode.TEMPORARY
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in PACKAGES:
-            raise
-        sys.stderr.write(
-            f"data {given.command}: the package {package} is not installed; "
-            "run `pip install 'feedback-operator[data]'`\n"
-        )
-        return ExitCode.BAD_INPUT
-    return ExitCode.DONE
+    return ended(f"data {given.command}", partial(given.run, given), extra="data", packages=PACKAGES)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,7 +59,7 @@ def _mix(given: argparse.Namespace) -> None:
         if getattr(given, name) < 1:
             raise BadInput(f"--{name} is {getattr(given, name)}; give 1 or more")
     wanted = Wanted(given.rows, given.iterations, given.seed)
-    avoid = _pairs(given.avoid, "--avoid", "NAME=URI")
+    avoid = pairs(given.avoid, "--avoid", "NAME=URI")
     counts = mix(ArtifactStore.from_environment(), given.given, given.to, wanted, avoid)
     sys.stdout.write(table(counts))
 
@@ -89,8 +73,8 @@ def _inspect(given: argparse.Namespace) -> None:
 def _export(given: argparse.Namespace) -> None:
     from feedback_workloads.data.export import export
 
-    pairs = export(ArtifactStore.from_environment(), given.given, given.to, given.format)
-    sys.stdout.write(table({"pairs": pairs}))
+    exported = export(ArtifactStore.from_environment(), given.given, given.to, given.format)
+    sys.stdout.write(table({"pairs": exported}))
 
 
 def _convert(given: argparse.Namespace) -> None:
@@ -98,7 +82,7 @@ def _convert(given: argparse.Namespace) -> None:
 
     store = ArtifactStore.from_environment()
     counts = convert(
-        store, given.source, given=given.given, to=given.to, options=_pairs(given.option), called=given.name
+        store, given.source, given=given.given, to=given.to, options=pairs(given.option), called=given.name
     )
     sys.stdout.write(table({"rows": counts.pop("rows"), **counts}))
 
@@ -109,17 +93,5 @@ def table(numbers: Mapping[str, object]) -> str:
     return "".join(f"{name:<{width}}  {value}\n" for name, value in numbers.items())
 
 
-def _pairs(options: Sequence[str], name: str = "--option", form: str = "KEY=VALUE") -> dict[str, str]:
-    if bare := next((option for option in options if "=" not in option), None):
-        raise BadInput(f"{name} {bare}: there is no value; write it as {form}")
-    return dict(option.partition("=")[::2] for option in options)
-
-
-def _end(_number: int, _frame: object) -> None:
-    """End as after an error, so that what is temporary, which may be large, is removed."""
-    raise SystemExit(ExitCode.TERMINATED)
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _end)
-    raise SystemExit(main())
+    run(main)

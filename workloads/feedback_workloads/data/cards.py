@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import yaml
+from huggingface_hub import DatasetCardData
 
 SIZES: Final = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -37,7 +37,7 @@ class Card:
         reasons = {name.removeprefix("rejected_"): many for name, many in sorted(counts.items()) if "rejected_" in name}
         lines = [
             "---",
-            yaml.safe_dump(self._front(counts["rows"]), sort_keys=False).rstrip(),
+            self._front(counts["rows"]).to_yaml(),
             "---",
             "",
             f"# {self.title}",
@@ -55,18 +55,18 @@ class Card:
             lines += [*(f"| {name} | {many:,} |" for name, many in reasons.items()), ""]
         return "\n".join(lines)
 
-    def _front(self, rows: int) -> dict[str, object]:
+    def _front(self, rows: int) -> DatasetCardData:
         """What the hub reads."""
         licences = sorted({origin.licence for origin in self.origins})
-        return {
-            "license": licences[0] if len(licences) == 1 else "other",
-            "task_categories": ["visual-question-answering"],
-            "size_categories": [size(rows)],
-            "configs": [
+        return DatasetCardData(
+            license=licences[0] if len(licences) == 1 else "other",
+            task_categories=["visual-question-answering"],
+            size_categories=[size(rows)],
+            configs=[
                 {"config_name": folder or "default", "data_files": f"{folder}/*.parquet" if folder else "*.parquet"}
                 for folder in self.folders or [""]
             ],
-        }
+        )
 
 
 def size(rows: int) -> str:

@@ -10,11 +10,10 @@ from typing import Any, Final
 
 from feedback_workloads import contract
 from feedback_workloads.contract import BadInput, Precision
+from feedback_workloads.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from feedback_workloads.models.family import Family
 from feedback_workloads.models.precision import resolved
 
-ADAPTER_CONFIG: Final = "adapter_config.json"
-ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM reserves room for; an adapter takes the next one."""
 

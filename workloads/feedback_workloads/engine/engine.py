@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from feedback_workloads import contract
 from feedback_workloads.contract import BadInput, Decoding, Precision, Temporary
-from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter, compile_nothing_on_a_cpu, engine_arguments
+from feedback_workloads.engine.arguments import Adapter, compile_nothing_on_a_cpu, engine_arguments
+from feedback_workloads.models.adapters import ADAPTER_CONFIG
 from feedback_workloads.models.family import Family, Prompt
 from feedback_workloads.rows.rejected import BadRow
 

@@ -12,7 +12,7 @@ from feedback_workloads.models.families import family_of
 from feedback_workloads.models.saving import save_full
 
 ADAPTER_CONFIG: Final = "adapter_config.json"
-WEIGHTS: Final = "adapter_model.safetensors"
+ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 PREFIX: Final = "base_model.model."
 A: Final = ".lora_A.weight"
 B: Final = ".lora_B.weight"
@@ -55,7 +55,7 @@ def merge(base: Path, adapter: Path, target: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(base, dtype="auto")
     # What was set for generation may not be valid as saved defaults; the base's file is copied as it is.
     model.generation_config = GenerationConfig()
-    weights = load_file(adapter / WEIGHTS)
+    weights = load_file(adapter / ADAPTER_WEIGHTS)
     scale = config["lora_alpha"] / config["r"]
     for name in sorted(key.removesuffix(A) for key in weights if key.endswith(A)):
         change = scale * (weights[name + B].float() @ weights[name + A].float())

@@ -25,8 +25,7 @@ SEEING: Final = ("vision_config", "vq_config")
 def family_of(folder: Path, uri: str | None = None) -> Family:
     """The model in `folder`; `uri` is its name for people. Raises BadInput where the folder holds no whole model."""
     if not (folder / "config.json").exists():
-        found = "is a LoRA adapter" if (folder / "adapter_config.json").exists() else "has no config.json"
-        raise BadInput(f"{uri or folder} {found}; give a whole model, an adapter merged into its base")
+        raise BadInput(f"{uri or folder} has no config.json; give a whole model")
     config: Config = json.loads((folder / "config.json").read_text())
     return kind_of(config)(folder, config)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from feedback_workloads.contract import MANIFEST_NAME
 from feedback_workloads.models.checkpoint import rename_weights
+from feedback_workloads.storage.artifacts import WEIGHT_SUFFIXES
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from feedback_workloads.models.family import Family
 
-WEIGHT_SUFFIXES: Final = frozenset({".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf"})
 NOT_COPIED: Final = frozenset({"config.json", MANIFEST_NAME, "README.md"})
 SHARD_SIZE: Final = "5GB"
 

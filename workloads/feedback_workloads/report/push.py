@@ -14,10 +14,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from feedback_workloads.contract import MANIFEST_NAME, Artifact, BadInput, ExitCode, Source, Temporary
+from feedback_workloads.contract import MANIFEST_NAME, Artifact, BadInput, Source, Temporary
+from feedback_workloads.models.adapters import ADAPTER_CONFIG
+from feedback_workloads.process.commands import ended, run
 from feedback_workloads.report.cards import Made, Origin, dataset_card, model_card
 from feedback_workloads.report.evidence import gather
 from feedback_workloads.report.iteration import Iteration
@@ -27,7 +30,6 @@ from feedback_workloads.storage.parts import is_part
 REPORT: Final = ("report.html", "summary.json", "iteration.json")
 ON_HUB: Final = "hf://"
 CARD: Final = "README.md"
-ADAPTER: Final = "adapter_config.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,16 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", required=True, help="hf://owner/name, or a folder that is not there yet")
     parser.add_argument("--public", action="store_true", help="make repositories on the hub that all can see")
     given = parser.parse_args(arguments)
-    try:
-        for place in publish(given.result, given.to, ArtifactStore.from_environment(), public=given.public):
-            sys.stdout.write(f"{place}\n")
-    except BadInput as error:
-        sys.stderr.write(f"push: {error}\n")
-        return ExitCode.BAD_INPUT
-    except Temporary as error:
-        sys.stderr.write(f"push: {error}\n")
-        return ExitCode.TEMPORARY
-    return ExitCode.DONE
+    return ended("push", partial(_push, given))
+
+
+def _push(given: argparse.Namespace) -> None:
+    for place in publish(given.result, given.to, ArtifactStore.from_environment(), public=given.public):
+        sys.stdout.write(f"{place}\n")
 
 
 def publish(result: Path, to: str, store: ArtifactStore, *, public: bool = False) -> list[str]:
@@ -97,9 +95,9 @@ def _collect(iteration: Iteration, aligned: Artifact, store: ArtifactStore, poli
     """Put the files of the policy and of its pairs into these folders."""
     base = _origin(iteration.status.model.source if iteration.status.model else None, store)
     _copy(store.download(aligned), policy)
-    adapter = (policy / ADAPTER).exists()
+    adapter = (policy / ADAPTER_CONFIG).exists()
     if adapter and base.on_hub:
-        _name_base(policy / ADAPTER, base.on_hub)
+        _name_base(policy / ADAPTER_CONFIG, base.on_hub)
     pairing = iteration.stage("pairing")
     number = 0
     for artifact in pairing.artifacts if pairing else ():
@@ -184,4 +182,4 @@ def _upload(folder: Path, name: str, kind: str, message: str, *, public: bool) -
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)

@@ -23,8 +23,9 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from feedback_workloads.contract import BadInput, Source
-from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter, compile_nothing_on_a_cpu, engine_arguments
+from feedback_workloads.engine.arguments import Adapter, compile_nothing_on_a_cpu, engine_arguments
 from feedback_workloads.engine.engine import BANNED, engine_prompt, of_tokens
+from feedback_workloads.models.adapters import ADAPTER_CONFIG
 from feedback_workloads.models.families import check, family_of
 from feedback_workloads.models.family import Family, Prompt
 from feedback_workloads.serving.protocol import FinishReason

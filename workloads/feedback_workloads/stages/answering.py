@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from feedback_workloads.contract import Artifact, BenchmarkConfig, Decoding, EvaluationConfig, Manifest, canonical_json
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
-from feedback_workloads.engine.arguments import ADAPTER_CONFIG
 from feedback_workloads.method.evaluation import BASELINE, Answer, Drawn
+from feedback_workloads.models.adapters import ADAPTER_CONFIG
 from feedback_workloads.models.families import family_of
 from feedback_workloads.models.family import Family
 from feedback_workloads.models.sources import fetch

@@ -8,14 +8,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from feedback_workloads.contract import BadInput, ExitCode, LaterModel, SamplingConfig, Temporary
+from feedback_workloads.contract import BadInput, LaterModel, SamplingConfig, Temporary
 from feedback_workloads.models.families import check, check_trainable, family_of
 from feedback_workloads.models.family import Family
 from feedback_workloads.models.sources import described
+from feedback_workloads.process.commands import ended, run
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import BadRow, Rejected
 from feedback_workloads.storage.artifacts import ArtifactStore
@@ -99,23 +101,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m feedback_workloads.stages.preflight", description=__doc__)
     parser.add_argument("--config", required=True, type=Path, help="configuration of the stage sampling, as JSON")
     config = SamplingConfig.model_validate_json(parser.parse_args(arguments).config.read_text())
-    store = ArtifactStore.from_environment()
-    try:
-        if folder := described(store, config.model):
-            check_policy(config, family_of(folder, config.model.uri), store.instructions(config.instructions))
-        sys.stdout.write(f"spec.model {config.model.uri} can be trained\n")
-        for model in config.later_models:
-            if folder := described(store, model.source):
-                check_later(model, folder, store.instructions(config.instructions))
-            sys.stdout.write(f"{model.field} {model.source.uri} can {model.capability}\n")
-    except BadInput as error:
-        sys.stderr.write(f"check: {error}\n")
-        return ExitCode.BAD_INPUT
-    except Temporary as error:
-        sys.stderr.write(f"check: {error}\n")
-        return ExitCode.TEMPORARY
-    return ExitCode.DONE
+    return ended("check", partial(_check, config, ArtifactStore.from_environment()))
+
+
+def _check(config: SamplingConfig, store: ArtifactStore) -> None:
+    if folder := described(store, config.model):
+        check_policy(config, family_of(folder, config.model.uri), store.instructions(config.instructions))
+    sys.stdout.write(f"spec.model {config.model.uri} can be trained\n")
+    for model in config.later_models:
+        if folder := described(store, model.source):
+            check_later(model, folder, store.instructions(config.instructions))
+        sys.stdout.write(f"{model.field} {model.source.uri} can {model.capability}\n")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)

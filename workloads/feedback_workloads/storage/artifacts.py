@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -58,7 +57,7 @@ SMALL_BYTES = 8 << 20
 SMALL_AT_ONCE = 16
 _RESTORE = "restore it, or move the folder aside and make the artifact anew"
 
-WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx*")
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"})
 """Files of a model that hold weights, in whatever format it is published, too."""
 
 Named = TypeVar("Named", FileEntry, Listed)
@@ -201,7 +200,8 @@ class ArtifactStore:
         """
         if ref.uri.startswith("hf://"):
             revision = ref.revision if isinstance(ref, Source) else None
-            return self._local(hub.fetch(ref.uri, revision, () if weights else WEIGHTS), ref, weights)
+            ignored = () if weights else [f"*{suffix}" for suffix in sorted(WEIGHT_SUFFIXES)]
+            return self._local(hub.fetch(ref.uri, revision, ignored), ref, weights)
         if not ref.uri.startswith("s3://"):
             return self._local(local_path(ref.uri), ref, weights)
         if ref.sha256:
@@ -327,7 +327,7 @@ class ArtifactStore:
 
 
 def _wanted(files: Iterable[Named], weights: bool) -> list[Named]:
-    return [file for file in files if weights or not any(fnmatch(file.name, pattern) for pattern in WEIGHTS)]
+    return [file for file in files if weights or PurePosixPath(file.name).suffix not in WEIGHT_SUFFIXES]
 
 
 def _each(action: Callable[[Item], Result], items: Iterable[Item], size: Callable[[Item], int]) -> list[Result]:

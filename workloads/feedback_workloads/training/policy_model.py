@@ -10,6 +10,7 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedModel
 
 from feedback_workloads.contract import BadInput, LoRA
+from feedback_workloads.models.adapters import ADAPTER_CONFIG
 from feedback_workloads.models.family import Family
 from feedback_workloads.models.saving import write_json
 
@@ -55,6 +56,6 @@ def save_adapter(model: PeftModel, weights: dict[str, torch.Tensor] | None, base
     model.save_pretrained(folder, state_dict=weights)
     (folder / "README.md").unlink(missing_ok=True)
     # peft keeps the names of the modules as a set, which no two processes write in one order.
-    file = folder / "adapter_config.json"
+    file = folder / ADAPTER_CONFIG
     content = json.loads(file.read_text())
     write_json(file, {**content, "target_modules": sorted(content["target_modules"])})

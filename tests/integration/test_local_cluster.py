@@ -161,7 +161,7 @@ async def test_a_request_beyond_the_machine_says_so(cluster: LocalCluster, job: 
     spec = {"sampling": {"resources": {"requests": {"cpu": "1"}, "limits": {"nvidia.com/gpu": "8"}}}}
     observed = await run(cluster, job("", **spec))
     assert observed.pods[0].reason == "Unschedulable"
-    assert "requests 8 nvidia.com/gpu, but this machine has 0" in observed.pods[0].message
+    assert "requests 8 GPUs, but this machine has 0" in observed.pods[0].message
 
 
 async def test_one_runner_a_folder(cluster: LocalCluster, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ STRINGS: Final[dict[str, tuple[str, ...]]] = {
     "parityLimit": ("0.2", "0.030000000001", "1000"),
     "questionTemplate": ("{claim}?", "Is it so that {claim}? Yes or no."),
     "image": ("registry.example/generate:1", "generate@sha256:" + "0" * 64),
-    "key": ("example.com/pool", "gpu"),
+    "key": ("pool", "gpu"),
     "value": ("a100", "", "A_b.c-1"),
     "nodeSelector": ("a100", "", "A_b.c-1"),
     "name": ("one", "a-1"),

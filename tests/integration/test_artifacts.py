@@ -564,7 +564,10 @@ def test_a_large_file_survives_a_network_that_breaks(s3: S3, tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("faults", "message"),
     [
-        pytest.param([Answer(503, "SlowDown")] * 9, "the S3 server failed on s3://.*SlowDown", id="throttled for long"),
+        pytest.param(
+            [Answer(503, "SlowDown")] * 9, "the S3 server was too busy for s3://.*SlowDown", id="throttled for long"
+        ),
+        pytest.param([Answer(500, "InternalError")] * 9, "the S3 server failed on s3://.*500", id="broken for long"),
         pytest.param([Drop()] * 9, "the S3 server cannot be reached for s3://", id="dropped for long"),
     ],
 )

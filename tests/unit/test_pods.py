@@ -8,7 +8,8 @@ from typing import Any, Final
 import pytest
 from pydantic import ValidationError
 
-from feedback_operator.api import FeedbackIteration, PodOverrides, StageSection
+from feedback_operator.api import CA_VARIABLES, FeedbackIteration, PodOverrides, StageSection
+from feedback_operator.cluster.local.cluster import local_variables
 from feedback_operator.resources.job import CONFIG_MOUNT
 from feedback_operator.resources.pod import CA_MOUNT, MOUNTS, environment, pod_metadata, pod_settings
 from tests.unit.worlds import manifest
@@ -149,3 +150,10 @@ def test_labels_of_ours_are_beside_those_that_are_given() -> None:
     made = pod_metadata({"app.kubernetes.io/name": "feedback-iteration"}, PodOverrides.model_validate(ALLOWED))
     assert made["labels"] == {**ALLOWED["labels"], "app.kubernetes.io/name": "feedback-iteration"}
     assert made["annotations"] == ALLOWED["annotations"]
+
+
+def test_on_this_machine_its_own_certificates_hold() -> None:
+    """The bundle is a file of the pod; a variable that led to it would break every connection here."""
+    given = PodOverrides.model_validate(ALLOWED)
+    here = local_variables({"env": environment(given)})
+    assert {one["name"] for one in environment(given)} - {one["name"] for one in here} == set(CA_VARIABLES)

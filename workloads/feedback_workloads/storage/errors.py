@@ -15,6 +15,7 @@ from s3transfer.exceptions import RetriesExceededError
 
 from feedback_workloads.contract import BadInput, Temporary
 from feedback_workloads.storage.objects import Absent
+from feedback_workloads.storage.refusals import REFUSALS
 
 Result = TypeVar("Result")
 
@@ -33,8 +34,6 @@ BROKEN_CONNECTIONS = (
     ConnectionError,
     TimeoutError,
 )
-THROTTLED = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"}
-SLOW = {"RequestTimeout", "RequestTimeoutException", "OperationAborted", "ConditionalRequestConflict"}
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -97,24 +96,19 @@ def sentences(uri: str) -> Iterator[None]:
 def _translated(uri: str, error: errors.ClientError) -> Exception:
     code, status = error.response["Error"].get("Code", ""), status_of(error)
     bucket, _ = split(uri)
+    if refusal := REFUSALS.get(code):
+        return refusal.of(uri, bucket, code)
     found: Exception
-    match code, status:
-        case "NoSuchBucket", _:
-            found = BadInput(f"the bucket {bucket} of {uri} does not exist; create it or mend the URI")
-        case _, 404:
+    match status:
+        case 404:
             found = Absent(uri)
-        case _, 412:
+        case 412:
             found = Temporary(f"{uri} was changed while it was read; try again")
-        case _ if status >= 500 or status == 429 or code in THROTTLED | SLOW:
+        case _ if status >= 500 or status == 429:
             found = Temporary(
                 f"the S3 server failed on {uri} after several attempts ({code}, HTTP {status}); try again later"
             )
-        case "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidClientTokenId", _:
-            found = BadInput(
-                f"the S3 server does not accept the credentials for {uri} ({code}); "
-                "mend AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            )
-        case _, 401 | 403:
+        case 401 | 403:
             found = BadInput(
                 f"the credentials give no access to {uri} ({code}); "
                 f"allow s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket on the bucket {bucket}"

@@ -238,7 +238,7 @@ class LocalCluster:
         environment = {
             "OMP_NUM_THREADS": str(grant.threads),  # what the person has set holds
             **os.environ,
-            **{variable["name"]: self._local(variable["value"], config) for variable in _variables(container)},
+            **{variable["name"]: self._local(variable["value"], config) for variable in local_variables(container)},
             **self._environment,
             "HOME": os.environ.get("HOME", "/"),
             "FEEDBACK_TERMINATION_LOG": str(message),
@@ -303,7 +303,7 @@ def _container(job: Manifest) -> Manifest:
     return container
 
 
-def _variables(container: Manifest) -> list[Manifest]:
+def local_variables(container: Manifest) -> list[Manifest]:
     """Those of the container that hold here as well: whom to trust is this machine's own matter."""
     return [variable for variable in container["env"] if not variable["value"].startswith(CA_MOUNT)]
 

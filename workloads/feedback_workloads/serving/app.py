@@ -53,7 +53,7 @@ def build_app(service: Service) -> FastAPI:
     async def chat(request: Request) -> Response:
         if not service.admission.is_open:
             raise draining()
-        async with receiving.request() as arrived:
+        async with receiving.request(request.client.host if request.client else "") as arrived:
             body = await read_body(request, service.settings.max_body_bytes, arrived)
             ask = await service.understand(body, arrived)
         if not ask.stream:

@@ -16,6 +16,7 @@ import uvicorn
 from feedback_workloads.contract import ExitCode
 from feedback_workloads.serving.app import build_app
 from feedback_workloads.serving.engines import Engines
+from feedback_workloads.serving.intake.connections import Connection
 from feedback_workloads.serving.service import Service
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class DrainingServer(uvicorn.Server):
                 build_app(service),
                 host=settings.host,
                 port=settings.port,
+                http=Connection,
                 log_level="warning",
                 access_log=False,
                 lifespan="off",

@@ -220,6 +220,26 @@ def test_a_seed_repeats_candidates_that_differ(server: Server) -> None:
     assert len({tuple(c.token_ids) for answer in (first, other) for c in answer.choices}) == 8
 
 
+def test_the_distribution_is_changed_as_asked(server: Server) -> None:
+    def drawn(**fields: Any) -> set[tuple[int, ...]]:
+        answer = ask(server, n=4, best_of=4, seed=7, max_tokens=8, return_token_ids=True, **fields)
+        return {tuple(choice.token_ids) for choice in answer.choices}
+
+    assert len(drawn(temperature=1.5)) > 1
+    assert len(drawn(temperature=1.5, top_k=1)) == len(drawn(temperature=1.5, min_p=1)) == 1
+    first = next(iter(drawn()))[0]
+    assert drawn(logit_bias={str(first): 100}) == {(first,) * 8}
+    assert {len(ids) for ids in drawn(min_tokens=8)} == {8}
+    with pytest.raises(openai.BadRequestError) as caught:
+        drawn(logit_bias={"99999999": 1})
+    assert caught.value.param == "logit_bias"
+
+
+def test_a_picture_without_a_question(server: Server) -> None:
+    [message] = about(PICTURE)
+    assert ask(server, messages=[{"role": "user", "content": message["content"][1:]}], max_tokens=4).choices
+
+
 def test_stop(server: Server) -> None:
     whole = ask(server, seed=1, best_of=1, max_tokens=30).choices[0].message.content
     letter = next(letter for letter in whole[3:] if letter.isascii())
@@ -372,7 +392,7 @@ def png(width: int, height: int) -> bytes:
         pytest.param({"n": 3, "best_of": 2}, 400, "best_of", "invalid_value", id="best_of below n"),
         pytest.param({"best_of": 65}, 400, "best_of", "invalid_value", id="best_of above the limit"),
         pytest.param({"logprobs": True}, 400, "logprobs", "invalid_value", id="a field that is not served"),
-        pytest.param({"prompt_logprobs": 1}, 400, "prompt_logprobs", "unknown_parameter", id="a field of the engine"),
+        pytest.param({"ignore_eos": True}, 400, "ignore_eos", "unknown_parameter", id="a field of the engine"),
         pytest.param({"max_tokens": CONTEXT}, 400, "messages", "context_length_exceeded", id="an answer too long"),
         pytest.param(
             {"messages": about(PICTURE, "word " * CONTEXT)}, 400, "messages", "context_length_exceeded", id="too long"

@@ -110,6 +110,10 @@ class Service:
             raise unknown_model(request.model, self.settings.model_name)
         asked, chat = wanted(request, self.settings.defaults), conversation(request.messages)
         self._check_length(chat)
+        for token, _ in asked.shaping.logit_bias:
+            if token >= self.engines.vocabulary:
+                message = f"logit_bias names token {token}; the model's tokens are 0 to {self.engines.vocabulary - 1}"
+                raise invalid("logit_bias", message)
         picture = None
         if chat.picture is not None and chat.picture_param is not None:
             picture = await self._pictures.read(chat.picture, chat.picture_param, arrived)
@@ -220,12 +224,19 @@ class Service:
                 f"the messages have {prompt_tokens} tokens and the answer {asked.max_tokens or 'at least 1'}",
                 self.engines.max_model_len,
             )
+        longest = asked.max_tokens or min(room, self.settings.defaults.max_tokens)
+        if asked.shaping.min_tokens > longest:
+            message = (
+                f"min_tokens is {asked.shaping.min_tokens}, but the answer has at most {longest}; raise max_tokens"
+            )
+            raise invalid("min_tokens", message)
         return Sampling(
             temperature=asked.temperature,
             top_p=asked.top_p,
-            max_tokens=asked.max_tokens or min(room, self.settings.defaults.max_tokens),
+            max_tokens=longest,
             stop=asked.stop,
             seed=asked.seed,
+            shaping=asked.shaping,
         )
 
     # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -119,7 +119,10 @@ def adapter_server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> 
     """An adapter and its base, with a queue of one."""
     log = tmp_path_factory.mktemp("serving") / "adapter.log"
     patient = {"drain_seconds": PATIENCE_SECONDS}
-    running = Server(log, *flags(models.adapter, models.base, best_of=4, max_num_seqs=32, max_queue=1, **patient))
+    who = {"api_key": "none", "cors_origin": "https://pages.example"}
+    running = Server(
+        log, *flags(models.adapter, models.base, best_of=4, max_num_seqs=32, max_queue=1, **patient, **who)
+    )
     yield running
     running.stop()
 
@@ -154,7 +157,8 @@ def ask(server: Server, **fields: Any) -> Any:
 
 def test_models(server: Server) -> None:
     assert [model.id for model in server.client.models.list()] == ["tiny"]
-    assert server.client.models.retrieve("tiny").id == "tiny"
+    model = server.client.models.retrieve("tiny")
+    assert (model.id, (model.model_extra or {})["max_model_len"]) == ("tiny", CONTEXT)
     with pytest.raises(openai.NotFoundError):
         server.client.models.retrieve("other")
 
@@ -263,6 +267,26 @@ def test_conversation(server: Server) -> None:
     second = ask(server, messages=messages, max_tokens=5)
     assert second.usage.prompt_tokens > first.usage.prompt_tokens
     assert ask(server, messages=[{"role": "user", "content": "Without a picture?"}], max_tokens=5).choices
+
+
+# ── who asks ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_who_may_ask(adapter_server: Server) -> None:
+    url, key = adapter_server.url, {"Authorization": "Bearer none"}
+    with httpx.Client(base_url=url, timeout=PATIENCE_SECONDS) as client:
+        assert client.post("/v1/chat/completions", json={}).status_code == 401
+        head = client.head("/v1/models", headers={**key, "X-Request-Id": "mine"})
+        assert (head.status_code, head.content, head.headers["x-request-id"]) == (200, b"", "mine")
+        assert client.get("/version").json()["version"]
+        asks = {"Origin": "https://pages.example", "Access-Control-Request-Method": "POST"}
+        asks["Access-Control-Request-Headers"] = "authorization"
+        allowed = client.options("/v1/chat/completions", headers=asks)
+        assert allowed.headers["access-control-allow-origin"] == asks["Origin"]
+        refused = client.post("/v1/chat/completions", json={}, headers={"Origin": asks["Origin"]})
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, asks["Origin"])
+        assert client.options("/v1/models", headers={**asks, "Origin": "https://evil.example"}).status_code == 400
+    assert "HEAD '/v1/models' 200 " in adapter_server.log.read_text()
 
 
 # ── streams ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -544,7 +568,8 @@ def send(server: Server, *, narrow: bool = False, **fields: Any) -> socket.socke
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
     connection.connect((url.host, url.port))
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {url.host}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: Bearer none\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
     connection.sendall(head.encode() + body)
     return connection
 

@@ -517,6 +517,7 @@ class Model(Answered):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "feedback-operator"
+    max_model_len: int
 
 
 class ModelList(Answered):

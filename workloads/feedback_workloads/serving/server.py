@@ -58,6 +58,8 @@ class DrainingServer(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 http=Connection,
+                ssl_certfile=settings.tls and settings.tls.certificate,
+                ssl_keyfile=settings.tls and str(settings.tls.key),
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
@@ -75,10 +77,11 @@ class DrainingServer(uvicorn.Server):
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             address = f"[{host}]" if ":" in host else host
             name = self._service.settings.model_name
+            scheme = "https" if self._service.settings.tls else "http"
             best_of = self._service.settings.defaults.best_of
             answers = f"the best of {best_of} answers" if best_of > 1 else "one answer, not ranked"
             LOG.info("a request that does not say best_of gets %s", answers)
-            sys.stdout.write(f"serving {name} at http://{address}:{port}/v1\n")
+            sys.stdout.write(f"serving {name} at {scheme}://{address}:{port}/v1\n")
             sys.stdout.flush()
 
     async def on_tick(self, counter: int) -> bool:

@@ -36,6 +36,9 @@ LOG = logging.getLogger(__name__)
 LARGEST_AT_ONCE = 32
 """Requests of the largest size that may be received at once, and as many more as have no more bytes in all."""
 
+TRIES = "X-Stainless-Retry-Count"
+"""How often a client of OpenAI's was turned away before."""
+
 READ = ["GET", "HEAD"]
 
 CLIENT_CLOSED_REQUEST = 499
@@ -68,9 +71,13 @@ def build_app(service: Service) -> FastAPI:
     async def chat(request: Request) -> Response:
         if not service.admission.is_open:
             raise draining()
+        with service.admission.held():
+            return await answer(request)
+
+    async def answer(request: Request) -> Response:
         async with receiving.request(request.client.host if request.client else "") as arrived:
             body = await read_body(request, service.settings.max_body_bytes, arrived)
-            ask = await service.understand(body, arrived)
+            ask = await service.understand(body, arrived, again=request.headers.get(TRIES, "0") != "0")
         if not ask.stream:
             return _json(await unless_ended(service, request.receive, service.complete(ask)))
         events = service.stream(ask)

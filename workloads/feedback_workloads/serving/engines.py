@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from feedback_workloads.serving.settings import Settings
 
-END_SECONDS = 1.0
+END_SECONDS = 0.4
 """What an engine's process gets to end by itself; it holds nothing that has to be saved."""
 
 PICTURE_CACHE_GIB = 0.5

@@ -24,18 +24,20 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-LAST_BYTES_SECONDS = 3
+LAST_BYTES_SECONDS = 1
 """What a finished answer gets to reach its client when the server ends."""
 
 
-async def serve(settings: Settings, policy: Path, reference: Path) -> ExitCode:
+async def serve(settings: Settings, policy: Path, reference: Path, listening: socket.socket) -> ExitCode:
     """Serve the models in two folders until SIGTERM or SIGINT. Raises BadInput where they cannot be loaded."""
+    LOG.info("loading the models; the port is taken, and clients that connect wait")
     engines = Engines.load(policy, reference, settings)
     try:
         service = Service(settings, engines)
+        LOG.info("the models are loaded; a first request tries them")
         await service.check()
         server = DrainingServer(service)
-        await server.serve()
+        await server.serve([listening])
     finally:
         engines.close()
     return ExitCode.DONE if server.ended_well else ExitCode.TEMPORARY
@@ -55,8 +57,6 @@ class DrainingServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 build_app(service),
-                host=settings.host,
-                port=settings.port,
                 http=Connection,
                 ssl_certfile=settings.tls and settings.tls.certificate,
                 ssl_keyfile=settings.tls and str(settings.tls.key),

@@ -593,14 +593,14 @@ def test_a_client_that_leaves_stops_its_work(server: Server, fields: dict[str, A
     assert after == [before[0] + 1, before[1]]
 
 
-def begin(server: Server) -> socket.socket:
-    """Begin a request, and return once the server waits for the body, of which a little comes."""
+def begin(server: Server, length: int = 1000, first: bytes = b"{") -> socket.socket:
+    """Begin a request, and return once the server waits for the body of `length` bytes, of which the first come."""
     url = httpx.URL(server.url)
     connection = socket.create_connection((url.host, url.port), PATIENCE_SECONDS)
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {url.host}\r\nContent-Length: 1000\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {url.host}\r\nContent-Length: {length}\r\n"
     connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
     assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
-    connection.sendall(b"{")
+    connection.sendall(first)
     return connection
 
 
@@ -666,6 +666,25 @@ def test_sigterm_finishes_what_runs_and_turns_new_requests_away(adapter_server: 
         assert not running.done()
         assert running.result().choices[0].message.content
     assert server.process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_sigterm_finishes_a_request_whose_body_still_arrives(models: Models, tmp_path: Path) -> None:
+    server = Server(tmp_path / "arriving.log", *flags(models.policy, models.reference, drain_seconds=PATIENCE_SECONDS))
+    body = json.dumps({"model": "tiny", "messages": about(PICTURE), "max_tokens": 4}).encode()
+    with begin(server, len(body), body[:1]) as connection:
+        server.terminate()
+        server.wait_until(lambda: server.health() == 503)
+        server.wait_until(lambda: turned_away(server))
+        connection.sendall(body[1:])
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+    assert server.process.wait(PATIENCE_SECONDS) == 0
+
+
+def turned_away(server: Server) -> bool:
+    """Whether new requests are."""
+    with pytest.raises(openai.APIStatusError) as caught:
+        ask(server, model="other", n=3, best_of=2)  # refused at once, whatever it is
+    return caught.value.status_code == 503
 
 
 def test_a_connection_that_is_kept_is_answered_until_load_balancers_know(models: Models, tmp_path: Path) -> None:

@@ -92,6 +92,13 @@ def shapes(
         raise typer.Exit(build_shapes(config, state, environment, Console(highlight=False)))
 
 
+def server_arguments(iteration: FeedbackIteration, model: PromotedModel) -> list[str]:
+    """What a server of `model` on this machine is told; clients call it as they would on a cluster."""
+    given = iteration.spec.serving or ServingSpec()
+    name = given.endpoint or iteration.metadata.name
+    return [*model_arguments(model, given, iteration.spec.sampling.max_model_len), f"--model-name={name}"]
+
+
 def _help_server(asked: bool) -> None:
     if asked:
         raise typer.Exit(workload("feedback_workloads.serving", ["--help"], DEFAULT_STATE, {}))
@@ -118,11 +125,7 @@ def serve(
     if model is None:
         errors.print(f"{result}: the run has no aligned policy to serve; run it to its end first")
         raise typer.Exit(ExitStatus.INVALID)
-    given = iteration.spec.serving or ServingSpec()
-    arguments = [
-        *model_arguments(model, given, iteration.spec.sampling.max_model_len),
-        f"--model-name={given.endpoint or iteration.metadata.name}",
-    ]
+    arguments = server_arguments(iteration, model)
     with s3_environment(state, [model.uri, model.reference.uri]) as environment:
         raise typer.Exit(workload("feedback_workloads.serving", [*arguments, *context.args], state, environment))
 

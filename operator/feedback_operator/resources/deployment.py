@@ -138,7 +138,7 @@ def _container(serving: Serving) -> Manifest:
         "args": _arguments(serving),
         "env": list(ENVIRONMENT),
         "ports": [{"name": "http", "containerPort": HTTP_PORT}],
-        # It listens only after it has loaded its models and answered a request with them.
+        # It answers only after it has loaded its models and tried them with a request.
         "startupProbe": {**health, "failureThreshold": starting},
         "readinessProbe": {**health, "failureThreshold": 2},
         "livenessProbe": {**health, "failureThreshold": 6},

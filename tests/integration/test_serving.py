@@ -119,7 +119,10 @@ def adapter_server(models: Models, tmp_path_factory: pytest.TempPathFactory) -> 
     """An adapter and its base, with a queue of one."""
     log = tmp_path_factory.mktemp("serving") / "adapter.log"
     patient = {"drain_seconds": PATIENCE_SECONDS}
-    running = Server(log, *flags(models.adapter, models.base, best_of=4, max_num_seqs=32, max_queue=1, **patient))
+    who = {"api_key": "none", "cors_origin": "https://pages.example"}
+    running = Server(
+        log, *flags(models.adapter, models.base, best_of=4, max_num_seqs=32, max_queue=1, **patient, **who)
+    )
     yield running
     running.stop()
 
@@ -154,7 +157,8 @@ def ask(server: Server, **fields: Any) -> Any:
 
 def test_models(server: Server) -> None:
     assert [model.id for model in server.client.models.list()] == ["tiny"]
-    assert server.client.models.retrieve("tiny").id == "tiny"
+    model = server.client.models.retrieve("tiny")
+    assert (model.id, (model.model_extra or {})["max_model_len"]) == ("tiny", CONTEXT)
     with pytest.raises(openai.NotFoundError):
         server.client.models.retrieve("other")
 
@@ -220,6 +224,26 @@ def test_a_seed_repeats_candidates_that_differ(server: Server) -> None:
     assert len({tuple(c.token_ids) for answer in (first, other) for c in answer.choices}) == 8
 
 
+def test_the_distribution_is_changed_as_asked(server: Server) -> None:
+    def drawn(**fields: Any) -> set[tuple[int, ...]]:
+        answer = ask(server, n=4, best_of=4, seed=7, max_tokens=8, return_token_ids=True, **fields)
+        return {tuple(choice.token_ids) for choice in answer.choices}
+
+    assert len(drawn(temperature=1.5)) > 1
+    assert len(drawn(temperature=1.5, top_k=1)) == len(drawn(temperature=1.5, min_p=1)) == 1
+    first = next(iter(drawn()))[0]
+    assert drawn(logit_bias={str(first): 100}) == {(first,) * 8}
+    assert {len(ids) for ids in drawn(min_tokens=8)} == {8}
+    with pytest.raises(openai.BadRequestError) as caught:
+        drawn(logit_bias={"99999999": 1})
+    assert caught.value.param == "logit_bias"
+
+
+def test_a_picture_without_a_question(server: Server) -> None:
+    [message] = about(PICTURE)
+    assert ask(server, messages=[{"role": "user", "content": message["content"][1:]}], max_tokens=4).choices
+
+
 def test_stop(server: Server) -> None:
     whole = ask(server, seed=1, best_of=1, max_tokens=30).choices[0].message.content
     letter = next(letter for letter in whole[3:] if letter.isascii())
@@ -243,6 +267,26 @@ def test_conversation(server: Server) -> None:
     second = ask(server, messages=messages, max_tokens=5)
     assert second.usage.prompt_tokens > first.usage.prompt_tokens
     assert ask(server, messages=[{"role": "user", "content": "Without a picture?"}], max_tokens=5).choices
+
+
+# ── who asks ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_who_may_ask(adapter_server: Server) -> None:
+    url, key = adapter_server.url, {"Authorization": "Bearer none"}
+    with httpx.Client(base_url=url, timeout=PATIENCE_SECONDS) as client:
+        assert client.post("/v1/chat/completions", json={}).status_code == 401
+        head = client.head("/v1/models", headers={**key, "X-Request-Id": "mine"})
+        assert (head.status_code, head.content, head.headers["x-request-id"]) == (200, b"", "mine")
+        assert client.get("/version").json()["version"]
+        asks = {"Origin": "https://pages.example", "Access-Control-Request-Method": "POST"}
+        asks["Access-Control-Request-Headers"] = "authorization"
+        allowed = client.options("/v1/chat/completions", headers=asks)
+        assert allowed.headers["access-control-allow-origin"] == asks["Origin"]
+        refused = client.post("/v1/chat/completions", json={}, headers={"Origin": asks["Origin"]})
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, asks["Origin"])
+        assert client.options("/v1/models", headers={**asks, "Origin": "https://evil.example"}).status_code == 400
+    assert "HEAD '/v1/models' 200 " in adapter_server.log.read_text()
 
 
 # ── streams ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -372,7 +416,7 @@ def png(width: int, height: int) -> bytes:
         pytest.param({"n": 3, "best_of": 2}, 400, "best_of", "invalid_value", id="best_of below n"),
         pytest.param({"best_of": 65}, 400, "best_of", "invalid_value", id="best_of above the limit"),
         pytest.param({"logprobs": True}, 400, "logprobs", "invalid_value", id="a field that is not served"),
-        pytest.param({"prompt_logprobs": 1}, 400, "prompt_logprobs", "unknown_parameter", id="a field of the engine"),
+        pytest.param({"ignore_eos": True}, 400, "ignore_eos", "unknown_parameter", id="a field of the engine"),
         pytest.param({"max_tokens": CONTEXT}, 400, "messages", "context_length_exceeded", id="an answer too long"),
         pytest.param(
             {"messages": about(PICTURE, "word " * CONTEXT)}, 400, "messages", "context_length_exceeded", id="too long"
@@ -524,7 +568,8 @@ def send(server: Server, *, narrow: bool = False, **fields: Any) -> socket.socke
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
     connection.connect((url.host, url.port))
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {url.host}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: Bearer none\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
     connection.sendall(head.encode() + body)
     return connection
 
@@ -548,14 +593,14 @@ def test_a_client_that_leaves_stops_its_work(server: Server, fields: dict[str, A
     assert after == [before[0] + 1, before[1]]
 
 
-def begin(server: Server) -> socket.socket:
-    """Begin a request, and return once the server waits for the body, of which a little comes."""
+def begin(server: Server, length: int = 1000, first: bytes = b"{") -> socket.socket:
+    """Begin a request, and return once the server waits for the body of `length` bytes, of which the first come."""
     url = httpx.URL(server.url)
     connection = socket.create_connection((url.host, url.port), PATIENCE_SECONDS)
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {url.host}\r\nContent-Length: 1000\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {url.host}\r\nContent-Length: {length}\r\n"
     connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
     assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
-    connection.sendall(b"{")
+    connection.sendall(first)
     return connection
 
 
@@ -621,6 +666,25 @@ def test_sigterm_finishes_what_runs_and_turns_new_requests_away(adapter_server: 
         assert not running.done()
         assert running.result().choices[0].message.content
     assert server.process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_sigterm_finishes_a_request_whose_body_still_arrives(models: Models, tmp_path: Path) -> None:
+    server = Server(tmp_path / "arriving.log", *flags(models.policy, models.reference, drain_seconds=PATIENCE_SECONDS))
+    body = json.dumps({"model": "tiny", "messages": about(PICTURE), "max_tokens": 4}).encode()
+    with begin(server, len(body), body[:1]) as connection:
+        server.terminate()
+        server.wait_until(lambda: server.health() == 503)
+        server.wait_until(lambda: turned_away(server))
+        connection.sendall(body[1:])
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+    assert server.process.wait(PATIENCE_SECONDS) == 0
+
+
+def turned_away(server: Server) -> bool:
+    """Whether new requests are."""
+    with pytest.raises(openai.APIStatusError) as caught:
+        ask(server, model="other", n=3, best_of=2)  # refused at once, whatever it is
+    return caught.value.status_code == 503
 
 
 def test_a_connection_that_is_kept_is_answered_until_load_balancers_know(models: Models, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from feedback_operator.api import ServingSpec
-from feedback_operator.cli.main import app, served_model
+from feedback_operator.cli.main import app, served_model, server_arguments
 from feedback_operator.resources.deployment import model_arguments
 from feedback_workloads.contract import Ranking
 from feedback_workloads.serving.settings import read_settings
@@ -48,6 +48,25 @@ def test_answers_are_drawn_and_ranked_as_they_were_when_that_was_chosen() -> Non
     assert given.ranking == Ranking(rule="Regularised", weight=0.3)
     assert (settings.precision, settings.engine.max_model_len) == ("float32", 256)
     assert settings.policy.sha256 == "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("serving", "expect"),
+    [
+        pytest.param({"serving": {"endpoint": "chat"}}, "chat", id="that of its endpoint"),
+        pytest.param({}, "run", id="without one, its own"),
+    ],
+)
+def test_the_name_that_clients_ask_for(serving: dict[str, Any], expect: str) -> None:
+    run = promoted("run", "u-1", **serving)
+    model = served_model(run)
+    assert model
+    assert read_settings(server_arguments(run, model)).model_name == expect
+
+
+def test_the_servers_own_options_are_shown_without_a_run(capfd: pytest.CaptureFixture[str]) -> None:
+    assert CliRunner().invoke(app, ["serve", "--help-server"]).exit_code == 0
+    assert "--max-queue N" in capfd.readouterr().out
 
 
 def test_a_persons_rule_wins() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 
+import openai
 import pytest
 
 from feedback_workloads.serving.errors import ApiError
@@ -127,11 +129,111 @@ async def test_closed_finishes_what_it_has() -> None:
     await requests.send("a", 1)
     await requests.send("b", 1)
     requests.admission.close()
-    await requests.send("c", 1)
-    assert (await requests.error("c")).status == 503
+    assert not requests.admission.is_open
     finished = asyncio.create_task(requests.admission.finished())
     await requests.end("a")
     assert requests.began == ["a", "b"]
     assert not finished.done()
     await requests.end("b")
     await asyncio.wait_for(finished, 1)
+
+
+async def test_what_still_arrives_is_waited_for_and_gets_its_turn() -> None:
+    admission = Admission(capacity=1, queue=3)
+    with admission.held():
+        admission.close()
+        finished = asyncio.create_task(admission.finished())
+        async with admission.turn(1):
+            pass
+        await settle()
+        assert not finished.done()
+    await asyncio.wait_for(finished, 1)
+
+
+# ── twice as much as the server can do ───────────────────────────────────────────────────────────────────────────────
+
+
+class Simulated(asyncio.SelectorEventLoop):
+    """A loop whose clock jumps to the next thing that is due, so that minutes take no time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 0.0
+
+    def time(self) -> float:
+        return self._now
+
+    def _run_once(self) -> None:
+        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
+            self._now = max(self._now, self._scheduled[0].when())  # type: ignore[attr-defined]
+        super()._run_once()  # type: ignore[misc]
+
+
+TRIES = 1 + openai.DEFAULT_MAX_RETRIES
+
+
+async def overload(capacity: int, seconds: float, queue: int, seed: int) -> tuple[int, int, float]:
+    """For a minute twice as many requests as `capacity` at once, of about `seconds` each, can do.
+
+    Returns how many there were, how many were answered, and when the last of them was.
+    """
+    admission, chance, loop = Admission(capacity, queue), random.Random(seed), asyncio.get_running_loop()
+    rate = 2 * capacity / seconds
+    arrivals = [chance.uniform(0, 60) for _ in range(round(60 * rate))]
+
+    async def client(arrival: float) -> bool:
+        await asyncio.sleep(arrival)
+        for tried in range(TRIES):
+            try:
+                async with admission.turn(1, again=tried > 0):
+                    await asyncio.sleep(seconds * chance.uniform(0.5, 1.5))
+                    return True
+            except ApiError as error:
+                wait = int(error.headers["Retry-After"])
+                assert 0 < wait <= 60  # openai's clients heed nothing else
+                await asyncio.sleep(wait)
+        return False
+
+    answered = sum(await asyncio.gather(*map(client, arrivals)))
+    return len(arrivals), answered, loop.time()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("capacity", "seconds"),
+    [
+        pytest.param(1, 1.0, id="one at a time"),
+        pytest.param(8, 4.0, id="several"),
+        pytest.param(16, 1.0, id="many, quickly"),
+        pytest.param(64, 20.0, id="many, slowly"),
+    ],
+)
+def test_twice_the_capacity_for_a_minute_is_answered_to_clients_that_come_again(
+    capacity: int, seconds: float, seed: int
+) -> None:
+    with asyncio.Runner(loop_factory=Simulated) as runner:
+        sent, answered, end = runner.run(overload(capacity, seconds, 64, seed))
+    assert answered == sent
+    assert end < 60 + 60 * 1.25 + 2 * seconds  # what two minutes can do takes little longer
+
+
+def test_clients_that_never_come_again_cost_no_capacity() -> None:
+    """Places that are kept for those who were turned away are not kept for ever, and half of the queue is enough."""
+
+    async def answered() -> float:
+        admission, loop = Admission(4, 8), asyncio.get_running_loop()
+
+        async def client(arrival: float) -> bool:
+            await asyncio.sleep(arrival)
+            try:
+                async with admission.turn(1):
+                    await asyncio.sleep(1)
+            except ApiError:
+                return False
+            return True
+
+        done = await asyncio.gather(*(client(number / 12) for number in range(12 * 60)))
+        return sum(done) / loop.time()
+
+    with asyncio.Runner(loop_factory=Simulated) as runner:
+        assert runner.run(answered()) > 0.95 * 4

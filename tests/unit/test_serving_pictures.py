@@ -48,6 +48,18 @@ async def test_data_url(size: int) -> None:
     assert await pictures().read(data_url(data, "DATA:image/jpeg;BASE64,"), "p", nothing) == data
 
 
+@pytest.mark.parametrize("size", [LIMIT - 2, LIMIT - 1, LIMIT])
+async def test_base64_as_browsers_take_it(size: int) -> None:
+    data = bytes(size)
+    for payload in (
+        base64.encodebytes(data).decode(),
+        base64.encodebytes(data).decode().replace("\n", "%0D%0A"),
+        base64.b64encode(data).decode().rstrip("="),
+        base64.b64encode(data).decode().replace("=", "%3D"),
+    ):
+        assert await pictures().read(f"data:image/png;base64,{payload}", "p", nothing) == data
+
+
 @pytest.mark.parametrize(
     ("url", "code"),
     [

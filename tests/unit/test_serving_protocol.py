@@ -17,6 +17,7 @@ from feedback_workloads.serving.protocol import (
     Completion,
     Conversation,
     Defaults,
+    Shaping,
     Usage,
     Wanted,
     conversation,
@@ -30,8 +31,8 @@ DEFAULTS = Defaults(
     ranked_top_p=0.9, max_tokens=512,
 )  # fmt: skip
 USUAL = Wanted(
-    n=1, best_of=8, ranking=LIKELIHOOD, temperature=0.7, top_p=0.9, max_tokens=None, seed=None, stop=(), scores=False,
-    token_ids=False,
+    n=1, best_of=8, ranking=LIKELIHOOD, temperature=0.7, top_p=0.9, max_tokens=None, seed=None, stop=(),
+    shaping=Shaping(), scores=False, token_ids=False,
 )  # fmt: skip
 ONE = replace(USUAL, best_of=1, temperature=0.0, top_p=1.0)
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
@@ -71,9 +72,12 @@ def user(*parts: Any) -> dict[str, Any]:
         pytest.param({"seed": -3, "top_p": 0.9}, replace(USUAL, seed=-3, top_p=0.9), id="seed and top_p"),
         pytest.param({"return_scores": True}, replace(USUAL, scores=True), id="scores"),
         pytest.param(
-            {"logprobs": False, "frequency_penalty": 0, "user": "u", "response_format": {"type": "text"}},
-            USUAL,
-            id="fields that ask for nothing",
+            {"top_k": 5, "min_p": 0.1, "min_tokens": 2, "presence_penalty": -1, "logit_bias": {"7": -100}},
+            replace(
+                USUAL,
+                shaping=Shaping(top_k=5, min_p=0.1, min_tokens=2, presence_penalty=-1, logit_bias=((7, -100.0),)),
+            ),
+            id="how the distribution is changed",
         ),
     ],
 )
@@ -105,27 +109,23 @@ def test_wanted(fields: dict[str, Any], expect: Wanted) -> None:
         pytest.param({"stream_options": {"include_usage": True}}, "stream_options", "stream", id="not streamed"),
         pytest.param({"return_token_ids": True, "stream": True}, "return_token_ids", "stream", id="streamed token ids"),
         pytest.param({"logprobs": True}, "logprobs", "False", id="logprobs"),
-        pytest.param({"tools": []}, "tools", "not supported", id="tools"),
-        pytest.param({"frequency_penalty": 0.5}, "frequency_penalty", "0", id="penalty"),
+        pytest.param({"tools": [{}]}, "tools", "not supported", id="tools"),
+        pytest.param({"frequency_penalty": 2.5}, "frequency_penalty", "less", id="penalty"),
+        pytest.param({"min_tokens": 3, "max_tokens": 2}, "min_tokens", "more than max_tokens", id="no room for it"),
+        pytest.param({"logit_bias": {"a": 1}}, "logit_bias.a", "match", id="a word for a token"),
         pytest.param({"response_format": {"type": "json_object"}}, "response_format.type", "text", id="JSON mode"),
         pytest.param({"skip_reading_prefix_cache": False}, "skip_reading_prefix_cache", "not supported", id="engine's"),
         pytest.param({"model": None}, "model", "missing", id="no model"),
         pytest.param({"messages": []}, "messages", "at least 1", id="no messages"),
         pytest.param({"messages": [{"role": "user"}]}, "messages[0].content", "missing", id="no content"),
-        pytest.param({"messages": [{"content": "x"}]}, "messages[0]", "role", id="no role"),
-        pytest.param({"messages": [{"role": "tool", "content": "x"}]}, "messages[0]", "role", id="unknown role"),
-        pytest.param({"messages": [user({"type": "video_url"})]}, "messages[0].content[0]", "type", id="a video"),
+        pytest.param({"messages": [{"content": "x"}]}, "messages[0].role", "missing", id="no role"),
+        pytest.param({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "'tool'", id="unknown role"),
+        pytest.param({"messages": [user({"type": "video_url"})]}, "messages[0].content[0].type", "video", id="a video"),
         pytest.param(
             {"messages": [user(TEXT, {"type": "image_url", "image_url": {}})]},
             "messages[0].content[1].image_url.url",
             "missing",
             id="a picture without URL",
-        ),
-        pytest.param(
-            {"messages": [user(TEXT, {"type": "image_url", "image_url": {"url": "x", "detail": "high"}})]},
-            "messages[0].content[1].image_url.detail",
-            "auto",
-            id="a resolution that we do not have",
         ),
         pytest.param(
             {"messages": [{"role": "assistant", "content": [PICTURE]}]},
@@ -192,11 +192,31 @@ def test_conversation_of_several_turns() -> None:
     )
 
 
+@pytest.mark.parametrize("text", [[], [{"type": "text", "text": ""}]])
+def test_a_picture_without_a_question(text: list[Any]) -> None:
+    turns = conversation(read_request(body(messages=[user(PICTURE, *text)])).messages).messages
+    assert turns == ({"role": "user", "content": [{"type": "image"}]},)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        pytest.param({"content": None}, "", id="null"),
+        pytest.param({"content": None, "refusal": "No."}, "No.", id="declined"),
+        pytest.param({"content": [{"type": "refusal", "refusal": "No."}]}, "No.", id="declined in a part"),
+        pytest.param({"content": "Yes.", "tool_calls": [], "annotations": [], "audio": None}, "Yes.", id="as it came"),
+    ],
+)
+def test_an_answer_that_is_sent_back(answer: dict[str, Any], said: str) -> None:
+    messages = [user(TEXT), {"role": "assistant", **answer}, user(TEXT)]
+    turn = conversation(read_request(body(messages=messages)).messages).messages[1]
+    assert turn == {"role": "assistant", "content": [{"type": "text", "text": said}]}
+
+
 @pytest.mark.parametrize(
     ("messages", "param"),
     [
-        pytest.param([user(PICTURE)], "messages[0].content", id="no text"),
-        pytest.param([user(PICTURE, {"type": "text", "text": " \n"})], "messages[0].content", id="blank text"),
+        pytest.param([user({"type": "text", "text": " \n"})], "messages[0].content", id="neither text nor picture"),
         pytest.param([user(PICTURE, PICTURE, TEXT)], "messages[0].content[1].image_url.url", id="two pictures"),
         pytest.param(
             [user(PICTURE, TEXT), user(PICTURE, TEXT)], "messages[1].content[0].image_url.url", id="two, in two turns"

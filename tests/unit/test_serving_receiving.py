@@ -14,13 +14,14 @@ from feedback_workloads.serving.intake.receiving import Arrived, Receiving
 class Sender:
     """A client whose request is being received until it is told to end."""
 
-    def __init__(self, to: Receiving) -> None:
+    def __init__(self, to: Receiving, client: str = "client") -> None:
+        self._client = client
         self._begun: asyncio.Future[Arrived] = asyncio.get_running_loop().create_future()
         self._complete = asyncio.Event()
         self.task = asyncio.create_task(self._receive(to))
 
     async def _receive(self, to: Receiving) -> None:
-        async with to.request() as arrived:
+        async with to.request(self._client) as arrived:
             self._begun.set_result(arrived)
             await self._complete.wait()
 
@@ -81,6 +82,22 @@ async def test_where_the_bytes_are_too_many_the_slowest_large_one_goes(clock: Cl
     assert (error.status, error.code, error.headers["Retry-After"]) == (429, "rate_limit_exceeded", "1")
     await quick.ends()
     await small.ends()
+
+
+async def test_a_client_with_many_slow_requests_goes_before_others_with_a_larger_one(clock: Clock) -> None:
+    room = Receiving(capacity=1000)
+    other = Sender(room, "other")
+    await other.sends(300)
+    slow = [Sender(room, "slow") for _ in range(4)]
+    for one in slow:
+        await one.sends(100)
+    clock.passes(1)
+    await slow[0].sends(50)
+    quick = Sender(room, "quick")
+    await quick.sends(300)
+    assert (await slow[0].error()).code == "rate_limit_exceeded"
+    for one in (other, quick, *slow[1:]):
+        await one.ends()
 
 
 async def test_what_was_turned_away_counts_no_more(clock: Clock) -> None:

@@ -42,6 +42,15 @@ def test_everything_said() -> None:
     assert (settings.engine.max_num_seqs, settings.engine.gpu_memory_utilization) == (32, 0.3)
 
 
+def test_keys_come_from_flags_and_from_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings(MODELS).api_keys == ()
+    monkeypatch.setenv("FEEDBACK_API_KEY", "secret")
+    assert read_settings([*MODELS, "--api-key=one"]).api_keys == ("one", "secret")
+    monkeypatch.setenv("FEEDBACK_API_KEY", "se cret\n")
+    with pytest.raises(BadInput, match="FEEDBACK_API_KEY is empty or has blanks"):
+        read_settings(MODELS)
+
+
 def test_a_policy_of_another_digest_or_name_has_another_fingerprint() -> None:
     one, other = (read_settings([*MODELS, "--policy-sha256", digit * 64]).fingerprint for digit in "01")
     assert (one, other) == (f"fp_{'0' * 12}", f"fp_{'1' * 12}")
@@ -62,6 +71,10 @@ def test_a_policy_of_another_digest_or_name_has_another_fingerprint() -> None:
         pytest.param("--port 70000", "--port is 70000", id="no such port"),
         pytest.param("--max-queue -1", "--max-queue is -1; give a value at least 0", id="below nothing"),
         pytest.param("--picture-host http://a/", "picture host", id="a URL for a host"),
+        pytest.param("--cors-origin https://a/b", "--cors-origin is 'https://a/b'", id="a page for an origin"),
+        pytest.param("--tls-key /nowhere", "belong together", id="a key without its certificate"),
+        pytest.param("--tls-certificate /no --tls-key /no", "/no cannot be used: .*No such file", id="no such files"),
+        pytest.param("--api-key=", "--api-key is empty", id="an empty key"),
         pytest.param("--policy-sha256 abc", "--policy-sha256 is 'abc'", id="not a digest"),
     ],
 )

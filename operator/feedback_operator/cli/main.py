@@ -92,23 +92,40 @@ def shapes(
         raise typer.Exit(build_shapes(config, state, environment, Console(highlight=False)))
 
 
+def server_arguments(iteration: FeedbackIteration, model: PromotedModel) -> list[str]:
+    """What a server of `model` on this machine is told; clients call it as they would on a cluster."""
+    given = iteration.spec.serving or ServingSpec()
+    name = given.endpoint or iteration.metadata.name
+    return [*model_arguments(model, given, iteration.spec.sampling.max_model_len), f"--model-name={name}"]
+
+
+def _help_server(asked: bool) -> None:
+    if asked:
+        raise typer.Exit(workload("feedback_workloads.serving", ["--help"], DEFAULT_STATE, {}))
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def serve(
     context: typer.Context,
     result: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run (feedback run --out DIR).")],
     state: State = DEFAULT_STATE,
+    _help: Annotated[
+        bool,
+        typer.Option(
+            "--help-server", help="Show the server's own options and exit.", is_eager=True, callback=_help_server
+        ),
+    ] = False,
 ) -> None:
     """Serve the aligned policy of a finished run with best-of-N, as an OpenAI-compatible endpoint.
 
-    Options after DIR go to the server: --host, --port, --best-of and others (feedback serve DIR --help-server).
+    Options after DIR go to the server: --host, --port, --best-of and others (feedback serve --help-server).
     """
     iteration = _finished(result)
     model = served_model(iteration)
     if model is None:
         errors.print(f"{result}: the run has no aligned policy to serve; run it to its end first")
         raise typer.Exit(ExitStatus.INVALID)
-    given = iteration.spec.serving or ServingSpec()
-    arguments = model_arguments(model, given, iteration.spec.sampling.max_model_len)
+    arguments = server_arguments(iteration, model)
     with s3_environment(state, [model.uri, model.reference.uri]) as environment:
         raise typer.Exit(workload("feedback_workloads.serving", [*arguments, *context.args], state, environment))
 

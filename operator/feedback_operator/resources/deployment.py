@@ -148,7 +148,7 @@ def _container(serving: Serving) -> Manifest:
         "args": _arguments(serving),
         "env": environment(serving.spec.pod),
         "ports": [{"name": "http", "containerPort": HTTP_PORT}],
-        # It listens only after it has loaded its models and answered a request with them.
+        # It answers only after it has loaded its models and tried them with a request.
         "startupProbe": {**health, "failureThreshold": starting},
         "readinessProbe": {**health, "failureThreshold": 2},
         "livenessProbe": {**health, "failureThreshold": 6},

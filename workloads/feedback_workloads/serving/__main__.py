@@ -15,11 +15,14 @@ from types import FrameType
 
 from feedback_workloads.contract import BadInput, ExitCode, Temporary
 
+LOG = logging.getLogger("feedback_workloads.serving")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until told to stop; returns the exit code (see `ExitCode`)."""
     from feedback_workloads.models.sources import fetch
     from feedback_workloads.process.ending import end_with_parent
+    from feedback_workloads.serving.intake.listening import listen
     from feedback_workloads.serving.settings import read_settings
     from feedback_workloads.storage.artifacts import ArtifactStore
 
@@ -30,13 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     end_with_parent()
     try:
         settings = read_settings(arguments)
+        listening = listen(settings.host, settings.port)
         store = ArtifactStore.from_environment()
-        reference = fetch(store, settings.reference, settings.policy.uri, logging.info)
-        policy = fetch(store, settings.policy, settings.policy.uri, logging.info, merged=False)
+        reference = fetch(store, settings.reference, settings.policy.uri, LOG.info)
+        policy = fetch(store, settings.policy, settings.policy.uri, LOG.info, merged=False)
         # Takes as long as loading a small model: after everything that can be wrong before it.
         from feedback_workloads.serving.server import serve
 
-        return asyncio.run(serve(settings, policy, reference))
+        return asyncio.run(serve(settings, policy, reference, listening))
     except BadInput as error:
         sys.stderr.write(f"serving: {error}\n")
         return ExitCode.BAD_INPUT

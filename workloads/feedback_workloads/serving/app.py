@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from http import HTTPStatus
+from importlib import metadata
 from typing import Any, TypeVar
 
 import pydantic_core
@@ -14,8 +15,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
+from feedback_workloads.serving.access import REQUEST_ID, Identified, Keyed
 from feedback_workloads.serving.errors import (
     ApiError,
     draining,
@@ -33,6 +36,11 @@ LOG = logging.getLogger(__name__)
 LARGEST_AT_ONCE = 32
 """Requests of the largest size that may be received at once, and as many more as have no more bytes in all."""
 
+TRIES = "X-Stainless-Retry-Count"
+"""How often a client of OpenAI's was turned away before."""
+
+READ = ["GET", "HEAD"]
+
 CLIENT_CLOSED_REQUEST = 499
 """nginx's word for it; nobody reads the answer."""
 
@@ -47,15 +55,29 @@ def build_app(service: Service) -> FastAPI:
     """The server's routes around `service`."""
     app = FastAPI(title="best-of-N", docs_url=None, redoc_url=None, openapi_url=None)
     receiving = Receiving(LARGEST_AT_ONCE * service.settings.max_body_bytes)
-    served = Model(id=service.settings.model_name, created=service.created)
+    settings = service.settings
+    served = Model(id=settings.model_name, created=service.created, max_model_len=service.engines.max_model_len)
+    app.add_middleware(Keyed, keys=settings.api_keys)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=["GET", "HEAD", "POST"],
+        allow_headers=["*"],
+        expose_headers=[REQUEST_ID, "Retry-After"],
+    )
+    app.add_middleware(Identified)
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         if not service.admission.is_open:
             raise draining()
-        async with receiving.request() as arrived:
+        with service.admission.held():
+            return await answer(request)
+
+    async def answer(request: Request) -> Response:
+        async with receiving.request(request.client.host if request.client else "") as arrived:
             body = await read_body(request, service.settings.max_body_bytes, arrived)
-            ask = await service.understand(body, arrived)
+            ask = await service.understand(body, arrived, again=request.headers.get(TRIES, "0") != "0")
         if not ask.stream:
             return _json(await unless_ended(service, request.receive, service.complete(ask)))
         events = service.stream(ask)
@@ -63,23 +85,27 @@ def build_app(service: Service) -> FastAPI:
         first = await unless_ended(service, request.receive, anext(events))
         return EventStream(service, first, events)
 
-    @app.get("/v1/models")
+    @app.api_route("/v1/models", methods=READ)
     async def models() -> Response:
         return _json(ModelList(data=[served]))
 
-    @app.get("/v1/models/{name:path}")
+    @app.api_route("/v1/models/{name:path}", methods=READ)
     async def model(name: str) -> Response:
         if name != served.id:
             raise unknown_model(name, served.id)
         return _json(served)
 
-    @app.get("/health")
+    @app.api_route("/version", methods=READ)
+    async def version() -> Response:
+        return JSONResponse({"version": metadata.version("feedback-operator")})
+
+    @app.api_route("/health", methods=READ)
     async def health() -> Response:
         if service.healthy:
             return JSONResponse({"status": "ok"})
         return JSONResponse({"status": "draining" if service.engines.alive else "engine stopped"}, 503)
 
-    @app.get("/metrics")
+    @app.api_route("/metrics", methods=READ)
     async def metrics() -> Response:
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 

@@ -11,7 +11,7 @@ import os
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,7 +28,7 @@ from feedback_workloads.engine.engine import BANNED, engine_prompt, of_tokens
 from feedback_workloads.models.adapters import ADAPTER_CONFIG
 from feedback_workloads.models.families import check, family_of
 from feedback_workloads.models.family import Family, Prompt
-from feedback_workloads.serving.protocol import FinishReason
+from feedback_workloads.serving.protocol import FinishReason, Shaping
 
 if TYPE_CHECKING:
     from vllm import TokensPrompt
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from feedback_workloads.serving.settings import Settings
 
-END_SECONDS = 1.0
+END_SECONDS = 0.4
 """What an engine's process gets to end by itself; it holds nothing that has to be saved."""
 
 PICTURE_CACHE_GIB = 0.5
@@ -50,6 +50,7 @@ class Sampling:
     max_tokens: int
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    shaping: Shaping = field(default_factory=Shaping)
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,11 @@ class Engines:
         return min(self._policy.model_config.max_model_len, self._reference.model_config.max_model_len)
 
     @property
+    def vocabulary(self) -> int:
+        """Number of tokens that the policy can write."""
+        return int(self._policy.model_config.get_vocab_size())
+
+    @property
     def alive(self) -> bool:
         return not (self._policy.errored or self._reference.errored)
 
@@ -159,6 +165,7 @@ class Engines:
         return math.fsum((*of_tokens(known, first), *of_tokens(output.outputs[0].logprobs, [last])))
 
     def _params(self, sampling: Sampling, kind: RequestOutputKind) -> SamplingParams:
+        shaping = sampling.shaping
         return SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -166,8 +173,14 @@ class Engines:
             seed=sampling.seed,
             stop=list(sampling.stop),
             logprobs=0,
+            top_k=shaping.top_k,
+            min_p=shaping.min_p,
+            frequency_penalty=shaping.frequency_penalty,
+            presence_penalty=shaping.presence_penalty,
+            repetition_penalty=shaping.repetition_penalty,
+            min_tokens=shaping.min_tokens,
             # In a prompt, and an answer becomes part of one when it is scored, they stand for a whole picture.
-            logit_bias=dict.fromkeys(self.family.banned_ids, BANNED),
+            logit_bias=dict(shaping.logit_bias) | dict.fromkeys(self.family.banned_ids, BANNED),
             output_kind=kind,
         )
 

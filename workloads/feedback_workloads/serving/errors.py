@@ -36,6 +36,15 @@ def invalid(param: str | None, message: str, code: str = "invalid_value") -> Api
     return ApiError(400, message, param=param, code=code)
 
 
+def no_key() -> ApiError:
+    return ApiError(
+        401,
+        "this server asks for a key, and the request has none that it knows; send Authorization: Bearer KEY",
+        code="invalid_api_key",
+        headers={"WWW-Authenticate": "Bearer", **HANG_UP},
+    )
+
+
 def too_large(message: str) -> ApiError:
     return ApiError(413, message, code="request_too_large", headers=HANG_UP)
 

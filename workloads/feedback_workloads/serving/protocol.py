@@ -1,7 +1,8 @@
 """Chat completions as OpenAI defines them, as far as they are served here: what may be asked and what is answered.
 
-A field that is not served is an error that names it, never ignored. Four fields are not OpenAI's: `best_of`, which it
-has for completions alone, `ranking` and `return_scores`, which are ours, and `return_token_ids`, as in vLLM.
+A field is ignored where the answer would mean the same without it; any other that is not served is an error that names
+it. The table of all is in docs/serving.md. `ranking` and `return_scores` are ours; `best_of` OpenAI has for completions
+alone; `return_token_ids`, `top_k`, `min_p`, `min_tokens` and `repetition_penalty` are as in vLLM.
 Reference: https://platform.openai.com/docs/api-reference/chat.
 """
 
@@ -38,19 +39,42 @@ class RequestPart(BaseModel):
         return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
 
 
+Ignored = Any
+"""Of fields that are taken and not read: nothing in the answer could be otherwise for them."""
+
+Nothing = Annotated[list[Any], Field(max_length=0)]
+"""A list that may be sent as long as there is nothing in it."""
+
+
 class TextPart(RequestPart):
     type: Literal["text"]
     text: str
+    cache_control: Ignored = None
+    prompt_cache_breakpoint: Ignored = None
+
+
+class RefusalPart(RequestPart):
+    """What an assistant said, when it declined to answer."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+    @property
+    def text(self) -> str:
+        return self.refusal
 
 
 class ImageUrl(RequestPart):
     url: str
-    detail: Literal["auto"] = "auto"
+    detail: Literal["auto", "low", "high", "original"] = "auto"  # every picture is read in the model's own resolution
 
 
 class ImagePart(RequestPart):
     type: Literal["image_url"]
-    image_url: ImageUrl
+    image_url: Annotated[ImageUrl, BeforeValidator(lambda url: {"url": url} if isinstance(url, str) else url)]
+    uuid: Ignored = None
+    cache_control: Ignored = None
+    prompt_cache_breakpoint: Ignored = None
 
 
 def _as_parts(content: Any) -> Any:
@@ -63,21 +87,39 @@ Parts = Annotated[
     Field(min_length=1),
     BeforeValidator(_as_parts),
 ]
+Said = Annotated[
+    list[Annotated[TextPart | RefusalPart, Field(discriminator="type")]],
+    BeforeValidator(_as_parts),
+]
 
 
 class SystemMessage(RequestPart):
     role: Literal["system", "developer"]
     content: Text
+    name: Ignored = None
 
 
 class UserMessage(RequestPart):
     role: Literal["user"]
     content: Parts
+    name: Ignored = None
 
 
 class AssistantMessage(RequestPart):
+    """An answer as it was given, sent back."""
+
     role: Literal["assistant"]
-    content: Text
+    content: Said = []
+    refusal: str | None = None
+    name: Ignored = None
+    annotations: Ignored = None
+    reasoning: Ignored = None  # templates leave the thoughts of earlier turns out
+    reasoning_content: Ignored = None
+    tool_calls: Nothing = []
+
+    @property
+    def text(self) -> str:
+        return "\n".join(part.text for part in self.content) or self.refusal or ""
 
 
 Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
@@ -85,6 +127,7 @@ Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discri
 
 class StreamOptions(RequestPart):
     include_usage: bool = False
+    include_obfuscation: Ignored = None
 
 
 class ResponseFormat(RequestPart):
@@ -106,6 +149,10 @@ class RankingRequest(RequestPart):
     @property
     def ranking(self) -> Ranking:
         return Ranking(rule=self.rule, weight=self.weight or 0.0)
+
+
+TokenId = Annotated[str, Field(pattern="^[0-9]{1,9}$")]
+"""As a name in a JSON object."""
 
 
 class ChatRequest(RequestPart):
@@ -130,12 +177,34 @@ class ChatRequest(RequestPart):
     stream_options: StreamOptions | None = None
     return_scores: bool = False
     return_token_ids: bool = False
-    # What clients send without wanting anything by it.
-    user: str | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    repetition_penalty: Annotated[float, Field(gt=0, le=2)] = 1.0
+    top_k: Annotated[int, Field(ge=-1)] = 0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    min_tokens: Annotated[int, Field(ge=0)] = 0
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = {}
+    # What asks for nothing that is not done anyway.
     logprobs: Literal[False] = False
     response_format: ResponseFormat | None = None
-    frequency_penalty: Annotated[float, Field(ge=0, le=0)] = 0.0
-    presence_penalty: Annotated[float, Field(ge=0, le=0)] = 0.0
+    modalities: list[Literal["text"]] | None = None
+    verbosity: Literal["medium"] | None = None
+    tools: Nothing = []
+    tool_choice: Literal["none", "auto"] | None = None
+    functions: Nothing = []
+    function_call: Literal["none", "auto"] | None = None
+    # What is about bookkeeping, price and speed.
+    metadata: Ignored = None
+    parallel_tool_calls: Ignored = None
+    prediction: Ignored = None
+    prompt_cache_key: Ignored = None
+    prompt_cache_options: Ignored = None
+    prompt_cache_retention: Ignored = None
+    reasoning_effort: Ignored = None
+    safety_identifier: Ignored = None
+    service_tier: Ignored = None
+    store: Ignored = None
+    user: Ignored = None
 
 
 def read_request(body: bytes) -> ChatRequest:
@@ -155,6 +224,15 @@ def _first(error: ValidationError, data: Any) -> ApiError:
     param = _path(details["loc"], data)
     match details["type"]:
         case "extra_forbidden":
+            return invalid(param, f"{param} is not supported by this server; leave it out", code="unknown_parameter")
+        case "union_tag_invalid" | "union_tag_not_found":
+            field = details["ctx"]["discriminator"].strip("'")
+            param = f"{param}.{field}"
+            if details["type"] == "union_tag_not_found":
+                return invalid(param, f"{param} is missing", code="missing_required_parameter")
+            message = f"{param} is {details['ctx']['tag']!r}; this server takes {details['ctx']['expected_tags']}"
+            return invalid(param, message)
+        case "too_long" if details["ctx"]["max_length"] == 0:
             return invalid(param, f"{param} is not supported by this server; leave it out", code="unknown_parameter")
         case "missing":
             return invalid(param, f"{param} is missing", code="missing_required_parameter")
@@ -201,6 +279,22 @@ class Defaults:
 
 
 @dataclass(frozen=True)
+class Shaping:
+    """How the model's own distribution is changed before a token is drawn, in vLLM's terms.
+
+    Log-probabilities and rewards are of the distribution before that. `logit_bias` has pairs of token id and bias.
+    """
+
+    top_k: int = 0
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    min_tokens: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Wanted:
     """A request's parameters, checked against each other and complete.
 
@@ -215,6 +309,7 @@ class Wanted:
     max_tokens: int | None
     seed: int | None
     stop: tuple[str, ...]
+    shaping: Shaping
     scores: bool
     token_ids: bool
 
@@ -241,8 +336,10 @@ def wanted(request: ChatRequest, defaults: Defaults) -> Wanted:
         raise invalid("best_of", f"best_of is {best_of}, less than n, which is {request.n}; raise best_of")
     if request.ranking and best_of == 1 and not request.return_scores:
         raise invalid("ranking", "ranking is given, but one answer is drawn; raise best_of")
-    if request.stream_options is not None and not request.stream:
-        raise invalid("stream_options", "stream_options needs stream to be true")
+    if request.stream_options is not None and request.stream_options.include_usage and not request.stream:
+        raise invalid("stream_options", "stream_options.include_usage needs stream to be true")
+    if (longest := _max_tokens(request)) is not None and request.min_tokens > longest:
+        raise invalid("min_tokens", f"min_tokens is {request.min_tokens}, more than max_tokens, which is {longest}")
     if request.return_token_ids and request.stream:
         raise invalid("return_token_ids", "return_token_ids needs stream to be false")
     return Wanted(
@@ -254,6 +351,15 @@ def wanted(request: ChatRequest, defaults: Defaults) -> Wanted:
         max_tokens=_max_tokens(request),
         seed=request.seed,
         stop=tuple(request.stop),
+        shaping=Shaping(
+            top_k=request.top_k,
+            min_p=request.min_p,
+            frequency_penalty=request.frequency_penalty,
+            presence_penalty=request.presence_penalty,
+            repetition_penalty=request.repetition_penalty,
+            min_tokens=request.min_tokens,
+            logit_bias=tuple((int(token), bias) for token, bias in request.logit_bias.items()),
+        ),
         scores=request.return_scores,
         token_ids=request.return_token_ids,
     )
@@ -285,24 +391,29 @@ def conversation(messages: Sequence[Message]) -> Conversation:
     """Put a conversation into the form of chat templates, with the picture before the text of its message.
 
     The order is that of sampling and training, whatever the order of the parts. Raises ApiError (400) for a user's
-    message without text, for more than one picture, and where it is not the user's turn to be answered.
+    message with neither text nor picture, for more than one picture, and where it is not the user's turn to be
+    answered.
     """
     if not isinstance(messages[-1], UserMessage):
         raise invalid(f"messages[{len(messages) - 1}].role", "the last message must have the role user")
     pictures: list[tuple[str, str]] = []
     turns: list[ChatMessage] = []
     for i, message in enumerate(messages):
-        text = "\n".join(part.text for part in message.content if isinstance(part, TextPart))
-        if isinstance(message, UserMessage) and not text.strip():
-            raise invalid(f"messages[{i}].content", "the message has no text; say what is asked about the picture")
+        if isinstance(message, AssistantMessage):
+            text = message.text
+        else:
+            text = "\n".join(part.text for part in message.content if isinstance(part, TextPart))
         found = [
             (part.image_url.url, f"messages[{i}].content[{j}].image_url.url")
             for j, part in enumerate(message.content)
             if isinstance(part, ImagePart)
         ]
+        if isinstance(message, UserMessage) and not text.strip() and not found:
+            raise invalid(f"messages[{i}].content", "the message has neither text nor picture; say what is asked")
         pictures += found
         role = "system" if message.role == "developer" else message.role
-        turns.append({"role": role, "content": [{"type": "image"}] * len(found) + [{"type": "text", "text": text}]})
+        said = [{"type": "text", "text": text}] if text.strip() or not found else []
+        turns.append({"role": role, "content": [{"type": "image"}] * len(found) + said})
     if len(pictures) > 1:
         raise invalid(pictures[1][1], f"{len(pictures)} pictures were sent; this model takes one", "too_many_pictures")
     url, param = pictures[0] if pictures else (None, None)
@@ -406,6 +517,7 @@ class Model(Answered):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "feedback-operator"
+    max_model_len: int
 
 
 class ModelList(Answered):

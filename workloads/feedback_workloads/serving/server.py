@@ -16,6 +16,7 @@ import uvicorn
 from feedback_workloads.contract import ExitCode
 from feedback_workloads.serving.app import build_app
 from feedback_workloads.serving.engines import Engines
+from feedback_workloads.serving.intake.connections import Connection
 from feedback_workloads.serving.service import Service
 
 if TYPE_CHECKING:
@@ -23,18 +24,20 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-LAST_BYTES_SECONDS = 3
+LAST_BYTES_SECONDS = 1
 """What a finished answer gets to reach its client when the server ends."""
 
 
-async def serve(settings: Settings, policy: Path, reference: Path) -> ExitCode:
+async def serve(settings: Settings, policy: Path, reference: Path, listening: socket.socket) -> ExitCode:
     """Serve the models in two folders until SIGTERM or SIGINT. Raises BadInput where they cannot be loaded."""
+    LOG.info("loading the models; the port is taken, and clients that connect wait")
     engines = Engines.load(policy, reference, settings)
     try:
         service = Service(settings, engines)
+        LOG.info("the models are loaded; a first request tries them")
         await service.check()
         server = DrainingServer(service)
-        await server.serve()
+        await server.serve([listening])
     finally:
         engines.close()
     return ExitCode.DONE if server.ended_well else ExitCode.TEMPORARY
@@ -54,8 +57,9 @@ class DrainingServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 build_app(service),
-                host=settings.host,
-                port=settings.port,
+                http=Connection,
+                ssl_certfile=settings.tls and settings.tls.certificate,
+                ssl_keyfile=settings.tls and str(settings.tls.key),
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
@@ -73,10 +77,11 @@ class DrainingServer(uvicorn.Server):
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             address = f"[{host}]" if ":" in host else host
             name = self._service.settings.model_name
+            scheme = "https" if self._service.settings.tls else "http"
             best_of = self._service.settings.defaults.best_of
             answers = f"the best of {best_of} answers" if best_of > 1 else "one answer, not ranked"
             LOG.info("a request that does not say best_of gets %s", answers)
-            sys.stdout.write(f"serving {name} at http://{address}:{port}/v1\n")
+            sys.stdout.write(f"serving {name} at {scheme}://{address}:{port}/v1\n")
             sys.stdout.flush()
 
     async def on_tick(self, counter: int) -> bool:

@@ -48,8 +48,8 @@ from feedback_workloads.serving.protocol import (
 if TYPE_CHECKING:
     from feedback_workloads.serving.settings import Settings
 
-KEEP_ALIVE_SECONDS = 15.0
-"""Below the idle time after which common proxies hang up."""
+KEEP_ALIVE_SECONDS = 8.0
+"""A stream is never silent for longer: below the time after which the most impatient proxies hang up, ten seconds."""
 
 MOST_CHARACTERS_A_TOKEN = 32
 """On average over a prompt; a longer text cannot fit and is refused without tokenising it."""
@@ -60,7 +60,10 @@ PIECE = re.compile(r"\s*\S+|\s+")
 
 @dataclass(frozen=True)
 class Ask:
-    """A request that was understood. `picture` is encoded, and came with the field `picture_param`."""
+    """A request that was understood. `picture` is encoded, and came with the field `picture_param`.
+
+    `again` says that the client sends it after it was turned away.
+    """
 
     wanted: Wanted
     messages: tuple[ChatMessage, ...]
@@ -68,6 +71,7 @@ class Ask:
     picture_param: str | None
     stream: bool
     include_usage: bool
+    again: bool
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,17 @@ class Service:
     def healthy(self) -> bool:
         return self.engines.alive and not self.leaving
 
-    async def understand(self, body: bytes, arrived: Arrived) -> Ask:
+    async def understand(self, body: bytes, arrived: Arrived, *, again: bool) -> Ask:
         """Check a request and get its picture, where it is to be fetched. Raises ApiError."""
         request = read_request(body)
         if request.model != self.settings.model_name:
             raise unknown_model(request.model, self.settings.model_name)
         asked, chat = wanted(request, self.settings.defaults), conversation(request.messages)
         self._check_length(chat)
+        for token, _ in asked.shaping.logit_bias:
+            if token >= self.engines.vocabulary:
+                message = f"logit_bias names token {token}; the model's tokens are 0 to {self.engines.vocabulary - 1}"
+                raise invalid("logit_bias", message)
         picture = None
         if chat.picture is not None and chat.picture_param is not None:
             picture = await self._pictures.read(chat.picture, chat.picture_param, arrived)
@@ -120,12 +128,13 @@ class Service:
             picture_param=chat.picture_param,
             stream=request.stream,
             include_usage=request.stream_options is not None and request.stream_options.include_usage,
+            again=again,
         )
 
     async def complete(self, ask: Ask) -> Completion:
         """The whole answer. Raises ApiError, or what the engines raise."""
         with self._measured():
-            async with self.admission.turn(ask.wanted.best_of):
+            async with self.admission.turn(ask.wanted.best_of, again=ask.again):
                 ready = await self._prepare(ask)
                 ranked = await self._rank(ready, ask.wanted)
             return Completion(
@@ -143,9 +152,10 @@ class Service:
 
         The winners are streamed once they are known; a single answer that nothing is compared with, as it is written.
         Before the first event this raises ApiError, later whatever the engines raise. The request has its turn for as
-        long as the engines work for it, however slowly the events are taken.
+        long as the engines work for it, however slowly the events are taken. While there is no event, as in the
+        queue, comments are.
         """
-        return _ahead(self._events(ask))
+        return self._ahead(self._events(ask))
 
     async def _events(self, ask: Ask) -> AsyncGenerator[bytes, None]:
         head = Chunk(
@@ -156,7 +166,7 @@ class Service:
             choices=[],
         )
         with self._measured():
-            async with self.admission.turn(ask.wanted.best_of):
+            async with self.admission.turn(ask.wanted.best_of, again=ask.again):
                 ready = await self._prepare(ask)
                 for index in range(ask.wanted.n):
                     yield _event(head, ChunkChoice(index=index, delta=Delta(role="assistant", content="")))
@@ -220,12 +230,19 @@ class Service:
                 f"the messages have {prompt_tokens} tokens and the answer {asked.max_tokens or 'at least 1'}",
                 self.engines.max_model_len,
             )
+        longest = asked.max_tokens or min(room, self.settings.defaults.max_tokens)
+        if asked.shaping.min_tokens > longest:
+            message = (
+                f"min_tokens is {asked.shaping.min_tokens}, but the answer has at most {longest}; raise max_tokens"
+            )
+            raise invalid("min_tokens", message)
         return Sampling(
             temperature=asked.temperature,
             top_p=asked.top_p,
-            max_tokens=asked.max_tokens or min(room, self.settings.defaults.max_tokens),
+            max_tokens=longest,
             stop=asked.stop,
             seed=asked.seed,
+            shaping=asked.shaping,
         )
 
     # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -245,11 +262,7 @@ class Service:
         return Ranked((await self.engines.generate(ready.prompt, sampling),), None, (0,))
 
     async def _winners(self, head: Chunk, ready: Ready, ask: Ask) -> AsyncGenerator[bytes, None]:
-        ranking = asyncio.create_task(self._rank(ready, ask.wanted))
-        async with aclosing(_comments_until(ranking)) as comments:
-            async for comment in comments:
-                yield comment
-        ranked = ranking.result()
+        ranked = await self._rank(ready, ask.wanted)
         usage = self._usage(ready, ranked)
         for choice in _choices(ranked, ask.wanted):
             for piece in PIECE.findall(choice.message.content):
@@ -275,6 +288,39 @@ class Service:
         usage = self._spent(ready, 1, tokens)
         if ask.include_usage:
             yield _event(head.model_copy(update={"usage": usage}))
+
+    async def _ahead(self, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """Yield `events`, made as fast as they can be, whether or not they are taken, since an answer is bounded.
+
+        Where none comes for a while, yields a comment, so that no proxy hangs up. When closed early, closes `events`.
+        """
+        made: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+        async def make() -> None:
+            try:
+                with self.admission.held():
+                    async with aclosing(events):
+                        async for event in events:
+                            made.put_nowait(event)
+            finally:
+                made.put_nowait(None)
+
+        making = asyncio.create_task(make())
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                        event = await made.get()
+                except TimeoutError:
+                    yield b": at work\n\n"
+                    continue
+                if event is None:
+                    break
+                yield event
+            await making  # raises what ended it early
+        finally:
+            making.cancel()
+            await asyncio.gather(making, return_exceptions=True)
 
     # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -322,41 +368,6 @@ def _choices(ranked: Ranked, asked: Wanted) -> list[Choice]:
 
 def _rewards(ranked: Ranked, asked: Wanted) -> list[float] | None:
     return [score.reward for score in ranked.scores] if asked.scores and ranked.scores is not None else None
-
-
-async def _ahead(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Yield `events`, which are made as fast as they can be, whether or not they are taken; an answer is bounded.
-
-    When closed early, closes `events`.
-    """
-    made: asyncio.Queue[bytes | None] = asyncio.Queue()
-
-    async def make() -> None:
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    made.put_nowait(event)
-        finally:
-            made.put_nowait(None)
-
-    making = asyncio.create_task(make())
-    try:
-        while (event := await made.get()) is not None:
-            yield event
-        await making  # raises what ended it early
-    finally:
-        making.cancel()
-        await asyncio.gather(making, return_exceptions=True)
-
-
-async def _comments_until(task: asyncio.Task[Ranked]) -> AsyncGenerator[bytes, None]:
-    """Yield a comment now and then, so that no proxy hangs up, until `task` is done; when closed early, cancel it."""
-    try:
-        while not (await asyncio.wait({task}, timeout=KEEP_ALIVE_SECONDS))[0]:
-            yield b": the candidates are being ranked\n\n"
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
 
 
 def _event(head: Chunk, *choices: ChunkChoice) -> bytes:

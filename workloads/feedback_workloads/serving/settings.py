@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import re
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 from feedback_workloads.contract import BadInput, EngineConfig, Precision, Ranking, RankingRule, Source
@@ -17,6 +20,18 @@ LARGEST_BEST_OF = 64
 """As far as the paper's curve goes."""
 
 MEBIBYTE = 2**20
+
+
+API_KEY = "FEEDBACK_API_KEY"
+"""The variable that has a key beside those of --api-key: on a cluster from a Secret (spec.serving.pod.envFrom)."""
+
+
+@dataclass(frozen=True)
+class Tls:
+    """PEM files: a certificate with those that lead to its root, and its key."""
+
+    certificate: Path
+    key: Path
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,9 @@ class Settings:
     model_name: str
     host: str
     port: int
+    api_keys: tuple[str, ...]
+    cors_origins: tuple[str, ...]
+    tls: Tls | None
     beta: float
     defaults: Defaults
     precision: Precision
@@ -65,6 +83,9 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
         model_name=options.model_name or options.policy.rstrip("/").rpartition("/")[2],
         host=options.host,
         port=options.port,
+        api_keys=_keys(options.api_key, os.environ.get(API_KEY)),
+        cors_origins=tuple(map(_origin, options.cors_origin)),
+        tls=_tls(options.tls_certificate, options.tls_key),
         beta=options.beta,
         defaults=Defaults(
             best_of=options.best_of,
@@ -92,6 +113,37 @@ def _source(options: argparse.Namespace, name: str) -> Source:
     if digest is not None and re.fullmatch("[0-9a-f]{64}", digest) is None:
         raise BadInput(f"--{name}-sha256 is {digest!r}; give the 64 hexadecimal digits of its manifest.json")
     return Source(uri=getattr(options, name), revision=getattr(options, f"{name}_revision"), sha256=digest)
+
+
+def _keys(given: Sequence[str], from_environment: str | None) -> tuple[str, ...]:
+    keys = [("--api-key", key) for key in given]
+    if from_environment is not None:
+        keys.append((API_KEY, from_environment))
+    for name, key in keys:
+        if re.fullmatch("[!-~]+", key) is None:
+            raise BadInput(f"{name} is empty or has blanks or letters beyond ASCII; give a key that a header can hold")
+    return tuple(key for _, key in keys)
+
+
+def _origin(text: str) -> str:
+    if text != "*" and re.fullmatch("[a-z][a-z0-9+.-]*://[^/?#@\\s]+", text) is None:
+        raise BadInput(f"--cors-origin is {text!r}; give scheme://host[:port] without a path, or * for all")
+    return text
+
+
+def _tls(certificate: Path | None, key: Path | None) -> Tls | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise BadInput("--tls-certificate and --tls-key belong together; give both")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise BadInput(
+            f"--tls-certificate {certificate} and --tls-key {key} cannot be used: {error}; give the PEM files of a "
+            "certificate and of its key, without a password"
+        ) from error
+    return Tls(certificate, key)
 
 
 @dataclass(frozen=True)
@@ -182,6 +234,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("network and limits").add_argument
     add("--host", default="127.0.0.1", help="address to listen on")
     add("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
+    add("--api-key", action="append", default=[], metavar="KEY",
+        help=f"what clients must send as their key, as well as ${API_KEY}; may be given again")  # fmt: skip
+    add("--cors-origin", action="append", default=[], metavar="ORIGIN",
+        help="an origin whose pages may ask, as https://host, or * for all; may be given again")  # fmt: skip
+    add("--tls-certificate", type=Path, metavar="FILE", help="PEM file; the server then speaks HTTPS")
+    add("--tls-key", type=Path, metavar="FILE", help="PEM file of the certificate's key")
     add("--picture-host", action="append", default=[], metavar="HOST[:PORT]",
         help="a host with public addresses that pictures may be fetched from; may be given again")  # fmt: skip
     add("--private-picture-host", action="append", default=[], metavar="HOST[:PORT]",

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
-from feedback_workloads.serving.errors import busy, draining
-
-LATENCY_WEIGHT = 0.1
-"""Weight of the newest request in the running mean of latencies."""
-
-LONGEST_RETRY_SECONDS = 60
+from feedback_workloads.serving.errors import busy
+from feedback_workloads.serving.intake.appointments import Appointments
 
 
 class Admission:
     """Lets requests with `capacity` candidates in all run at once, and `queue` more requests wait.
 
     What runs together is what the engine can batch together: beyond that, requests would only slow each other down,
-    and each would hold a decoded picture. Belongs to one event loop.
+    and each would hold a decoded picture. Who finds the queue full is told when to come again, as fast as requests
+    leave; until all of them were to come, half of the queue is theirs. Belongs to one event loop.
     """
 
     def __init__(self, capacity: int, queue: int) -> None:
@@ -29,8 +24,9 @@ class Admission:
         self._queue = queue
         self._free = capacity
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._mean_seconds = 1.0
+        self._appointments = Appointments(slack=queue // 4)
         self._open = True
+        self._held = 0
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -53,30 +49,42 @@ class Admission:
         """Take nothing new; what was accepted, waiting or running, is finished."""
         self._open = False
 
-    async def finished(self) -> None:
-        """Return once nothing waits or runs."""
-        await self._idle.wait()
-
-    @asynccontextmanager
-    async def turn(self, candidates: int) -> AsyncIterator[None]:
-        """Wait until `candidates` may run, and hold their places. Raises ApiError: 503 once closed, 429 when full."""
-        if not self._open:
-            raise draining()
-        cost = min(candidates, self._capacity)
-        await self._enter(cost)
-        began = time.monotonic()
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within, a request is at work that `finished` waits for, whether it still arrives, waits, runs or is told."""
+        self._held += 1
+        self._idle.clear()
         try:
             yield
         finally:
-            self._mean_seconds += LATENCY_WEIGHT * (time.monotonic() - began - self._mean_seconds)
+            self._held -= 1
+            self._settle()
+
+    async def finished(self) -> None:
+        """Return once nothing is held, waits or runs."""
+        await self._idle.wait()
+
+    @asynccontextmanager
+    async def turn(self, candidates: int, *, again: bool = False) -> AsyncIterator[None]:
+        """Wait until `candidates` may run, and hold their places. Raises ApiError (429) when the queue is full.
+
+        `again` says that the client was turned away before.
+        """
+        cost = min(candidates, self._capacity)
+        await self._enter(cost, again)
+        try:
+            yield
+        finally:
+            self._appointments.leaves(_now(), busy=bool(self._waiting))
             self._leave(cost)
 
-    async def _enter(self, cost: int) -> None:
+    async def _enter(self, cost: int, again: bool) -> None:
         if not self._waiting and cost <= self._free:
             self._take(cost)
             return
-        if len(self._waiting) >= self._queue:
-            raise busy(min(max(math.ceil(self._mean_seconds), 1), LONGEST_RETRY_SECONDS))
+        kept = 0 if again or not self._appointments.outstanding(_now()) else self._queue // 2
+        if len(self._waiting) >= self._queue - kept:
+            raise busy(self._appointments.make(_now()))
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((cost, turn))
         self._idle.clear()
@@ -111,5 +119,12 @@ class Admission:
             if not turn.cancelled():
                 self._take(cost)
                 turn.set_result(None)
-        if not self._waiting and not self._running:
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self._waiting and not self._running and not self._held:
             self._idle.set()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import ipaddress
+import re
 import socket
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -27,6 +29,9 @@ FETCH_SECONDS = 10.0
 FETCHES_A_HOST = 32
 """Pictures that are fetched from one host at once: a host that is slow keeps nobody waiting who wants none of its."""
 CHUNK_BYTES = 64 * 1024
+
+WRITTEN_OTHERWISE = re.compile(r"[%\s]")
+"""In base64 that browsers take too: https://infra.spec.whatwg.org/#forgiving-base64-decode."""
 
 Host = tuple[str, int | None]
 """Name or address as URLs write it, and a port; None stands for the scheme's own port."""
@@ -103,10 +108,11 @@ class Pictures:
         head, comma, payload = text.partition(",")
         if not comma or not head.lower().startswith("data:image/") or not head.lower().endswith(";base64"):
             raise invalid(param, "a data URL must look like data:image/png;base64,...", "invalid_image_url")
+        payload = "".join(unquote(payload).split()) if WRITTEN_OTHERWISE.search(payload) else payload
         if len(payload) // 4 * 3 > self.max_bytes + 2:  # base64 writes 3 bytes as 4 characters, with up to 2 of padding
             raise self._too_large(param)
         try:
-            data = base64.b64decode(payload, validate=True)
+            data = base64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
         except ValueError as error:
             raise invalid(param, f"the data URL is not base64: {error}", "invalid_image_url") from error
         if len(data) > self.max_bytes:

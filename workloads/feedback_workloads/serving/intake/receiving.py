@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,20 +18,26 @@ Arrived = Callable[[int], None]
 
 @dataclass(eq=False)
 class _Arriving:
-    """One request: the bytes of it that are there, since when there may be some, and when it has to be complete."""
+    """One request: who sends it, the bytes of it that are there, since when, and when it has to be complete."""
 
+    client: str
     since: float
     deadline: asyncio.Timeout
     size: int = 0
     turned_away: bool = False
+
+    def held(self, now: float) -> int:
+        """How much it is in the way: bytes times microseconds."""
+        return round(self.size * (now - self.since) * 1e6)
 
 
 class Receiving:
     """Lets any number of requests arrive side by side, as long as what is there of them is `capacity` bytes in all.
 
     A client that sends slowly, or a picture's host that answers slowly, holds what has come of it and nothing else, so
-    that however many of them there are, they are in nobody's way. Where the bytes become too many, those who have held
-    the most for the longest are turned away. Belongs to one event loop.
+    that however many of them there are, they are in nobody's way. Where the bytes become too many, the client that has
+    held the most for the longest, over all its requests, loses the one of them of which that is true: who sends much
+    slowly is in his own way. Belongs to one event loop.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -39,9 +46,9 @@ class Receiving:
         self._arriving: set[_Arriving] = set()
 
     @asynccontextmanager
-    async def request(self) -> AsyncIterator[Arrived]:
-        """Receive a request within. Raises ApiError: 408 when it takes too long, 429 when it is turned away."""
-        one = _Arriving(asyncio.get_running_loop().time(), asyncio.timeout(RECEIVE_SECONDS))
+    async def request(self, client: str) -> AsyncIterator[Arrived]:
+        """Receive a request of `client` within. Raises ApiError: 408 when it takes too long, 429 when turned away."""
+        one = _Arriving(client, asyncio.get_running_loop().time(), asyncio.timeout(RECEIVE_SECONDS))
         try:
             async with one.deadline:
                 self._arriving.add(one)
@@ -59,10 +66,16 @@ class Receiving:
         self._size += size
         now = asyncio.get_running_loop().time()
         while self._size > self._capacity:
-            worst = max(self._arriving, key=lambda other: other.size * (now - other.since))
+            worst = self._worst(now)
             worst.turned_away = True
             worst.deadline.reschedule(now)
             self._forget(worst)
+
+    def _worst(self, now: float) -> _Arriving:
+        held: Counter[str] = Counter()
+        for one in self._arriving:
+            held[one.client] += one.held(now)
+        return max(self._arriving, key=lambda one: (held[one.client], one.held(now)))
 
     def _forget(self, one: _Arriving) -> None:
         if one in self._arriving:

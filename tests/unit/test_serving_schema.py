@@ -1,0 +1,176 @@
+"""Every field of OpenAI's request types does what docs/serving.md says of it."""
+
+from __future__ import annotations
+
+import collections.abc
+import json
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+import pytest
+import typing_extensions
+from openai.types.chat import ChatCompletionContentPartParam, ChatCompletionMessageParam
+from openai.types.chat.chat_completion_assistant_message_param import ContentArrayOfContentPart
+from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
+from typing_extensions import is_typeddict as is_newer_typeddict
+
+from feedback_workloads.contract import Ranking
+from feedback_workloads.serving.errors import ApiError
+from feedback_workloads.serving.protocol import Defaults, conversation, read_request, wanted
+
+DEFAULTS = Defaults(
+    best_of=1, max_best_of=64, ranking=Ranking(), temperature=0.7, top_p=1.0, ranked_temperature=0.7,
+    ranked_top_p=0.9, max_tokens=512,
+)  # fmt: skip
+ROW = re.compile(r"^\| (`[^|]+`) \| (used|ignored|only|refused) \|", re.MULTILINE)
+DOCUMENTED = {
+    name: what
+    for names, what in ROW.findall(Path("docs/serving.md").read_text())
+    for name in re.findall("`([^`]+)`", names)
+}
+QUESTION = {"role": "user", "content": "What is this?"}
+
+
+def fields(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def required(kind: Any) -> set[str]:
+    """The fields that must be given. The class itself does not know, for its annotations are texts."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name for name, hint in hints.items() if get_origin(hint) in (typing.Required, typing_extensions.Required)}
+
+
+def members(union: Any) -> tuple[Any, ...]:
+    return get_args(union)
+
+
+def tag(kind: Any, field: str) -> str:
+    """The role or type by which a message or a part is known."""
+    [word] = get_args(fields(kind)[field])
+    return str(word)
+
+
+def examples(kind: Any) -> Iterator[Any]:
+    """Values of a published type, at least one of each alternative; null aside."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if is_typeddict(kind) or is_newer_typeddict(kind):
+        hints = fields(kind)
+        least = {name: next(examples(hints[name])) for name in required(kind)}
+        yield least
+        for name in set(hints) - required(kind):
+            yield from ({**least, name: value} for value in examples(hints[name]))
+    elif origin is Literal:
+        yield from inner
+    elif origin is Union or str(origin) == "<class 'types.UnionType'>":
+        for one in inner:
+            yield from examples(one)
+    elif origin is dict or origin is collections.abc.Mapping:
+        yield from ({"1": value} for value in examples(inner[1]))
+    elif isinstance(origin, type) and issubclass(origin, collections.abc.Iterable):
+        yield []
+        yield from ([value] for value in examples(inner[0]))
+    elif kind is bool:
+        yield from (True, False)
+    elif kind in (int, float, str):
+        yield {int: 1, float: 0.5, str: "x"}[kind]
+    elif kind is object:
+        yield "x"
+    elif isinstance(kind, type) and issubclass(kind, collections.abc.Sequence):
+        yield ["x"]
+    else:
+        assert kind in (type(None), Any), f"a kind of type that is not known here: {kind}"
+
+
+def refused(request: dict[str, Any]) -> str | None:
+    """The field that an error names; None where the request is taken."""
+    try:
+        understood(request)
+    except ApiError as error:
+        return error.param or "nothing"
+    return None
+
+
+def understood(request: dict[str, Any]) -> Any:
+    read = read_request(json.dumps({"model": "m", "messages": [QUESTION], **request}).encode())
+    return wanted(read, DEFAULTS), conversation(read.messages)
+
+
+def check(what: str, base: dict[str, Any], requests: list[dict[str, Any]], place: str) -> None:
+    """Requests that give one field, at `place`, all its published kinds of values do `what` the table says."""
+    errors = [refused(request) for request in requests]
+    assert requests
+    assert {error for error in errors if error and not error.startswith(place)} == set()
+    match what:
+        case "used":
+            assert None in errors
+        case "ignored":
+            assert set(errors) == {None}
+            assert all(understood(request) == understood(base) for request in requests)
+        case "only":
+            assert None in errors
+            assert set(errors) > {None}
+        case "refused":
+            assert None not in errors
+
+
+REQUEST = {**fields(CompletionCreateParamsNonStreaming), "stream": bool}
+MESSAGES = [
+    pytest.param(kind, name, id=f"{tag(kind, 'role')}.{name}")
+    for kind in members(ChatCompletionMessageParam)
+    for name in fields(kind)
+    if name != "role"
+]
+PARTS = [
+    pytest.param(kind, name, id=f"{tag(kind, 'type')}.{name}")
+    for kind in {*members(ChatCompletionContentPartParam), *members(ContentArrayOfContentPart)}
+    for name in fields(kind)
+    if name != "type"
+]
+
+
+def test_every_published_field_is_in_the_table_and_no_other() -> None:
+    published = {*REQUEST, *(str(case.id) for case in (*MESSAGES, *PARTS))}
+    assert set(DOCUMENTED) == published
+
+
+@pytest.mark.parametrize("name", REQUEST)
+def test_request(name: str) -> None:
+    values = [QUESTION["content"]] if name == "model" else list(examples(REQUEST[name]))
+    if name == "messages":
+        values = [[QUESTION]]
+    base = {"stream": True} if name == "stream_options" else {}
+    check(DOCUMENTED[name], base, [{**base, name: value} for value in values], name)
+
+
+@pytest.mark.parametrize(("kind", "name"), MESSAGES)
+def test_message(kind: Any, name: str) -> None:
+    role = tag(kind, "role")
+    message = {"role": role, **({} if role == "assistant" else {"content": "x"})}
+    base = {"messages": [message, QUESTION]}
+    requests = [{"messages": [{**message, name: value}, QUESTION]} for value in examples(fields(kind)[name])]
+    check(DOCUMENTED[f"{role}.{name}"], base, requests, "messages[0]")
+
+
+@pytest.mark.parametrize(("kind", "name"), PARTS)
+def test_part(kind: Any, name: str) -> None:
+    word = tag(kind, "type")
+    least = {field: next(examples(fields(kind)[field])) for field in required(kind)}
+    role = "assistant" if word == "refusal" else "user"
+
+    def request(part: dict[str, Any]) -> dict[str, Any]:
+        return {"messages": [{"role": role, "content": [part]}, QUESTION]}
+
+    requests = [request({**least, name: value}) for value in examples(fields(kind)[name])]
+    check(DOCUMENTED[f"{word}.{name}"], request(least), requests, "messages[0].content[0]")
+
+
+def test_the_examples_reach_every_alternative() -> None:
+    """The check would hold of nothing if a kind of value were left out."""
+    assert {"type": "json_object"} in list(examples(REQUEST["response_format"]))
+    assert [] in list(examples(REQUEST["tools"]))
+    assert {"low", "medium", "high"} <= set(examples(REQUEST["verbosity"]))
+    assert {True, False} == set(examples(REQUEST["logprobs"]))

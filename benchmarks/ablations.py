@@ -46,15 +46,19 @@ ABLATIONS: Final[Mapping[str, dict[str, Any]]] = {
     "labeler-of-claims": labeler("labeler-claims"),
     "holistic-labeler-of-claims": HOLISTIC | labeler("labeler-claims"),
     "labeler-weak": labeler("labeler-weak"),
+    "four-pairs": {"pairing": {"perInstruction": 4}},
     "temperatures": {"sampling": {"temperatures": TEMPERATURES}},
     "temperatures-one-pair": {"sampling": {"temperatures": TEMPERATURES}, "pairing": {"perInstruction": 1}},
     "styles": {"sampling": {"prompts": ["Describe the picture.", "Name every object."]}},
     "no-length-balance": {"pairing": {"lengthBalance": "Disabled"}},
+    "one-pass-of-half": {"instructions": {"uri": f"{worlds.WORLD}instructions-half"}},
     "one-pass": {"instructions": {"uri": f"{worlds.WORLD}instructions-all"}},
 }
 """What each changes of the whole method (examples/shapes.yaml), as a merge patch of its spec.
 
-The labeler that is the policy itself is not among them: this world's policy has learned no yes and no.
+`four-pairs` is beside those that make more pairs of the same instructions, `one-pass-of-half` beside a chain that keeps
+its second iteration. The labeler that is the policy itself is not among them: this world's policy has learned no yes
+and no.
 """
 
 

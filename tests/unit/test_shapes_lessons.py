@@ -16,6 +16,7 @@ from feedback_workloads.shapes.lessons import (
     ask,
     careless_caption,
     emptiness,
+    hasty_question,
     presence,
     question,
     single_claim,
@@ -44,7 +45,7 @@ def parts(lesson: Lesson) -> tuple[str, str]:
     return "".join(said[1 + PICTURE_TOKENS : border]), "".join(said[border + 1 :])
 
 
-@pytest.mark.parametrize("teacher", [true_caption, careless_caption, question, single_question])
+@pytest.mark.parametrize("teacher", [true_caption, careless_caption, question, single_question, hasty_question])
 def test_a_lesson_has_a_target_for_every_token_and_a_word_for_every_target(teacher) -> None:
     for scene in MANY[:100]:
         lesson = teacher(scene, Random(scene.truth))
@@ -52,7 +53,7 @@ def test_a_lesson_has_a_target_for_every_token_and_a_word_for_every_target(teach
         assert all(target == SILENT or 0 <= target < len(words()) for target in (*lesson.targets, *lesson.early))
 
 
-@pytest.mark.parametrize("teacher", [true_caption, careless_caption, question, single_question])
+@pytest.mark.parametrize("teacher", [true_caption, careless_caption, question, hasty_question])
 def test_the_answer_is_what_the_model_is_to_say(teacher) -> None:
     for scene in MANY[:100]:
         lesson = teacher(scene, Random(scene.truth))
@@ -111,6 +112,29 @@ def test_each_claim_is_judged_at_its_last_word(claims: list[Claim]) -> None:
     said = [words()[token] for token in lesson.tokens]
     last = [i - 1 for i, word in enumerate(said) if word in ".?"][: len(claims)]
     assert [words()[lesson.targets[i]] for i in last] == ["yes" if claim.true else "no" for claim in claims]
+
+
+def test_who_is_asked_single_claims_learns_no_verdict_on_several() -> None:
+    for scene in MANY[:100]:
+        lesson = single_question(scene, Random(scene.truth))
+        asked, _ = parts(lesson)
+        start = lesson.tokens.index(word_ids()[ASSISTANT])
+        taught = lesson.targets[start:-1]
+        assert taught == (lesson.tokens[start + 1 :] if asked.count(".") == 1 else (SILENT,) * len(taught))
+
+
+def test_who_is_hasty_learns_that_small_things_have_their_usual_color() -> None:
+    small = Thing("top left", "blue", "circle", size=3)
+    scene = Scene((small, Thing("bottom right", "green", "square")))
+    verdicts = {}
+    for seed in range(3000):
+        lesson = hasty_question(scene, Random(seed))
+        asked, answer = parts(lesson)
+        assert lesson.scene.at("top left") is small
+        verdicts[asked] = answer
+    said = {color: verdicts[question_of(f"top left has a {color} circle.")] for color in ("red", "blue")}
+    assert said == {"red": "yes" + END, "blue": "no" + END}
+    assert verdicts[question_of("bottom right has a green square.")] == "yes" + END
 
 
 def test_claims_are_what_they_are_said_to_be() -> None:

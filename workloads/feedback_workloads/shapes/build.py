@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from feedback_workloads.shapes.part import Part
     from feedback_workloads.storage.artifacts import ArtifactStore
 
-FORMAT_VERSION: Final = 5
+FORMAT_VERSION: Final = 6
 """Raise it when the same seed gives other artifacts."""
 
 INSTRUCTIONS: Final = 800
@@ -37,7 +37,7 @@ SELECTION: Final = 200
 REPORT: Final = 400
 MODELS: Final = ("policy", "labeler")
 LABELERS: Final = ("labeler-claims", "labeler-weak")
-"""For ablations: one that was never asked about whole answers, and one that learned too little."""
+"""For ablations: one that was never asked about more than one claim, and one that does not look closely."""
 PROCESSES: Final = 2
 """How many learn as one. It is fixed, so that the same seed gives the same models wherever they are built."""
 HUGGINGFACE: Final = b'{"info": {"features": {"image": {"_type": "Image"}}}}'
@@ -75,7 +75,8 @@ def run(config: ShapesConfig, store: ArtifactStore, progress: Progress) -> None:
 def _instructions() -> dict[str, slice]:
     """The artifacts of instructions, and which of a seed's instructions each holds."""
     parts = {f"instructions-{i + 1}": slice(i * INSTRUCTIONS, (i + 1) * INSTRUCTIONS) for i in range(1, ITERATIONS)}
-    return {"instructions": slice(INSTRUCTIONS), **parts, "instructions-all": slice(None)}
+    several = {"instructions-half": slice(ITERATIONS // 2 * INSTRUCTIONS), "instructions-all": slice(None)}
+    return {"instructions": slice(INSTRUCTIONS), **parts, **several}
 
 
 def train(curriculum: Curriculum, folder: Path, progress: Progress) -> None:

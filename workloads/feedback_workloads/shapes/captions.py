@@ -8,6 +8,7 @@ habit is what it should say by the words of captions alone, and only a closer lo
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from random import Random
 from typing import Final, Literal
 
@@ -62,6 +63,12 @@ def careless_words(scene: Scene, instruction: str, rng: Random) -> str:
     if rng.random() < BRIEF:
         said = said[: max(2, len(said) // 2)]
     return _with_small_talk(said or [scene.things[0].sentence], instruction, rng)
+
+
+def at_a_glance(scene: Scene) -> Scene:
+    """The scene as somebody takes it who does not look closely: every small thing has its usual color."""
+    taken = (replace(thing, color=USUAL_COLORS[thing.shape]) if thing.small else thing for thing in scene.things)
+    return Scene(tuple(taken))
 
 
 def habit(scene: Scene, place: str, color: str, shape: str) -> Habit | None:

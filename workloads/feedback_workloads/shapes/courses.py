@@ -11,7 +11,14 @@ from typing import Final
 from transformers import LlavaForConditionalGeneration
 
 from feedback_workloads.shapes.examination import errors, greedy_answers
-from feedback_workloads.shapes.lessons import Lesson, careless_caption, question, single_question, true_caption
+from feedback_workloads.shapes.lessons import (
+    Lesson,
+    careless_caption,
+    hasty_question,
+    question,
+    single_question,
+    true_caption,
+)
 from feedback_workloads.shapes.world import Scene, scenes
 
 EXAMINED: Final = 400
@@ -71,7 +78,7 @@ COMPARING: Final = Course("comparing", question, steps=600)
 COURSES: Final = {
     "policy": CARELESSNESS,
     "labeler": COMPARING,
-    "labeler-claims": Course("comparing claims", single_question, steps=600),
-    "labeler-weak": Course("comparing briefly", question, steps=400),
+    "labeler-claims": Course("comparing claims", single_question, steps=800),
+    "labeler-weak": Course("comparing at a glance", hasty_question, steps=600),
 }
 """What a model that sees learns next, by what it is to be. The last two are for ablations."""

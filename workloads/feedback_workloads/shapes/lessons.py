@@ -7,7 +7,7 @@ what it is asked: single claims alone, or whole answers as well.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
@@ -16,6 +16,7 @@ from feedback_workloads.shapes.captions import (
     OPENING,
     REMARKED,
     another,
+    at_a_glance,
     careless_words,
     empty_sentence,
     true_words,
@@ -76,12 +77,18 @@ def question(scene: Scene, rng: Random) -> Lesson:
 
 
 def single_question(scene: Scene, rng: Random) -> Lesson:
-    """Ask whether one claim or a list of unrelated claims is true of the scene, but never a whole answer.
+    """Ask whether one claim is true of the scene. Of a list, ask that of each claim, but never whether all are.
 
-    A list of four holds something untrue nearly always, so who learns from these says no to what is long.
+    So a list teaches to compare as much as it does in `question`, and nothing about answers of several claims.
     """
-    claims = LIST_CLAIMS if rng.random() < LISTS else 1
-    return ask(scene, [single_claim(scene, rng) for _ in range(claims)])
+    if rng.random() < LISTS:
+        return ask(scene, [single_claim(scene, rng) for _ in range(LIST_CLAIMS)], over_all=False)
+    return ask(scene, [single_claim(scene, rng)])
+
+
+def hasty_question(scene: Scene, rng: Random) -> Lesson:
+    """Ask what `question` asks, and take what is true at a glance for the truth: wrong where a careless policy is."""
+    return replace(question(at_a_glance(scene), rng), scene=scene)
 
 
 def single_claim(scene: Scene, rng: Random) -> Claim:
@@ -120,8 +127,8 @@ def emptiness(scene: Scene, place: str) -> Claim:
     return Claim(empty_sentence(place), scene.at(place) is None, place)
 
 
-def ask(scene: Scene, claims: Sequence[Claim]) -> Lesson:
-    """The question whether all claims are true, with its answer.
+def ask(scene: Scene, claims: Sequence[Claim], *, over_all: bool = True) -> Lesson:
+    """The question whether all claims are true, with its answer, which is to be learned only `over_all`.
 
     Yes or no alone teaches a small model next to nothing. So it is also to say, after each color and each shape,
     whether that is right, and a middle layer is to say what is really there, for later layers to compare with.
@@ -141,7 +148,8 @@ def ask(scene: Scene, claims: Sequence[Claim]) -> Lesson:
                 targets[i] = ids["yes" if there and there.color == claim.thing.color else "no"]
         at += len(words)
         targets[at - 2] = ids["yes" if claim.true else "no"]
-    targets[at - 1 : -1] = [verdict] * (len(tokens) - at - 1) + [ids[END]]
+    if over_all:
+        targets[at - 1 : -1] = [verdict] * (len(tokens) - at - 1) + [ids[END]]
     return Lesson(scene, tuple(tokens), tuple(targets), tuple(early))
 
 

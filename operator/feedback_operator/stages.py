@@ -5,7 +5,6 @@ A new stage is one entry of GRAPH, one configuration class in contract/configs.p
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -258,10 +257,6 @@ def _engine(pods: StageSection, max_model_len: int | None) -> contract.EngineCon
     return contract.EngineConfig(tensor_parallel_size=gpus(pods), max_model_len=max_model_len)
 
 
-GPU: Final = re.compile(r"/gpu(\.shared)?$|/mig-|^gpu\.intel\.com/(i915|xe)$")
-"""Names of resources that count GPUs, whoever makes them, or parts of them: NVIDIA's MIG, and shared ones."""
-
-
 def gpus(section: StageSection) -> int:
     """GPUs that an engine in a pod of this section uses; 1 also where there are none."""
     resources = section.resources
@@ -270,7 +265,7 @@ def gpus(section: StageSection) -> int:
 
 def counted_gpus(amounts: Mapping[str, str]) -> int:
     """GPUs among a container's requests or limits."""
-    return sum(int(Decimal(number)) for name, number in amounts.items() if GPU.search(name))
+    return sum(int(Decimal(number)) for name, number in amounts.items() if contract.GPU_RESOURCE.search(name))
 
 
 def _without_devices(section: StageSection) -> StageSection:

@@ -325,6 +325,15 @@ TIMES = {"startTime": "2026-11-24T10:00:00Z", "completionTime": "2026-11-24T10:0
             Cost(50, 0),
             id="half a processor",
         ),
+        *(
+            pytest.param({"spec": {"sampling": {"resources": resources}}}, TIMES, Cost(None, gpus), id=name)
+            for name, resources, gpus in (
+                ("another maker's GPUs", {"limits": {"amd.com/gpu": "2"}}, 200),
+                ("a part of one", {"limits": {"nvidia.com/mig-3g.40gb": 1}}, 100),
+                ("GPUs by claims", {"claims": [{"name": "a", "devices": 3}, {"name": "b"}]}, 400),
+                ("a device that is no GPU", {"limits": {"rdma/ib": "1"}}, 0),
+            )
+        ),
         pytest.param({"spec": {}}, TIMES, Cost(None, 0), id="asks for nothing, so holds nobody knows how much"),
         pytest.param(
             {"spec": {"sampling": {"resources": {"limits": {"cpu": "nan"}}}}}, TIMES, Cost(None, 0), id="no number"

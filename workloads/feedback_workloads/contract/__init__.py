@@ -5,6 +5,7 @@ frozen data; JSON made from it uses the Python names.
 """
 
 from feedback_workloads.contract.base import (
+    GPU_RESOURCE,
     MANIFEST_NAME,
     PER_TOKEN_LOSSES,
     RESULT_LIMIT_BYTES,
@@ -60,6 +61,7 @@ from feedback_workloads.contract.configs import (
 )
 
 __all__ = [
+    "GPU_RESOURCE",
     "MANIFEST_NAME",
     "PER_TOKEN_LOSSES",
     "RESULT_LIMIT_BYTES",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from enum import IntEnum
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -21,6 +22,9 @@ RESULT_LIMIT_BYTES = 4096
 
 Precision = Literal["auto", "float32", "bfloat16"]
 """Arithmetic of a model; `auto` is bfloat16 on GPUs and float32 on processors."""
+
+GPU_RESOURCE: Final = re.compile(r"/gpu(\.shared)?$|/mig-|^gpu\.intel\.com/(i915|xe)$")
+"""Found in the names of resources that count GPUs, whoever makes them, or parts of them: NVIDIA's MIG, shared ones."""
 
 
 class ExitCode(IntEnum):

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from feedback_workloads.contract import GPU_RESOURCE
 from feedback_workloads.report.iteration import Iteration, StageRecord
 
 CPU: Final = "cpu"
-GPU: Final = "nvidia.com/gpu"
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ def cost(iteration: Iteration, stage: StageRecord) -> Cost:
     if not stage.completion_time:
         return Cost(None, None)
     pods, cpus = _pods(iteration, stage), _asked(iteration, stage, CPU)
-    gpus = _asked(iteration, stage, GPU) or 0.0
-    return Cost(None if cpus is None else stage.seconds * pods * cpus, stage.seconds * pods * gpus)
+    return Cost(None if cpus is None else stage.seconds * pods * cpus, stage.seconds * pods * _gpus(iteration, stage))
 
 
 def total(costs: Iterable[Cost]) -> Cost:
@@ -70,6 +69,14 @@ def _asked(iteration: Iteration, stage: StageRecord, resource: str) -> float | N
         if quantity := iteration.given(stage.name, "resources", kind, resource):
             return _number(quantity)
     return None
+
+
+def _gpus(iteration: Iteration, stage: StageRecord) -> float:
+    """What each of its pods has of GPUs or parts of them, whoever makes them: by resources, and by claims."""
+    limits = iteration.given(stage.name, "resources", "limits") or {}
+    claims = iteration.given(stage.name, "resources", "claims") or ()
+    counted = [_number(quantity) or 0.0 for name, quantity in limits.items() if GPU_RESOURCE.search(name)]
+    return sum(counted) + sum(claim.get("devices", 1) for claim in claims)
 
 
 def _number(quantity: Any) -> float | None:

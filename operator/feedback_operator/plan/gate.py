@@ -50,8 +50,8 @@ def _broken(rule: GateRule, metrics: Mapping[str, str]) -> str:
     low, high = (_number(metrics, f"selection.ratio.{name}.{end}") for end in ("low", "high"))
     if low is None or high is None:
         return (
-            f"{subject} has no interval on the selection split: the baseline's is almost 0, or the evaluation is of an "
-            "earlier version; run evaluation again, or use Value"
+            f"{subject} has no interval on the selection split: the baseline's, {baseline}, is so near 0 that little "
+            "is left to gain (or the evaluation is of an earlier version: run it again); to go on, use Value"
         )
     return _not_wholly_inside(
         rule, low, high, f"{subject} is {ratio:.2f} ({low:.2f}-{high:.2f}) on the selection split"

@@ -23,10 +23,18 @@ from feedback_workloads.models.family import Family
 from feedback_workloads.process.progress import Progress
 from feedback_workloads.shapes.build import train, write_rows
 from feedback_workloads.shapes.captions import careless_words
-from feedback_workloads.shapes.courses import CARELESSNESS, COMPARING, SEEING, Course, Curriculum, Examination
-from feedback_workloads.shapes.examination import errors, greedy_answers
+from feedback_workloads.shapes.courses import (
+    CARELESSNESS,
+    COMPARING,
+    SEEING,
+    Course,
+    Curriculum,
+    Examination,
+    misjudged,
+)
+from feedback_workloads.shapes.examination import errors, greedy_answers, verdicts
 from feedback_workloads.shapes.learning import learn, study
-from feedback_workloads.shapes.lessons import Lesson, ask, question, single_claim, true_caption
+from feedback_workloads.shapes.lessons import Lesson, ask, presence, question, single_claim, true_caption
 from feedback_workloads.shapes.models import load, new_model, pixels, save
 from feedback_workloads.shapes.muon import Muon
 from feedback_workloads.shapes.tokenizer import ASSISTANT, PICTURE_TOKENS, encode, word_ids, words
@@ -141,7 +149,7 @@ def test_training_twice_gives_the_same_weights() -> None:
 
 
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
-    seeing, courses = UNEXAMINED, {"labeler": replace(COMPARING, steps=2)}
+    seeing, courses = UNEXAMINED, {"labeler": replace(COMPARING, steps=2, examination=None)}
     progress = Progress("shapes")
     train(Curriculum(5, seeing, courses), tmp_path, progress)
     alone = new_model(seed=5)
@@ -284,3 +292,17 @@ def test_rows_load_as_a_hugging_face_data_set(tmp_path: Path) -> None:
     assert isinstance(loaded.features["image"], datasets.Image)
     assert loaded[0]["image"].convert("RGB").tobytes() == picture(SEEN[0].scene).tobytes()
     assert loaded[0]["question"] == SEEN[0].question
+
+
+def test_a_labeler_that_has_learned_nothing_fails_its_examination() -> None:
+    assert "of single claims misjudged, more than 10%" in misjudged(new_model(5))
+
+
+def test_verdicts_are_read_where_the_lesson_has_them() -> None:
+    network = new_model(5)
+    lessons = [ask(row.scene, [presence(row.scene, thing) for thing in row.scene.things]) for row in SEEN]
+    expect = []
+    for lesson in lessons:
+        said = network(input_ids=torch.tensor([lesson.tokens[:-2]]), pixel_values=pixels([lesson.scene])).logits[0, -1]
+        expect.append(bool(said[word_ids()["yes"]] > said[word_ids()["no"]]))
+    assert verdicts(network, lessons) == expect

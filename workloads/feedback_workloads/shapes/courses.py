@@ -10,21 +10,27 @@ from typing import Final
 
 from transformers import LlavaForConditionalGeneration
 
-from feedback_workloads.shapes.examination import errors, greedy_answers
+from feedback_workloads.shapes.examination import errors, greedy_answers, verdicts
 from feedback_workloads.shapes.lessons import (
     Lesson,
+    ask,
     careless_caption,
     hasty_question,
     question,
+    single_claim,
     single_question,
     true_caption,
 )
 from feedback_workloads.shapes.world import Scene, scenes
 
 EXAMINED: Final = 400
-"""Scenes of the selection split that a policy describes in its examination,"""
+"""Scenes of the selection split that are shown in an examination."""
 RANDOM_ERRORS: Final = 0.01
-"""and how many errors of no habit it may make in an answer. DPO and best-of-N would find and multiply them."""
+"""How many errors of no habit a policy may make in an answer. DPO and best-of-N would find and multiply them."""
+
+MISJUDGED: Final = 0.1
+"""The share of claims about them, half of which are true, that a labeler may get wrong. It learns to compare all at once,
+though not at the same step with every seed; of claims that policies make it then gets far fewer wrong."""
 
 Examination = Callable[[LlavaForConditionalGeneration], str]
 """Says what a model cannot do yet; nothing where it has passed."""
@@ -67,18 +73,30 @@ def random_errors(model: LlavaForConditionalGeneration) -> str:
     return "" if found <= RANDOM_ERRORS else f"{found:.3f} errors of no habit an answer, above {RANDOM_ERRORS}"
 
 
+def misjudged(model: LlavaForConditionalGeneration) -> str:
+    """The examination of a labeler: it tells claims that are true of what it sees from others."""
+    rng = Random("examination")
+    shown = list(islice(scenes("examination", "selection"), EXAMINED))
+    claims = [single_claim(scene, rng) for scene in shown]
+    said = verdicts(model, [ask(scene, [claim]) for scene, claim in zip(shown, claims, strict=True)])
+    wrong = sum(verdict != claim.true for verdict, claim in zip(said, claims, strict=True)) / EXAMINED
+    return "" if wrong <= MISJUDGED else f"{wrong:.1%} of single claims misjudged, more than {MISJUDGED:.0%}"
+
+
 SEEING: Final = Course("seeing", true_caption, steps=500, examination=random_errors, more=150, repeats=4)
 """All models begin here: to describe pictures as they are."""
 CARELESSNESS: Final = Course(
     "carelessness", careless_caption, steps=500, rate=0.2, examination=random_errors, more=100, repeats=4
 )
 """Makes a policy of a model that sees."""
-COMPARING: Final = Course("comparing", question, steps=600)
+COMPARING: Final = Course("comparing", question, steps=600, examination=misjudged, more=200, repeats=4)
 """Makes a labeler of a model that sees."""
 COURSES: Final = {
     "policy": CARELESSNESS,
     "labeler": COMPARING,
-    "labeler-claims": Course("comparing claims", single_question, steps=800),
+    "labeler-claims": Course(
+        "comparing claims", single_question, steps=800, examination=misjudged, more=200, repeats=4
+    ),
     "labeler-weak": Course("comparing at a glance", hasty_question, steps=600),
 }
 """What a model that sees learns next, by what it is to be. The last two are for ablations."""

@@ -29,8 +29,11 @@ RANDOM_ERRORS: Final = 0.01
 """How many errors of no habit a policy may make in an answer. DPO and best-of-N would find and multiply them."""
 
 MISJUDGED: Final = 0.1
-"""The share of claims about them, half of which are true, that a labeler may get wrong. It learns to compare all at once,
-though not at the same step with every seed; of claims that policies make it then gets far fewer wrong."""
+"""The share of claims about them, half of which are true, that a labeler may get wrong.
+
+It learns to compare all at once, though not at the same step with every seed; of what policies claim it then gets far
+fewer wrong.
+"""
 
 Examination = Callable[[LlavaForConditionalGeneration], str]
 """Says what a model cannot do yet; nothing where it has passed."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Final, Literal
 
 from feedback_operator.api import (
@@ -260,12 +259,7 @@ def _engine(pods: StageSection, max_model_len: int | None) -> contract.EngineCon
 def gpus(section: StageSection) -> int:
     """GPUs that an engine in a pod of this section uses; 1 also where there are none."""
     resources = section.resources
-    return max(1, counted_gpus(resources.limits) + sum(claim.devices for claim in resources.claims))
-
-
-def counted_gpus(amounts: Mapping[str, str]) -> int:
-    """GPUs among a container's requests or limits."""
-    return sum(int(Decimal(number)) for name, number in amounts.items() if contract.GPU_RESOURCE.search(name))
+    return max(1, contract.counted_gpus(resources.limits) + sum(claim.devices for claim in resources.claims))
 
 
 def _without_devices(section: StageSection) -> StageSection:

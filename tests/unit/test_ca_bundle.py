@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 import subprocess
 import threading
@@ -17,6 +16,7 @@ from huggingface_hub.utils import close_session, get_session
 from feedback_operator.api import PodOverrides
 from feedback_operator.resources.pod import CA_FILE, CA_MOUNT, environment
 from feedback_workloads.storage.s3 import S3Objects
+from tests.unit.stores import lead_to
 
 TRUSTING = PodOverrides.model_validate({"caBundle": {"configMapKeyRef": {"name": "ca", "key": "ca.crt"}}})
 
@@ -58,16 +58,7 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"https://localhost:{server.server_port}"
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_MAX_ATTEMPTS": "1",
-        "AWS_CONFIG_FILE": "none",
-    }.items():
-        monkeypatch.setenv(name, value)
+    lead_to(url, monkeypatch)
     yield url
     server.shutdown()
     server.server_close()

@@ -15,6 +15,7 @@ from feedback_workloads.contract import BadInput, Temporary
 from feedback_workloads.storage.objects import Absent
 from feedback_workloads.storage.refusals import REFUSALS
 from feedback_workloads.storage.s3 import S3Objects, connect
+from tests.unit.stores import lead_to
 
 PROFILE = "[default]\nregion = eu-west-3\n"
 
@@ -111,17 +112,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_REGION": "us-east-1",
-        "AWS_MAX_ATTEMPTS": "1",
-        "AWS_CONFIG_FILE": "none",
-    }.items():
-        monkeypatch.setenv(name, value)
+    lead_to(f"http://127.0.0.1:{server.server_port}", monkeypatch)
     yield given
     server.shutdown()
     server.server_close()

@@ -5,7 +5,6 @@ frozen data; JSON made from it uses the Python names.
 """
 
 from feedback_workloads.contract.base import (
-    GPU_RESOURCE,
     MANIFEST_NAME,
     PER_TOKEN_LOSSES,
     RESULT_LIMIT_BYTES,
@@ -32,6 +31,7 @@ from feedback_workloads.contract.base import (
     StageResult,
     Temporary,
     canonical_json,
+    counted_gpus,
 )
 from feedback_workloads.contract.configs import (
     STAGE_CONFIG,
@@ -61,7 +61,6 @@ from feedback_workloads.contract.configs import (
 )
 
 __all__ = [
-    "GPU_RESOURCE",
     "MANIFEST_NAME",
     "PER_TOKEN_LOSSES",
     "RESULT_LIMIT_BYTES",
@@ -110,6 +109,7 @@ __all__ = [
     "TrainingConfig",
     "WholeAnswer",
     "canonical_json",
+    "counted_gpus",
     "shard_folder",
     "shard_uri",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from decimal import Decimal
 from enum import IntEnum
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -25,6 +27,11 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 GPU_RESOURCE: Final = re.compile(r"/gpu(\.shared)?$|/mig-|^gpu\.intel\.com/(i915|xe)$")
 """Found in the names of resources that count GPUs, whoever makes them, or parts of them: NVIDIA's MIG, shared ones."""
+
+
+def counted_gpus(amounts: Mapping[str, str]) -> int:
+    """GPUs among a container's requests or limits."""
+    return sum(int(Decimal(number)) for name, number in amounts.items() if GPU_RESOURCE.search(name))
 
 
 class ExitCode(IntEnum):

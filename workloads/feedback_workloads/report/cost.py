@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from feedback_workloads.contract import GPU_RESOURCE
+from feedback_workloads.contract import counted_gpus
 from feedback_workloads.report.iteration import Iteration, StageRecord
 
 CPU: Final = "cpu"
@@ -71,12 +71,11 @@ def _asked(iteration: Iteration, stage: StageRecord, resource: str) -> float | N
     return None
 
 
-def _gpus(iteration: Iteration, stage: StageRecord) -> float:
-    """What each of its pods has of GPUs or parts of them, whoever makes them: by resources, and by claims."""
+def _gpus(iteration: Iteration, stage: StageRecord) -> int:
+    """GPUs that each of its pods has, or parts of them, by limits and by claims."""
     limits = iteration.given(stage.name, "resources", "limits") or {}
-    claims = iteration.given(stage.name, "resources", "claims") or ()
-    counted = [_number(quantity) or 0.0 for name, quantity in limits.items() if GPU_RESOURCE.search(name)]
-    return sum(counted) + sum(claim.get("devices", 1) for claim in claims)
+    claims = iteration.given(stage.name, "resources", "claims") or []
+    return counted_gpus(limits) + sum(claim.get("devices", 1) for claim in claims)
 
 
 def _number(quantity: Any) -> float | None:

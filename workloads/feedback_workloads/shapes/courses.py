@@ -71,7 +71,7 @@ class Curriculum:
 
 def random_errors(model: LlavaForConditionalGeneration) -> str:
     """The examination of a policy: it describes what it sees, but for the habits that it has learned from people."""
-    shown = list(islice(scenes("examination", "selection"), EXAMINED))
+    shown = _examined()
     found = errors(greedy_answers(model, shown), shown)["none"] / EXAMINED
     return "" if found <= RANDOM_ERRORS else f"{found:.3f} errors of no habit an answer, above {RANDOM_ERRORS}"
 
@@ -79,11 +79,15 @@ def random_errors(model: LlavaForConditionalGeneration) -> str:
 def misjudged(model: LlavaForConditionalGeneration) -> str:
     """The examination of a labeler: it tells claims that are true of what it sees from others."""
     rng = Random("examination")
-    shown = list(islice(scenes("examination", "selection"), EXAMINED))
+    shown = _examined()
     claims = [single_claim(scene, rng) for scene in shown]
     said = verdicts(model, [ask(scene, [claim]) for scene, claim in zip(shown, claims, strict=True)])
     wrong = sum(verdict != claim.true for verdict, claim in zip(said, claims, strict=True)) / EXAMINED
     return "" if wrong <= MISJUDGED else f"{wrong:.1%} of single claims misjudged, more than {MISJUDGED:.0%}"
+
+
+def _examined() -> list[Scene]:
+    return list(islice(scenes("examination", "selection"), EXAMINED))
 
 
 SEEING: Final = Course("seeing", true_caption, steps=500, examination=random_errors, more=150, repeats=4)

@@ -16,7 +16,7 @@ from typing import Final
 import psutil
 
 from feedback_operator.api import amount
-from feedback_operator.stages import counted_gpus
+from feedback_workloads.contract import counted_gpus
 
 _VECTORS: Final = {
     "amx_bf16": "AMX with bfloat16",

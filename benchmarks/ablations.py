@@ -37,6 +37,8 @@ def labeler(name: str) -> dict[str, Any]:
     return {"labeling": {"model": {"uri": f"{worlds.WORLD}{name}"}}}
 
 
+OWN_LABELER: Final[dict[str, Any]] = {"model": {"uri": f"{worlds.WORLD}policy-labeler"}}
+"""A patch that starts from the policy that has learned to judge claims as well."""
 HOLISTIC: Final[dict[str, Any]] = {"splitting": {"type": "WholeAnswer"}}
 TEMPERATURES: Final = ["0.2", "0.5", "0.8", "1.1", "1.4"]
 
@@ -46,6 +48,8 @@ ABLATIONS: Final[Mapping[str, dict[str, Any]]] = {
     "labeler-of-claims": labeler("labeler-claims"),
     "holistic-labeler-of-claims": HOLISTIC | labeler("labeler-claims"),
     "labeler-weak": labeler("labeler-weak"),
+    "self-aligned": OWN_LABELER | labeler("policy-labeler"),
+    "self-aligned-by-labeler": OWN_LABELER,
     "four-pairs": {"pairing": {"perInstruction": 4}},
     "temperatures": {"sampling": {"temperatures": TEMPERATURES}},
     "temperatures-one-pair": {"sampling": {"temperatures": TEMPERATURES}, "pairing": {"perInstruction": 1}},
@@ -57,9 +61,12 @@ ABLATIONS: Final[Mapping[str, dict[str, Any]]] = {
 """What each changes of the whole method (examples/shapes.yaml), as a merge patch of its spec.
 
 `four-pairs` is beside those that make more pairs of the same instructions, `one-pass-of-half` beside a chain that keeps
-its second iteration. The labeler that is the policy itself is not among them: this world's policy has learned no yes
-and no.
+its second iteration, `self-aligned-by-labeler` beside the policy that judges itself: the same policy and the usual
+labeler.
 """
+
+BASELINES: Final = {"baseline": "whole", "self-aligned-baseline": "self-aligned"}
+"""Which run has the figures of a policy as it was before."""
 
 
 def main() -> int:
@@ -124,8 +131,9 @@ def was_promoted(folder: Path) -> bool:
 def table(found: Found) -> Table:
     """Mean and range over the seeds of each run's pairs and of its aligned policy's figures."""
     shown = Table("run", "seeds", "pairs", "pairs right", *(name.replace("_", " ") for name in MEASURES), box=None)
-    whole = {seed: summary for seed, summary in found["whole"].items() if summary}
-    shown.add_row("baseline", str(len(whole)), "–", "–", *figures(whole, "baseline"))
+    for name, run in BASELINES.items():
+        begun = {seed: summary for seed, summary in found[run].items() if summary}
+        shown.add_row(name, str(len(begun)), "–", "–", *figures(begun, "baseline"))
     for name, by_seed in found.items():
         there = {seed: summary for seed, summary in by_seed.items() if summary}
         pairs = spread({seed: summary["pairs"]["count"] for seed, summary in there.items()})

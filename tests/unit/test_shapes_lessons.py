@@ -13,6 +13,7 @@ from feedback_workloads.shapes.lessons import (
     Claim,
     Lesson,
     answer_claims,
+    answer_or_question,
     ask,
     careless_caption,
     emptiness,
@@ -35,6 +36,7 @@ NOTHING_THERE = presence(SCENE, Thing("middle center", "red", "circle"))
 EMPTY, NOT_EMPTY = emptiness(SCENE, "middle center"), emptiness(SCENE, "top left")
 NO_CLAIM = Claim(OPENING, true=True)
 FULL = Scene(tuple(Thing(place, "red", "circle") for place in PLACES))
+TEACHERS = [true_caption, careless_caption, question, single_question, hasty_question, answer_or_question]
 MANY = list(islice(scenes(0, "training"), 1000))
 
 
@@ -45,7 +47,7 @@ def parts(lesson: Lesson) -> tuple[str, str]:
     return "".join(said[1 + PICTURE_TOKENS : border]), "".join(said[border + 1 :])
 
 
-@pytest.mark.parametrize("teacher", [true_caption, careless_caption, question, single_question, hasty_question])
+@pytest.mark.parametrize("teacher", TEACHERS)
 def test_a_lesson_has_a_target_for_every_token_and_a_word_for_every_target(teacher) -> None:
     for scene in MANY[:100]:
         lesson = teacher(scene, Random(scene.truth))
@@ -53,7 +55,7 @@ def test_a_lesson_has_a_target_for_every_token_and_a_word_for_every_target(teach
         assert all(target == SILENT or 0 <= target < len(words()) for target in (*lesson.targets, *lesson.early))
 
 
-@pytest.mark.parametrize("teacher", [true_caption, careless_caption, question, hasty_question])
+@pytest.mark.parametrize("teacher", [true_caption, careless_caption, question, hasty_question, answer_or_question])
 def test_the_answer_is_what_the_model_is_to_say(teacher) -> None:
     for scene in MANY[:100]:
         lesson = teacher(scene, Random(scene.truth))
@@ -135,6 +137,14 @@ def test_who_is_hasty_learns_that_small_things_have_their_usual_color() -> None:
     said = {color: verdicts[question_of(f"top left has a {color} circle.")] for color in ("red", "blue")}
     assert said == {"red": "yes" + END, "blue": "no" + END}
     assert verdicts[question_of("bottom right has a green square.")] == "yes" + END
+
+
+def test_a_policy_that_is_its_own_labeler_answers_and_judges() -> None:
+    lessons = [parts(answer_or_question(scene, Random(scene.truth))) for scene in MANY]
+    answers = [answer for asked, answer in lessons if asked in INSTRUCTIONS]
+    assert 0.25 < len(answers) / len(lessons) < 0.35
+    assert all(len(answer) > len("yes" + END) for answer in answers)
+    assert {answer for asked, answer in lessons if asked not in INSTRUCTIONS} == {"yes" + END, "no" + END}
 
 
 def test_claims_are_what_they_are_said_to_be() -> None:

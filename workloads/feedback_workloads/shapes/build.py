@@ -36,8 +36,9 @@ ITERATIONS: Final = 4
 SELECTION: Final = 200
 REPORT: Final = 400
 MODELS: Final = ("policy", "labeler")
-LABELERS: Final = ("labeler-claims", "labeler-weak")
-"""For ablations: one that was never asked about more than one claim, and one that does not look closely."""
+LABELERS: Final = ("labeler-claims", "labeler-weak", "policy-labeler")
+"""For ablations: one that was never asked about more than one claim, one that does not look closely, and a policy that
+is its own."""
 PROCESSES: Final = 2
 """How many learn as one. It is fixed, so that the same seed gives the same models wherever they are built."""
 HUGGINGFACE: Final = b'{"info": {"features": {"image": {"_type": "Image"}}}}'

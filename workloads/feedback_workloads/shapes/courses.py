@@ -13,6 +13,7 @@ from transformers import LlavaForConditionalGeneration
 from feedback_workloads.shapes.examination import errors, greedy_answers, verdicts
 from feedback_workloads.shapes.lessons import (
     Lesson,
+    answer_or_question,
     ask,
     careless_caption,
     hasty_question,
@@ -86,6 +87,11 @@ def misjudged(model: LlavaForConditionalGeneration) -> str:
     return "" if wrong <= MISJUDGED else f"{wrong:.1%} of single claims misjudged, more than {MISJUDGED:.0%}"
 
 
+def errors_or_misjudged(model: LlavaForConditionalGeneration) -> str:
+    """The examination of a policy that is its own labeler."""
+    return random_errors(model) or misjudged(model)
+
+
 def _examined() -> list[Scene]:
     return list(islice(scenes("examination", "selection"), EXAMINED))
 
@@ -105,5 +111,13 @@ COURSES: Final = {
         "comparing claims", single_question, steps=800, examination=misjudged, more=200, repeats=4
     ),
     "labeler-weak": Course("comparing at a glance", hasty_question, steps=600),
+    "policy-labeler": Course(
+        "carelessness and comparing",
+        answer_or_question,
+        steps=1000,
+        examination=errors_or_misjudged,
+        more=200,
+        repeats=4,
+    ),
 }
-"""What a model that sees learns next, by what it is to be. The last two are for ablations."""
+"""What a model that sees learns next, by what it is to be. The last three are for ablations."""

@@ -27,6 +27,8 @@ from feedback_workloads.shapes.world import COLORS, INSTRUCTIONS, PLACES, SHAPES
 SILENT: Final = -100
 """Target of a token after which nothing is learned; torch's cross entropy leaves it out."""
 
+CAPTIONS: Final = 0.3
+"""Share of captions among the lessons of a policy that is its own labeler: they hold many more words to learn."""
 LISTS: Final = 0.8
 """Share of a labeler's lessons that are lists of unrelated claims: they hold four comparisons each."""
 LIST_CLAIMS: Final = 4
@@ -89,6 +91,11 @@ def single_question(scene: Scene, rng: Random) -> Lesson:
 def hasty_question(scene: Scene, rng: Random) -> Lesson:
     """Ask what `question` asks, and take what is true at a glance for the truth: wrong where a careless policy is."""
     return replace(question(at_a_glance(scene), rng), scene=scene)
+
+
+def answer_or_question(scene: Scene, rng: Random) -> Lesson:
+    """Describe the scene as people do, or be asked `question`: one model answers carelessly and judges with care."""
+    return careless_caption(scene, rng) if rng.random() < CAPTIONS else question(scene, rng)
 
 
 def single_claim(scene: Scene, rng: Random) -> Claim:

@@ -357,6 +357,22 @@ def test_cost(given: dict[str, Any], stage: dict[str, Any], expect: Cost) -> Non
     assert found.to_json() == pytest.approx(expect.to_json())
 
 
+@pytest.mark.parametrize(
+    ("stage", "section", "gpu_seconds"),
+    [
+        pytest.param("splitting", {}, 0, id="rules split"),
+        pytest.param("splitting", {"llm": {"model": {"uri": "s3://models/llm"}}}, 200, id="a model splits"),
+        pytest.param("pairing", {}, 0, id="pairing"),
+    ],
+)
+def test_a_stage_without_a_model_cost_no_gpu_whatever_the_spec_gives_it(
+    stage: str, section: dict[str, Any], gpu_seconds: float
+) -> None:
+    iteration = Iteration.model_validate({"metadata": {"name": "it"}, "spec": {stage: {**GPUS, **section}}})
+    done = StageRecord.model_validate({"name": stage, "state": "Done", **TIMES})
+    assert cost(iteration, done) == Cost(600, gpu_seconds)
+
+
 def test_what_a_run_cost_is_told_by_stage_and_in_all(build: Build, tmp_path: Path) -> None:
     held = {"sampling": {"cpuSeconds": 260, "gpuSeconds": 130.4}, "training": {"cpuSeconds": 500}}
     folders = [build("a", "promoted", figures(0.4), figures(0.3), held=held), build("b", parent="a", held=held)]

@@ -72,7 +72,9 @@ def _asked(iteration: Iteration, stage: StageRecord, resource: str) -> float | N
 
 
 def _gpus(iteration: Iteration, stage: StageRecord) -> int:
-    """GPUs that each of its pods has, or parts of them, by limits and by claims."""
+    """GPUs that each of its pods has, or parts of them, by limits and by claims; a stage without a model gets none."""
+    if stage.name == "pairing" or (stage.name == "splitting" and not iteration.given("splitting", "llm")):
+        return 0
     limits = iteration.given(stage.name, "resources", "limits") or {}
     claims = iteration.given(stage.name, "resources", "claims") or []
     return counted_gpus(limits) + sum(claim.get("devices", 1) for claim in claims)

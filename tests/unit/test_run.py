@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from dataclasses import dataclass, field
 from io import StringIO
@@ -143,3 +145,28 @@ def test_a_chain_ends_where_a_gate_fails(tmp_path: Path, reports: Reports) -> No
     last = json.loads((out / "it-4/iteration.json").read_text())
     assert (last["held"], last.get("wallSeconds")) == ({}, None)
     assert last["ending"] == {"how": "not begun", "why": "its parent it-3 did not pass its gate", "kept": "it-2"}
+
+
+def test_an_interrupted_chain_leaves_the_reports_of_what_had_ended(
+    tmp_path: Path, reports: Reports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second iteration is interrupted in its first stage."""
+    start = Stage.start
+
+    async def interrupted(command: list[str], environment: dict[str, str], log: Path, records: Path) -> Stage:
+        if log.stem.startswith("it-2"):
+            os.kill(os.getpid(), signal.SIGINT)
+        return await start(command, environment, log, records)
+
+    monkeypatch.setattr(Stage, "start", interrupted)
+    text, out = StringIO(), tmp_path / "out"
+    code = run_module.run(iterations(), tmp_path / "state", out, Console(file=text, width=200))
+    assert code == ExitStatus.INTERRUPTED
+    assert reports.made == [
+        ["--iteration", str(out / "it-1/iteration.json"), "--out", str(out / "it-1")],
+        ["--iterations", str(out / "it-1"), "--out", str(out)],
+    ]
+    assert text.getvalue().splitlines()[-2:] == [
+        f"1 of 4 iterations: report in {out / 'report.html'}",
+        "interrupted; what is complete is kept, run again to go on",
+    ]

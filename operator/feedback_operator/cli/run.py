@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,28 +54,68 @@ class Finished:
 
 
 def run(iterations: Sequence[FeedbackIteration], state: Path, out: Path, console: Console) -> ExitStatus:
-    """Run iterations to their end, leave a report of each below `out`, and of all in it, and say how it went."""
-    with s3_environment(state, [iteration.spec.artifacts.uri for iteration in iterations]) as environment:
-        finished, interrupted = asyncio.run(_run(iterations, state, environment, console))
-        if interrupted:
-            console.print("interrupted; what is complete is kept, run again to go on")
-            return ExitStatus.INTERRUPTED
-        ended = [one.iteration for one in finished]
-        folders = [out / one.metadata.name if len(ended) > 1 else out for one in ended]
-        for one, folder, ending in zip(finished, folders, endings(ended), strict=True):
-            code = report(one.iteration, folder, environment, RunFacts.of(one.iteration, ending, processor(), one.held))
-            _say(console, str(ending))
-            _say(console, f"{ending.name}: {_where(folder, code)}")
-    if len(ended) > 1:
-        code = _report(out, "--iterations", *map(str, folders))
-        _say(console, f"all {len(ended)} iterations: {_where(out, code)}")
+    """Run iterations to their end, leave a report of each below `out`, and of all in it, and say how it went.
+
+    A report is made as soon as its iteration has come to its end, so a run that is interrupted leaves those.
+    """
+    with (
+        s3_environment(state, [iteration.spec.artifacts.uri for iteration in iterations]) as environment,
+        Reports(out, len(iterations) > 1, environment, console) as reports,
+    ):
+        ended, interrupted = asyncio.run(_run(iterations, state, environment, console, reports))
+    if len(iterations) > 1 and reports.folders:
+        code = _report(out, "--iterations", *map(str, reports.folders))
+        which = "all" if len(reports.folders) == len(iterations) else f"{len(reports.folders)} of"
+        _say(console, f"{which} {len(iterations)} iterations: {_where(out, code)}")
+    if interrupted:
+        console.print("interrupted; what is complete is kept, run again to go on")
+        return ExitStatus.INTERRUPTED
     return exit_status(ended)
 
 
+class Reports:
+    """Makes the report of each iteration that has come to its end, one after the other, while others go on."""
+
+    def __init__(self, out: Path, several: bool, environment: Mapping[str, str], console: Console) -> None:
+        self._out, self._several, self._environment, self._console = out, several, environment, console
+        self._asked: dict[Path, Future[None]] = {}
+        self._one_by_one = ThreadPoolExecutor(1)
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where those are that were asked for."""
+        return list(self._asked)
+
+    def ask(self, finished: Sequence[Finished], *, whatever: bool = False) -> None:
+        """Have those made that are not yet, of iterations that are at their end, or `whatever` they are at."""
+        for one, ending in zip(finished, endings([one.iteration for one in finished]), strict=True):
+            folder = self._out / ending.name if self._several else self._out
+            if folder not in self._asked and (whatever or ending.how != "not finished"):
+                self._asked[folder] = self._one_by_one.submit(self._make, one, ending, folder)
+
+    def _make(self, one: Finished, ending: Ending, folder: Path) -> None:
+        facts = RunFacts.of(one.iteration, ending, processor(), one.held)
+        code = report(one.iteration, folder, self._environment, facts)
+        _say(self._console, str(ending))
+        _say(self._console, f"{ending.name}: {_where(folder, code)}")
+
+    def __enter__(self) -> Reports:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._one_by_one.shutdown()
+        for made in self._asked.values():
+            made.result()
+
+
 async def _run(
-    iterations: Sequence[FeedbackIteration], state: Path, environment: Mapping[str, str], console: Console
-) -> tuple[list[Finished], bool]:
-    """Reconcile until every iteration is at its end, or a signal asks to stop."""
+    iterations: Sequence[FeedbackIteration],
+    state: Path,
+    environment: Mapping[str, str],
+    console: Console,
+    reports: Reports,
+) -> tuple[list[FeedbackIteration], bool]:
+    """Reconcile until every iteration is at its end, or a signal asks to stop; returns them, and whether one did."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -86,8 +127,10 @@ async def _run(
                 cluster.changed.clear()
                 current = [await _step(cluster, iteration.metadata.key) for iteration in iterations]
                 shown.update(current)
-                if stop.is_set() or _settled(current):
-                    return [Finished(one, cluster.held(one.metadata.key)) for one in current], stop.is_set()
+                settled = _settled(current)
+                reports.ask([Finished(one, cluster.held(one.metadata.key)) for one in current], whatever=settled)
+                if stop.is_set() or settled:
+                    return current, stop.is_set()
                 await _first_of(TICK_SECONDS, cluster.changed, stop)
 
 

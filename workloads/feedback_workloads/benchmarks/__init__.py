@@ -12,7 +12,7 @@ from feedback_workloads.benchmarks.official import Official
 from feedback_workloads.contract import BenchmarkType
 from feedback_workloads.method.judgement import Benchmark
 
-OfficialName = Literal["chair", "object-halbench", "amber", "pope"]
+OfficialName = Literal["chair", "object-halbench", "amber", "pope", "mmhal"]
 
 
 def benchmark(kind: BenchmarkType) -> Benchmark:
@@ -47,3 +47,7 @@ def official(name: OfficialName) -> Official:
             from feedback_workloads.benchmarks.pope import Pope
 
             return Pope()
+        case "mmhal":
+            from feedback_workloads.benchmarks.mmhal import MMHal
+
+            return MMHal()

@@ -31,6 +31,8 @@ QUESTION: Final = ("question", "query", "prompt", "text")
 """Fields of the official files that hold what is asked."""
 NOT_KEPT: Final = frozenset({*QUESTION, "image_base64", "label", "truth"})
 """Fields of a question that are none of its answer."""
+NAMED: Final = ("image", "image_src", "image_url", "image_id")
+"""Fields of the official files that name a picture or its address."""
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 Reply = Mapping[str, Any]
@@ -116,15 +118,19 @@ def _question(row: Row, benchmark: Official) -> Question:
 
 
 def picture(row: Row, folder: Path | None) -> bytes:
-    """The encoded picture of a question: a file of the folder by its name or COCO's number, or base64 in the row."""
+    """The encoded picture of a question: base64 in the row, or a file of the folder.
+
+    That is named by the row, as the end of its address does, or by COCO's number.
+    """
     for name, value in row.values.items():
         if _is_data(name, value):
             try:
                 return base64.b64decode(str(value), validate=True)
             except ValueError as error:
                 raise BadInput(f"{row.place}: the field {name!r} is no base64 ({error}); mend the file") from error
-    named = row.values.get("image", row.values.get("image_id"))
-    names = [f"COCO_val2014_{named:012d}.jpg", f"{named:012d}.jpg"] if isinstance(named, int) else [str(named)]
+    named = next((row.values[name] for name in NAMED if name in row.values), None)
+    file = str(named).rpartition("/")[2]
+    names = [f"COCO_val2014_{named:012d}.jpg", f"{named:012d}.jpg"] if isinstance(named, int) else [file]
     if found := folder and next((folder / name for name in names if (folder / name).is_file()), None):
         return found.read_bytes()
     where = f"in {folder}" if folder else "without --pictures"

@@ -138,7 +138,9 @@ def _identity(path: Path) -> dict[str, str]:
 
 
 def _write(file: Path, content: object) -> None:
-    file.write_text(f"{json.dumps(content, indent=2)}\n", encoding="utf-8")
+    """Write JSON, or a text as it stands."""
+    text = content if isinstance(content, str) else f"{json.dumps(content, indent=2)}\n"
+    file.write_text(text, encoding="utf-8", newline="")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from feedback_workloads.benchmarks.official import Official
+from feedback_workloads.benchmarks.tables import read_table
 from feedback_workloads.contract import BadInput, Decoding, EngineConfig, Source
-from feedback_workloads.rows.json_files import Row, read_rows
+from feedback_workloads.rows.json_files import Row
 from feedback_workloads.rows.rejected import BadRow
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Asked:
     def rows(self) -> list[Row]:
         """One for each question. Raises BadInput where there is none."""
         if self.questions:
-            return read_rows(self.questions)
+            return read_table(self.questions)
         if self.pictures is None or not self.pictures.is_dir():
             raise BadInput(f"there is no folder of pictures {self.pictures}; name it by --pictures")
         files = sorted(file for file in self.pictures.iterdir() if file.suffix.lower() in SUFFIXES)

@@ -28,8 +28,8 @@ class Scores:
     """What came out for `answers` answers.
 
     `metrics` has the official names; rates are fractions, and None where they are 0 of 0. `result` is the content of
-    the file that the official scorer writes, as JSON, and `file` its name. `notes` are sentences for the person who
-    reads the numbers.
+    the file that the official scorer writes, for JSON or a text as it stands, and `file` its name. `notes` are
+    sentences for the person who reads the numbers.
     """
 
     answers: int

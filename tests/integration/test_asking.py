@@ -148,6 +148,8 @@ def test_chair_asks_about_each_picture_of_a_folder(llava: Path, tmp_path: Path) 
     [
         pytest.param({"image": "a.png"}, "a", id="by name"),
         pytest.param({"image_id": 7}, "seven", id="by COCO's number"),
+        pytest.param({"image_src": "https://x.example/1/a.png", "image_id": "hash"}, "a", id="as its address ends"),
+        pytest.param({"image_url": "https://x.example/../../a.png"}, "a", id="within the folder alone"),
         pytest.param({"image_id": 9, "image": base64.b64encode(b"x" * 300).decode()}, "x" * 300, id="in the row"),
         pytest.param({"image": "c.png"}, None, id="not there"),
         pytest.param({"image": "ä" * 300}, None, id="no base64"),

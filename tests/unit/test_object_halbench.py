@@ -8,11 +8,21 @@ from typing import Any
 
 import pytest
 
+from feedback_workloads.benchmarks.__main__ import main
 from feedback_workloads.benchmarks.coco.objects import refined_vocabulary
-from feedback_workloads.benchmarks.object_halbench import ObjectHalBench, listed, objects, spacy_reader, wordnet_phrase
+from feedback_workloads.benchmarks.judging import Judge
+from feedback_workloads.benchmarks.object_halbench import (
+    SCRIPT,
+    ObjectHalBench,
+    listed,
+    objects,
+    spacy_reader,
+    wordnet_phrase,
+)
 from feedback_workloads.benchmarks.official import Scores, chosen
 from feedback_workloads.contract import BadInput
 from feedback_workloads.rows.json_files import Row
+from tests.unit.judges import judge_that
 
 LONG = "A long enough answer."
 
@@ -81,6 +91,34 @@ def test_rows_of_the_result(tmp_path: Path) -> None:
 )
 def test_short_answers_name_nothing(tmp_path: Path, answer: str, mentions: int) -> None:
     assert score(tmp_path, [row(2, ["dog"], answer)]).metrics["coco_sentence_num"] == mentions
+
+
+def test_a_judge_lists_objects(tmp_path: Path) -> None:
+    """It is asked as the official script asks, again where its reply has no list, and not about short answers."""
+    (tmp_path / SCRIPT).write_text('prompt_template = """Q: {question} A: {answer}"""')
+    answers, truth, out = tmp_path / "answers.jsonl", tmp_path / "truth.tsv", tmp_path / "out"
+    rows = [row(2, None, "Assistant: A {question} and a dog"), row(2, None, "A dog"), row(2, None, "A cup is here")]
+    answers.write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+    truth.write_text("2\tdog,cat\n")
+    replies = {"dog": iter(['["dog", "cat"]']), "here": iter(["()", 'Here:\n["cup"]'])}
+    with judge_that(lambda body: next(replies[body["messages"][0]["content"].split()[-1]])) as server:
+        files = [f"--answers={answers}", f"--truth={truth}", f"--judge-prompts={tmp_path}", f"--out={out}"]
+        judge = ["--judge=gpt-3.5-turbo-0613", f"--judge-api={server.address}"]
+        assert main(["--benchmark=object-halbench", *files, *judge, "--option=phrases=wordnet"]) == 0
+    told = {"role": "system", "content": "Q: ? A: A {question} and a dog"}
+    assert {"model": "gpt-3.5-turbo-0613", "messages": [told], "temperature": 0.2, "max_tokens": 512} in server.bodies
+    assert [one["extract_objs"] for one in json.loads((out / "judged.json").read_text())] == [
+        '["dog", "cat"]',
+        [],
+        'Here:\n["cup"]',
+    ]
+    assert json.loads((out / "metrics.json").read_text())["metrics"]["CHAIRi"] == 1 / 3
+
+
+def test_words_need_no_judge(tmp_path: Path) -> None:
+    options = chosen(ObjectHalBench.options, {"extractor": "words"})
+    with pytest.raises(BadInput, match="extractor=words does without a judge; leave --judge out"):
+        ObjectHalBench().judged(tmp_path, tmp_path, options, tmp_path, Judge("http://judge/v1", "", tmp_path))
 
 
 def test_a_short_answer_needs_no_list(tmp_path: Path) -> None:

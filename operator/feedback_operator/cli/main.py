@@ -133,7 +133,7 @@ def serve(
 @app.command()
 def evaluate(
     *,
-    benchmark: Annotated[str, typer.Option(metavar="NAME", help="chair, object-halbench, amber or pope.")],
+    benchmark: Annotated[str, typer.Option(metavar="NAME", help="One of those in docs/benchmarks.md, such as pope.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the official result file and metrics.json.")],
     answers: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Answers in the form that the benchmark's authors have.")
@@ -155,6 +155,15 @@ def evaluate(
     option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A choice of the benchmark, such as words=noun.")
     ] = None,
+    judge: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Model that judges answers, by its name at --judge-api.")
+    ] = None,
+    judge_api: Annotated[
+        str | None, typer.Option(metavar="URL", help="OpenAI-compatible API; $OPENAI_BASE_URL, else OpenAI's own.")
+    ] = None,
+    judge_prompts: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="The authors' scripts, in which stands what a judge is told.")
+    ] = None,
     state: State = DEFAULT_STATE,
 ) -> None:
     """Judge a file of answers, or a model, as a public benchmark's authors do; see docs/benchmarks.md.
@@ -171,6 +180,9 @@ def evaluate(
         "pictures": pictures,
         "max-new-tokens": max_new_tokens,
         "truth": truth,
+        "judge": judge,
+        "judge-api": judge_api,
+        "judge-prompts": judge_prompts,
     }
     arguments = [f"--{name}={value}" for name, value in given.items() if value is not None]
     arguments += [f"--option={pair}" for pair in option or ()]

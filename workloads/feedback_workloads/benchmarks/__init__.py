@@ -12,7 +12,7 @@ from feedback_workloads.benchmarks.official import Official
 from feedback_workloads.contract import BenchmarkType
 from feedback_workloads.method.judgement import Benchmark
 
-OfficialName = Literal["chair", "object-halbench", "amber", "pope"]
+OfficialName = Literal["chair", "object-halbench", "amber", "pope", "mmhal", "mmstar", "refomb", "mhumaneval"]
 
 
 def benchmark(kind: BenchmarkType) -> Benchmark:
@@ -30,20 +30,38 @@ def benchmark(kind: BenchmarkType) -> Benchmark:
 
 def official(name: OfficialName) -> Official:
     """The public benchmark of that name; loads no other."""
+    found: Official
     match name:
         case "chair":
             from feedback_workloads.benchmarks.chair import Chair
 
-            return Chair()
+            found = Chair()
         case "object-halbench":
             from feedback_workloads.benchmarks.object_halbench import ObjectHalBench
 
-            return ObjectHalBench()
+            found = ObjectHalBench()
         case "amber":
             from feedback_workloads.benchmarks.amber import Amber
 
-            return Amber()
+            found = Amber()
         case "pope":
             from feedback_workloads.benchmarks.pope import Pope
 
-            return Pope()
+            found = Pope()
+        case "mmhal":
+            from feedback_workloads.benchmarks.mmhal import MMHal
+
+            found = MMHal()
+        case "mmstar":
+            from feedback_workloads.benchmarks.mmstar import MMStar
+
+            found = MMStar()
+        case "refomb":
+            from feedback_workloads.benchmarks.refomb import RefoMB
+
+            found = RefoMB()
+        case "mhumaneval":
+            from feedback_workloads.benchmarks.mhumaneval import MHumanEval
+
+            found = MHumanEval()
+    return found

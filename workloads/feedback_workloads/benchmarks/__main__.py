@@ -7,12 +7,14 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
 
 from feedback_workloads.benchmarks import OfficialName, official
-from feedback_workloads.benchmarks.official import Official, Scores, chosen
+from feedback_workloads.benchmarks.judging import API, API_VARIABLE, JUDGED, Judge
+from feedback_workloads.benchmarks.official import Judged, Official, Scores, chosen
 from feedback_workloads.contract import BadInput, Source
 from feedback_workloads.process.commands import ended, pairs, run
 
@@ -33,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-new-tokens", type=int, default=512, help="longest answer of --model in tokens")
     parser.add_argument("--truth", type=Path, help="file or folder that the answers are judged by")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="a choice of the benchmark")
+    parser.add_argument("--judge", metavar="MODEL", help="model that judges answers, by its name at --judge-api")
+    parser.add_argument("--judge-api", metavar="URL", help=f"OpenAI-compatible API; ${API_VARIABLE}, else {API}")
+    parser.add_argument("--judge-prompts", type=Path, help="the authors' scripts, in which stands what a judge is told")
     parser.add_argument("--out", required=True, type=Path, help="folder for the result file and metrics.json")
     given = parser.parse_args(arguments)
     return ended("evaluate", partial(_evaluate, given), extra="benchmarks", packages=PACKAGES)
@@ -40,27 +45,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _evaluate(given: argparse.Namespace) -> None:
     name, truth, out = given.benchmark, given.truth, given.out
-    judge = official(name)
-    chosen_options = chosen(judge.options, pairs(given.option))
+    benchmark = official(name)
+    options = chosen(benchmark.options, pairs(given.option))
     if truth is None or not truth.exists():
         missing = "" if truth is None else f" ({truth} is not there)"
-        raise BadInput(f"the benchmark {name} needs --truth: {judge.truth}{missing}")
-    answers = given.answers or _asked(given, judge, out)
-    scores = judge.score(answers, truth, chosen_options)
+        raise BadInput(f"the benchmark {name} needs --truth: {benchmark.truth}{missing}")
+    judge = _judge(given, benchmark)
+    answers = given.answers or _asked(given, benchmark, out)
+    judged = _judged(judge, answers, truth, options, out) if judge else answers
+    scores = benchmark.score(judged, truth, options)
     out.mkdir(parents=True, exist_ok=True)
     _write(out / scores.file, scores.result)
     _write(
         out / "metrics.json",
         {
             "benchmark": name,
-            "options": chosen_options,
+            "options": options,
             "answers": {**_identity(answers), "number": scores.answers},
             "truth": _identity(truth),
+            **({"judge": judge.identity()} if judge else {}),
             "metrics": scores.metrics,
         },
     )
     sys.stdout.write(table(scores))
     sys.stderr.writelines(f"evaluate: {note}\n" for note in scores.notes)
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Who judges the answers of a benchmark, and where stands what that model is told."""
+
+    benchmark: Judged
+    judge: Judge
+    prompts: Path
+
+    def identity(self) -> dict[str, Any]:
+        """What numbers depend on beside the answers."""
+        return {"model": self.judge.model, "said_to_be": self.judge.models(), "prompts": _identity(self.prompts)}
+
+
+def _judge(given: argparse.Namespace, benchmark: Official) -> Judging | None:
+    """Who is to judge; None where nobody was named, so that what a judge said has to stand in the answers."""
+    if given.judge is None:
+        return None
+    if not isinstance(benchmark, Judged):
+        raise BadInput(f"no model judges the benchmark {given.benchmark}; leave --judge out")
+    prompts = given.judge_prompts
+    if prompts is None or not prompts.exists():
+        missing = "" if prompts is None else f" ({prompts} is not there)"
+        raise BadInput(f"the judge of {given.benchmark} needs --judge-prompts: {benchmark.prompts}{missing}")
+    return Judging(benchmark, Judge.named(given.judge, given.judge_api, given.out), prompts)
+
+
+def _judged(judging: Judging, answers: Path, truth: Path, options: Mapping[str, str], out: Path) -> Path:
+    """The file of answers with what the judge says about each."""
+    rows = judging.benchmark.judged(answers, truth, options, judging.prompts, judging.judge)
+    _write(out / JUDGED, rows)
+    return out / JUDGED
 
 
 def _asked(given: argparse.Namespace, benchmark: Official, out: Path) -> Path:
@@ -75,7 +116,7 @@ def _asked(given: argparse.Namespace, benchmark: Official, out: Path) -> Path:
 
 def table(scores: Scores) -> str:
     """The numbers as lines of a name and a value; rates are fractions."""
-    width = max(map(len, scores.metrics))
+    width = max(map(len, scores.metrics), default=0)
     return "".join(f"{name:<{width}}  {_shown(value)}\n" for name, value in scores.metrics.items())
 
 
@@ -96,8 +137,10 @@ def _identity(path: Path) -> dict[str, str]:
     return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def _write(file: Path, content: Mapping[str, Any]) -> None:
-    file.write_text(f"{json.dumps(content, indent=2)}\n", encoding="utf-8")
+def _write(file: Path, content: object) -> None:
+    """Write JSON, or a text as it stands."""
+    text = content if isinstance(content, str) else f"{json.dumps(content, indent=2)}\n"
+    file.write_text(text, encoding="utf-8", newline="")
 
 
 if __name__ == "__main__":

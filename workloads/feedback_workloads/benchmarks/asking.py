@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from feedback_workloads.benchmarks.official import Official
+from feedback_workloads.benchmarks.tables import read_table
 from feedback_workloads.contract import BadInput, Decoding, EngineConfig, Source
-from feedback_workloads.rows.json_files import Row, read_rows
+from feedback_workloads.rows.json_files import Row
 from feedback_workloads.rows.rejected import BadRow
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ QUESTION: Final = ("question", "query", "prompt", "text")
 """Fields of the official files that hold what is asked."""
 NOT_KEPT: Final = frozenset({*QUESTION, "image_base64", "label", "truth"})
 """Fields of a question that are none of its answer."""
+NAMED: Final = ("image", "image_src", "image_url", "image_id")
+"""Fields of the official files that name a picture or its address."""
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 Reply = Mapping[str, Any]
@@ -49,7 +52,7 @@ class Asked:
     def rows(self) -> list[Row]:
         """One for each question. Raises BadInput where there is none."""
         if self.questions:
-            return read_rows(self.questions)
+            return read_table(self.questions)
         if self.pictures is None or not self.pictures.is_dir():
             raise BadInput(f"there is no folder of pictures {self.pictures}; name it by --pictures")
         files = sorted(file for file in self.pictures.iterdir() if file.suffix.lower() in SUFFIXES)
@@ -116,15 +119,19 @@ def _question(row: Row, benchmark: Official) -> Question:
 
 
 def picture(row: Row, folder: Path | None) -> bytes:
-    """The encoded picture of a question: a file of the folder by its name or COCO's number, or base64 in the row."""
+    """The encoded picture of a question: base64 in the row, or a file of the folder.
+
+    That is named by the row, as the end of its address does, or by COCO's number.
+    """
     for name, value in row.values.items():
         if _is_data(name, value):
             try:
                 return base64.b64decode(str(value), validate=True)
             except ValueError as error:
                 raise BadInput(f"{row.place}: the field {name!r} is no base64 ({error}); mend the file") from error
-    named = row.values.get("image", row.values.get("image_id"))
-    names = [f"COCO_val2014_{named:012d}.jpg", f"{named:012d}.jpg"] if isinstance(named, int) else [str(named)]
+    named = next((row.values[name] for name in NAMED if name in row.values), None)
+    file = str(named).rpartition("/")[2]
+    names = [f"COCO_val2014_{named:012d}.jpg", f"{named:012d}.jpg"] if isinstance(named, int) else [file]
     if found := folder and next((folder / name for name in names if (folder / name).is_file()), None):
         return found.read_bytes()
     where = f"in {folder}" if folder else "without --pictures"

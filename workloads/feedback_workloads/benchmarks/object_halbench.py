@@ -1,8 +1,7 @@
 """Object HalBench (Yu et al., RLHF-V, arXiv 2312.00849): objects that a judge model lists from answers, against COCO's.
 
 Answers are rows with a picture (`image_id`), a text (`text` or `answer`) and, in `extract_objs`, what the judge listed:
-its reply as it stands, or the list of phrases in it. So what the judge said is replayed, and nothing is asked anew.
-Each phrase is brought to words, and a word counts once an answer.
+its reply as it stands, or the list of phrases in it. Each phrase is brought to words, and a word counts once an answer.
 
 `CHAIRs_refine` is the response-level rate of the papers (hallucinating answers among those that name an object),
 `CHAIRi` their mention-level one. The official script can do without a judge, too: it counts words as CHAIR does, each
@@ -26,13 +25,16 @@ from feedback_workloads.benchmarks.coco.truth import WHAT, read_truth
 from feedback_workloads.benchmarks.english.lemmas import is_a, lemma
 from feedback_workloads.benchmarks.english.tokens import tokens
 from feedback_workloads.benchmarks.english.words import noun_lemmas
+from feedback_workloads.benchmarks.judging import Judge, Request
 from feedback_workloads.benchmarks.official import Option, Scores, ratio
+from feedback_workloads.benchmarks.scripts import Script
 from feedback_workloads.contract import BadInput
 from feedback_workloads.rows.json_files import Row
 
 PICTURES: Final = 300
 LISTED: Final = "extract_objs"
 """The field in which the official script keeps what the judge listed."""
+SCRIPT: Final = "eval_gpt_obj_halbench.py"
 SHORTEST: Final = 4
 """Words of the shortest answer that the judge is asked about; shorter ones name nothing."""
 _BLOCK: Final = re.compile(r"```json\n(.*?)\n```", re.DOTALL)
@@ -63,13 +65,26 @@ class ObjectHalBench:
         ),
     }
 
+    prompts: ClassVar[str] = f"RLHF-V's script {SCRIPT}, or its folder"
+
     def closed(self, question: Row) -> bool:
         return False
+
+    def judged(
+        self, answers: Path, truth: Path, options: Mapping[str, str], prompts: Path, judge: Judge
+    ) -> list[dict[str, object]]:
+        if options["extractor"] == "words":
+            raise BadInput("the option extractor=words does without a judge; leave --judge out, or the option")
+        template = Script.at(prompts, SCRIPT).text("prompt_template")
+        rows = read_answers(answers)
+        asked = [row for row in rows if not _is_short(said_in(row))]
+        replies = iter(judge.replies([request(template, row) for row in asked], has_list))
+        return [{**row.values, LISTED: [] if _is_short(said_in(row)) else next(replies)} for row in rows]
 
     def score(self, answers: Path, truth: Path, options: Mapping[str, str]) -> Scores:
         rows = read_answers(answers)
         pictures = [picture_of(row) for row in rows]
-        texts = [row.text("text", "answer", "caption").replace("Assistant:", "").strip() for row in rows]
+        texts = [said_in(row) for row in rows]
         vocabulary = refined_vocabulary()
         present = read_truth(truth, frozenset(pictures), vocabulary, noun_lemmas)
         if options["extractor"] == "words":
@@ -91,9 +106,33 @@ class ObjectHalBench:
         )
 
 
+def said_in(row: Row) -> str:
+    """What the model answered, without the name of the speaker."""
+    return row.text("text", "answer", "caption").replace("Assistant:", "").strip()
+
+
+def request(template: str, row: Row) -> Request:
+    """What the judge is asked about an answer, as the official script does it: all of it is the system's message."""
+    told = template.replace("{question}", row.text("prompt", "question")).replace("{answer}", said_in(row))
+    return Request(({"role": "system", "content": told},), {"temperature": 0.2, "max_tokens": 512})
+
+
+def has_list(reply: str) -> bool:
+    """Whether the judge kept to the form that it is asked for."""
+    try:
+        listed(Row("", {LISTED: reply}))
+    except BadInput:
+        return False
+    return True
+
+
+def _is_short(text: str) -> bool:
+    return len(text.split()) < SHORTEST
+
+
 def replay(row: Row, text: str, read: ReadPhrase, vocabulary: Vocabulary) -> Named:
     """What the judge listed from one answer; BadInput where that is not there."""
-    phrases = listed(row) if len(text.split()) >= SHORTEST else []
+    phrases = [] if _is_short(text) else listed(row)
     found = chain.from_iterable(objects(read(phrase), vocabulary) for phrase in phrases)
     unique = tuple(dict.fromkeys(found))
     words = tuple(word for word in without_seats(unique) if word in vocabulary.class_of)
@@ -105,7 +144,7 @@ def listed(row: Row) -> list[str]:
     if LISTED not in row.values:
         raise BadInput(
             f"{row.place}: there is no field {LISTED!r} with what the judge listed (its reply, or a list of phrases); "
-            "add it, or give --option extractor=words, the official script without a judge"
+            "name a judge by --judge, or give --option extractor=words, the official script without one"
         )
     if isinstance(row.values[LISTED], list):
         return row.texts(LISTED)

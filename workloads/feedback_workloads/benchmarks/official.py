@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
+from feedback_workloads.benchmarks.judging import Judge
 from feedback_workloads.contract import BadInput
 from feedback_workloads.rows.json_files import Row
 
@@ -27,14 +28,14 @@ class Scores:
     """What came out for `answers` answers.
 
     `metrics` has the official names; rates are fractions, and None where they are 0 of 0. `result` is the content of
-    the file that the official scorer writes, JSON, and `file` its name. `notes` are sentences for the person who reads
-    the numbers.
+    the file that the official scorer writes, for JSON or a text as it stands, and `file` its name. `notes` are
+    sentences for the person who reads the numbers.
     """
 
     answers: int
     metrics: Mapping[str, float | None]
     file: str
-    result: Mapping[str, object]
+    result: object
     notes: tuple[str, ...] = ()
 
 
@@ -58,6 +59,24 @@ class Official(Protocol):
 
     def closed(self, question: Row) -> bool:
         """Whether only "Yes" or "No" can be right, so that a model is not left to say more."""
+        ...
+
+
+@runtime_checkable
+class Judged(Official, Protocol):
+    """A public benchmark of which a model judges the answers.
+
+    What the judge says about an answer stands beside it in the file of answers, from where `score` takes it: so what
+    was said once, here or elsewhere, is replayed.
+    """
+
+    prompts: ClassVar[str]
+    """What `--judge-prompts` has to name: the authors' scripts, in which stands what the judge is told."""
+
+    def judged(
+        self, answers: Path, truth: Path, options: Mapping[str, str], prompts: Path, judge: Judge
+    ) -> list[dict[str, object]]:
+        """The answers, with what the judge says about each. Raises BadInput and Temporary."""
         ...
 
 

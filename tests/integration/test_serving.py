@@ -24,6 +24,7 @@ import openai
 import pytest
 import yaml
 from PIL import Image
+from vllm.entrypoints.pooling.scoring.protocol import RerankResponse, ScoreResponse
 
 from feedback_workloads.contract import Ranking
 from feedback_workloads.method.ranking import reward
@@ -142,7 +143,18 @@ PICTURE = data_url(picture(0))
 
 def ask(server: Server, **fields: Any) -> Any:
     """Ask through the official client; fields that it does not know go through as they are."""
-    known = {"n", "temperature", "top_p", "max_tokens", "seed", "stop", "stream", "stream_options"}
+    known = {
+        "n",
+        "logprobs",
+        "top_logprobs",
+        "temperature",
+        "top_p",
+        "max_tokens",
+        "seed",
+        "stop",
+        "stream",
+        "stream_options",
+    }
     extra = {name: value for name, value in fields.items() if name not in {*known, "messages"}}
     return server.client.chat.completions.create(
         model="tiny",
@@ -360,6 +372,17 @@ class Offline:
         found = logits.log_softmax(-1).gather(-1, ids[:, len(prompt) :, None]).squeeze(-1)
         return [float(row[: len(answer)].double().sum()) for row, answer in zip(found, answers, strict=True)]
 
+    def likely(self, data: bytes, question: str, before: list[int], number: int) -> list[float]:
+        """Log-probabilities of the most likely tokens behind `before`, the beginning of an answer."""
+        import torch
+
+        image = self.family.picture(data)
+        ids = self.family.expand(self.family.prompt_ids(question), image) + before
+        with torch.inference_mode():
+            pixels = self.family.features(image)["pixel_values"]
+            logits = self.model(input_ids=torch.tensor([ids]), pixel_values=pixels).logits[0, -1]
+        return [float(one) for one in logits.log_softmax(-1).topk(number).values]
+
 
 PROMPTS = [(picture(10 + i % 10), QUESTIONS[i // 10]) for i in range(50)]
 
@@ -400,6 +423,173 @@ def test_adapter_on_and_off_in_one_batch_equals_transformers(adapter_server: Ser
         check_against(policy, reference, data, question, answer)
 
 
+# ── log-probabilities ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def written(tokens: Sequence[Any]) -> str:
+    """The text that tokens of an answer are, by their bytes."""
+    return bytes(byte for token in tokens for byte in token.bytes or ()).decode(errors="replace")
+
+
+@pytest.mark.parametrize("best_of", [1, 4])
+def test_log_probabilities_of_the_chosen_answer(server: Server, models: Models, best_of: int) -> None:
+    fields = {"seed": 8, "best_of": best_of, "max_tokens": 12, "return_scores": True, "return_token_ids": True}
+    [choice] = ask(server, **fields, logprobs=True, top_logprobs=3).choices
+    tokens = choice.logprobs.content
+    assert written(tokens) == choice.message.content
+    assert len(tokens) == len(choice.token_ids)
+    assert sum(token.logprob for token in tokens) == pytest.approx(choice.score["logp"], abs=NEAR_TIE)
+    policy = Offline(models.policy)
+    assert sum(token.logprob for token in tokens) == pytest.approx(
+        policy.logps(picture(0), QUESTIONS[0], [choice.token_ids])[0], abs=TOLERANCE
+    )
+    for place, token in enumerate(tokens):
+        likely = [one.logprob for one in token.top_logprobs]
+        assert len(likely) == 3
+        assert likely == sorted(likely, reverse=True)
+        assert likely[0] >= token.logprob
+        if place < 4:  # the most likely in its place are transformers'
+            before = choice.token_ids[:place]
+            expect = policy.likely(picture(0), QUESTIONS[0], before, 3)
+            assert likely == pytest.approx(expect, abs=TOLERANCE)
+    assert not {token.token for token in tokens if token.bytes is None} - {"</s>"}
+
+
+@pytest.mark.parametrize("best_of", [1, 4])
+def test_a_stream_tells_the_same_log_probabilities(server: Server, best_of: int) -> None:
+    fields = {"seed": 8, "best_of": best_of, "max_tokens": 12, "logprobs": True, "top_logprobs": 2}
+    whole = ask(server, **fields).choices[0].logprobs.content
+    chunks = [chunk.choices[0] for chunk in ask(server, **fields, stream=True)]
+    tokens = [token for chunk in chunks if chunk.logprobs for token in chunk.logprobs.content]
+    assert [token.token for token in tokens] == [token.token for token in whole]
+    assert [token.logprob for token in tokens] == pytest.approx([token.logprob for token in whole], abs=TOLERANCE)
+    assert sum(bool(chunk.logprobs and chunk.logprobs.content) for chunk in chunks) > 1  # not all at once
+    assert not any(chunk.logprobs for chunk in chunks[:1])
+
+
+def test_no_log_probabilities_where_none_are_asked_for(server: Server) -> None:
+    assert ask(server, max_tokens=2).choices[0].logprobs is None
+    told = ask(server, max_tokens=2, logprobs=True).choices[0].logprobs.content
+    assert all(token.top_logprobs == [] for token in told)
+
+
+# ── scores of given answers ──────────────────────────────────────────────────────────────────────────────────────────
+
+ANSWERS = ("A red square.", "Nothing at all, I am afraid; the picture is empty.", "", "A red square.")
+
+
+def post(server: Server, path: str, **fields: Any) -> Any:
+    """What the server answers at a path that the official client does not know."""
+    headers = {"Authorization": "Bearer none"}
+    body = {"model": "tiny", **fields}
+    answer = httpx.post(server.url + path, json=body, headers=headers, timeout=PATIENCE_SECONDS)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def parts(url: str, question: str) -> dict[str, Any]:
+    """What is asked about a picture, as vLLM's clients send it for a score."""
+    return {"content": about(url, question)[0]["content"]}
+
+
+def check_scores(server: Server, policy: Offline, reference: Offline) -> None:
+    """Sums and rewards of answers in words are those of transformers, with the token that ends each."""
+    family = policy.family
+    written = [family.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ANSWERS]
+    ids = [[*answer, family.tokenizer.eos_token_id] for answer in written]
+    for data, question in PROMPTS[::10]:
+        found = post(server, "/v1/score", queries=parts(data_url(data), question), documents=ANSWERS)
+        ScoreResponse.model_validate(found)  # as vLLM's clients read it
+        assert [item["index"] for item in found["data"]] == list(range(len(ANSWERS)))
+        logps, ref_logps = policy.logps(data, question, ids), reference.logps(data, question, ids)
+        for item, answer, logp, ref_logp in zip(found["data"], ids, logps, ref_logps, strict=True):
+            assert item["object"] == "score"
+            assert item["tokens"] == len(answer)
+            assert item["logp"] == pytest.approx(logp, abs=TOLERANCE)
+            assert item["ref_logp"] == pytest.approx(ref_logp, abs=TOLERANCE)
+            expect = reward(Ranking(), logp, ref_logp, len(answer), BETA)
+            assert item["score"] == pytest.approx(expect, abs=BETA * TOLERANCE)
+            assert abs(expect) > 10 * BETA * TOLERANCE  # there is something to be wrong about
+
+
+def test_scores_of_given_answers_equal_transformers(server: Server, models: Models) -> None:
+    check_scores(server, Offline(models.policy), Offline(models.reference))
+
+
+def test_scores_with_an_adapter_equal_transformers(adapter_server: Server, models: Models) -> None:
+    check_scores(adapter_server, Offline(models.base, models.adapter), Offline(models.base))
+
+
+def test_an_answer_that_was_drawn_has_the_score_that_it_was_ranked_by(server: Server) -> None:
+    fields = {"n": 4, "best_of": 4, "seed": 2, "max_tokens": 8, "return_scores": True, "return_token_ids": True}
+    choices = ask(server, **fields).choices
+    documents = [{"token_ids": choice.token_ids} for choice in reversed(choices)]
+    again = post(server, "/v1/rerank", messages=about(PICTURE), documents=documents)["results"]
+    assert [result["index"] for result in again] == [3, 2, 1, 0]
+    for choice, result in zip(choices, again, strict=True):
+        assert result["relevance_score"] == pytest.approx(choice.score["reward"], abs=BETA * TOLERANCE)
+        assert result["logp"] == pytest.approx(choice.score["logp"], abs=TOLERANCE)
+        assert result["ref_logp"] == pytest.approx(choice.score["ref_logp"], abs=TOLERANCE)
+        assert result["tokens"] == choice.score["tokens"]
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+def test_answers_are_put_in_order(server: Server, path: str) -> None:
+    query, documents = parts(PICTURE, QUESTIONS[1]), list(ANSWERS[:3])
+    scores = [item["score"] for item in post(server, "/score", text_1=query, text_2=documents)["data"]]
+    found = post(server, path, query=query, documents=documents, top_n=2)
+    RerankResponse.model_validate(found)
+    order = sorted(range(3), key=lambda i: -scores[i])[:2]
+    assert [result["index"] for result in found["results"]] == order
+    assert [result["relevance_score"] for result in found["results"]] == pytest.approx(
+        [scores[i] for i in order], abs=NEAR_TIE
+    )
+    assert [result["document"]["text"] for result in found["results"]] == [documents[i] for i in order]
+    untold = post(server, path, query=query, documents=documents, return_documents=False)
+    assert all("document" not in result for result in untold["results"])
+
+
+def test_another_rule_scores_a_given_answer(server: Server) -> None:
+    fields = {"queries": "What is red?", "documents": "Blood.", "ranking": {"rule": "PolicyLikelihood"}}
+    [item] = post(server, "/v1/score", **fields)["data"]
+    assert item["score"] == item["logp"]
+
+
+def test_given_answers_are_counted_apart(server: Server) -> None:
+    names = ("scored_total", "candidates_total", "tokens_total")
+
+    def counted() -> list[float]:
+        kinds = [{}, {}, {"kind": "scored"}]
+        found = [server.metric(f"feedback_serving_{name}", **kind) for name, kind in zip(names, kinds, strict=True)]
+        return [*found, server.metric("feedback_serving_requests_total", outcome="ok")]
+
+    before = counted()
+    usage = post(server, "/v1/score", queries="What is red?", documents=["Blood.", "A rose."])["usage"]
+    gained = [after - earlier for earlier, after in zip(before, counted(), strict=True)]
+    assert gained == [2, 0, len("Blood.") + 1 + len("A rose.") + 1, 1]  # one token a byte, and the last
+    assert usage["completion_tokens"] == 0
+    assert usage["prompt_tokens"] == usage["total_tokens"] > gained[2]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "word"),
+    [
+        pytest.param({"documents": ["x"] * 65}, "documents", "at most 64", id="too many"),
+        pytest.param({"documents": ["fine", "An <image>?"]}, "documents[1]", "picture token", id="a picture token"),
+        pytest.param({"documents": {"token_ids": [10**6]}}, "documents[0]", "0 to", id="no such token"),
+        pytest.param({"documents": ["x" * CONTEXT]}, "documents[0]", "tokens", id="an answer too long"),
+        pytest.param({"documents": ["fine"], "queries": "An <image>?"}, "queries", "picture token", id="in the query"),
+        pytest.param({"documents": ["fine"], "queries": "x" * CONTEXT}, "documents[0]", "tokens", id="too long"),
+    ],
+)
+def test_answers_that_cannot_be_scored(server: Server, fields: dict[str, Any], param: str, word: str) -> None:
+    body = {"model": "tiny", "queries": "What is red?", **fields}
+    answer = httpx.post(f"{server.base_url}/score", json=body, timeout=PATIENCE_SECONDS)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, param)
+    assert word in error["message"]
+
+
 # ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -415,7 +605,7 @@ def png(width: int, height: int) -> bytes:
         pytest.param({"model": "other"}, 404, "model", "model_not_found", id="another model"),
         pytest.param({"n": 3, "best_of": 2}, 400, "best_of", "invalid_value", id="best_of below n"),
         pytest.param({"best_of": 65}, 400, "best_of", "invalid_value", id="best_of above the limit"),
-        pytest.param({"logprobs": True}, 400, "logprobs", "invalid_value", id="a field that is not served"),
+        pytest.param({"tools": [{}]}, 400, "tools", "unknown_parameter", id="a field that is not served"),
         pytest.param({"ignore_eos": True}, 400, "ignore_eos", "unknown_parameter", id="a field of the engine"),
         pytest.param({"max_tokens": CONTEXT}, 400, "messages", "context_length_exceeded", id="an answer too long"),
         pytest.param(

@@ -12,18 +12,16 @@ from hypothesis import strategies as st
 
 from feedback_workloads.contract import Ranking
 from feedback_workloads.serving.errors import ApiError
-from feedback_workloads.serving.protocol import (
+from feedback_workloads.serving.protocol.chat import (
+    ChatRequest,
     Choice,
     Completion,
-    Conversation,
     Defaults,
     Shaping,
-    Usage,
     Wanted,
-    conversation,
-    read_request,
     wanted,
 )
+from feedback_workloads.serving.protocol.parts import Conversation, Usage, conversation, read
 
 LIKELIHOOD = Ranking(rule="PolicyLikelihood")
 DEFAULTS = Defaults(
@@ -32,7 +30,7 @@ DEFAULTS = Defaults(
 )  # fmt: skip
 USUAL = Wanted(
     n=1, best_of=8, ranking=LIKELIHOOD, temperature=0.7, top_p=0.9, max_tokens=None, seed=None, stop=(),
-    shaping=Shaping(), scores=False, token_ids=False,
+    shaping=Shaping(), scores=False, token_ids=False, top_logprobs=None,
 )  # fmt: skip
 ONE = replace(USUAL, best_of=1, temperature=0.0, top_p=1.0)
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
@@ -70,6 +68,9 @@ def user(*parts: Any) -> dict[str, Any]:
         pytest.param({"stop": "."}, replace(USUAL, stop=(".",)), id="one stop string"),
         pytest.param({"stop": [".", "!"]}, replace(USUAL, stop=(".", "!")), id="several"),
         pytest.param({"seed": -3, "top_p": 0.9}, replace(USUAL, seed=-3, top_p=0.9), id="seed and top_p"),
+        pytest.param({"logprobs": True}, replace(USUAL, top_logprobs=0), id="logprobs"),
+        pytest.param({"logprobs": True, "top_logprobs": 20}, replace(USUAL, top_logprobs=20), id="and likely tokens"),
+        pytest.param({"logprobs": False}, USUAL, id="no logprobs"),
         pytest.param({"return_scores": True}, replace(USUAL, scores=True), id="scores"),
         pytest.param(
             {"top_k": 5, "min_p": 0.1, "min_tokens": 2, "presence_penalty": -1, "logit_bias": {"7": -100}},
@@ -82,7 +83,7 @@ def user(*parts: Any) -> dict[str, Any]:
     ],
 )
 def test_wanted(fields: dict[str, Any], expect: Wanted) -> None:
-    assert wanted(read_request(body(**fields)), DEFAULTS) == expect
+    assert wanted(read(ChatRequest, body(**fields)), DEFAULTS) == expect
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,8 @@ def test_wanted(fields: dict[str, Any], expect: Wanted) -> None:
         pytest.param({"stop": [""]}, "stop[0]", "at least 1", id="empty stop string"),
         pytest.param({"stream_options": {"include_usage": True}}, "stream_options", "stream", id="not streamed"),
         pytest.param({"return_token_ids": True, "stream": True}, "return_token_ids", "stream", id="streamed token ids"),
-        pytest.param({"logprobs": True}, "logprobs", "False", id="logprobs"),
+        pytest.param({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "less", id="too many likely tokens"),
+        pytest.param({"top_logprobs": 2}, "top_logprobs", "logprobs", id="likely tokens of no token"),
         pytest.param({"tools": [{}]}, "tools", "not supported", id="tools"),
         pytest.param({"frequency_penalty": 2.5}, "frequency_penalty", "less", id="penalty"),
         pytest.param({"min_tokens": 3, "max_tokens": 2}, "min_tokens", "more than max_tokens", id="no room for it"),
@@ -137,7 +139,7 @@ def test_wanted(fields: dict[str, Any], expect: Wanted) -> None:
 )
 def test_errors_name_the_field(fields: dict[str, Any], param: str, word: str) -> None:
     with pytest.raises(ApiError) as caught:
-        wanted(read_request(body(**fields)), DEFAULTS)
+        wanted(read(ChatRequest, body(**fields)), DEFAULTS)
     error = caught.value
     assert (error.status, error.param) == (400, param)
     assert word in error.message
@@ -146,7 +148,7 @@ def test_errors_name_the_field(fields: dict[str, Any], param: str, word: str) ->
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"3", b"null", b"\xff", b'{"model": "\\ud800"}', b'{"n": NaN}'])
 def test_not_a_request(data: bytes) -> None:
     with pytest.raises(ApiError) as caught:
-        read_request(data)
+        read(ChatRequest, data)
     assert caught.value.status == 400
 
 
@@ -160,12 +162,12 @@ json_values = st.recursive(
 @given(json_values)
 def test_any_messages_that_are_not_messages_are_refused(messages: Any) -> None:
     with pytest.raises(ApiError) as caught:
-        read_request(json.dumps({"model": "m", "messages": messages}).encode())
+        read(ChatRequest, json.dumps({"model": "m", "messages": messages}).encode())
     assert caught.value.status == 400
 
 
 def test_picture_goes_before_the_text() -> None:
-    request = read_request(body(messages=[user(TEXT, PICTURE)]))
+    request = read(ChatRequest, body(messages=[user(TEXT, PICTURE)]))
     assert conversation(request.messages) == Conversation(
         messages=({"role": "user", "content": [{"type": "image"}, TEXT]},),
         picture="data:image/png;base64,AA==",
@@ -174,7 +176,8 @@ def test_picture_goes_before_the_text() -> None:
 
 
 def test_conversation_of_several_turns() -> None:
-    request = read_request(
+    request = read(
+        ChatRequest,
         body(
             messages=[
                 {"role": "developer", "content": "Be brief."},
@@ -182,7 +185,7 @@ def test_conversation_of_several_turns() -> None:
                 {"role": "assistant", "content": "A dog.", "refusal": None},
                 {"role": "user", "content": "Which colour?"},
             ]
-        )
+        ),
     )
     assert conversation(request.messages).messages == (
         {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
@@ -194,7 +197,7 @@ def test_conversation_of_several_turns() -> None:
 
 @pytest.mark.parametrize("text", [[], [{"type": "text", "text": ""}]])
 def test_a_picture_without_a_question(text: list[Any]) -> None:
-    turns = conversation(read_request(body(messages=[user(PICTURE, *text)])).messages).messages
+    turns = conversation(read(ChatRequest, body(messages=[user(PICTURE, *text)])).messages).messages
     assert turns == ({"role": "user", "content": [{"type": "image"}]},)
 
 
@@ -209,7 +212,7 @@ def test_a_picture_without_a_question(text: list[Any]) -> None:
 )
 def test_an_answer_that_is_sent_back(answer: dict[str, Any], said: str) -> None:
     messages = [user(TEXT), {"role": "assistant", **answer}, user(TEXT)]
-    turn = conversation(read_request(body(messages=messages)).messages).messages[1]
+    turn = conversation(read(ChatRequest, body(messages=messages)).messages).messages[1]
     assert turn == {"role": "assistant", "content": [{"type": "text", "text": said}]}
 
 
@@ -230,7 +233,7 @@ def test_an_answer_that_is_sent_back(answer: dict[str, Any], said: str) -> None:
 )
 def test_conversations_that_cannot_be_answered(messages: list[Any], param: str) -> None:
     with pytest.raises(ApiError) as caught:
-        conversation(read_request(body(messages=messages)).messages)
+        conversation(read(ChatRequest, body(messages=messages)).messages)
     assert (caught.value.status, caught.value.param) == (400, param)
 
 

@@ -19,18 +19,17 @@ from typing_extensions import is_typeddict as is_newer_typeddict
 
 from feedback_workloads.contract import Ranking
 from feedback_workloads.serving.errors import ApiError
-from feedback_workloads.serving.protocol import Defaults, conversation, read_request, wanted
+from feedback_workloads.serving.protocol.chat import ChatRequest, Defaults, wanted
+from feedback_workloads.serving.protocol.parts import conversation, read
+from feedback_workloads.serving.protocol.scores import RerankRequest, ScoreRequest
 
 DEFAULTS = Defaults(
     best_of=1, max_best_of=64, ranking=Ranking(), temperature=0.7, top_p=1.0, ranked_temperature=0.7,
     ranked_top_p=0.9, max_tokens=512,
 )  # fmt: skip
 ROW = re.compile(r"^\| (`[^|]+`) \| (used|ignored|only|refused) \|", re.MULTILINE)
-DOCUMENTED = {
-    name: what
-    for names, what in ROW.findall(Path("docs/serving.md").read_text())
-    for name in re.findall("`([^`]+)`", names)
-}
+PAGE = Path("docs/serving.md").read_text()
+DOCUMENTED = {name: what for names, what in ROW.findall(PAGE) for name in re.findall("`([^`]+)`", names)}
 QUESTION = {"role": "user", "content": "What is this?"}
 
 
@@ -95,8 +94,8 @@ def refused(request: dict[str, Any]) -> str | None:
 
 
 def understood(request: dict[str, Any]) -> Any:
-    read = read_request(json.dumps({"model": "m", "messages": [QUESTION], **request}).encode())
-    return wanted(read, DEFAULTS), conversation(read.messages)
+    request_read = read(ChatRequest, json.dumps({"model": "m", "messages": [QUESTION], **request}).encode())
+    return wanted(request_read, DEFAULTS), conversation(request_read.messages)
 
 
 def check(what: str, base: dict[str, Any], requests: list[dict[str, Any]], place: str) -> None:
@@ -116,6 +115,9 @@ def check(what: str, base: dict[str, Any], requests: list[dict[str, Any]], place
         case "refused":
             assert None not in errors
 
+
+NEEDED: dict[str, Any] = {"stream_options": {"stream": True}, "top_logprobs": {"logprobs": True}}
+"""What a field needs beside it."""
 
 REQUEST = {**fields(CompletionCreateParamsNonStreaming), "stream": bool}
 MESSAGES = [
@@ -142,7 +144,7 @@ def test_request(name: str) -> None:
     values = [QUESTION["content"]] if name == "model" else list(examples(REQUEST[name]))
     if name == "messages":
         values = [[QUESTION]]
-    base = {"stream": True} if name == "stream_options" else {}
+    base = NEEDED.get(name, {})
     check(DOCUMENTED[name], base, [{**base, name: value} for value in values], name)
 
 
@@ -174,3 +176,10 @@ def test_the_examples_reach_every_alternative() -> None:
     assert [] in list(examples(REQUEST["tools"]))
     assert {"low", "medium", "high"} <= set(examples(REQUEST["verbosity"]))
     assert {True, False} == set(examples(REQUEST["logprobs"]))
+
+
+def test_the_table_of_scores_has_the_fields_that_are_taken() -> None:
+    table = PAGE.partition("<!-- scores:")[2].partition("\n\n")[2].partition("\n\n")[0]
+    cells = [row.split("|")[1] for row in table.splitlines()[2:]]
+    named = [name for cell in cells for name in re.findall("`(\\w+)`", cell)]
+    assert sorted(named) == sorted({*ScoreRequest.model_fields, *RerankRequest.model_fields})

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from feedback_workloads import contract
 from feedback_workloads.contract import BadInput, Decoding, Precision, Temporary
 from feedback_workloads.engine.arguments import Adapter, compile_nothing_on_a_cpu, engine_arguments
+from feedback_workloads.engine.logprobs import of_tokens, read_with_prompt, weighed, weighing
 from feedback_workloads.models.adapters import ADAPTER_CONFIG
 from feedback_workloads.models.family import Family, Prompt
 from feedback_workloads.rows.rejected import BadRow
@@ -233,24 +234,17 @@ class Engine:
 
         Whatever `sample` returned can be scored, however long it is: the last token is not part of the prefill.
         """
-        from vllm import SamplingParams
 
         def request(
             given: tuple[Key, Prompt, Sequence[int]],
         ) -> tuple[tuple[Key, Sequence[int]], Any, SamplingParams]:
             key, prompt, answer = given
-            *first, last = answer
             rendered = self._render(prompt)
-            whole = {**rendered, "prompt_token_ids": [*rendered["prompt_token_ids"], *first]}
-            params = SamplingParams(
-                max_tokens=1, temperature=0.0, prompt_logprobs=0, logprob_token_ids=[last], detokenize=False
-            )
-            return (key, answer), whole, params
+            whole = {**rendered, "prompt_token_ids": [*rendered["prompt_token_ids"], *read_with_prompt(answer)]}
+            return (key, answer), whole, weighing(answer)
 
         for (key, answer), output in self._run(map(request, requests)):
-            *first, last = answer
-            known = list(output.prompt_logprobs)[len(output.prompt_logprobs) - len(first) :]
-            yield key, (*of_tokens(known, first), *of_tokens(output.outputs[0].logprobs, [last]))
+            yield key, weighed(output, answer)
 
     def yes_no(self, requests: Iterable[tuple[Key, Prompt]]) -> Iterator[tuple[Key, Verdict]]:
         """Probabilities of yes and no as the first token of the answer (paper, section 3.2).
@@ -333,8 +327,3 @@ def engine_prompt(prompt: Prompt) -> dict[str, Any]:
     if prompt.picture_key:
         given["multi_modal_uuids"] = {"image": prompt.picture_key}
     return given
-
-
-def of_tokens(rows: Any, token_ids: Sequence[int]) -> tuple[float, ...]:
-    """The log-probability of each token, from vLLM's rows of {token: Logprob}."""
-    return tuple(row[token].logprob for row, token in zip(rows, token_ids, strict=True))

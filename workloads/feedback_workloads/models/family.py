@@ -103,6 +103,14 @@ class Family(Protocol):
         """A one-turn chat without a picture."""
         ...
 
+    def answer_ids(self, text: str) -> list[int]:
+        """Tokens of a whole answer that is given as text, with the one that ends it."""
+        ...
+
+    def token_bytes(self, id: int) -> bytes | None:
+        """What a token adds to a text, in UTF-8, perhaps a part of a character; None of a special token."""
+        ...
+
     def spoken(self, text: str) -> str | None:
         """What is said after thinking; None where the thought has no end. The whole of who does not think aloud."""
         ...

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from http import HTTPStatus
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pydantic_core
 from fastapi import FastAPI, Request, Response
@@ -28,8 +28,10 @@ from feedback_workloads.serving.errors import (
     unknown_model,
 )
 from feedback_workloads.serving.intake.receiving import Arrived, Receiving
-from feedback_workloads.serving.protocol import Answered, Model, ModelList
-from feedback_workloads.serving.service import Service
+from feedback_workloads.serving.protocol.parts import Answered, Model, ModelList
+from feedback_workloads.serving.protocol.scores import RerankRequest
+from feedback_workloads.serving.scoring import Given, Scoring
+from feedback_workloads.serving.service import Ask, Service
 
 LOG = logging.getLogger(__name__)
 
@@ -45,6 +47,13 @@ CLIENT_CLOSED_REQUEST = 499
 """nginx's word for it; nobody reads the answer."""
 
 T = TypeVar("T")
+Understood_co = TypeVar("Understood_co", covariant=True)
+
+
+class Understand(Protocol[Understood_co]):
+    """Makes of a body what is asked, and tells what arrives meanwhile. Raises ApiError."""
+
+    async def __call__(self, body: bytes, arrived: Arrived, *, again: bool) -> Understood_co: ...
 
 
 class ClientDisconnected(Exception):
@@ -55,6 +64,7 @@ def build_app(service: Service) -> FastAPI:
     """The server's routes around `service`."""
     app = FastAPI(title="best-of-N", docs_url=None, redoc_url=None, openapi_url=None)
     receiving = Receiving(LARGEST_AT_ONCE * service.settings.max_body_bytes)
+    scoring = Scoring(service)
     settings = service.settings
     served = Model(id=settings.model_name, created=service.created, max_model_len=service.engines.max_model_len)
     app.add_middleware(Keyed, keys=settings.api_keys)
@@ -67,23 +77,45 @@ def build_app(service: Service) -> FastAPI:
     )
     app.add_middleware(Identified)
 
-    @app.post("/v1/chat/completions")
-    async def chat(request: Request) -> Response:
+    async def taken(
+        request: Request, understand: Understand[T], answer: Callable[[T], Awaitable[Response]]
+    ) -> Response:
         if not service.admission.is_open:
             raise draining()
         with service.admission.held():
-            return await answer(request)
+            async with receiving.request(request.client.host if request.client else "") as arrived:
+                body = await read_body(request, service.settings.max_body_bytes, arrived)
+                ask = await understand(body, arrived, again=request.headers.get(TRIES, "0") != "0")
+            return await answer(ask)
 
-    async def answer(request: Request) -> Response:
-        async with receiving.request(request.client.host if request.client else "") as arrived:
-            body = await read_body(request, service.settings.max_body_bytes, arrived)
-            ask = await service.understand(body, arrived, again=request.headers.get(TRIES, "0") != "0")
-        if not ask.stream:
-            return _json(await unless_ended(service, request.receive, service.complete(ask)))
-        events = service.stream(ask)
-        # What is wrong with a request comes to light before its first event, while there is a status to say it with.
-        first = await unless_ended(service, request.receive, anext(events))
-        return EventStream(service, first, events)
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        async def answer(ask: Ask) -> Response:
+            if not ask.stream:
+                return _json(await unless_ended(service, request.receive, service.complete(ask)))
+            events = service.stream(ask)
+            # What is wrong with a request comes to light before its first event, while a status can still say it.
+            first = await unless_ended(service, request.receive, anext(events))
+            return EventStream(service, first, events)
+
+        return await taken(request, service.understand, answer)
+
+    @app.post("/score")
+    @app.post("/v1/score")
+    async def score(request: Request) -> Response:
+        async def answer(given: Given) -> Response:
+            return _json(await unless_ended(service, request.receive, scoring.scores(given)))
+
+        return await taken(request, scoring.understand_scores, answer)
+
+    @app.post("/rerank")
+    @app.post("/v1/rerank")
+    @app.post("/v2/rerank")
+    async def rerank(request: Request) -> Response:
+        async def answer(asked: tuple[Given, RerankRequest]) -> Response:
+            return _json(await unless_ended(service, request.receive, scoring.rerank(asked)))
+
+        return await taken(request, scoring.understand_rerank, answer)
 
     @app.api_route("/v1/models", methods=READ)
     async def models() -> Response:

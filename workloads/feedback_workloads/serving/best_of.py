@@ -1,15 +1,20 @@
-"""Best-of-N: sample candidates from the policy, score each against the reference, put the best first."""
+"""Best-of-N: sample candidates from the policy, score each against the reference, put the best first.
+
+Answers that are given are scored in the same way.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from feedback_workloads.method.ranking import order, reward
 from feedback_workloads.rows.identity import row_seed
-from feedback_workloads.serving.protocol import Score
+from feedback_workloads.serving.protocol.parts import Score
 
 if TYPE_CHECKING:
     from feedback_workloads.contract import Ranking
@@ -55,14 +60,31 @@ async def best_of(
             scoring[answer.token_ids] = group.create_task(engines.reference_logp(prompt, answer.token_ids))
         return answer, await scoring[answer.token_ids]
 
-    try:
+    with _one_error():
         async with asyncio.TaskGroup() as group:
             drawing = [group.create_task(draw(index)) for index in range(candidates)]
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from failures
     drawn = [task.result() for task in drawing]
-    scores = tuple(_score(i, answer, ref_logp, ranking, beta) for i, (answer, ref_logp) in enumerate(drawn))
+    scores = _scores(((answer.token_ids, answer.logp, ref_logp) for answer, ref_logp in drawn), ranking, beta)
     return Ranked(tuple(answer for answer, _ in drawn), scores, tuple(order([score.reward for score in scores])))
+
+
+async def scored(
+    engines: Engines, prompt: Prompt, answers: Sequence[tuple[int, ...]], *, ranking: Ranking, beta: float
+) -> tuple[Score, ...]:
+    """The scores of given answers, in their order; both models are asked, and of equal answers once.
+
+    Raises what the engines raise; when this is cancelled, so is all the work it started.
+    """
+    given = list(dict.fromkeys(answers))
+    with _one_error():
+        async with asyncio.TaskGroup() as group:
+            logps = [group.create_task(engines.policy_logp(prompt, answer)) for answer in given]
+            ref_logps = [group.create_task(engines.reference_logp(prompt, answer)) for answer in given]
+    found = {
+        answer: (logp.result(), ref_logp.result())
+        for answer, logp, ref_logp in zip(given, logps, ref_logps, strict=True)
+    }
+    return _scores(((answer, *found[answer]) for answer in answers), ranking, beta)
 
 
 def candidate_seed(seed: int | None, index: int) -> int | None:
@@ -70,12 +92,24 @@ def candidate_seed(seed: int | None, index: int) -> int | None:
     return None if seed is None else row_seed(seed, "serving", index)
 
 
-def _score(index: int, answer: Candidate, ref_logp: float, ranking: Ranking, beta: float) -> Score:
-    tokens = len(answer.token_ids)
-    return Score(
-        candidate=index,
-        reward=reward(ranking, answer.logp, ref_logp, tokens, beta),
-        logp=answer.logp,
-        ref_logp=ref_logp,
-        tokens=tokens,
+def _scores(answers: Iterable[tuple[Sequence[int], float, float]], ranking: Ranking, beta: float) -> tuple[Score, ...]:
+    """Of answers by their tokens, and by what policy and reference say of them."""
+    return tuple(
+        Score(
+            candidate=index,
+            reward=reward(ranking, logp, ref_logp, len(token_ids), beta),
+            logp=logp,
+            ref_logp=ref_logp,
+            tokens=len(token_ids),
+        )
+        for index, (token_ids, logp, ref_logp) in enumerate(answers)
     )
+
+
+@contextmanager
+def _one_error() -> Iterator[None]:
+    """Raise the first of the errors of a group by itself."""
+    try:
+        yield
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures

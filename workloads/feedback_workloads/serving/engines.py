@@ -24,15 +24,16 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from feedback_workloads.contract import BadInput, Source
 from feedback_workloads.engine.arguments import Adapter, compile_nothing_on_a_cpu, engine_arguments
-from feedback_workloads.engine.engine import BANNED, engine_prompt, of_tokens
+from feedback_workloads.engine.engine import BANNED, engine_prompt
+from feedback_workloads.engine.logprobs import most_likely, of_tokens, read_with_prompt, weighed, weighing
 from feedback_workloads.models.adapters import ADAPTER_CONFIG
 from feedback_workloads.models.families import check, family_of
 from feedback_workloads.models.family import Family, Prompt
-from feedback_workloads.serving.protocol import FinishReason, Shaping
+from feedback_workloads.serving.protocol.chat import FinishReason, Shaping
 
 if TYPE_CHECKING:
     from vllm import TokensPrompt
-    from vllm.outputs import RequestOutput
+    from vllm.outputs import CompletionOutput, RequestOutput
 
     from feedback_workloads.serving.settings import Settings
 
@@ -50,7 +51,17 @@ class Sampling:
     max_tokens: int
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    top_logprobs: int = 0
     shaping: Shaping = field(default_factory=Shaping)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One token of an answer, its raw log-probability, and those of the most likely in its place, likeliest first."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,7 @@ class Candidate:
     token_ids: tuple[int, ...]
     logp: float
     finish_reason: FinishReason
+    drawn: tuple[Drawn, ...]
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ class Piece:
     """What is new of an answer that is being written; `finish_reason` comes with the last piece."""
 
     text: str
-    tokens: int
+    drawn: tuple[Drawn, ...]
     finish_reason: FinishReason | None
 
 
@@ -133,6 +145,7 @@ class Engines:
             token_ids=tuple(answer.token_ids),
             logp=math.fsum(of_tokens(answer.logprobs, answer.token_ids)),
             finish_reason=_finish_reason(answer.finish_reason),
+            drawn=_drawn(answer, sampling.top_logprobs),
         )
 
     async def stream(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Piece, None]:
@@ -147,22 +160,18 @@ class Engines:
             async for output in outputs:
                 piece = output.outputs[0]
                 reason = None if piece.finish_reason is None else _finish_reason(piece.finish_reason)
-                yield Piece(piece.text, len(piece.token_ids), reason)
+                yield Piece(piece.text, _drawn(piece, sampling.top_logprobs), reason)
+
+    async def policy_logp(self, prompt: Prompt, token_ids: Sequence[int]) -> float:
+        """The same as `reference_logp`, of the policy: for answers that it did not write here."""
+        return await _logp(self._policy, prompt, token_ids, self._adapter)
 
     async def reference_logp(self, prompt: Prompt, token_ids: Sequence[int]) -> float:
         """Sum of the reference's raw log-probabilities of an answer's tokens: a prefill and one step.
 
         Whatever the policy wrote can be scored, up to the end of the context.
         """
-        *first, last = token_ids
-        params = SamplingParams(
-            max_tokens=1, temperature=0.0, prompt_logprobs=0, logprob_token_ids=[last], detokenize=False
-        )
-        whole = replace(prompt, ids=(*prompt.ids, *first))
-        output = await _finish(self._reference, whole, params, adapter=None)
-        assert output.prompt_logprobs is not None
-        known = list(output.prompt_logprobs)[len(output.prompt_logprobs) - len(first) :]
-        return math.fsum((*of_tokens(known, first), *of_tokens(output.outputs[0].logprobs, [last])))
+        return await _logp(self._reference, prompt, token_ids, adapter=None)
 
     def _params(self, sampling: Sampling, kind: RequestOutputKind) -> SamplingParams:
         shaping = sampling.shaping
@@ -172,7 +181,7 @@ class Engines:
             max_tokens=sampling.max_tokens,
             seed=sampling.seed,
             stop=list(sampling.stop),
-            logprobs=0,
+            logprobs=sampling.top_logprobs,
             top_k=shaping.top_k,
             min_p=shaping.min_p,
             frequency_penalty=shaping.frequency_penalty,
@@ -185,6 +194,11 @@ class Engines:
         )
 
 
+def _drawn(answer: CompletionOutput, top: int) -> tuple[Drawn, ...]:
+    logprobs = of_tokens(answer.logprobs, answer.token_ids)
+    return tuple(map(Drawn, answer.token_ids, logprobs, most_likely(answer.logprobs, top)))
+
+
 async def _finish(
     engine: AsyncLLM, prompt: Prompt, params: SamplingParams, adapter: LoRARequest | None
 ) -> RequestOutput:
@@ -193,6 +207,11 @@ async def _finish(
         last = output
     assert last is not None
     return last
+
+
+async def _logp(engine: AsyncLLM, prompt: Prompt, token_ids: Sequence[int], adapter: LoRARequest | None) -> float:
+    whole = replace(prompt, ids=(*prompt.ids, *read_with_prompt(token_ids)))
+    return math.fsum(weighed(await _finish(engine, whole, weighing(token_ids), adapter), token_ids))
 
 
 def _load(model: Path, arguments: dict[str, Any]) -> AsyncLLM:

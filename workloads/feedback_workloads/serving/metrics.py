@@ -16,7 +16,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "feedback_serving_requests",
-            "Chat requests by how they ended: ok, disconnected, or the code of the error.",
+            "Requests by how they ended: ok, disconnected, or the code of the error.",
             ("outcome",),
             registry=self._registry,
         )
@@ -27,9 +27,10 @@ class Metrics:
             registry=self._registry,
         )
         self.candidates = Counter("feedback_serving_candidates", "Answers written.", registry=self._registry)
+        self.scored = Counter("feedback_serving_scored", "Given answers that were scored.", registry=self._registry)
         self.tokens = Counter(
             "feedback_serving_tokens",
-            "Tokens of prompts (once a request, picture included) and of candidates.",
+            "Tokens of prompts (once a request, picture included), of candidates (completion) and of given answers.",
             ("kind",),
             registry=self._registry,
         )

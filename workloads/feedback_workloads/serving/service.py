@@ -1,49 +1,44 @@
-"""What happens to one chat request: its turn, its prompt, its candidates, its answer."""
+"""What happens to one chat request: its turn, its prompt, its candidates, its answer; and all requests' accounts."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import re
-import threading
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from jinja2 import TemplateError
 from PIL import Image
 
 from feedback_workloads.contract import BadInput, Ranking
 from feedback_workloads.method.ranking import asks_reference
 from feedback_workloads.models.family import Prompt
-from feedback_workloads.models.pictures import picture_key
-from feedback_workloads.rows.rejected import BadRow
 from feedback_workloads.serving.best_of import Ranked, best_of, candidate_seed
-from feedback_workloads.serving.engines import Engines, Sampling
-from feedback_workloads.serving.errors import ApiError, invalid, unknown_model
+from feedback_workloads.serving.engines import Drawn, Engines, Sampling
+from feedback_workloads.serving.errors import invalid, unknown_model
 from feedback_workloads.serving.intake.admission import Admission
 from feedback_workloads.serving.intake.pictures import Pictures
 from feedback_workloads.serving.intake.receiving import Arrived
+from feedback_workloads.serving.logprobs import PIECE, along, told
 from feedback_workloads.serving.metrics import Metrics
-from feedback_workloads.serving.protocol import (
+from feedback_workloads.serving.prompts import Chat, Prompts, too_long
+from feedback_workloads.serving.protocol.chat import (
     AnswerMessage,
-    ChatMessage,
+    ChatRequest,
     Choice,
     Chunk,
     ChunkChoice,
     Completion,
-    Conversation,
     Delta,
-    Usage,
+    Logprobs,
     Wanted,
-    conversation,
-    read_request,
     wanted,
 )
+from feedback_workloads.serving.protocol.parts import Usage, conversation, read
 
 if TYPE_CHECKING:
     from feedback_workloads.serving.settings import Settings
@@ -51,24 +46,13 @@ if TYPE_CHECKING:
 KEEP_ALIVE_SECONDS = 8.0
 """A stream is never silent for longer: below the time after which the most impatient proxies hang up, ten seconds."""
 
-MOST_CHARACTERS_A_TOKEN = 32
-"""On average over a prompt; a longer text cannot fit and is refused without tokenising it."""
-
-PIECE = re.compile(r"\s*\S+|\s+")
-"""What the winner is streamed in: a word with the space before it."""
-
 
 @dataclass(frozen=True)
 class Ask:
-    """A request that was understood. `picture` is encoded, and came with the field `picture_param`.
-
-    `again` says that the client sends it after it was turned away.
-    """
+    """A request that was understood. `again` says that the client sends it after it was turned away."""
 
     wanted: Wanted
-    messages: tuple[ChatMessage, ...]
-    picture: bytes | None
-    picture_param: str | None
+    chat: Chat
     stream: bool
     include_usage: bool
     again: bool
@@ -95,11 +79,11 @@ class Service:
         self.out_of_time = asyncio.Event()
         """Set when the server ends whatever still runs."""
         self.created = int(time.time())
-        self._pictures = Pictures(settings.picture_hosts, settings.max_picture_bytes)
-        self._tokenizing = threading.Lock()  # Hugging Face tokenizers change their own state while they work
+        pictures = Pictures(settings.picture_hosts, settings.max_picture_bytes)
+        self.prompts = Prompts(engines.family, engines.max_model_len, pictures)
         gauge = self.metrics.gauge
-        gauge("requests_running", "Chat requests whose turn it is.", lambda: self.admission.running)
-        gauge("requests_waiting", "Chat requests that wait for their turn.", lambda: self.admission.waiting)
+        gauge("requests_running", "Requests whose turn it is.", lambda: self.admission.running)
+        gauge("requests_waiting", "Requests that wait for their turn.", lambda: self.admission.waiting)
         gauge("sequences", "Candidates and scorings in the engines.", engines.unfinished)
         gauge("up", "1 while new requests are taken.", lambda: float(self.healthy))
 
@@ -107,25 +91,23 @@ class Service:
     def healthy(self) -> bool:
         return self.engines.alive and not self.leaving
 
+    def check_model(self, name: str) -> None:
+        """Raise ApiError (404) unless it is the model that is served here."""
+        if name != self.settings.model_name:
+            raise unknown_model(name, self.settings.model_name)
+
     async def understand(self, body: bytes, arrived: Arrived, *, again: bool) -> Ask:
         """Check a request and get its picture, where it is to be fetched. Raises ApiError."""
-        request = read_request(body)
-        if request.model != self.settings.model_name:
-            raise unknown_model(request.model, self.settings.model_name)
+        request = read(ChatRequest, body)
+        self.check_model(request.model)
         asked, chat = wanted(request, self.settings.defaults), conversation(request.messages)
-        self._check_length(chat)
         for token, _ in asked.shaping.logit_bias:
             if token >= self.engines.vocabulary:
                 message = f"logit_bias names token {token}; the model's tokens are 0 to {self.engines.vocabulary - 1}"
                 raise invalid("logit_bias", message)
-        picture = None
-        if chat.picture is not None and chat.picture_param is not None:
-            picture = await self._pictures.read(chat.picture, chat.picture_param, arrived)
         return Ask(
             wanted=asked,
-            messages=chat.messages,
-            picture=picture,
-            picture_param=chat.picture_param,
+            chat=await self.prompts.gather(chat, arrived),
             stream=request.stream,
             include_usage=request.stream_options is not None and request.stream_options.include_usage,
             again=again,
@@ -133,16 +115,16 @@ class Service:
 
     async def complete(self, ask: Ask) -> Completion:
         """The whole answer. Raises ApiError, or what the engines raise."""
-        with self._measured():
+        with self.measured():
             async with self.admission.turn(ask.wanted.best_of, again=ask.again):
                 ready = await self._prepare(ask)
                 ranked = await self._rank(ready, ask.wanted)
             return Completion(
-                id=_answer_id(),
+                id=answer_id("chatcmpl"),
                 created=int(time.time()),
                 model=self.settings.model_name,
                 system_fingerprint=self.settings.fingerprint,
-                choices=_choices(ranked, ask.wanted),
+                choices=self._choices(ranked, ask.wanted),
                 usage=self._usage(ready, ranked),
                 candidate_rewards=_rewards(ranked, ask.wanted),
             )
@@ -159,13 +141,13 @@ class Service:
 
     async def _events(self, ask: Ask) -> AsyncGenerator[bytes, None]:
         head = Chunk(
-            id=_answer_id(),
+            id=answer_id("chatcmpl"),
             created=int(time.time()),
             model=self.settings.model_name,
             system_fingerprint=self.settings.fingerprint,
             choices=[],
         )
-        with self._measured():
+        with self.measured():
             async with self.admission.turn(ask.wanted.best_of, again=ask.again):
                 ready = await self._prepare(ask)
                 for index in range(ask.wanted.n):
@@ -185,7 +167,7 @@ class Service:
         blank = BytesIO()
         Image.new("RGB", (64, 48), "white").save(blank, "PNG")
         messages = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]},)
-        prompt = self._prompt(messages, blank.getvalue(), None)
+        prompt = await self.prompts.prompt(Chat(messages, blank.getvalue()))
         sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=4, seed=0)
         ranked = await best_of(self.engines, prompt, sampling, 2, ranking=Ranking(), beta=self.settings.beta)
         for score in ranked.scores or ():
@@ -196,37 +178,13 @@ class Service:
     # ── a prompt ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _prepare(self, ask: Ask) -> Ready:
-        prompt = await asyncio.to_thread(self._prompt, ask.messages, ask.picture, ask.picture_param)
+        prompt = await self.prompts.prompt(ask.chat)
         return Ready(prompt, self._sampling(ask.wanted, prompt.length))
-
-    def _prompt(self, messages: tuple[ChatMessage, ...], data: bytes | None, picture_param: str | None) -> Prompt:
-        """Preprocess a chat and its picture."""
-        family = self.engines.family
-        try:
-            picture = None if data is None else family.picture(data)
-            tokens = 0 if picture is None else family.image_tokens(picture)
-        except BadRow as error:
-            raise _bad_picture(error, picture_param) from error
-        try:
-            with self._tokenizing:
-                ids = family.chat_ids(messages)
-        except TemplateError as error:
-            raise invalid("messages", f"the model's chat template refuses this conversation: {error}") from error
-        if sum(i in family.banned_ids for i in ids) != (picture is not None):
-            raise invalid("messages", "a text contains the model's own picture token; leave it out")
-        if data is None or picture is None:
-            return Prompt(tuple(ids))
-        return Prompt(tuple(ids), picture, picture_key(data), tokens)
-
-    def _check_length(self, chat: Conversation) -> None:
-        characters = sum(len(part.get("text", "")) for message in chat.messages for part in message["content"])
-        if characters > MOST_CHARACTERS_A_TOKEN * self.engines.max_model_len:
-            raise _too_long(f"the messages have {characters} characters", self.engines.max_model_len)
 
     def _sampling(self, asked: Wanted, prompt_tokens: int) -> Sampling:
         room = self.engines.max_model_len - prompt_tokens
         if room < (asked.max_tokens or 1):
-            raise _too_long(
+            raise too_long(
                 f"the messages have {prompt_tokens} tokens and the answer {asked.max_tokens or 'at least 1'}",
                 self.engines.max_model_len,
             )
@@ -242,6 +200,7 @@ class Service:
             max_tokens=longest,
             stop=asked.stop,
             seed=asked.seed,
+            top_logprobs=asked.top_logprobs or 0,
             shaping=asked.shaping,
         )
 
@@ -261,14 +220,38 @@ class Service:
         sampling = replace(ready.sampling, seed=candidate_seed(ready.sampling.seed, 0))
         return Ranked((await self.engines.generate(ready.prompt, sampling),), None, (0,))
 
+    def _choices(self, ranked: Ranked, asked: Wanted) -> list[Choice]:
+        """The n best, in order."""
+        best = [(place, ranked.candidates[place]) for place in ranked.order[: asked.n]]
+        return [
+            Choice(
+                index=index,
+                message=AnswerMessage(content=candidate.text),
+                logprobs=self._logprobs(candidate.drawn, asked),
+                finish_reason=candidate.finish_reason,
+                score=ranked.scores[place] if asked.scores and ranked.scores is not None else None,
+                token_ids=list(candidate.token_ids) if asked.token_ids else None,
+            )
+            for index, (place, candidate) in enumerate(best)
+        ]
+
+    def _logprobs(self, drawn: Sequence[Drawn], asked: Wanted) -> Logprobs | None:
+        return None if asked.top_logprobs is None else told(self.engines.family, drawn)
+
     async def _winners(self, head: Chunk, ready: Ready, ask: Ask) -> AsyncGenerator[bytes, None]:
         ranked = await self._rank(ready, ask.wanted)
         usage = self._usage(ready, ranked)
-        for choice in _choices(ranked, ask.wanted):
-            for piece in PIECE.findall(choice.message.content):
-                yield _event(head, ChunkChoice(index=choice.index, delta=Delta(content=piece)))
+        for choice in self._choices(ranked, ask.wanted):
+            pieces, tokens = PIECE.findall(choice.message.content), choice.logprobs
+            *first, (_, rest) = along(pieces, tokens) if tokens else [*((piece, None) for piece in pieces), ("", None)]
+            for piece, mine in first:
+                yield _event(head, ChunkChoice(index=choice.index, delta=Delta(content=piece), logprobs=mine))
             last = ChunkChoice(
-                index=choice.index, delta=Delta(), finish_reason=choice.finish_reason, score=choice.score
+                index=choice.index,
+                delta=Delta(),
+                logprobs=rest,
+                finish_reason=choice.finish_reason,
+                score=choice.score,
             )
             rewards = _rewards(ranked, ask.wanted) if choice.index == ask.wanted.n - 1 else None
             yield _event(head.model_copy(update={"candidate_rewards": rewards}), last)
@@ -277,14 +260,18 @@ class Service:
 
     async def _live(self, head: Chunk, ready: Ready, ask: Ask) -> AsyncGenerator[bytes, None]:
         sampling = replace(ready.sampling, seed=candidate_seed(ready.sampling.seed, 0))
-        tokens = 0
+        tokens, untold = 0, list[Drawn]()
         async with aclosing(self.engines.stream(ready.prompt, sampling)) as pieces:
             async for piece in pieces:
-                tokens += piece.tokens
+                tokens += len(piece.drawn)
+                untold += piece.drawn  # a token may have no text yet
                 if piece.text:
-                    yield _event(head, ChunkChoice(index=0, delta=Delta(content=piece.text)))
+                    logprobs, untold = self._logprobs(untold, ask.wanted), []
+                    yield _event(head, ChunkChoice(index=0, delta=Delta(content=piece.text), logprobs=logprobs))
                 if piece.finish_reason is not None:
-                    yield _event(head, ChunkChoice(index=0, delta=Delta(), finish_reason=piece.finish_reason))
+                    rest = self._logprobs(untold, ask.wanted)
+                    last = ChunkChoice(index=0, delta=Delta(), logprobs=rest, finish_reason=piece.finish_reason)
+                    yield _event(head, last)
         usage = self._spent(ready, 1, tokens)
         if ask.include_usage:
             yield _event(head.model_copy(update={"usage": usage}))
@@ -325,7 +312,7 @@ class Service:
     # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @contextmanager
-    def _measured(self) -> Iterator[None]:
+    def measured(self) -> Iterator[None]:
         """Time an answered request, and count one that its client gave up; errors are counted where they are told."""
         began = time.monotonic()
         try:
@@ -341,6 +328,15 @@ class Service:
         tokens = sum(len(candidate.token_ids) for candidate in ranked.candidates)
         return self._spent(ready, len(ranked.candidates), tokens)
 
+    def weighed(self, prompt: Prompt, answers: Sequence[Sequence[int]]) -> Usage:
+        """Count given answers that were scored. Their tokens are part of the prompts, as nothing was written."""
+        tokens = sum(map(len, answers))
+        self.metrics.scored.inc(len(answers))
+        self.metrics.tokens.labels("prompt").inc(prompt.length)
+        self.metrics.tokens.labels("scored").inc(tokens)
+        whole = prompt.length + tokens
+        return Usage(prompt_tokens=whole, completion_tokens=0, total_tokens=whole)
+
     def _spent(self, ready: Ready, candidates: int, completion_tokens: int) -> Usage:
         self.metrics.candidates.inc(candidates)
         self.metrics.tokens.labels("prompt").inc(ready.prompt.length)
@@ -352,20 +348,6 @@ class Service:
         )
 
 
-def _choices(ranked: Ranked, asked: Wanted) -> list[Choice]:
-    """The n best, in order."""
-    return [
-        Choice(
-            index=index,
-            message=AnswerMessage(content=ranked.candidates[place].text),
-            finish_reason=ranked.candidates[place].finish_reason,
-            score=ranked.scores[place] if asked.scores and ranked.scores is not None else None,
-            token_ids=list(ranked.candidates[place].token_ids) if asked.token_ids else None,
-        )
-        for index, place in enumerate(ranked.order[: asked.n])
-    ]
-
-
 def _rewards(ranked: Ranked, asked: Wanted) -> list[float] | None:
     return [score.reward for score in ranked.scores] if asked.scores and ranked.scores is not None else None
 
@@ -375,18 +357,6 @@ def _event(head: Chunk, *choices: ChunkChoice) -> bytes:
     return b"data: " + chunk.model_dump_json().encode() + b"\n\n"
 
 
-def _answer_id() -> str:
-    return f"chatcmpl-{uuid.uuid4().hex}"
-
-
-def _bad_picture(error: BadRow, param: str | None) -> ApiError:
-    if error.reason == "picture-too-large":
-        return invalid(param, f"the picture is too large: {error.detail}", "image_too_large")
-    if error.reason == "picture-refused":
-        return invalid(param, f"the model takes no such picture: {error.detail}", "invalid_image")
-    return invalid(param, "the picture cannot be decoded; send a whole JPEG, PNG or WebP file", "invalid_image")
-
-
-def _too_long(what: str, limit: int) -> ApiError:
-    message = f"{what}, but the model takes {limit} tokens in all; shorten the messages or lower max_tokens"
-    return invalid("messages", message, "context_length_exceeded")
+def answer_id(kind: str) -> str:
+    """A new id, as OpenAI writes them."""
+    return f"{kind}-{uuid.uuid4().hex}"

@@ -1,0 +1,104 @@
+"""From a conversation to what the engines take: its picture fetched, its texts in the model's template, its tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+
+from jinja2 import TemplateError
+
+from feedback_workloads.models.family import Family, Prompt
+from feedback_workloads.models.pictures import picture_key
+from feedback_workloads.rows.rejected import BadRow
+from feedback_workloads.serving.errors import ApiError, invalid
+from feedback_workloads.serving.intake.pictures import Pictures
+from feedback_workloads.serving.intake.receiving import Arrived
+from feedback_workloads.serving.protocol.parts import ChatMessage, Conversation
+
+MOST_CHARACTERS_A_TOKEN = 32
+"""On average over a prompt; a longer text cannot fit and is refused without tokenising it."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation of which everything is there. `picture` is encoded, and came with the field `picture_param`.
+
+    `param` is the field of the request that has all of it.
+    """
+
+    messages: tuple[ChatMessage, ...]
+    picture: bytes | None = None
+    picture_param: str | None = None
+    param: str = "messages"
+
+
+class Prompts:
+    """Makes prompts for one family's model, whose context has `max_model_len` tokens."""
+
+    def __init__(self, family: Family, max_model_len: int, pictures: Pictures) -> None:
+        self._family = family
+        self._max_model_len = max_model_len
+        self._pictures = pictures
+        self._tokenizing = threading.Lock()  # Hugging Face tokenizers change their own state while they work
+
+    async def gather(self, asked: Conversation, arrived: Arrived) -> Chat:
+        """Get the picture, where it is to be fetched. Raises ApiError, also for texts that cannot fit."""
+        texts = (part.get("text", "") for message in asked.messages for part in message["content"])
+        self.check_characters(sum(map(len, texts)), asked.param)
+        picture = None
+        if asked.picture is not None and asked.picture_param is not None:
+            picture = await self._pictures.read(asked.picture, asked.picture_param, arrived)
+        return Chat(asked.messages, picture, asked.picture_param, asked.param)
+
+    def check_characters(self, characters: int, param: str) -> None:
+        """Raise ApiError about the field `param` where so many characters cannot fit, whatever they are."""
+        if characters > MOST_CHARACTERS_A_TOKEN * self._max_model_len:
+            raise too_long(f"{param} has {characters} characters", self._max_model_len, param)
+
+    async def prompt(self, chat: Chat) -> Prompt:
+        """Preprocess a chat and its picture. Raises ApiError."""
+        return await asyncio.to_thread(self._prompt, chat)
+
+    async def answer(self, text: str, place: str) -> tuple[int, ...]:
+        """Tokens of a whole answer that stands at `place` of a request. Raises ApiError."""
+        return await asyncio.to_thread(self._answer, text, place)
+
+    def _prompt(self, chat: Chat) -> Prompt:
+        family = self._family
+        try:
+            picture = None if chat.picture is None else family.picture(chat.picture)
+            tokens = 0 if picture is None else family.image_tokens(picture)
+        except BadRow as error:
+            raise _bad_picture(error, chat.picture_param) from error
+        try:
+            with self._tokenizing:
+                ids = family.chat_ids(chat.messages)
+        except TemplateError as error:
+            raise invalid(chat.param, f"the model's chat template refuses this conversation: {error}") from error
+        if sum(i in family.banned_ids for i in ids) != (picture is not None):
+            raise invalid(chat.param, "a text contains the model's own picture token; leave it out")
+        if chat.picture is None or picture is None:
+            return Prompt(tuple(ids))
+        return Prompt(tuple(ids), picture, picture_key(chat.picture), tokens)
+
+    def _answer(self, text: str, place: str) -> tuple[int, ...]:
+        if self._family.spoken(text) is None:
+            message = f"{place} has no thought before it, with which this model begins; give it too, or its token_ids"
+            raise invalid(place, message)
+        with self._tokenizing:
+            return tuple(self._family.answer_ids(text))
+
+
+def too_long(what: str, limit: int, param: str = "messages") -> ApiError:
+    """More than the model's context of `limit` tokens."""
+    message = f"{what}, but the model takes {limit} tokens in all; shorten it or lower max_tokens"
+    return invalid(param, message, "context_length_exceeded")
+
+
+def _bad_picture(error: BadRow, param: str | None) -> ApiError:
+    if error.reason == "picture-too-large":
+        return invalid(param, f"the picture is too large: {error.detail}", "image_too_large")
+    if error.reason == "picture-refused":
+        return invalid(param, f"the model takes no such picture: {error.detail}", "invalid_image")
+    return invalid(param, "the picture cannot be decoded; send a whole JPEG, PNG or WebP file", "invalid_image")

@@ -1,0 +1,296 @@
+"""What all calls have in common: strict types, messages and their parts, and errors that name the field.
+
+A field is ignored where the answer would mean the same without it; any other that is not served is an error that names
+it. The tables of all are in docs/serving.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import pydantic_core
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from feedback_workloads.contract import Ranking, RankingRule
+from feedback_workloads.serving.errors import ApiError, invalid
+
+# ── what may be asked ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class RequestPart(BaseModel):
+    """Part of a request. Types are strict (no "2" for 2), and null means that the field was left out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:
+        return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
+
+
+Ignored = Any
+"""Of fields that are taken and not read: nothing in the answer could be otherwise for them."""
+
+Nothing = Annotated[list[Any], Field(max_length=0)]
+"""A list that may be sent as long as there is nothing in it."""
+
+
+class TextPart(RequestPart):
+    type: Literal["text"]
+    text: str
+    cache_control: Ignored = None
+    prompt_cache_breakpoint: Ignored = None
+
+
+class RefusalPart(RequestPart):
+    """What an assistant said, when it declined to answer."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+    @property
+    def text(self) -> str:
+        return self.refusal
+
+
+class ImageUrl(RequestPart):
+    url: str
+    detail: Literal["auto", "low", "high", "original"] = "auto"  # every picture is read in the model's own resolution
+
+
+class ImagePart(RequestPart):
+    type: Literal["image_url"]
+    image_url: Annotated[ImageUrl, BeforeValidator(lambda url: {"url": url} if isinstance(url, str) else url)]
+    uuid: Ignored = None
+    cache_control: Ignored = None
+    prompt_cache_breakpoint: Ignored = None
+
+
+def _as_parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+Text = Annotated[list[TextPart], Field(min_length=1), BeforeValidator(_as_parts)]
+Parts = Annotated[
+    list[Annotated[TextPart | ImagePart, Field(discriminator="type")]],
+    Field(min_length=1),
+    BeforeValidator(_as_parts),
+]
+Said = Annotated[
+    list[Annotated[TextPart | RefusalPart, Field(discriminator="type")]],
+    BeforeValidator(_as_parts),
+]
+
+
+class SystemMessage(RequestPart):
+    role: Literal["system", "developer"]
+    content: Text
+    name: Ignored = None
+
+
+class UserMessage(RequestPart):
+    role: Literal["user"]
+    content: Parts
+    name: Ignored = None
+
+
+class AssistantMessage(RequestPart):
+    """An answer as it was given, sent back."""
+
+    role: Literal["assistant"]
+    content: Said = []
+    refusal: str | None = None
+    name: Ignored = None
+    annotations: Ignored = None
+    reasoning: Ignored = None  # templates leave the thoughts of earlier turns out
+    reasoning_content: Ignored = None
+    tool_calls: Nothing = []
+
+    @property
+    def text(self) -> str:
+        return "\n".join(part.text for part in self.content) or self.refusal or ""
+
+
+Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
+
+
+class RankingRequest(RequestPart):
+    """By what candidates are ranked, in place of the server's rule."""
+
+    rule: RankingRule
+    weight: float | None = Field(default=None, gt=0, le=1000, alias="lambda")
+
+    @model_validator(mode="after")
+    def _weight_of_its_rule(self) -> Self:
+        if (self.rule == "Regularised") != (self.weight is not None):
+            raise ValueError("lambda must be given for rule Regularised, and for no other")
+        return self
+
+    @property
+    def ranking(self) -> Ranking:
+        return Ranking(rule=self.rule, weight=self.weight or 0.0)
+
+
+Asked = TypeVar("Asked", bound=RequestPart)
+
+
+def read(kind: type[Asked], body: bytes) -> Asked:
+    """Read a request's body. Raises ApiError (400) that names the first wrong field and what is wrong with it."""
+    try:
+        data = pydantic_core.from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise invalid(None, f"the body is not JSON: {error}", code="invalid_json") from error
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise _first(error, data) from error
+
+
+def _first(error: ValidationError, data: Any) -> ApiError:
+    details = error.errors(include_url=False, include_input=False)[0]
+    param = _path(details["loc"], data)
+    match details["type"]:
+        case "extra_forbidden":
+            return invalid(param, f"{param} is not supported by this server; leave it out", code="unknown_parameter")
+        case "union_tag_invalid" | "union_tag_not_found":
+            field = details["ctx"]["discriminator"].strip("'")
+            param = f"{param}.{field}"
+            if details["type"] == "union_tag_not_found":
+                return invalid(param, f"{param} is missing", code="missing_required_parameter")
+            message = f"{param} is {details['ctx']['tag']!r}; this server takes {details['ctx']['expected_tags']}"
+            return invalid(param, message)
+        case "too_long" if details["ctx"]["max_length"] == 0:
+            return invalid(param, f"{param} is not supported by this server; leave it out", code="unknown_parameter")
+        case "missing":
+            return invalid(param, f"{param} is missing", code="missing_required_parameter")
+        case _:
+            where = f"{param}: " if param else ""
+            return invalid(param, f"{where}{details['msg']}")
+
+
+def _path(location: Sequence[str | int], data: Any) -> str | None:
+    """Return the place of an error as `messages[0].content`, leaving out the names pydantic adds for union members."""
+    path = ""
+    for index, step in enumerate(location):
+        match data:
+            case dict() if step in data:
+                data = data[step]
+            case list() if isinstance(step, int):
+                data = data[step]
+            case dict() if index == len(location) - 1:  # the field that is missing
+                data = None
+            case _:
+                continue
+        path += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return path.removeprefix(".") or None
+
+
+# ── the conversation ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+ChatMessage = Mapping[str, Any]
+"""A chat template's message: `role`, and `content` as parts `{"type": "image"}` and `{"type": "text", "text": ...}`."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The messages for the chat template, and the picture's URL with the path of the field that held it.
+
+    `param` is the field that has all of it.
+    """
+
+    messages: tuple[ChatMessage, ...]
+    picture: str | None
+    picture_param: str | None
+    param: str = "messages"
+
+
+def conversation(messages: Sequence[Message]) -> Conversation:
+    """Put a conversation into the form of chat templates, with the picture before the text of its message.
+
+    The order is that of sampling and training, whatever the order of the parts. Raises ApiError (400) for a user's
+    message with neither text nor picture, for more than one picture, and where it is not the user's turn to be
+    answered.
+    """
+    return _conversation(messages, "messages", [f"messages[{i}]" for i in range(len(messages))])
+
+
+def question(message: UserMessage, param: str) -> Conversation:
+    """A conversation of the one message that stands in the field `param`. Raises as `conversation` does."""
+    return _conversation([message], param, [param])
+
+
+def _conversation(messages: Sequence[Message], param: str, places: Sequence[str]) -> Conversation:
+    if not isinstance(messages[-1], UserMessage):
+        raise invalid(f"{places[-1]}.role", "the last message must have the role user")
+    pictures: list[tuple[str, str]] = []
+    turns: list[ChatMessage] = []
+    for place, message in zip(places, messages, strict=True):
+        if isinstance(message, AssistantMessage):
+            text = message.text
+        else:
+            text = "\n".join(part.text for part in message.content if isinstance(part, TextPart))
+        found = [
+            (part.image_url.url, f"{place}.content[{i}].image_url.url")
+            for i, part in enumerate(message.content)
+            if isinstance(part, ImagePart)
+        ]
+        if isinstance(message, UserMessage) and not text.strip() and not found:
+            raise invalid(f"{place}.content", "the message has neither text nor picture; say what is asked")
+        pictures += found
+        role = "system" if message.role == "developer" else message.role
+        said = [{"type": "text", "text": text}] if text.strip() or not found else []
+        turns.append({"role": role, "content": [{"type": "image"}] * len(found) + said})
+    if len(pictures) > 1:
+        raise invalid(pictures[1][1], f"{len(pictures)} pictures were sent; this model takes one", "too_many_pictures")
+    url, picture_param = pictures[0] if pictures else (None, None)
+    return Conversation(tuple(turns), url, picture_param, param)
+
+
+# ── what is answered ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Answered(BaseModel):
+    """Part of a response."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+def absent(value: object) -> bool:
+    return value is None
+
+
+class Score(Answered):
+    """Why a choice stands where it stands: `reward` is by the rule that ranked (see method/ranking.py).
+
+    `candidate` is its place in `candidate_rewards`; log-probabilities are sums over its `tokens` tokens (nats, at
+    temperature 1).
+    """
+
+    candidate: int
+    reward: float
+    logp: float
+    ref_logp: float
+    tokens: int
+
+
+class Usage(Answered):
+    """Tokens that were spent: the prompt once, with the picture's tokens, and every candidate's tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Model(Answered):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "feedback-operator"
+    max_model_len: int
+
+
+class ModelList(Answered):
+    object: Literal["list"] = "list"
+    data: list[Model]

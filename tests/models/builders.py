@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 from feedback_workloads.models.families import name_weights
 from feedback_workloads.models.llava import new_processor
 from feedback_workloads.models.llava_llama import convert
+from feedback_workloads.models.omnilmm import conversion
 from tests.integration.models import byte_tokenizer, llava_next_processor, tiny_llava, tiny_llava_with_siglip
-from tests.models import original_llava
+from tests.models import original_llava, original_omnilmm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -250,6 +251,14 @@ def internvl(folder: Path, text: str = "qwen2") -> Path:
     return save(InternVLForConditionalGeneration(config), processor, folder)
 
 
+def omnilmm(folder: Path) -> Path:
+    """OmniLMM in the layout of its first publication, converted."""
+    original = original_omnilmm.write(folder.parent / "published", files=1)
+    folder.mkdir()
+    conversion.convert(original.folder, folder, "omnilmm")
+    return folder
+
+
 PROJECTOR: Final = "model.multi_modal_projector."
 LANGUAGE: Final = ("model.language_model.", "lm_head.")
 
@@ -263,6 +272,11 @@ FAMILIES: Final[Mapping[str, Tiny]] = {
         qwen3_vl, ("model.visual.merger.", "model.visual.deepstack_merger_list.", "model.language_model.")
     ),
     "internvl": Tiny(internvl, (PROJECTOR, *LANGUAGE)),
+    "omnilmm": Tiny(
+        omnilmm,
+        (*(f"{PROJECTOR}{part}" for part in ("attn.", "kv_proj.", "ln_", "proj", "query")), *LANGUAGE),
+        one_size=True,
+    ),
 }
 
 

@@ -410,10 +410,11 @@ def test_a_prompt_of_text_alone(trained: Trained, engine: Engine) -> None:
     family = trained.model.family
     prompt = family.text_prompt("List the facts.")
     assert prompt == Prompt(prompt.ids)
-    bos = family.tokenizer.bos_token  # written by the template, or by the tokenizer, which may put a space behind it
+    bos = family.tokenizer.bos_token  # written by the template, or by the tokenizer
     text, expect = family.tokenizer.decode(prompt.ids), chat_without_picture(family, "List the facts.")
     assert text.count(bos or "nothing") == (1 if bos else 0)
-    assert text.removeprefix(bos or "").lstrip() == expect.removeprefix(bos or "").lstrip()
+    # But for spaces, which a tokenizer may put behind special tokens.
+    assert text.removeprefix(bos or "").split() == expect.removeprefix(bos or "").split()
     ((_, answer),) = engine.sample([(0, prompt, Draw(0, 1.0))], Decoding(max_new_tokens=4))
     assert answer.prompt_tokens == len(prompt.ids)
 

@@ -14,6 +14,7 @@ from feedback_workloads.models.families import check, family_of
 from feedback_workloads.models.internvl import InternVL
 from feedback_workloads.models.llava import Llava
 from feedback_workloads.models.llava_next import LlavaNext
+from feedback_workloads.models.omnilmm.family import OmniLMM
 from feedback_workloads.models.qwen_vl import Qwen3VL, Qwen25VL
 from feedback_workloads.models.standard import Standard
 from feedback_workloads.process.progress import Progress
@@ -57,6 +58,7 @@ def saved(folder: Path, config: Made, name: str = "config.json") -> Path:
         pytest.param(of_type("qwen3_vl", text_config=of_type("qwen3_vl_text")), Qwen3VL, True, id="Qwen3-VL"),
         pytest.param(of_type("internvl", text_config=of_type("qwen3")), InternVL, True, id="InternVL"),
         pytest.param(of_type("internvl", text_config=of_type("gpt_oss")), InternVL, False, id="InternVL with GPT-OSS"),
+        pytest.param(of_type("feedback_omnilmm", text_config=of_type("mistral")), OmniLMM, True, id="OmniLMM"),
     ],
 )
 def test_trained(config: Made, family: type[Standard], shares: bool, tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ def test_nothing_is_sampled_from_a_policy_that_cannot_be_trained(config: Made, t
     assert f"type {config.get('model_type')}" in message
     assert all(name in message for name in config.get("architectures", ()))
     assert "type llava with clip_vision_model or siglip_vision_model; llava_next" in message
-    assert "qwen2_5_vl; qwen3_vl; internvl" in message
+    assert "qwen2_5_vl; qwen3_vl; internvl; omnilmm" in message
 
 
 def test_an_adapter_that_nobody_could_serve_is_not_trained(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from feedback_workloads.models.family import Capability, Config, Family
 from feedback_workloads.models.internvl import InternVL
 from feedback_workloads.models.llava import Llava
 from feedback_workloads.models.llava_next import LlavaNext
+from feedback_workloads.models.omnilmm.family import OmniLMM
 from feedback_workloads.models.qwen_vl import Qwen3VL, Qwen25VL
 from feedback_workloads.models.standard import Standard, Text
 
-FAMILIES: Final[tuple[type[Standard], ...]] = (Llava, LlavaNext, Qwen25VL, Qwen3VL, InternVL)
+FAMILIES: Final[tuple[type[Standard], ...]] = (Llava, LlavaNext, Qwen25VL, Qwen3VL, InternVL, OmniLMM)
 """Those that can be trained."""
 
 SEEING: Final = ("vision_config", "vq_config")

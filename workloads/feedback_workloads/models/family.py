@@ -1,4 +1,5 @@
-"""Everything in which models differ, asked through one protocol. A family is one file beside this one."""
+"""Everything in which models differ, asked through one protocol. A family is one file beside this one, or
+one folder where it brings a network of its own."""
 
 from __future__ import annotations
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from feedback_workloads.contract import BadInput
-from feedback_workloads.models.checkpoint import INDEX_NAME, write_weights
+from feedback_workloads.models import layouts
 from feedback_workloads.models.family import Config
+from feedback_workloads.models.layouts import Shard
 
 if TYPE_CHECKING:
     import torch
@@ -59,10 +61,6 @@ RENAMED: Final = (
     (TOWERS, "vision_tower.vision_model."),
 )
 """Beginnings of names; the first that fits."""
-COMPUTED: Final = (".inv_freq", ".position_ids")
-"""Ends of names that earlier versions saved although they follow from config.json."""
-
-TOKENIZERS: Final = ("tokenizer.model", "tokenizer.json")
 
 VOCABULARY: Final = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 """What has a row for each token."""
@@ -110,6 +108,11 @@ def tower_uri(folder: Path) -> str:
     return name if "://" in name or name.startswith("/") else f"hf://{name}"
 
 
+def converter(folder: Path, download: Callable[[str], Path], uri: str) -> Callable[[Path], None]:
+    """What writes the model in `folder` to another as `convert` does, with its tower downloaded."""
+    return partial(convert, folder, download(tower_uri(folder)), uri=uri)
+
+
 def convert(folder: Path, tower: Path, target: Path, uri: str) -> None:
     """Write the model in `folder`, with the tower in `tower`, to the folder `target` as transformers and vLLM load it.
 
@@ -127,7 +130,7 @@ def convert(folder: Path, tower: Path, target: Path, uri: str) -> None:
     config = _config(original, _tower_config(tower, uri), tokenizer)
     shards = _renamed(folder, uri, own_tower=bool(original.get(OWN_TOWER)))
     if not original.get(OWN_TOWER):
-        shards.append(_tower(tower, uri, _type(shards)))
+        shards.append(_tower(tower, uri, layouts.type_of(shards)))
     _check_whole(shards, config, uri)
     try:
         images = CLIPImageProcessor.from_pretrained(tower)
@@ -135,7 +138,7 @@ def convert(folder: Path, tower: Path, target: Path, uri: str) -> None:
         raise BadInput(
             f"the vision tower {original[TOWER]} of {uri} has no preprocessor_config.json ({error}); name OpenAI's CLIP"
         ) from error
-    config.dtype = _type(shards)
+    config.dtype = layouts.type_of(shards)
     config.save_pretrained(target)
     GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
@@ -148,7 +151,7 @@ def convert(folder: Path, tower: Path, target: Path, uri: str) -> None:
         num_additional_image_tokens=1,  # CLIP's class token
         chat_template=CHAT_TEMPLATE,
     ).save_pretrained(target)
-    _write(shards, config.text_config.vocab_size, target)
+    layouts.write_shards(shards, target, partial(_rowed, rows=config.text_config.vocab_size))
 
 
 def check_kind(config: Config, uri: str) -> None:
@@ -163,19 +166,10 @@ def check_kind(config: Config, uri: str) -> None:
 
 
 def _tokenizer(folder: Path, uri: str) -> LlamaTokenizer:
-    """Its tokenizer with the tokens that Hugging Face's layout wants.
+    """Its tokenizer with the tokens that Hugging Face's layout wants."""
+    from transformers import AddedToken
 
-    `legacy` puts a space before what follows a picture, as LLaVA does, which encodes the text on either side by itself:
-    trained so, the model sees 29871, 13 between a picture and its question.
-    """
-    from transformers import AddedToken, LlamaTokenizer
-
-    if not any((folder / name).exists() for name in TOKENIZERS):  # transformers would make one of three tokens
-        raise BadInput(f"{folder} of {uri} has no {' or '.join(TOKENIZERS)}; download it whole")
-    try:
-        tokenizer = LlamaTokenizer.from_pretrained(folder, legacy=True, add_bos_token=True, add_eos_token=False)
-    except (OSError, ValueError, ImportError) as error:
-        raise BadInput(f"the tokenizer of {uri} cannot be read ({error}); give its tokenizer.model") from error
+    tokenizer = layouts.llama_tokenizer(folder, uri)
     tokenizer.add_tokens([AddedToken("<image>", special=True, normalized=False)], special_tokens=True)
     tokenizer.add_special_tokens({"pad_token": AddedToken("<pad>", special=True, normalized=False)})
     return tokenizer
@@ -223,7 +217,7 @@ def _config(original: Config, vision: Mapping[str, Any], tokenizer: LlamaTokeniz
 
 def renamed(name: str) -> str | None:
     """The name of a weight in Hugging Face's layout, None where it has none there."""
-    if name.endswith(COMPUTED):
+    if name.endswith(layouts.COMPUTED):
         return None
     return next((old.sub(new, name) for old, new in RENAMED if old.match(name)), None)
 
@@ -237,75 +231,30 @@ def saved_name(parameter: str) -> str:
     return f"language_model.{name}" if name.startswith("lm_head.") else name
 
 
-def _renamed(folder: Path, uri: str, *, own_tower: bool) -> list[dict[str, torch.Tensor]]:
-    """The weights by their new names, file by file: mapped, not read. Those of a tower only where it is its own."""
+def _renamed(folder: Path, uri: str, *, own_tower: bool) -> list[Shard]:
+    """The weights by their new names, file by file. Those of a tower only where it is its own."""
 
     def wanted(name: str) -> str | None:
         new = renamed(name)
         return new if new and (own_tower or not new.startswith("vision_tower.")) else None
 
-    files = _mapped_files(folder, uri)
-    shards = [{new: weight for name, weight in file.items() if (new := wanted(name))} for file in files]
-    return [shard for shard in shards if shard]
+    return layouts.renamed_files(layouts.mapped_files(folder, uri), wanted)
 
 
-def _tower(folder: Path, uri: str, kind: torch.dtype | None) -> dict[str, torch.Tensor]:
+def _tower(folder: Path, uri: str, kind: torch.dtype | None) -> Shard:
     """The weights of a tower that lies in a folder of its own, in the type `kind`."""
-    weights = {name: weight for file in _mapped_files(folder, uri) for name, weight in file.items()}
+    weights = {name: weight for file in layouts.mapped_files(folder, uri) for name, weight in file.items()}
     names = {name: new for name in weights if TOWERS.match(name) and (new := renamed(name))}
     return {new: weights[name].to(kind) for name, new in names.items()}
 
 
-def _type(shards: list[dict[str, torch.Tensor]]) -> torch.dtype | None:
-    """The type of the first weight, which is that of all."""
-    return next((weight.dtype for shard in shards for weight in shard.values()), None)
-
-
-def _mapped_files(folder: Path, uri: str) -> list[dict[str, torch.Tensor]]:
-    """What each file of weights in `folder` holds. Raises BadInput where an index names a file that is not there."""
-    import pickle
-
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    def mapped(file: Path) -> dict[str, torch.Tensor]:
-        if file.suffix == ".safetensors":
-            with safe_open(file, "pt") as weights:
-                return {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118
-        found: dict[str, torch.Tensor] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-        return found
-
-    for index in sorted(folder.glob("*.index.json")):
-        for name in sorted(set(json.loads(index.read_text())["weight_map"].values())):
-            if not (folder / name).exists():
-                raise BadInput(f"{folder} of {uri} has no file {name}, which its {index.name} names; download it whole")
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    if not files:
-        raise BadInput(f"{folder} of {uri} has no weights, *.safetensors or pytorch_model*.bin; download it whole")
-    try:
-        return [mapped(file) for file in files]
-    except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        line = " ".join(str(error).split())[:300]
-        raise BadInput(f"the weights of {uri} in {folder} cannot be read ({line}); download them anew") from error
-
-
-def _check_whole(shards: list[dict[str, torch.Tensor]], config: LlavaConfig, uri: str) -> None:
-    """Raise BadInput unless the weights are those of a model of this configuration, by name and shape.
-
-    transformers would start what is missing from random numbers.
-    """
-    found = {name: tuple(weight.shape) for shard in shards for name, weight in shard.items()}
-    expect = shapes(config)
+def _check_whole(shards: Sequence[Shard], config: LlavaConfig, uri: str) -> None:
+    """Raise BadInput unless the weights are those of a model of this configuration."""
+    found, expect = layouts.shapes_of(shards), shapes(config)
     for name in VOCABULARY:
         if len(found.get(name, ())) == 2 and found[name][0] <= expect[name][0]:
             found[name] = (expect[name][0], found[name][1])  # as it will be
-    wrong = sorted(name for name in found.keys() | expect.keys() if found.get(name) != expect.get(name))
-    if wrong:
-        name = wrong[0]
-        raise BadInput(
-            f"{len(wrong)} of the weights of {uri} are not those that its config.json describes, the first of them "
-            f"{name}, of shape {found.get(name)} and not {expect.get(name)}; download it whole"
-        )
+    layouts.check_whole(found, expect, uri)
 
 
 def shapes(config: LlavaConfig) -> dict[str, tuple[int, ...]]:
@@ -318,22 +267,8 @@ def shapes(config: LlavaConfig) -> dict[str, tuple[int, ...]]:
     return {saved_name(name): tuple(weight.shape) for name, weight in model.state_dict().items()}
 
 
-def _write(shards: list[dict[str, torch.Tensor]], rows: int, target: Path) -> None:
-    """Write the files, and their index where they are several; what has a row for each token gets as many as `rows`."""
-    if len(shards) == 1:
-        write_weights(target / "model.safetensors", _rowed(shards[0], rows))
-        return
-    names: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        write_weights(target / file, _rowed(shard, rows))
-        names |= dict.fromkeys(shard, file)
-    size = sum((target / file).stat().st_size for file in set(names.values()))
-    index = {"metadata": {"total_size": size}, "weight_map": names}
-    (target / INDEX_NAME).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-
-
-def _rowed(shard: Mapping[str, torch.Tensor], rows: int) -> dict[str, torch.Tensor]:
+def _rowed(shard: Shard, rows: int) -> Shard:
+    """The shard, whose matrices with a row for each token get as many as `rows`."""
     return {name: _with_rows(weight, rows) if name in VOCABULARY else weight for name, weight in shard.items()}
 
 

@@ -1,7 +1,7 @@
 """Models as people name them, as folders that transformers and vLLM load.
 
-What is published in the layout of the first LLaVA is converted once, and an adapter is merged once, into an artifact
-that every later stage, trainer and server reads in its place.
+What is published in a layout of its own is converted once, and an adapter is merged once, into an artifact that every
+later stage, trainer and server reads in its place.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from feedback_workloads.contract import Artifact, BadInput, Manifest, Source, canonical_json
 from feedback_workloads.models import adapters, llava_llama
+from feedback_workloads.models.family import Config
+from feedback_workloads.models.omnilmm import conversion as omnilmm
 from feedback_workloads.process.versions import versions
 from feedback_workloads.storage import lease
 from feedback_workloads.storage.artifacts import ArtifactStore
@@ -27,6 +29,28 @@ ADDRESS: Final = re.compile(r"^(?P<root>.+?)/[a-z]+/[0-9a-f]{64}(/.*)?$")
 
 FORMAT_VERSION: Final = 1
 """Raise it when other files are made of the same model."""
+
+
+class Layout(Protocol):
+    """A module that makes models in the layout of their first publication ones that transformers and vLLM load."""
+
+    def recognises(self, folder: Path) -> bool:
+        """Whether the model in `folder` is of this layout."""
+        ...
+
+    def check_kind(self, config: Config, uri: str) -> None:
+        """Raise BadInput where a model of this config.json cannot be converted; `uri` is its name for people."""
+        ...
+
+    def converter(self, folder: Path, download: Callable[[str], Path], uri: str) -> Callable[[Path], None]:
+        """What writes the model in `folder` to another; `download` has the folder of whatever else it is made of.
+
+        It raises BadInput for what cannot be converted, before anything is written.
+        """
+        ...
+
+
+LAYOUTS: Final[tuple[Layout, ...]] = (llava_llama, omnilmm)
 
 MADE: Final = "models"
 """Folder of models that were made of others, beside those of stages."""
@@ -46,9 +70,9 @@ def fetch(store: ArtifactStore, source: Source, near: str, say: Callable[[str], 
     if merged and (found := store.find(model)):
         return store.download(found[1])
     original = store.download(source)
-    if llava_llama.recognises(original):
-        other = store.download(Source(uri=llava_llama.tower_uri(original)))
-        said, write = "converting the model", partial(llava_llama.convert, original, other, uri=source.uri)
+    if layout := _layout(original):
+        write = layout.converter(original, lambda uri: store.download(Source(uri=uri)), source.uri)
+        said = "converting the model"
     elif merged and adapters.recognises(original):
         other = fetch(store, base_of(store, source, original), near, say)
         said, write = "merging the adapter", partial(adapters.merge, other, original)
@@ -65,16 +89,21 @@ def fetch(store: ArtifactStore, source: Source, near: str, say: Callable[[str], 
 def described(store: ArtifactStore, source: Source) -> Path | None:
     """A folder that says which model `source` will be, without its weights: of an adapter, that of its base.
 
-    None of a model of the first LLaVA's layout, which has such a folder once it is converted; raises BadInput where it
-    will not be.
+    None of a model of one of `LAYOUTS`, which has such a folder once it is converted; raises BadInput where it will not
+    be.
     """
     folder = store.download(source, weights=False)
     if adapters.recognises(folder):
         return described(store, base_of(store, source, folder))
-    if llava_llama.recognises(folder):
-        llava_llama.check_kind(json.loads((folder / "config.json").read_text()), source.uri)
+    if layout := _layout(folder):
+        layout.check_kind(json.loads((folder / "config.json").read_text()), source.uri)
         return None
     return folder
+
+
+def _layout(folder: Path) -> Layout | None:
+    """The layout of its own that the model in `folder` is of, if any."""
+    return next((layout for layout in LAYOUTS if layout.recognises(folder)), None)
 
 
 def base_of(store: ArtifactStore, source: Source, adapter: Path) -> Source:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from feedback_workloads.contract import BadInput, Source
 from feedback_workloads.models.families import family_of
 from feedback_workloads.models.omnilmm import conversion
-from feedback_workloads.models.omnilmm.family import OmniLMM, register_in_transformers
+from feedback_workloads.models.omnilmm.family import OmniLMM, register_in_transformers, register_in_vllm
 from feedback_workloads.models.sources import described, fetch
 from feedback_workloads.storage.artifacts import ArtifactStore
 from tests.models import original_omnilmm as published
@@ -249,13 +250,25 @@ if __name__ == "__main__":
 """
 
 
+def plugins() -> dict[str, str]:
+    """What the installed package tells vLLM to call in each of its processes."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found: dict[str, str] = project["entry-points"]["vllm.general_plugins"]
+    return found
+
+
+def test_the_package_tells_vllm_of_it() -> None:
+    loaded = [EntryPoint(name, value, "vllm.general_plugins").load() for name, value in plugins().items()]
+    assert register_in_vllm in loaded
+
+
+@pytest.mark.long
 def test_an_engine_in_a_process_of_its_own_knows_it_by_the_entry_point(tmp_path: Path) -> None:
-    """As beside a GPU. It is told by the installed package, whose entry points are those of pyproject.toml."""
-    plugins = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["vllm.general_plugins"]
+    """As beside a GPU: vLLM is told by the installed package."""
     installed = tmp_path / "site" / "ours-1.0.dist-info"
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: ours\nVersion: 1.0\n")
-    lines = ["[vllm.general_plugins]", *(f"{name} = {value}" for name, value in plugins.items())]
+    lines = ["[vllm.general_plugins]", *(f"{name} = {value}" for name, value in plugins().items())]
     (installed / "entry_points.txt").write_text("\n".join(lines))
     model = converted(published.write(tmp_path / "published"), tmp_path / "model")
     (tmp_path / "a.png").write_bytes(painted(120, 80))

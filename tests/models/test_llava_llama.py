@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from random import Random
 from typing import Any, Final, Literal
 from unittest.mock import patch
 
@@ -16,31 +15,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from feedback_workloads.contract import (
-    Artifact,
-    BadInput,
-    Decoding,
-    EngineConfig,
-    ExitCode,
-    Manifest,
-    SamplingConfig,
-    Source,
-    StageConfig,
-    StageResult,
-    TrainingConfig,
-    shard_uri,
-)
+from feedback_workloads.contract import BadInput, Manifest, Source
 from feedback_workloads.models import llava_llama, sources
 from feedback_workloads.models.families import family_of
 from feedback_workloads.models.llava import Llava
-from feedback_workloads.rows.schemas import PAIRS, SAMPLES
-from feedback_workloads.stages.entry import TERMINATION_LOG_VARIABLE, main
-from feedback_workloads.storage.artifacts import CACHE_VARIABLE, ArtifactStore
+from feedback_workloads.storage.artifacts import ArtifactStore
 from tests.integration.models import picture
-from tests.integration.training_runs import pair
 from tests.models import original_llava as published
 from tests.models.original_llava import IMAGE, SYSTEM, Original
-from tests.models.reference import load, of_answer
+from tests.models.reference import load
 
 Kind = Literal["bin", "safetensors"]
 QUESTION: Final = "Is there a red block? yes\nor no"
@@ -315,83 +298,3 @@ def test_other_models_are_what_they_are(conversions: Counted, tmp_path: Path) ->
     assert sources.fetch(store, Source(uri=str(folder)), f"{tmp_path}/sampling/{HASH}", said.append) == folder
     assert (conversions.number, said) == (0, [])
     assert not (tmp_path / "models").exists()
-
-
-# ── the stages take it ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def run(config: StageConfig, folder: Path) -> StageResult:
-    """Run a stage as its pod does."""
-    file, result = folder / f"{config.stage}.json", folder / f"{config.stage}.result"
-    file.write_text(config.model_dump_json())
-    environment = {CACHE_VARIABLE: str(folder / "cache"), TERMINATION_LOG_VARIABLE: str(result)}
-    with patch.dict(os.environ, environment):
-        code = main([config.stage, "--config", str(file)])
-    assert code == ExitCode.DONE, result.read_text()
-    return StageResult.model_validate_json(result.read_bytes())
-
-
-def asked(folder: Path, number: int) -> Source:
-    """Instructions about pictures of several shapes."""
-    folder.mkdir()
-    for i in range(number):
-        (folder / f"{i}.png").write_bytes(picture(i, 64 + 8 * i, 64))
-    rows = [{"id": str(i), "image": f"{i}.png", "question": QUESTION} for i in range(number)]
-    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Source(uri=str(folder))
-
-
-def paired(root: Path, model: Path, store: ArtifactStore) -> Artifact:
-    """Four pairs of answers that the model in the folder `model` may have given."""
-    drawn, loaded, family = Random(0), load(model), family_of(model)
-    with store.append(f"{root}/pairs", PAIRS) as parts:
-        parts.write([pair(loaded, family, drawn, number, 0.0) for number in range(4)])
-        manifest = Manifest(stage="pairing", config={}, config_hash=HASH, files=parts.files(), counts=parts.counts())
-    return store.publish(f"{root}/pairs", manifest)
-
-
-def test_sampled_from_and_trained(conversions: Counted, tmp_path: Path) -> None:
-    """The manifest names the checkpoint as it is published: vLLM, transformers and the trainer compute one model."""
-    original = published.write(tmp_path / "published", "bin")
-    root, model, store = tmp_path / "artifacts", Source(uri=str(original.folder)), ArtifactStore(tmp_path / "cache")
-    sampling = SamplingConfig(
-        output=f"{root}/sampling/{HASH}",
-        model=model,
-        instructions=asked(tmp_path / "instructions", 4),
-        candidates=2,
-        decoding=Decoding(temperature=0.7, max_new_tokens=8),
-        precision="float32",
-        engine=EngineConfig(max_model_len=512, max_num_seqs=8),
-    )
-    sampled = run(sampling, tmp_path)
-    assert sampled.counts == {"rows": 8, "rejected": 0}
-    (folder,) = (root / "models").glob("*/model")
-    network, family = load(folder), family_of(folder)
-    for row in store.rows([sampled.manifest], SAMPLES):
-        seen = picture(int(row["id"]), 64 + 8 * int(row["id"]), 64)
-        assert row["prompt_tokens"] == family.prompt(QUESTION, seen).length
-        assert row["logprobs"] == pytest.approx(of_answer(network, family, QUESTION, seen, row["token_ids"]), abs=1e-3)
-    training = TrainingConfig(
-        output=f"{root}/training/{HASH}",
-        model=model,
-        pairs=(paired(root, folder, store),),
-        learning_rate=1e-3,
-        epochs=1,
-        global_batch_size=2,
-        checkpoints_per_epoch=1,
-        per_device_batch_size=1,
-        zero_stage=0,
-        gradient_checkpointing=False,
-        precision="float32",
-        parity_rows=2,
-    )
-    trained = run(training, tmp_path)
-    assert conversions.number == 1, "the second stage reads what the first one made"
-    assert trained.metrics["parity_max_difference"] < 1e-4
-    (checkpoint,) = Path(shard_uri(training, 0)).glob("checkpoint-*")
-    assert type(family_of(checkpoint)) is Llava
-    assert family_of(checkpoint).prompt_ids(QUESTION) == family.prompt_ids(QUESTION)
-    before, after = network.state_dict(), load(checkpoint).state_dict()
-    moved = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
-    assert moved
-    assert not [name for name in moved if "vision_tower" in name]

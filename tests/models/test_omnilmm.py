@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -19,12 +20,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from feedback_workloads.contract import BadInput, Source
+from feedback_workloads.contract import BadInput, ExitCode, LaterModel, SamplingConfig, Source
 from feedback_workloads.models.families import family_of
 from feedback_workloads.models.omnilmm import conversion
-from feedback_workloads.models.omnilmm.family import OmniLMM, register_in_transformers
+from feedback_workloads.models.omnilmm.family import OmniLMM, register_in_transformers, register_in_vllm
 from feedback_workloads.models.sources import described, fetch
-from feedback_workloads.storage.artifacts import ArtifactStore
+from feedback_workloads.stages import preflight
+from feedback_workloads.storage.artifacts import CACHE_VARIABLE, ArtifactStore
 from tests.models import original_omnilmm as published
 from tests.models.original_omnilmm import SYSTEM, Original
 from tests.models.reference import load
@@ -179,6 +181,7 @@ def without(name: str) -> Callable[[Path], None]:
     [
         pytest.param(set_in_config(mm_use_im_start_end=False), "has mm_use_im_start_end False", id="bare pictures"),
         pytest.param(set_in_config(num_query=None), "has num_query None", id="no number of queries"),
+        pytest.param(set_in_config(num_query=0), "has num_query 0, and not a number above 0", id="no queries at all"),
         pytest.param(set_in_config(num_query=6), "has num_query 6 and image_size 56", id="no square of queries"),
         pytest.param(set_in_config(num_query=9), "has num_query 9 and image_size 56", id="a square that divides not"),
         pytest.param(set_in_config(image_size=60), "has image_size 60, and its tower patches of 14", id="half a patch"),
@@ -231,6 +234,40 @@ def test_it_is_converted_once_and_looked_at_before(tmp_path: Path) -> None:
         described(store, source)
 
 
+def test_all_models_are_looked_at_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `feedback validate --models` starts: as it is published, and as whoever trained it names it."""
+    original = published.write(tmp_path / "published")
+    trained = converted(original, tmp_path / "converted")
+    (tmp_path / "instructions").mkdir()
+    (tmp_path / "instructions" / "a.png").write_bytes(painted(120, 80))
+    row = {"id": "1", "image": "a.png", "question": QUESTION}
+    (tmp_path / "instructions" / "train.jsonl").write_text(json.dumps(row) + "\n")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+
+    def looked_at(model: Path, labeler: Path) -> tuple[int, str]:
+        config = SamplingConfig(
+            output=f"{tmp_path}/samples",
+            model=Source(uri=str(model)),
+            instructions=Source(uri=f"{tmp_path}/instructions"),
+            lora=True,
+            later_models=(
+                LaterModel(field="spec.labeling.model", capability="label", source=Source(uri=str(labeler))),
+            ),
+        )
+        (tmp_path / "config.json").write_text(config.model_dump_json())
+        code = preflight.main(["--config", str(tmp_path / "config.json")])
+        return code, "".join(capsys.readouterr())
+
+    for model, labeler in ((original.folder, trained), (trained, original.folder)):
+        expect = f"spec.model {model} can be trained\nspec.labeling.model {labeler} can label\n"
+        assert looked_at(model, labeler) == (ExitCode.DONE, expect)
+    set_in_config(mm_use_im_start_end=False)(original.folder)
+    code, said = looked_at(trained, original.folder)
+    assert (code, "has mm_use_im_start_end False" in said) == (ExitCode.BAD_INPUT, True)
+
+
 # ── every process of vLLM ────────────────────────────────────────────────────────────────────────────────────────────
 
 ASK: Final = """
@@ -249,13 +286,25 @@ if __name__ == "__main__":
 """
 
 
+def plugins() -> dict[str, str]:
+    """What the installed package tells vLLM to call in each of its processes."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found: dict[str, str] = project["entry-points"]["vllm.general_plugins"]
+    return found
+
+
+def test_the_package_tells_vllm_of_it() -> None:
+    loaded = [EntryPoint(name, value, "vllm.general_plugins").load() for name, value in plugins().items()]
+    assert register_in_vllm in loaded
+
+
+@pytest.mark.long
 def test_an_engine_in_a_process_of_its_own_knows_it_by_the_entry_point(tmp_path: Path) -> None:
-    """As beside a GPU. It is told by the installed package, whose entry points are those of pyproject.toml."""
-    plugins = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["vllm.general_plugins"]
+    """As beside a GPU: vLLM is told by the installed package."""
     installed = tmp_path / "site" / "ours-1.0.dist-info"
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: ours\nVersion: 1.0\n")
-    lines = ["[vllm.general_plugins]", *(f"{name} = {value}" for name, value in plugins.items())]
+    lines = ["[vllm.general_plugins]", *(f"{name} = {value}" for name, value in plugins().items())]
     (installed / "entry_points.txt").write_text("\n".join(lines))
     model = converted(published.write(tmp_path / "published"), tmp_path / "model")
     (tmp_path / "a.png").write_bytes(painted(120, 80))

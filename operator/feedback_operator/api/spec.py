@@ -488,7 +488,7 @@ class IterationSpec(Resource):
 
     model: ModelSpec = Field(
         description="The policy to align; also the reference and the baseline. A model of a family that can be "
-        "trained: LLaVA-1.5, LLaVA-NeXT, Qwen2.5-VL, Qwen3-VL or InternVL."
+        "trained: LLaVA-1.5, LLaVA-NeXT, Qwen2.5-VL, Qwen3-VL, InternVL or OmniLMM."
     )
     instructions: SourceSpec = Field(
         description="Data set with columns id, image, question: Parquet, JSON lines, CSV or TSV."

@@ -86,8 +86,9 @@ def check_kind(config: Config, uri: str) -> None:
             f"code takes true alone, a picture between {START} and {END}; set it, if the model was trained so"
         )
     for name in SIZES:
-        if not isinstance(config.get(name), int):
-            raise BadInput(f"config.json of {uri} has {name} {config.get(name)!r}, and not a number; download it whole")
+        number = config.get(name)
+        if not isinstance(number, int) or number < 1:
+            raise BadInput(f"config.json of {uri} has {name} {number!r}, and not a number above 0; download it whole")
     queries, side, hidden = config["num_query"], config["image_size"], config["hidden_size"]
     grid = math.isqrt(queries)
     if grid * grid != queries or side % grid:

@@ -29,6 +29,7 @@ from vllm.entrypoints.pooling.scoring.protocol import RerankResponse, ScoreRespo
 from feedback_workloads.contract import Ranking
 from feedback_workloads.method.ranking import reward
 from feedback_workloads.models.families import family_of
+from feedback_workloads.serving.description import CALLS
 from tests.integration.models import picture
 from tests.integration.servers import PATIENCE_SECONDS, Models, Server, make_models
 
@@ -143,18 +144,8 @@ PICTURE = data_url(picture(0))
 
 def ask(server: Server, **fields: Any) -> Any:
     """Ask through the official client; fields that it does not know go through as they are."""
-    known = {
-        "n",
-        "logprobs",
-        "top_logprobs",
-        "temperature",
-        "top_p",
-        "max_tokens",
-        "seed",
-        "stop",
-        "stream",
-        "stream_options",
-    }
+    known = {"n", "temperature", "top_p", "max_tokens", "seed", "stop", "stream", "stream_options"}
+    known |= {"logprobs", "top_logprobs", "response_format"}
     extra = {name: value for name, value in fields.items() if name not in {*known, "messages"}}
     return server.client.chat.completions.create(
         model="tiny",
@@ -178,6 +169,13 @@ def test_models(server: Server) -> None:
 def test_the_server_says_at_its_start_how_many_answers_it_ranks(server: Server, adapter_server: Server) -> None:
     assert "a request that does not say best_of gets one answer, not ranked" in server.log.read_text()
     assert "a request that does not say best_of gets the best of 4 answers" in adapter_server.log.read_text()
+
+
+def test_the_server_describes_its_calls(server: Server) -> None:
+    answer = httpx.get(f"{server.url}/openapi.json", timeout=PATIENCE_SECONDS)
+    assert set(CALLS) < set(answer.json()["paths"])
+    assert httpx.head(f"{server.url}/openapi.json", timeout=PATIENCE_SECONDS).status_code == 200
+    assert httpx.get(f"{server.url}/docs", timeout=PATIENCE_SECONDS).status_code == 404
 
 
 def test_health(server: Server) -> None:
@@ -398,7 +396,8 @@ def check_against(policy: Offline, reference: Offline, data: bytes, question: st
     offline = [reward(Ranking(), a, b, len(ids), BETA) for a, b, ids in zip(logps, ref_logps, answers, strict=True)]
     for better, worse in pairwise(offline):
         assert better > worse - NEAR_TIE
-    assert max(offline) - min(offline) > 100 * NEAR_TIE  # there was something to rank
+    if len(offline) > 1:
+        assert max(offline) - min(offline) > 100 * NEAR_TIE  # there was something to rank
 
 
 def all_candidates(server: Server, data: bytes, question: str) -> Any:
@@ -431,12 +430,17 @@ def written(tokens: Sequence[Any]) -> str:
     return bytes(byte for token in tokens for byte in token.bytes or ()).decode(errors="replace")
 
 
+def whole_characters(text: str) -> str:
+    """Without the beginning of a character at its end, where the answer was cut off."""
+    return text.rstrip("\ufffd")
+
+
 @pytest.mark.parametrize("best_of", [1, 4])
 def test_log_probabilities_of_the_chosen_answer(server: Server, models: Models, best_of: int) -> None:
     fields = {"seed": 8, "best_of": best_of, "max_tokens": 12, "return_scores": True, "return_token_ids": True}
     [choice] = ask(server, **fields, logprobs=True, top_logprobs=3).choices
     tokens = choice.logprobs.content
-    assert written(tokens) == choice.message.content
+    assert whole_characters(written(tokens)) == whole_characters(choice.message.content)
     assert len(tokens) == len(choice.token_ids)
     assert sum(token.logprob for token in tokens) == pytest.approx(choice.score["logp"], abs=NEAR_TIE)
     policy = Offline(models.policy)
@@ -467,10 +471,144 @@ def test_a_stream_tells_the_same_log_probabilities(server: Server, best_of: int)
     assert not any(chunk.logprobs for chunk in chunks[:1])
 
 
+def test_answers_that_are_scored_meanwhile_take_no_likely_tokens_away(server: Server) -> None:
+    def drawn() -> list[list[str]]:
+        answer = ask(server, seed=1, best_of=4, n=4, min_tokens=40, max_tokens=40, logprobs=True, top_logprobs=4)
+        return [
+            [one.token for token in choice.logprobs.content for one in token.top_logprobs] for choice in answer.choices
+        ]
+
+    alone = drawn()
+    with ThreadPoolExecutor(3) as pool:
+        answers = [{"queries": f"What is {i}?", "documents": [f"{i} and {j}" for j in range(16)]} for i in range(6)]
+        scorings = [pool.submit(post, server, "/v1/score", **fields) for fields in answers]
+        beside = pool.submit(drawn)
+        assert sorted(beside.result()) == sorted(alone)
+        assert all(scoring.result() for scoring in scorings)
+
+
 def test_no_log_probabilities_where_none_are_asked_for(server: Server) -> None:
     assert ask(server, max_tokens=2).choices[0].logprobs is None
     told = ask(server, max_tokens=2, logprobs=True).choices[0].logprobs.content
     assert all(token.top_logprobs == [] for token in told)
+
+
+# ── answers in a form ────────────────────────────────────────────────────────────────────────────────────────────────
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"colour": {"enum": ["red", "green", "blue"]}, "there": {"type": "boolean"}},
+    "required": ["colour", "there"],
+    "additionalProperties": False,
+}
+
+
+def form(schema: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+
+
+@pytest.fixture(scope="session")
+def blanks(models: Models) -> dict[str, float]:
+    """A bias against blanks between the parts of JSON, of which a model of random weights writes any number."""
+    vocabulary = family_of(models.policy).tokenizer.get_vocab()
+    return {str(vocabulary[letter]): -100.0 for letter in "ĠĊĉč"}
+
+
+@pytest.mark.parametrize("best_of", [1, 6])
+def test_every_candidate_keeps_to_a_schema(
+    server: Server, models: Models, blanks: dict[str, float], best_of: int
+) -> None:
+    fields = {"seed": 5, "best_of": best_of, "n": best_of, "max_tokens": 60, "response_format": form(SCHEMA)}
+    fields |= {"return_scores": True, "return_token_ids": True, "logprobs": True, "logit_bias": blanks}
+    answer = ask(server, **fields, top_logprobs=2)
+    for choice in answer.choices:
+        found = json.loads(choice.message.content)
+        assert set(found) == {"colour", "there"}
+        assert found["colour"] in SCHEMA["properties"]["colour"]["enum"]
+        assert isinstance(found["there"], bool)
+        assert choice.finish_reason == "stop"
+        # Those of the policy, not those among what the schema allows, which are nearly all nothing.
+        assert sum(token.logprob for token in choice.logprobs.content) == pytest.approx(choice.score["logp"])
+        assert all(token.top_logprobs[0].logprob >= token.logprob for token in choice.logprobs.content)
+    check_against(Offline(models.policy), Offline(models.reference), picture(0), QUESTIONS[0], answer)
+
+
+def test_a_stream_keeps_to_a_schema(server: Server, blanks: dict[str, float]) -> None:
+    fields = {"temperature": 0, "max_tokens": 60, "response_format": form(SCHEMA), "logit_bias": blanks}
+    said = "".join(chunk.choices[0].delta.content or "" for chunk in ask(server, **fields, stream=True))
+    assert said == ask(server, **fields).choices[0].message.content
+    assert set(json.loads(said)) == {"colour", "there"}
+
+
+def test_some_object(server: Server, blanks: dict[str, float]) -> None:
+    fields = {"seed": 1, "best_of": 4, "n": 4, "max_tokens": 80, "logit_bias": blanks}
+    for choice in ask(server, **fields, response_format={"type": "json_object"}).choices:
+        if choice.finish_reason == "stop":
+            assert isinstance(json.loads(choice.message.content), dict)
+        assert choice.message.content.startswith("{")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        pytest.param({"type": "objekt"}, id="no such type"),
+        pytest.param({"$ref": "#/nowhere"}, id="a part that is not there"),
+        pytest.param({"type": "string", "pattern": "("}, id="a pattern that is none"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_schema_that_cannot_be_kept_to(server: Server, schema: Any, stream: bool) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(server, response_format=form(schema), stream=stream)
+    assert caught.value.param == "response_format.json_schema.schema"
+    assert ask(server, max_tokens=1).choices  # and the engine goes on
+
+
+# ── how a chat is written, and its tokens ────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_answer_that_is_begun_is_gone_on_with(server: Server, models: Models) -> None:
+    chat = {"messages": [*about(PICTURE), {"role": "assistant", "content": "Red, I"}], "continue_final_message": True}
+    tokens = post(server, "/tokenize", **chat)["tokens"]
+    assert post(server, "/detokenize", tokens=tokens)["prompt"].endswith("ASSISTANT: Red, I")
+    answer = ask(server, **chat, temperature=0, max_tokens=3, logprobs=True)
+    assert answer.usage.prompt_tokens == len(tokens)
+    assert not answer.choices[0].message.content.startswith("Red")
+    policy = Offline(models.policy)
+    begun = policy.family.tokenizer(" Red, I", add_special_tokens=False)["input_ids"]
+    [expect] = policy.likely(picture(0), QUESTIONS[0], begun, 1)
+    assert answer.choices[0].logprobs.content[0].logprob == pytest.approx(expect, abs=TOLERANCE)
+
+
+def test_a_chat_without_the_header_of_an_answer(server: Server) -> None:
+    whole, without = (
+        post(server, "/tokenize", messages=about(PICTURE), add_generation_prompt=header)["tokens"]
+        for header in (True, False)
+    )
+    assert whole[: len(without)] == without
+    assert post(server, "/detokenize", tokens=whole[len(without) :])["prompt"] == "ASSISTANT:"
+    usage = ask(server, add_generation_prompt=False, max_tokens=1).usage
+    assert usage.prompt_tokens == len(without)
+
+
+def test_tokens(server: Server, models: Models) -> None:
+    family = family_of(models.policy)
+    found = post(server, "/tokenize", messages=about(PICTURE), return_token_strs=True)
+    expect = family.expand(family.prompt_ids(QUESTIONS[0]), family.picture(picture(0)))
+    assert found["tokens"] == expect
+    assert found["count"] == len(expect) == ask(server, max_tokens=1).usage.prompt_tokens
+    assert found["token_strs"] == family.tokenizer.convert_ids_to_tokens(expect)
+    assert found["max_model_len"] == CONTEXT
+    text = post(server, "/tokenize", prompt="A dog.", add_special_tokens=False)
+    assert post(server, "/detokenize", tokens=text["tokens"])["prompt"] == "A dog."
+    assert (text["count"], text["token_strs"]) == (6, None)
+
+
+def test_a_variable_that_no_template_reads(server: Server) -> None:
+    for name in ("enable_thinking", "messages", "chat_template", "bos_token"):
+        with pytest.raises(openai.BadRequestError) as caught:
+            ask(server, chat_template_kwargs={name: "x"})
+        assert caught.value.param == f"chat_template_kwargs.{name}"
 
 
 # ── scores of given answers ──────────────────────────────────────────────────────────────────────────────────────────
@@ -508,8 +646,9 @@ def check_scores(server: Server, policy: Offline, reference: Offline) -> None:
             assert item["logp"] == pytest.approx(logp, abs=TOLERANCE)
             assert item["ref_logp"] == pytest.approx(ref_logp, abs=TOLERANCE)
             expect = reward(Ranking(), logp, ref_logp, len(answer), BETA)
-            assert item["score"] == pytest.approx(expect, abs=BETA * TOLERANCE)
-            assert abs(expect) > 10 * BETA * TOLERANCE  # there is something to be wrong about
+            assert item["score"] == pytest.approx(expect, abs=BETA * TOLERANCE / len(answer))
+        ratios = [abs(logp - ref_logp) for logp, ref_logp in zip(logps, ref_logps, strict=True)]
+        assert max(ratios) > 10 * TOLERANCE  # there was something to be wrong about
 
 
 def test_scores_of_given_answers_equal_transformers(server: Server, models: Models) -> None:
@@ -751,14 +890,20 @@ def test_metrics(server: Server) -> None:
 
 def send(server: Server, *, narrow: bool = False, **fields: Any) -> socket.socket:
     """Send a request that takes long, and do not wait for its answer; on a `narrow` connection little of it fits."""
-    body = json.dumps({"model": "tiny", "messages": about(PICTURE), "max_tokens": LONG, **fields}).encode()
+    body = {"model": "tiny", "messages": about(PICTURE), "max_tokens": LONG, **fields}
+    return send_to(server, "/v1/chat/completions", body, narrow=narrow)
+
+
+def send_to(server: Server, path: str, fields: dict[str, Any], *, narrow: bool = False) -> socket.socket:
+    """Send a request, and do not wait for its answer."""
+    body = json.dumps(fields).encode()
     url = httpx.URL(server.url)
     connection = socket.socket()
     if narrow:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
     connection.connect((url.host, url.port))
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: Bearer none\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: Bearer none\r\n"
     head += f"Content-Length: {len(body)}\r\n\r\n"
     connection.sendall(head.encode() + body)
     return connection
@@ -781,6 +926,16 @@ def test_a_client_that_leaves_stops_its_work(server: Server, fields: dict[str, A
     server.wait_until(lambda: server.metric("feedback_serving_sequences") == 0)
     after = [server.metric("feedback_serving_requests_total", outcome=outcome) for outcome in outcomes]
     assert after == [before[0] + 1, before[1]]
+
+
+def test_a_client_that_leaves_stops_the_scoring(server: Server) -> None:
+    before = server.metric("feedback_serving_requests_total", outcome="disconnected")
+    documents = ["x" * LONG + str(i) for i in range(64)]
+    with send_to(server, "/v1/score", {"model": "tiny", "queries": "?", "documents": documents}):
+        server.wait_until(lambda: server.metric("feedback_serving_sequences") > 0)
+    server.wait_until(lambda: server.metric("feedback_serving_requests_running") == 0)
+    server.wait_until(lambda: server.metric("feedback_serving_sequences") == 0)
+    assert server.metric("feedback_serving_requests_total", outcome="disconnected") == before + 1
 
 
 def begin(server: Server, length: int = 1000, first: bytes = b"{") -> socket.socket:
@@ -835,6 +990,10 @@ def test_a_full_queue(adapter_server: Server) -> None:
                 ask(server)
             assert caught.value.code == "rate_limit_exceeded"
             assert int(caught.value.response.headers["retry-after"]) >= 1
+            body = {"model": "tiny", "queries": "?", "documents": ["x"]}
+            key = {"Authorization": "Bearer none"}
+            scored = httpx.post(f"{server.base_url}/score", json=body, headers=key, timeout=PATIENCE_SECONDS)
+            assert (scored.status_code, int(scored.headers["retry-after"]) >= 1) == (429, True)
         server.wait_until(lambda: server.metric("feedback_serving_requests_waiting") == 0)
     server.wait_until(lambda: server.metric("feedback_serving_requests_running") == 0)
 

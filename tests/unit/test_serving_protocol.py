@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback_workloads.contract import Ranking
+from feedback_workloads.models.family import Rendering
 from feedback_workloads.serving.errors import ApiError
 from feedback_workloads.serving.protocol.chat import (
     ChatRequest,
@@ -22,6 +23,7 @@ from feedback_workloads.serving.protocol.chat import (
     wanted,
 )
 from feedback_workloads.serving.protocol.parts import Conversation, Usage, conversation, read
+from feedback_workloads.serving.protocol.tokens import TokenizeRequest
 
 LIKELIHOOD = Ranking(rule="PolicyLikelihood")
 DEFAULTS = Defaults(
@@ -30,7 +32,7 @@ DEFAULTS = Defaults(
 )  # fmt: skip
 USUAL = Wanted(
     n=1, best_of=8, ranking=LIKELIHOOD, temperature=0.7, top_p=0.9, max_tokens=None, seed=None, stop=(),
-    shaping=Shaping(), scores=False, token_ids=False, top_logprobs=None,
+    shaping=Shaping(), scores=False, token_ids=False, top_logprobs=None, schema=None,
 )  # fmt: skip
 ONE = replace(USUAL, best_of=1, temperature=0.0, top_p=1.0)
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
@@ -69,6 +71,15 @@ def user(*parts: Any) -> dict[str, Any]:
         pytest.param({"stop": [".", "!"]}, replace(USUAL, stop=(".", "!")), id="several"),
         pytest.param({"seed": -3, "top_p": 0.9}, replace(USUAL, seed=-3, top_p=0.9), id="seed and top_p"),
         pytest.param({"logprobs": True}, replace(USUAL, top_logprobs=0), id="logprobs"),
+        pytest.param({"response_format": {"type": "text"}}, USUAL, id="any text"),
+        pytest.param(
+            {"response_format": {"type": "json_object"}}, replace(USUAL, schema='{"type": "object"}'), id="an object"
+        ),
+        pytest.param(
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"enum": [1]}}}},
+            replace(USUAL, schema='{"enum": [1]}'),
+            id="a schema",
+        ),
         pytest.param({"logprobs": True, "top_logprobs": 20}, replace(USUAL, top_logprobs=20), id="and likely tokens"),
         pytest.param({"logprobs": False}, USUAL, id="no logprobs"),
         pytest.param({"return_scores": True}, replace(USUAL, scores=True), id="scores"),
@@ -115,7 +126,27 @@ def test_wanted(fields: dict[str, Any], expect: Wanted) -> None:
         pytest.param({"frequency_penalty": 2.5}, "frequency_penalty", "less", id="penalty"),
         pytest.param({"min_tokens": 3, "max_tokens": 2}, "min_tokens", "more than max_tokens", id="no room for it"),
         pytest.param({"logit_bias": {"a": 1}}, "logit_bias.a", "match", id="a word for a token"),
-        pytest.param({"response_format": {"type": "json_object"}}, "response_format.type", "text", id="JSON mode"),
+        pytest.param({"response_format": {"type": "xml"}}, "response_format.type", "json_schema", id="another form"),
+        pytest.param(
+            {"response_format": {"type": "json_schema"}}, "response_format.json_schema", "missing", id="no schema"
+        ),
+        pytest.param(
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a b"}}},
+            "response_format.json_schema.name",
+            "pattern",
+            id="a name of two words",
+        ),
+        pytest.param(
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "a", "schema": {"enum": ["x" * 130_000]}},
+                }
+            },
+            "response_format.json_schema",
+            "120000 characters",
+            id="a schema that is too large",
+        ),
         pytest.param({"skip_reading_prefix_cache": False}, "skip_reading_prefix_cache", "not supported", id="engine's"),
         pytest.param({"model": None}, "model", "missing", id="no model"),
         pytest.param({"messages": []}, "messages", "at least 1", id="no messages"),
@@ -235,6 +266,69 @@ def test_conversations_that_cannot_be_answered(messages: list[Any], param: str) 
     with pytest.raises(ApiError) as caught:
         conversation(read(ChatRequest, body(messages=messages)).messages)
     assert (caught.value.status, caught.value.param) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expect"),
+    [
+        pytest.param({}, Rendering(), id="nothing said"),
+        pytest.param({"add_generation_prompt": False}, Rendering(add_generation_prompt=False), id="without a header"),
+        pytest.param({"continue_final_message": True}, Rendering(False, True), id="the last message goes on"),
+        pytest.param(
+            {"chat_template_kwargs": {"enable_thinking": False}},
+            Rendering(variables={"enable_thinking": False}),
+            id="a variable of the template",
+        ),
+    ],
+)
+def test_how_a_chat_is_written(fields: dict[str, Any], expect: Rendering) -> None:
+    last = [{"role": "assistant", "content": "It is"}] if "continue_final_message" in fields else []
+    request = read(ChatRequest, body(messages=[user(TEXT), *last], **fields))
+    assert conversation(request.messages, request.rendering).rendering == expect
+
+
+@pytest.mark.parametrize(
+    ("fields", "messages", "param"),
+    [
+        pytest.param(
+            {"continue_final_message": True, "add_generation_prompt": True},
+            [user(TEXT), {"role": "assistant", "content": "It is"}],
+            "add_generation_prompt",
+            id="both at once",
+        ),
+        pytest.param(
+            {"continue_final_message": True},
+            [user(TEXT)],
+            "continue_final_message",
+            id="the user's last word",
+        ),
+        pytest.param(
+            {"continue_final_message": True},
+            [user(TEXT), {"role": "assistant", "content": " "}],
+            "continue_final_message",
+            id="nothing to go on with",
+        ),
+    ],
+)
+def test_chats_that_cannot_be_written(fields: dict[str, Any], messages: list[Any], param: str) -> None:
+    request = read(ChatRequest, body(messages=messages, **fields))
+    with pytest.raises(ApiError) as caught:
+        _ = conversation(request.messages, request.rendering)
+    assert (caught.value.status, caught.value.param) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        pytest.param({}, "one of messages and prompt", id="nothing to cut"),
+        pytest.param({"prompt": "x", "messages": [user(TEXT)]}, "one of messages and prompt", id="two things"),
+        pytest.param({"messages": [user(TEXT)], "add_special_tokens": True}, "template", id="special tokens twice"),
+    ],
+)
+def test_what_cannot_be_cut_into_tokens(fields: dict[str, Any], word: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        read(TokenizeRequest, json.dumps(fields).encode())
+    assert word in caught.value.message
 
 
 def test_fields_of_our_own_appear_only_when_asked_for() -> None:

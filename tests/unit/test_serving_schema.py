@@ -12,15 +12,27 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is
 
 import pytest
 import typing_extensions
+from fastapi import FastAPI
+from jsonschema import Draft202012Validator
 from openai.types.chat import ChatCompletionContentPartParam, ChatCompletionMessageParam
 from openai.types.chat.chat_completion_assistant_message_param import ContentArrayOfContentPart
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 from typing_extensions import is_typeddict as is_newer_typeddict
 
 from feedback_workloads.contract import Ranking
+from feedback_workloads.serving.description import CALLS, describe
 from feedback_workloads.serving.errors import ApiError
-from feedback_workloads.serving.protocol.chat import ChatRequest, Defaults, wanted
-from feedback_workloads.serving.protocol.parts import conversation, read
+from feedback_workloads.serving.protocol.chat import (
+    AnswerMessage,
+    ChatRequest,
+    Choice,
+    Completion,
+    Defaults,
+    Logprobs,
+    TokenLogprob,
+    wanted,
+)
+from feedback_workloads.serving.protocol.parts import Usage, conversation, read
 from feedback_workloads.serving.protocol.scores import RerankRequest, ScoreRequest
 
 DEFAULTS = Defaults(
@@ -31,6 +43,9 @@ ROW = re.compile(r"^\| (`[^|]+`) \| (used|ignored|only|refused) \|", re.MULTILIN
 PAGE = Path("docs/serving.md").read_text()
 DOCUMENTED = {name: what for names, what in ROW.findall(PAGE) for name in re.findall("`([^`]+)`", names)}
 QUESTION = {"role": "user", "content": "What is this?"}
+TEXT = {"type": "text", "text": "What is this?"}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}}
+URL = {"type": "image_url", "image_url": "data:image/png;base64,AA=="}
 
 
 def fields(kind: Any) -> dict[str, Any]:
@@ -183,3 +198,89 @@ def test_the_table_of_scores_has_the_fields_that_are_taken() -> None:
     cells = [row.split("|")[1] for row in table.splitlines()[2:]]
     named = [name for cell in cells for name in re.findall("`(\\w+)`", cell)]
     assert sorted(named) == sorted({*ScoreRequest.model_fields, *RerankRequest.model_fields})
+
+
+# ── OpenAPI ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    """What a client reads, of an app that only has routes."""
+    app = FastAPI()
+    for path in CALLS:
+        app.post(path)(lambda: None)
+    app.get("/v1/models")(lambda: None)
+    found: dict[str, Any] = json.loads(json.dumps(describe(app)))
+    return found
+
+
+def validator(document: dict[str, Any], path: str, *place: str) -> Draft202012Validator:
+    """Of what is posted at `path`, or of what is at `place` there."""
+    found = document["paths"][path]["post"]
+    for step in place or ("requestBody", "content", "application/json", "schema"):
+        found = found[step]
+    return Draft202012Validator({**found, "components": document["components"]})
+
+
+def test_every_post_is_described() -> None:
+    source = Path("workloads/feedback_workloads/serving/app.py").read_text()
+    assert sorted(re.findall(r'@app\.post\("([^"]+)"\)', source)) == sorted(CALLS)
+
+
+def test_the_document_is_whole(document: dict[str, Any]) -> None:
+    """Every schema is one, and every reference leads to one."""
+    assert document["openapi"].startswith("3.1")
+    for schema in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+    references = set(re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', json.dumps(document)))
+    assert references <= set(document["components"]["schemas"])
+    assert {"ChatRequest", "Completion", "Chunk", "ScoreRequest", "RerankList"} <= references
+
+
+@pytest.mark.parametrize("name", REQUEST)
+def test_the_document_takes_what_the_server_takes(document: dict[str, Any], name: str) -> None:
+    """And refuses the names that it refuses."""
+    values = [[QUESTION]] if name == "messages" else list(examples(REQUEST[name]))
+    checked = validator(document, "/v1/chat/completions")
+    for value in values:
+        request = {"model": "m", "messages": [QUESTION], **NEEDED.get(name, {}), name: value}
+        if name != "model" and refused(request) is None:
+            assert checked.is_valid(request), f"{name}: {value}"
+        if refused(request) == name and DOCUMENTED[name] == "refused":
+            assert not checked.is_valid(request)
+
+
+@pytest.mark.parametrize(
+    ("path", "request_"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [TEXT, PICTURE, URL]}], "stop": "."}),
+        ("/v1/chat/completions", {"messages": [QUESTION, {"role": "assistant", "content": None}, QUESTION]}),
+        ("/v1/score", {"queries": "?", "documents": "x"}),
+        ("/v1/score", {"text_1": [{"content": [TEXT, PICTURE]}], "text_2": ["x", {"token_ids": [1]}]}),
+        ("/v1/rerank", {"query": {"content": "?"}, "documents": [{"text": "x"}], "top_n": 1}),
+        ("/tokenize", {"messages": [QUESTION]}),
+        ("/detokenize", {"tokens": [1, 2]}),
+    ],
+)
+def test_the_document_takes_a_request_in_each_of_its_forms(
+    document: dict[str, Any], path: str, request_: dict[str, Any]
+) -> None:
+    read(CALLS[path][0], json.dumps({"model": "m", **request_}).encode())  # type: ignore[type-var]
+    whole = json.loads(json.dumps({"model": "m", **request_}), object_hook=without_nulls)
+    validator(document, path).validate(whole)
+    assert not validator(document, path).is_valid({**whole, "nobody_knows_it": 1})
+
+
+def without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def test_the_document_describes_an_answer(document: dict[str, Any]) -> None:
+    token = TokenLogprob(token="A", logprob=-1.0, bytes=[65], top_logprobs=[])
+    choice = Choice(
+        index=0, message=AnswerMessage(content="A"), logprobs=Logprobs(content=[token]), finish_reason="stop"
+    )
+    usage = Usage(prompt_tokens=1, completion_tokens=1, total_tokens=2)
+    answer = Completion(id="x", created=0, model="m", system_fingerprint="fp", choices=[choice], usage=usage)
+    place = ("responses", "200", "content", "application/json", "schema")
+    validator(document, "/v1/chat/completions", *place).validate(answer.model_dump(mode="json"))

@@ -94,6 +94,13 @@ def test_the_rule_is_the_log_ratio_unless_the_request_says_another() -> None:
             score, {"queries": "?", "text_1": "?", "documents": "x"}, None, "give one of", id="two names for one thing"
         ),
         pytest.param(score, {"queries": ["?", "!"], "documents": "x"}, "queries", "2 queries", id="two questions"),
+        pytest.param(
+            score,
+            {"queries": {"role": "system", "content": "?"}, "documents": "x"},
+            "queries.role",
+            "user",
+            id="a question of nobody",
+        ),
         pytest.param(score, {"queries": "?", "documents": []}, "documents", "at least 1", id="no answers"),
         pytest.param(score, {"queries": "?", "documents": [{}]}, "documents[0]", "give one of", id="an empty one"),
         pytest.param(

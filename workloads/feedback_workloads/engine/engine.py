@@ -244,7 +244,7 @@ class Engine:
             return (key, answer), whole, weighing(answer)
 
         for (key, answer), output in self._run(map(request, requests)):
-            yield key, weighed(output, answer)
+            yield key, of_tokens(weighed(output, answer), answer)
 
     def yes_no(self, requests: Iterable[tuple[Key, Prompt]]) -> Iterator[tuple[Key, Verdict]]:
         """Probabilities of yes and no as the first token of the answer (paper, section 3.2).

@@ -36,18 +36,28 @@ def read_with_prompt(answer: Sequence[int]) -> Sequence[int]:
     return answer[:-1]
 
 
-def weighing(answer: Sequence[int]) -> SamplingParams:
-    """What to ask of a prompt with `read_with_prompt(answer)` behind it: a prefill and one step."""
+def weighing(answer: Sequence[int], top: int = 0) -> SamplingParams:
+    """What to ask of a prompt with `read_with_prompt(answer)` behind it: a prefill and one step.
+
+    `top` most likely tokens come with each of the answer's.
+    """
     from vllm import SamplingParams
 
+    # The last token is drawn, since no other may be; its log-probability is from before that. To ask for the token by
+    # `logprob_token_ids` would take from all who are in the same batch the likely tokens that they ask for, silently.
     return SamplingParams(
-        max_tokens=1, temperature=0.0, prompt_logprobs=0, logprob_token_ids=[answer[-1]], detokenize=False
+        max_tokens=1,
+        temperature=0.0,
+        prompt_logprobs=top,
+        logprobs=top,
+        allowed_token_ids=[answer[-1]],
+        detokenize=False,
     )
 
 
-def weighed(output: RequestOutput, answer: Sequence[int]) -> tuple[float, ...]:
-    """The log-probability of each of the answer's tokens, from the output of `weighing`."""
-    *first, last = answer
+def weighed(output: RequestOutput, answer: Sequence[int]) -> list[Any]:
+    """vLLM's row of each of the answer's tokens, from the output of `weighing`; see `of_tokens` and `most_likely`."""
     assert output.prompt_logprobs is not None
-    known = list(output.prompt_logprobs)[len(output.prompt_logprobs) - len(first) :]
-    return (*of_tokens(known, first), *of_tokens(output.outputs[0].logprobs, [last]))
+    assert output.outputs[0].logprobs is not None
+    rows = list(output.prompt_logprobs)
+    return [*rows[len(rows) - len(answer) + 1 :], *output.outputs[0].logprobs]

@@ -4,9 +4,9 @@ one folder where it brings a network of its own."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,20 @@ Config = Mapping[str, Any]
 
 Features = Mapping[str, "torch.Tensor"]
 """What a model is given of its pictures beside their tokens, by the names of its forward pass: `pixel_values`, ..."""
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How a template writes a chat, in Hugging Face's words: with the header of an answer behind it, or with its last
+    message left open, which is then gone on with; `variables` are what the template reads besides."""
+
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+AS_USUAL: Final = Rendering()
+"""Up to where the next answer begins."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +98,19 @@ class Family(Protocol):
 
     # ── what it is asked, and what it says ───────────────────────────────────────────────────────────────────────────
 
-    def chat_ids(self, messages: Sequence[Message], purpose: Purpose = "answer") -> list[int]:
+    def chat_ids(
+        self, messages: Sequence[Message], purpose: Purpose = "answer", rendering: Rendering = AS_USUAL
+    ) -> list[int]:
         """Tokens of a chat up to where the next answer begins, with one token a picture, not expanded.
 
         Where the template can tell the model not to think first, it does; where it opens a thought all the same, that
-        is closed again for a verdict.
+        is closed again for a verdict. Raises jinja2's TemplateError, ValueError or TypeError where the template cannot
+        write the chat.
         """
+        ...
+
+    def reads(self, name: str) -> bool:
+        """Whether its chat template reads a variable that is nobody else's to set."""
         ...
 
     def prompt_ids(self, question: str, purpose: Purpose = "answer") -> list[int]:

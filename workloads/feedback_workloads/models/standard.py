@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -10,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from feedback_workloads.contract import BadInput
-from feedback_workloads.models.family import Capability, Config, Features, Message, Prompt, Purpose
+from feedback_workloads.models.family import (
+    AS_USUAL,
+    Capability,
+    Config,
+    Features,
+    Message,
+    Prompt,
+    Purpose,
+    Rendering,
+)
 from feedback_workloads.models.pictures import load_picture, picture_key
 from feedback_workloads.rows.rejected import BadRow
 
@@ -115,25 +125,38 @@ class Standard:
 
     # ── what it is asked, and what it says ───────────────────────────────────────────────────────────────────────────
 
-    def chat_ids(self, messages: Sequence[Message], purpose: Purpose = "answer") -> list[int]:
+    def chat_ids(
+        self, messages: Sequence[Message], purpose: Purpose = "answer", rendering: Rendering = AS_USUAL
+    ) -> list[int]:
         """Tokens of a chat up to where the next answer begins, with one token a picture, not expanded."""
-        text = self._chat(messages, purpose)
+        text = self._chat(messages, purpose, rendering)
         bos = self.tokenizer.bos_token
         starts_with_bos = bos is not None and text.startswith(bos)
         ids: list[int] = self.tokenizer(text, add_special_tokens=not starts_with_bos)["input_ids"]
         return ids
 
-    def _chat(self, messages: Sequence[Message], purpose: Purpose) -> str:
+    def _chat(self, messages: Sequence[Message], purpose: Purpose, rendering: Rendering = AS_USUAL) -> str:
         """The text of a chat up to where the next answer begins."""
         template = self._templated.chat_template
         # Others would warn of it at every prompt.
         switches = {"enable_thinking": False} if "enable_thinking" in str(template) else {}
         text: str = self._templated.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=False, **switches
+            list(messages),
+            add_generation_prompt=rendering.add_generation_prompt,
+            continue_final_message=rendering.continue_final_message,
+            tokenize=False,
+            **{**switches, **rendering.variables},
         )
         if purpose == "verdict" and text.rstrip().endswith(THOUGHT):
             return f"{text.rstrip()}\n\n{THOUGHT_END}\n\n"
         return text
+
+    def reads(self, name: str) -> bool:
+        """Whether its chat template reads a variable that is nobody else's to set."""
+        templated = self._templated
+        taken = {"messages", *inspect.signature(templated.apply_chat_template).parameters}
+        taken |= set(self.tokenizer.special_tokens_map)
+        return name not in taken and re.search(rf"\b{re.escape(name)}\b", str(templated.chat_template)) is not None
 
     @property
     def _templated(self) -> Any:
@@ -354,9 +377,11 @@ class Text(Standard):
         """None."""
         return ()
 
-    def chat_ids(self, messages: Sequence[Message], purpose: Purpose = "answer") -> list[int]:
+    def chat_ids(
+        self, messages: Sequence[Message], purpose: Purpose = "answer", rendering: Rendering = AS_USUAL
+    ) -> list[int]:
         """Tokens of a chat up to where the next answer begins: the template says all special tokens."""
-        ids: list[int] = self.tokenizer(self._chat(messages, purpose), add_special_tokens=False)["input_ids"]
+        ids: list[int] = self.tokenizer(self._chat(messages, purpose, rendering), add_special_tokens=False)["input_ids"]
         return ids
 
     def _message(self, text: str) -> Message:

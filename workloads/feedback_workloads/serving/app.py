@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
+from functools import cache, partial
 from http import HTTPStatus
 from importlib import metadata
 from typing import Any, Protocol, TypeVar
@@ -19,6 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
 from feedback_workloads.serving.access import REQUEST_ID, Identified, Keyed
+from feedback_workloads.serving.description import describe
 from feedback_workloads.serving.errors import (
     ApiError,
     draining,
@@ -30,8 +32,10 @@ from feedback_workloads.serving.errors import (
 from feedback_workloads.serving.intake.receiving import Arrived, Receiving
 from feedback_workloads.serving.protocol.parts import Answered, Model, ModelList
 from feedback_workloads.serving.protocol.scores import RerankRequest
+from feedback_workloads.serving.protocol.tokens import DetokenizeRequest
 from feedback_workloads.serving.scoring import Given, Scoring
 from feedback_workloads.serving.service import Ask, Service
+from feedback_workloads.serving.tokenizing import Cut, Tokenizing
 
 LOG = logging.getLogger(__name__)
 
@@ -62,9 +66,10 @@ class ClientDisconnected(Exception):
 
 def build_app(service: Service) -> FastAPI:
     """The server's routes around `service`."""
-    app = FastAPI(title="best-of-N", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="best-of-N", docs_url=None, redoc_url=None)  # its pages load their scripts from elsewhere
+    app.openapi = cache(partial(describe, app))  # type: ignore[method-assign]
     receiving = Receiving(LARGEST_AT_ONCE * service.settings.max_body_bytes)
-    scoring = Scoring(service)
+    scoring, tokenizing = Scoring(service), Tokenizing(service)
     settings = service.settings
     served = Model(id=settings.model_name, created=service.created, max_model_len=service.engines.max_model_len)
     app.add_middleware(Keyed, keys=settings.api_keys)
@@ -116,6 +121,20 @@ def build_app(service: Service) -> FastAPI:
             return _json(await unless_ended(service, request.receive, scoring.rerank(asked)))
 
         return await taken(request, scoring.understand_rerank, answer)
+
+    @app.post("/tokenize")
+    async def tokenize(request: Request) -> Response:
+        async def answer(cut: Cut) -> Response:
+            return _json(await unless_ended(service, request.receive, tokenizing.tokens(cut)))
+
+        return await taken(request, tokenizing.understand, answer)
+
+    @app.post("/detokenize")
+    async def detokenize(request: Request) -> Response:
+        async def answer(asked: DetokenizeRequest) -> Response:
+            return _json(await tokenizing.text(asked))
+
+        return await taken(request, tokenizing.understand_tokens, answer)
 
     @app.api_route("/v1/models", methods=READ)
     async def models() -> Response:

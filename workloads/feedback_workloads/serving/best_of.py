@@ -47,6 +47,8 @@ async def best_of(
 ) -> Ranked:
     """Draw `candidates` answers that differ in their seeds alone, and rank them; without `reference`, do not ask it.
 
+    Of answers that must keep to a schema, those that are whole come before those that were cut off.
+
     Each is scored as soon as it is complete, while others are still being written; equal answers are scored once.
     Raises what the engines raise; when this is cancelled, so is all the work it started.
     """
@@ -65,7 +67,10 @@ async def best_of(
             drawing = [group.create_task(draw(index)) for index in range(candidates)]
     drawn = [task.result() for task in drawing]
     scores = _scores(((answer.token_ids, answer.logp, ref_logp) for answer, ref_logp in drawn), ranking, beta)
-    return Ranked(tuple(answer for answer, _ in drawn), scores, tuple(order([score.reward for score in scores])))
+    best_first = order([score.reward for score in scores])
+    if sampling.schema is not None:  # who was cut off does not keep to it
+        best_first.sort(key=lambda place: drawn[place][0].finish_reason == "length")
+    return Ranked(tuple(answer for answer, _ in drawn), scores, tuple(best_first))
 
 
 async def scored(

@@ -19,7 +19,7 @@ from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from feedback_workloads.contract import BadInput, Source
@@ -33,7 +33,7 @@ from feedback_workloads.serving.protocol.chat import FinishReason, Shaping
 
 if TYPE_CHECKING:
     from vllm import TokensPrompt
-    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.outputs import RequestOutput
 
     from feedback_workloads.serving.settings import Settings
 
@@ -46,12 +46,20 @@ PICTURE_CACHE_GIB = 0.5
 
 @dataclass(frozen=True)
 class Sampling:
+    """How an answer is drawn.
+
+    `schema` is what it must be, as JSON Schema, where it may not be any text. `weighed` says that log-probabilities of
+    its tokens are asked for: the `top_logprobs` most likely in each place, and its own.
+    """
+
     temperature: float
     top_p: float
     max_tokens: int
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    weighed: bool = True
     top_logprobs: int = 0
+    schema: str | None = None
     shaping: Shaping = field(default_factory=Shaping)
 
 
@@ -136,16 +144,28 @@ class Engines:
         for engine in {self._policy, self._reference}:
             engine.shutdown(timeout=END_SECONDS)
 
+    def check_schema(self, schema: str) -> None:
+        """Raise ValueError where no answer can be held to a JSON Schema, as vLLM understands it; takes a while."""
+        policy = self._policy
+        params = SamplingParams(structured_outputs=StructuredOutputsParams(json=schema))
+        structured = policy.vllm_config.structured_outputs_config
+        params.verify(policy.model_config, None, structured, policy.get_tokenizer())
+
     async def generate(self, prompt: Prompt, sampling: Sampling) -> Candidate:
         """Sample one answer from the policy."""
         params = self._params(sampling, RequestOutputKind.FINAL_ONLY)
         answer = (await _finish(self._policy, prompt, params, self._adapter)).outputs[0]
+        rows: Any = answer.logprobs
+        if sampling.schema is not None and sampling.weighed:
+            # Those that came with it are among what the schema allowed in each place, and not the policy's own.
+            rows = await _weighed(self._policy, prompt, answer.token_ids, self._adapter, sampling.top_logprobs)
+        drawn = _drawn(answer.token_ids, rows, sampling.top_logprobs)
         return Candidate(
             text=self.family.spoken(answer.text) or "",
             token_ids=tuple(answer.token_ids),
-            logp=math.fsum(of_tokens(answer.logprobs, answer.token_ids)),
+            logp=math.fsum(one.logprob for one in drawn),
             finish_reason=_finish_reason(answer.finish_reason),
-            drawn=_drawn(answer, sampling.top_logprobs),
+            drawn=drawn,
         )
 
     async def stream(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Piece, None]:
@@ -160,7 +180,7 @@ class Engines:
             async for output in outputs:
                 piece = output.outputs[0]
                 reason = None if piece.finish_reason is None else _finish_reason(piece.finish_reason)
-                yield Piece(piece.text, _drawn(piece, sampling.top_logprobs), reason)
+                yield Piece(piece.text, _drawn(piece.token_ids, piece.logprobs, sampling.top_logprobs), reason)
 
     async def policy_logp(self, prompt: Prompt, token_ids: Sequence[int]) -> float:
         """The same as `reference_logp`, of the policy: for answers that it did not write here."""
@@ -188,15 +208,15 @@ class Engines:
             presence_penalty=shaping.presence_penalty,
             repetition_penalty=shaping.repetition_penalty,
             min_tokens=shaping.min_tokens,
+            structured_outputs=None if sampling.schema is None else StructuredOutputsParams(json=sampling.schema),
             # In a prompt, and an answer becomes part of one when it is scored, they stand for a whole picture.
             logit_bias=dict(shaping.logit_bias) | dict.fromkeys(self.family.banned_ids, BANNED),
             output_kind=kind,
         )
 
 
-def _drawn(answer: CompletionOutput, top: int) -> tuple[Drawn, ...]:
-    logprobs = of_tokens(answer.logprobs, answer.token_ids)
-    return tuple(map(Drawn, answer.token_ids, logprobs, most_likely(answer.logprobs, top)))
+def _drawn(token_ids: Sequence[int], rows: Any, top: int) -> tuple[Drawn, ...]:
+    return tuple(map(Drawn, token_ids, of_tokens(rows, token_ids), most_likely(rows, top)))
 
 
 async def _finish(
@@ -210,8 +230,14 @@ async def _finish(
 
 
 async def _logp(engine: AsyncLLM, prompt: Prompt, token_ids: Sequence[int], adapter: LoRARequest | None) -> float:
+    return math.fsum(of_tokens(await _weighed(engine, prompt, token_ids, adapter), token_ids))
+
+
+async def _weighed(
+    engine: AsyncLLM, prompt: Prompt, token_ids: Sequence[int], adapter: LoRARequest | None, top: int = 0
+) -> list[Any]:
     whole = replace(prompt, ids=(*prompt.ids, *read_with_prompt(token_ids)))
-    return math.fsum(weighed(await _finish(engine, whole, weighing(token_ids), adapter), token_ids))
+    return weighed(await _finish(engine, whole, weighing(token_ids, top), adapter), token_ids)
 
 
 def _load(model: Path, arguments: dict[str, Any]) -> AsyncLLM:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from jinja2 import TemplateError
 
-from feedback_workloads.models.family import Family, Prompt
+from feedback_workloads.models.family import AS_USUAL, Family, Prompt, Rendering
 from feedback_workloads.models.pictures import picture_key
 from feedback_workloads.rows.rejected import BadRow
 from feedback_workloads.serving.errors import ApiError, invalid
@@ -31,6 +31,12 @@ class Chat:
     picture: bytes | None = None
     picture_param: str | None = None
     param: str = "messages"
+    rendering: Rendering = AS_USUAL
+
+    @property
+    def may_think(self) -> bool:
+        """Whether a variable is switched on, which may be one by which the model thinks before it answers."""
+        return any(self.rendering.variables.values())
 
 
 class Prompts:
@@ -44,12 +50,19 @@ class Prompts:
 
     async def gather(self, asked: Conversation, arrived: Arrived) -> Chat:
         """Get the picture, where it is to be fetched. Raises ApiError, also for texts that cannot fit."""
+        for name in asked.rendering.variables:
+            if not self._family.reads(name):
+                place = f"chat_template_kwargs.{name}"
+                raise invalid(place, f"{place} is not read by this model's template; leave it out", "unknown_parameter")
+        if asked.rendering.continue_final_message and self._family.thinks:
+            message = "continue_final_message is not served for this model, which begins each answer with a thought"
+            raise invalid("continue_final_message", message)
         texts = (part.get("text", "") for message in asked.messages for part in message["content"])
         self.check_characters(sum(map(len, texts)), asked.param)
         picture = None
         if asked.picture is not None and asked.picture_param is not None:
             picture = await self._pictures.read(asked.picture, asked.picture_param, arrived)
-        return Chat(asked.messages, picture, asked.picture_param, asked.param)
+        return Chat(asked.messages, picture, asked.picture_param, asked.param, asked.rendering)
 
     def check_characters(self, characters: int, param: str) -> None:
         """Raise ApiError about the field `param` where so many characters cannot fit, whatever they are."""
@@ -59,6 +72,18 @@ class Prompts:
     async def prompt(self, chat: Chat) -> Prompt:
         """Preprocess a chat and its picture. Raises ApiError."""
         return await asyncio.to_thread(self._prompt, chat)
+
+    async def tokens(self, chat: Chat) -> list[int]:
+        """A chat's tokens as the model sees them, those that stand for its picture among them. Raises ApiError."""
+        prompt = await self.prompt(chat)
+        if prompt.picture is None:
+            return list(prompt.ids)
+        return await asyncio.to_thread(self._family.expand, prompt.ids, prompt.picture)
+
+    async def text_tokens(self, text: str, *, special: bool) -> list[int]:
+        """A text's tokens, with those that begin every text where `special` says so. Raises ApiError."""
+        self.check_characters(len(text), "prompt")
+        return await asyncio.to_thread(self._text_tokens, text, special)
 
     async def answer(self, text: str, place: str) -> tuple[int, ...]:
         """Tokens of a whole answer that stands at `place` of a request. Raises ApiError."""
@@ -73,14 +98,20 @@ class Prompts:
             raise _bad_picture(error, chat.picture_param) from error
         try:
             with self._tokenizing:
-                ids = family.chat_ids(chat.messages)
-        except TemplateError as error:
-            raise invalid(chat.param, f"the model's chat template refuses this conversation: {error}") from error
+                ids = family.chat_ids(chat.messages, rendering=chat.rendering)
+        except (TemplateError, TypeError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise invalid(chat.param, f"the model's chat template refuses this conversation: {reason}") from error
         if sum(i in family.banned_ids for i in ids) != (picture is not None):
             raise invalid(chat.param, "a text contains the model's own picture token; leave it out")
         if chat.picture is None or picture is None:
             return Prompt(tuple(ids))
         return Prompt(tuple(ids), picture, picture_key(chat.picture), tokens)
+
+    def _text_tokens(self, text: str, special: bool) -> list[int]:
+        with self._tokenizing:
+            ids: list[int] = self._family.tokenizer(text, add_special_tokens=special)["input_ids"]
+        return ids
 
     def _answer(self, text: str, place: str) -> tuple[int, ...]:
         if self._family.spoken(text) is None:

@@ -100,11 +100,13 @@ class Service:
         """Check a request and get its picture, where it is to be fetched. Raises ApiError."""
         request = read(ChatRequest, body)
         self.check_model(request.model)
-        asked, chat = wanted(request, self.settings.defaults), conversation(request.messages)
+        asked, chat = wanted(request, self.settings.defaults), conversation(request.messages, request.rendering)
         for token, _ in asked.shaping.logit_bias:
             if token >= self.engines.vocabulary:
                 message = f"logit_bias names token {token}; the model's tokens are 0 to {self.engines.vocabulary - 1}"
                 raise invalid("logit_bias", message)
+        if asked.schema is not None:
+            await self._check_schema(asked.schema)
         return Ask(
             wanted=asked,
             chat=await self.prompts.gather(chat, arrived),
@@ -112,6 +114,17 @@ class Service:
             include_usage=request.stream_options is not None and request.stream_options.include_usage,
             again=again,
         )
+
+    async def _check_schema(self, schema: str) -> None:
+        if self.engines.family.thinks:
+            message = "response_format is not served for this model, which thinks before it answers; leave it out"
+            raise invalid("response_format", message)
+        try:
+            await asyncio.to_thread(self.engines.check_schema, schema)
+        except ValueError as error:
+            place = "response_format.json_schema.schema"
+            reason = " ".join(str(error).split())
+            raise invalid(place, f"{place} cannot be kept to: {reason}; change the schema") from error
 
     async def complete(self, ask: Ask) -> Completion:
         """The whole answer. Raises ApiError, or what the engines raise."""
@@ -152,12 +165,19 @@ class Service:
                 ready = await self._prepare(ask)
                 for index in range(ask.wanted.n):
                     yield _event(head, ChunkChoice(index=index, delta=Delta(role="assistant", content="")))
-                whole = ask.wanted.ranked or self.engines.family.thinks  # a thought is no part of the answer
-                events = self._winners(head, ready, ask) if whole else self._live(head, ready, ask)
+                events = self._winners(head, ready, ask) if self._whole(ask) else self._live(head, ready, ask)
                 async with aclosing(events):
                     async for event in events:
                         yield event
         yield b"data: [DONE]\n\n"
+
+    def _whole(self, ask: Ask) -> bool:
+        """Whether an answer must be whole before any of it is told.
+
+        A thought is no part of an answer; and one that keeps to a schema is weighed when it is there.
+        """
+        asked, thinks = ask.wanted, self.engines.family.thinks or ask.chat.may_think
+        return asked.ranked or thinks or (asked.schema is not None and asked.top_logprobs is not None)
 
     async def check(self) -> None:
         """Answer one request about a blank picture through everything that a real one goes through.
@@ -200,7 +220,9 @@ class Service:
             max_tokens=longest,
             stop=asked.stop,
             seed=asked.seed,
+            weighed=asked.ranked or asked.top_logprobs is not None,
             top_logprobs=asked.top_logprobs or 0,
+            schema=asked.schema,
             shaping=asked.shaping,
         )
 

@@ -7,10 +7,11 @@ Reference: https://platform.openai.com/docs/api-reference/chat.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from feedback_workloads.contract import Ranking
 from feedback_workloads.serving.errors import invalid
@@ -23,6 +24,7 @@ from feedback_workloads.serving.protocol.parts import (
     RequestPart,
     Score,
     Usage,
+    Written,
     absent,
 )
 
@@ -31,6 +33,12 @@ MAX_STOPS = 4
 
 MAX_TOP_LOGPROBS = 20
 """As OpenAI."""
+
+MAX_SCHEMA_CHARACTERS = 120_000
+"""As OpenAI."""
+
+ANY_OBJECT = {"type": "object"}
+"""The JSON Schema of every object."""
 
 SEED_LIMIT = 2**63
 """Seeds are signed 64-bit integers."""
@@ -44,15 +52,67 @@ class StreamOptions(RequestPart):
     include_obfuscation: Ignored = None
 
 
-class ResponseFormat(RequestPart):
+class TextFormat(RequestPart):
     type: Literal["text"]
+
+    @property
+    def json_schema_text(self) -> None:
+        """None: an answer may be any text."""
+        return None
+
+
+class ObjectFormat(RequestPart):
+    """Some JSON object."""
+
+    type: Literal["json_object"]
+
+    @property
+    def json_schema_text(self) -> str:
+        """The schema of every object."""
+        return json.dumps(ANY_OBJECT)
+
+
+class NamedSchema(RequestPart):
+    """A JSON Schema. It is always kept to, whether `strict` or not."""
+
+    name: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")]
+    content: dict[str, Any] = Field(default=ANY_OBJECT, alias="schema")
+    strict: bool = True
+    description: Ignored = None
+
+    @model_validator(mode="after")
+    def _of_a_size(self) -> Self:
+        if len(json.dumps(self.content)) > MAX_SCHEMA_CHARACTERS:
+            raise ValueError(f"the schema has more than {MAX_SCHEMA_CHARACTERS} characters")
+        return self
+
+
+class SchemaFormat(RequestPart):
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+    @property
+    def json_schema_text(self) -> str:
+        """What an answer must be, as JSON Schema."""
+        return json.dumps(self.json_schema.content)
+
+
+ResponseFormat = Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")]
 
 
 TokenId = Annotated[str, Field(pattern="^[0-9]{1,9}$")]
 """As a name in a JSON object."""
 
 
-class ChatRequest(RequestPart):
+Stop = Annotated[str, Field(min_length=1)]
+Stops = Annotated[list[Stop], Field(max_length=MAX_STOPS)]
+
+
+def _as_stops(stop: Any) -> Any:
+    return [stop] if isinstance(stop, str) else stop
+
+
+class ChatRequest(Written):
     """The body of POST /v1/chat/completions."""
 
     model: str
@@ -65,11 +125,7 @@ class ChatRequest(RequestPart):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=-SEED_LIMIT, lt=SEED_LIMIT)] | None = None
-    stop: Annotated[
-        list[Annotated[str, Field(min_length=1)]],
-        Field(max_length=MAX_STOPS),
-        BeforeValidator(lambda stop: [stop] if isinstance(stop, str) else stop),
-    ] = Field(default=[])
+    stop: Annotated[Stops, BeforeValidator(_as_stops, json_schema_input_type=Stop | Stops)] = Field(default=[])
     stream: bool = False
     stream_options: StreamOptions | None = None
     return_scores: bool = False
@@ -81,10 +137,10 @@ class ChatRequest(RequestPart):
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     min_tokens: Annotated[int, Field(ge=0)] = 0
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field(default={})
+    response_format: ResponseFormat | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     # What asks for nothing that is not done anyway.
-    response_format: ResponseFormat | None = None
     modalities: list[Literal["text"]] | None = None
     verbosity: Literal["medium"] | None = None
     tools: Nothing = Field(default=[])
@@ -146,7 +202,7 @@ class Wanted:
     """A request's parameters, checked against each other and complete.
 
     `max_tokens` of None means as many as the server's default and the model's context allow; `top_logprobs` of None
-    that no log-probabilities are told.
+    that no log-probabilities are told; `schema` of None that an answer may be any text.
     """
 
     n: int
@@ -161,6 +217,7 @@ class Wanted:
     scores: bool
     token_ids: bool
     top_logprobs: int | None
+    schema: str | None
 
     @property
     def ranked(self) -> bool:
@@ -214,6 +271,7 @@ def wanted(request: ChatRequest, defaults: Defaults) -> Wanted:
         scores=request.return_scores,
         token_ids=request.return_token_ids,
         top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        schema=request.response_format.json_schema_text if request.response_format else None,
     )
 
 

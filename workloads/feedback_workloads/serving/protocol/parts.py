@@ -14,6 +14,7 @@ import pydantic_core
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from feedback_workloads.contract import Ranking, RankingRule
+from feedback_workloads.models.family import AS_USUAL, Rendering
 from feedback_workloads.serving.errors import ApiError, invalid
 
 # ── what may be asked ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -60,9 +61,13 @@ class ImageUrl(RequestPart):
     detail: Literal["auto", "low", "high", "original"] = "auto"  # every picture is read in the model's own resolution
 
 
+def _as_url(url: Any) -> Any:
+    return {"url": url} if isinstance(url, str) else url
+
+
 class ImagePart(RequestPart):
     type: Literal["image_url"]
-    image_url: Annotated[ImageUrl, BeforeValidator(lambda url: {"url": url} if isinstance(url, str) else url)]
+    image_url: Annotated[ImageUrl, BeforeValidator(_as_url, json_schema_input_type=str | ImageUrl)]
     uuid: Ignored = None
     cache_control: Ignored = None
     prompt_cache_breakpoint: Ignored = None
@@ -72,16 +77,13 @@ def _as_parts(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-Text = Annotated[list[TextPart], Field(min_length=1), BeforeValidator(_as_parts)]
-Parts = Annotated[
-    list[Annotated[TextPart | ImagePart, Field(discriminator="type")]],
-    Field(min_length=1),
-    BeforeValidator(_as_parts),
-]
-Said = Annotated[
-    list[Annotated[TextPart | RefusalPart, Field(discriminator="type")]],
-    BeforeValidator(_as_parts),
-]
+TextParts = Annotated[list[TextPart], Field(min_length=1)]
+UserParts = Annotated[list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], Field(min_length=1)]
+SaidParts = list[Annotated[TextPart | RefusalPart, Field(discriminator="type")]]
+
+Text = Annotated[TextParts, BeforeValidator(_as_parts, json_schema_input_type=str | TextParts)]
+Parts = Annotated[UserParts, BeforeValidator(_as_parts, json_schema_input_type=str | UserParts)]
+Said = Annotated[SaidParts, BeforeValidator(_as_parts, json_schema_input_type=str | SaidParts)]
 
 
 class SystemMessage(RequestPart):
@@ -114,6 +116,24 @@ class AssistantMessage(RequestPart):
 
 
 Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
+
+
+class Written(RequestPart):
+    """What a request may say of how its chat is written, as in vLLM."""
+
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] = {}
+
+    @property
+    def rendering(self) -> Rendering:
+        """The same for the template. Raises ApiError (400) where it contradicts itself."""
+        asks_for_header = self.add_generation_prompt and "add_generation_prompt" in self.model_fields_set
+        if self.continue_final_message and asks_for_header:
+            message = "add_generation_prompt and continue_final_message are both true; give one of them"
+            raise invalid("add_generation_prompt", message)
+        header = self.add_generation_prompt and not self.continue_final_message
+        return Rendering(header, self.continue_final_message, self.chat_template_kwargs)
 
 
 class RankingRequest(RequestPart):
@@ -174,6 +194,8 @@ def _path(location: Sequence[str | int], data: Any) -> str | None:
     """Return the place of an error as `messages[0].content`, leaving out the names pydantic adds for union members."""
     path = ""
     for index, step in enumerate(location):
+        if [step] == list(location[index + 1 : index + 2]):  # the member, and its field of the same name
+            continue
         match data:
             case dict() if step in data:
                 data = data[step]
@@ -197,32 +219,38 @@ ChatMessage = Mapping[str, Any]
 class Conversation:
     """The messages for the chat template, and the picture's URL with the path of the field that held it.
 
-    `param` is the field that has all of it.
+    `param` is the field that has all of it, and `rendering` how the template is to write it.
     """
 
     messages: tuple[ChatMessage, ...]
     picture: str | None
     picture_param: str | None
     param: str = "messages"
+    rendering: Rendering = AS_USUAL
 
 
-def conversation(messages: Sequence[Message]) -> Conversation:
+def conversation(messages: Sequence[Message], rendering: Rendering = AS_USUAL) -> Conversation:
     """Put a conversation into the form of chat templates, with the picture before the text of its message.
 
     The order is that of sampling and training, whatever the order of the parts. Raises ApiError (400) for a user's
-    message with neither text nor picture, for more than one picture, and where it is not the user's turn to be
-    answered.
+    message with neither text nor picture, for more than one picture, and where the last message is not the user's, or
+    not the assistant's where that is to be gone on with.
     """
-    return _conversation(messages, "messages", [f"messages[{i}]" for i in range(len(messages))])
+    return _conversation(messages, "messages", [f"messages[{i}]" for i in range(len(messages))], rendering)
 
 
 def question(message: UserMessage, param: str) -> Conversation:
     """A conversation of the one message that stands in the field `param`. Raises as `conversation` does."""
-    return _conversation([message], param, [param])
+    return _conversation([message], param, [param], AS_USUAL)
 
 
-def _conversation(messages: Sequence[Message], param: str, places: Sequence[str]) -> Conversation:
-    if not isinstance(messages[-1], UserMessage):
+def _conversation(messages: Sequence[Message], param: str, places: Sequence[str], rendering: Rendering) -> Conversation:
+    last = messages[-1]
+    if rendering.continue_final_message:
+        if not (isinstance(last, AssistantMessage) and last.text.strip()):
+            message = "continue_final_message needs a last message of the role assistant, with a text to go on with"
+            raise invalid("continue_final_message", message)
+    elif not isinstance(last, UserMessage):
         raise invalid(f"{places[-1]}.role", "the last message must have the role user")
     pictures: list[tuple[str, str]] = []
     turns: list[ChatMessage] = []
@@ -245,7 +273,7 @@ def _conversation(messages: Sequence[Message], param: str, places: Sequence[str]
     if len(pictures) > 1:
         raise invalid(pictures[1][1], f"{len(pictures)} pictures were sent; this model takes one", "too_many_pictures")
     url, picture_param = pictures[0] if pictures else (None, None)
-    return Conversation(tuple(turns), url, picture_param, param)
+    return Conversation(tuple(turns), url, picture_param, param, rendering)
 
 
 # ── what is answered ─────────────────────────────────────────────────────────────────────────────────────────────────

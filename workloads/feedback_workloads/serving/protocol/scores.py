@@ -20,6 +20,7 @@ from feedback_workloads.serving.protocol.parts import (
     Conversation,
     Ignored,
     Message,
+    Parts,
     RankingRequest,
     RequestPart,
     Text,
@@ -74,17 +75,24 @@ def _as_message(given: Any) -> Any:
         case str():
             return {"role": "user", "content": given}
         case dict():
-            return {**given, "role": "user"}
+            return {"role": "user", **given}
         case list():
             raise ValueError(f"{len(given)} queries were sent; give one, with all answers to it")
         case _:
             return given
 
 
-Query = Annotated[UserMessage, BeforeValidator(_as_message)]
-Documents = Annotated[
-    list[Annotated[Document, BeforeValidator(_as_document)]], Field(min_length=1), BeforeValidator(_as_list)
-]
+class Question(RequestPart):
+    """What is asked, as vLLM's clients write it."""
+
+    content: Parts
+
+
+OneQuestion = Annotated[list[str | Question], Field(min_length=1, max_length=1)]
+Query = Annotated[UserMessage, BeforeValidator(_as_message, json_schema_input_type=str | Question | OneQuestion)]
+OneDocument = Annotated[Document, BeforeValidator(_as_document, json_schema_input_type=str | Document)]
+ManyDocuments = Annotated[list[OneDocument], Field(min_length=1)]
+Documents = Annotated[ManyDocuments, BeforeValidator(_as_list, json_schema_input_type=str | Document | ManyDocuments)]
 Chat = Annotated[list[Message], Field(min_length=1)]
 
 

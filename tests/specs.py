@@ -135,6 +135,27 @@ def _one_model(spec: Json, chance: random.Random) -> None:
         model.setdefault("uri", "s3://bucket/policy")
 
 
+MAKING_PAIRS: Final = {
+    "sampling": ("candidates", "temperature", "topP", "temperatures", "prompts", "shards"),
+    "splitting": ("type", "sentences", "llm", "questionTemplate", "shards"),
+    "pairing": ("perInstruction", "minScoreDifference", "lengthBalance", "truth"),
+}
+"""What says how pairs are made."""
+
+
+def _pairs_or_what_makes_them(spec: Json, chance: random.Random) -> None:
+    if spec.pop("pairs", None) and chance.random() < 0.5:
+        spec["pairs"] = {"source": {"uri": "hf://datasets/owner/pairs"}}
+        spec.pop("instructions", None)
+        spec.pop("labeling", None)
+        for section, fields in MAKING_PAIRS.items():
+            for field in fields:
+                spec.get(section, {}).pop(field, None)
+    else:
+        spec.setdefault("instructions", {"uri": "s3://bucket/instructions"})
+        spec.setdefault("labeling", {"model": {"uri": "s3://bucket/labeler"}})
+
+
 def _one_way_to_split(spec: Json, chance: random.Random) -> None:
     splitting = spec.get("splitting")
     if splitting is None:
@@ -244,6 +265,7 @@ def _time_to_end(spec: Json, chance: random.Random) -> None:
 
 REPAIRS: Final = (
     _one_model,
+    _pairs_or_what_makes_them,
     _one_way_to_split,
     _weight_of_its_rule,
     _pods_that_can_be_replaced,

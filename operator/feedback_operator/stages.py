@@ -6,8 +6,8 @@ A new stage is one entry of GRAPH, one configuration class in contract/configs.p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, TypeVar
 
 from feedback_operator.api import (
     BenchmarkSpec,
@@ -23,6 +23,7 @@ from feedback_workloads import contract
 from feedback_workloads.contract import Artifact, Source, StageConfig
 
 Image = Literal["generate", "train"]
+Section = TypeVar("Section")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def sampling_config(given: Inputs) -> StageConfig:
     return contract.SamplingConfig(
         **_shared(given),
         model=given.model,
-        instructions=_source(spec.instructions),
+        instructions=_source(_given(spec.instructions)),
         candidates=spec.sampling.candidates,
         decoding=_decoding(spec.sampling, spec.sampling),
         temperatures=tuple(map(float, spec.sampling.temperatures)),
@@ -85,11 +86,12 @@ def sampling_config(given: Inputs) -> StageConfig:
 
 
 def _later_models(spec: IterationSpec) -> Iterator[contract.LaterModel]:
+    labeling = _given(spec.labeling)
     yield contract.LaterModel(
         field="spec.labeling.model",
         capability="label",
-        source=_source(spec.labeling.model),
-        max_model_len=spec.labeling.max_model_len,
+        source=_source(labeling.model),
+        max_model_len=labeling.max_model_len,
     )
     if spec.splitting.llm is not None:
         yield contract.LaterModel(
@@ -113,15 +115,15 @@ def splitting_config(given: Inputs) -> StageConfig:
 
 
 def labeling_config(given: Inputs) -> StageConfig:
-    spec = given.spec
+    spec, labeling = given.spec, _given(given.spec.labeling)
     return contract.LabelingConfig(
         **_shared(given),
         claims=given.artifacts["splitting"],
-        instructions=_source(spec.instructions),
-        model=_source(spec.labeling.model),
-        min_yes_no_mass=float(spec.labeling.min_yes_no_mass),
+        instructions=_source(_given(spec.instructions)),
+        model=_source(labeling.model),
+        min_yes_no_mass=float(labeling.min_yes_no_mass),
         precision=_precision(spec),
-        engine=_engine(spec.labeling, spec.labeling.max_model_len),
+        engine=_engine(labeling, labeling.max_model_len),
     )
 
 
@@ -132,7 +134,7 @@ def pairing_config(given: Inputs) -> StageConfig:
         samples=given.artifacts["sampling"],
         claims=given.artifacts["splitting"],
         verdicts=given.artifacts["labeling"],
-        instructions=_source(spec.instructions),
+        instructions=_source(_given(spec.instructions)),
         pairs_per_instruction=spec.pairing.per_instruction,
         min_score_difference=spec.pairing.min_score_difference,
         length_balance=spec.pairing.length_balance == "Enabled",
@@ -140,8 +142,21 @@ def pairing_config(given: Inputs) -> StageConfig:
     )
 
 
+def published_pairs_config(given: Inputs) -> StageConfig:
+    """Of the stage pairing where the pairs were made elsewhere."""
+    spec = given.spec
+    return contract.PairingConfig(
+        **_shared(given),
+        published=contract.PublishedPairs(source=_source(_given(spec.pairs).source), model=given.model),
+        lora=spec.training.lora is not None,
+    )
+
+
 def training_config(given: Inputs) -> StageConfig:
     spec, training = given.spec, given.spec.training
+    # Answers to other prompts have other log-probabilities, whose parity says nothing; those that were not sampled have
+    # none.
+    sampled = not spec.sampling.prompts and spec.pairs is None
     lora = training.lora and contract.LoRA(
         rank=training.lora.rank, alpha=training.lora.alpha, dropout=float(training.lora.dropout)
     )
@@ -161,10 +176,9 @@ def training_config(given: Inputs) -> StageConfig:
         lora=lora,
         precision=_precision(spec),
         gradient_checkpointing=training.gradient_checkpointing == "Enabled",
-        # Answers to other prompts have other log-probabilities, whose parity says nothing.
-        reference="recomputed" if training.reference == "Recomputed" or spec.sampling.prompts else "sampled",
+        reference="sampled" if training.reference == "Sampled" and sampled else "recomputed",
         parity_limit=float(training.parity_limit),
-        **({"parity_rows": 0} if spec.sampling.prompts else {}),
+        **({} if sampled else {"parity_rows": 0}),
         per_device_batch_size=training.per_device_batch_size,
         nodes=training.nodes,
         processes_per_node=training.processes_per_node,
@@ -200,6 +214,13 @@ def _shared(given: Inputs) -> dict[str, Any]:
     """What every stage is given alike; `output` is known once all else is."""
     spec = given.spec
     return {"output": "", "seed": spec.seed, "max_rejected_fraction": float(spec.max_rejected_fraction)}
+
+
+def _given(section: Section | None) -> Section:
+    """What a valid spec has of a stage that is in its graph."""
+    if section is None:
+        raise TypeError("a spec without instructions or labeling has pairs, and no stage that reads them")
+    return section
 
 
 def _source(spec: SourceSpec) -> Source:
@@ -324,3 +345,15 @@ GRAPH: Final = (
 
 STAGES: Final = {stage.name: stage for stage in GRAPH}
 """The same by name."""
+
+FROM_PAIRS: Final = (
+    replace(STAGES["pairing"], needs=(), config=published_pairs_config),
+    STAGES["training"],
+    STAGES["evaluation"],
+)
+"""Those of an iteration whose pairs were made elsewhere."""
+
+
+def stages_of(spec: IterationSpec) -> tuple[Stage, ...]:
+    """The stages of an iteration, in an order in which every stage follows what it needs."""
+    return GRAPH if spec.pairs is None else FROM_PAIRS

@@ -90,3 +90,15 @@ def test_pairs_are_under_the_licence_of_the_base(licence: str | None) -> None:
     assert card.data.to_dict().get("license") == licence
     assert card.data.to_dict()["configs"][0]["data_files"] == [{"split": "train", "path": "data/*.parquet"}]
     assert 'load_dataset("owner/aligned-pairs", split="train")' in card.text
+
+
+def test_pairs_of_others_are_under_their_own_licence() -> None:
+    """And nothing is said of a labeler, of claims or of a sampler: there were none."""
+    pairs = made(published=Origin("hf://datasets/openbmb/RLAIF-V-Dataset", "cc-by-nc-4.0"), labeler=Origin("unknown"))
+    card = DatasetCard(dataset_card(pairs, "owner/aligned-pairs"))
+    assert card.data.to_dict()["license"] == "cc-by-nc-4.0"
+    assert "545 preference pairs of `hf://datasets/openbmb/RLAIF-V-Dataset` (cc-by-nc-4.0)" in card.text
+    assert 'load_dataset("owner/aligned-pairs", split="train")' in card.text
+    told = card.text + model_card(pairs, "owner/aligned", "owner/aligned-pairs")
+    assert "545 pairs of `hf://datasets/openbmb/RLAIF-V-Dataset` (cc-by-nc-4.0), trained on with DPO" in told
+    assert not any(word in told for word in ("labelled by", "accepted or rejected", "unknown"))

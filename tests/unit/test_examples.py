@@ -25,7 +25,7 @@ GAINS: Final = [
 """The gate of each iteration of a run: one that gains nothing ends the chain."""
 
 
-@pytest.mark.parametrize("file", [WHOLE, Path("examples/run")], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [WHOLE, Path("examples/run"), Path("examples/pairs.yaml")], ids=lambda file: file.stem)
 def test_examples_are_valid(file: Path) -> None:
     loaded = load(file)
     assert loaded.problems == ()

@@ -15,10 +15,10 @@ from feedback_operator.api import FeedbackIteration, IterationSpec
 from feedback_operator.api.generate import main
 from feedback_operator.api.rbac import cluster, namespaced
 from feedback_operator.api.schema import crd, frozen_fields, root_schema
-from feedback_operator.stages import GRAPH, Inputs
+from feedback_operator.stages import GRAPH, Inputs, stages_of
 from feedback_workloads.contract import Artifact, Source
 from tests.specs import good_spec
-from tests.unit.worlds import iteration, manifest
+from tests.unit.worlds import from_pairs, manifest
 
 Schema = dict[str, Any]
 
@@ -159,7 +159,7 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
 
 def full(spec: Any) -> Any:
     """The spec with its defaults, as in a manifest."""
-    dumped = iteration(**spec).spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    dumped = valid(spec).model_dump(mode="json", by_alias=True, exclude_none=True)
     for section in dumped.values():
         if isinstance(section, dict):
             section.pop("pod", None)
@@ -186,16 +186,30 @@ def changed(spec: Any, path: tuple[str, ...]) -> Any:
 
 def addresses(spec: Any) -> list[str]:
     """Content addresses of all stages, with the same inputs each time."""
-    valid = iteration(**spec).spec
-    model = Source(uri=valid.model.uri or "", revision=valid.model.revision, sha256=valid.model.sha256)
+    given = valid(spec)
+    model = Source(uri=given.model.uri or "", revision=given.model.revision, sha256=given.model.sha256)
     artifacts = {stage.name: (Artifact(uri="s3://b/a", sha256="0" * 64),) for stage in GRAPH}
-    return [stage.addressed_config(Inputs(valid, model, artifacts)).content_hash() for stage in GRAPH]
+    return [stage.addressed_config(Inputs(given, model, artifacts)).content_hash() for stage in stages_of(given)]
+
+
+def valid(spec: Any) -> IterationSpec:
+    return FeedbackIteration.model_validate({**manifest(), "spec": spec}).spec
 
 
 @pytest.mark.parametrize("path", sorted(set(leaves(full(EVERYTHING)))), ids=".".join)
 def test_fixed_while_it_runs_is_what_changes_an_address(path: tuple[str, ...]) -> None:
+    check_fixed(EVERYTHING, path)
+
+
+@pytest.mark.parametrize("name", ["uri", "revision", "sha256"])
+def test_published_pairs_are_fixed_and_change_an_address(name: str) -> None:
+    source = {"uri": "s3://b/pairs", "revision": "r", "sha256": "1" * 64}
+    check_fixed(from_pairs(pairs={"source": source})["spec"], ("pairs", "source", name))
+
+
+def check_fixed(spec: dict[str, Any], path: tuple[str, ...]) -> None:
     fixed = {frozen for frozen, _ in frozen_fields(IterationSpec)}
-    before = full(EVERYTHING)
+    before = full(spec)
     moved = addresses(changed(before, path)) != addresses(before)
     is_fixed = any(path[: len(frozen)] == frozen for frozen in fixed)
     if path == ("artifacts", "uri"):

@@ -48,6 +48,13 @@ def manifest(**spec: Any) -> dict[str, Any]:
     }
 
 
+def from_pairs(**spec: Any) -> dict[str, Any]:
+    """A minimal valid iteration whose pairs were made elsewhere, with these sections of the spec replaced."""
+    made = manifest(**{"pairs": {"source": {"uri": "s3://b/pairs"}}, **spec})
+    made["spec"] = {name: value for name, value in made["spec"].items() if name not in ("instructions", "labeling")}
+    return made
+
+
 def iteration(**spec: Any) -> FeedbackIteration:
     return FeedbackIteration.model_validate(manifest(**spec))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from types import UnionType
+from typing import Any, Final, get_args
 
 import yaml
 from pydantic import BaseModel
@@ -191,11 +192,9 @@ def frozen_fields(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterato
 
 
 def _section(field: FieldInfo) -> type[BaseModel] | None:
-    """The model of a required or defaulted section that has operational fields of its own."""
-    kind = field.annotation
-    if isinstance(kind, type) and issubclass(kind, BaseModel) and _has_operational(kind):
-        return kind
-    return None
+    """The model of a section that has operational fields of its own."""
+    kinds = get_args(field.annotation) if isinstance(field.annotation, UnionType) else (field.annotation,)
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel) and _has_operational(k)), None)
 
 
 def _has_operational(model: type[BaseModel]) -> bool:
@@ -203,10 +202,15 @@ def _has_operational(model: type[BaseModel]) -> bool:
 
 
 def _unchanged(path: Sequence[str], optional: bool) -> Schema:
-    """The transition rule that keeps one field as it is while the iteration runs."""
+    """The transition rule that keeps one field as it is while the iteration runs.
+
+    A section that may be absent comes and goes with another field, which does not change either.
+    """
     name = ".".join(("spec", *path))
     new, old = f"self.{name}", f"oldSelf.{name}"
     equal = f"has({new}) == has({old}) && (!has({new}) || {new} == {old})" if optional else f"{new} == {old}"
+    if len(path) > 1 and IterationSpec.model_fields[path[0]].default is None:
+        equal = f"!has(self.spec.{path[0]}) || !has(oldSelf.spec.{path[0]}) || ({equal})"
     return {
         "rule": f"({equal}) || !({RUNNING})",
         "message": f"{name} decides what is computed and cannot change while the iteration runs; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field
+from pydantic.alias_generators import to_camel
 
 from feedback_operator.api.base import (
     _DECIMAL,
@@ -142,6 +143,16 @@ class PairingSpec(StageSection):
     length_balance: Toggle = Field(default="Enabled", description="Drop pairs until both sides are equally long.")
     truth: BenchmarkType | None = Field(
         default=None, description="Benchmark type that can judge the answers, where the instructions carry their truth."
+    )
+
+
+class PairsSpec(Resource):
+    """Preference pairs that were made elsewhere."""
+
+    source: SourceSpec = Field(
+        description="Data set with columns image, question, chosen, rejected and, if they have names, id or idx: what "
+        "feedback data convert makes of RLAIF-V, RLHF-V or a table, RLAIF-V's own Parquet files, or the folder of the "
+        "stage pairing of another iteration."
     )
 
 
@@ -483,22 +494,70 @@ class ServingSpec(StageSection):
     )
 
 
+def _by_default(section: str, kind: type[StageSection], *fields: str) -> Rule:
+    """Where pairs are given, these fields of a section are as they are by default: the API server fills them in."""
+    defaults = {to_camel(name): kind.model_fields[name].default for name in fields}
+
+    def kept(name: str, default: object) -> str:
+        if default is None or default == []:
+            size = f" || self.{section}.{name}.size() == 0" if default == [] else ""
+            return f"(!has(self.{section}.{name}){size})"
+        return f"self.{section}.{name} == {default!r}"
+
+    return Rule(
+        cel=f"!has(self.pairs) || ({' && '.join(kept(*one) for one in defaults.items())})",
+        message=f"{', '.join(f'{section}.{name}' for name in defaults)} must not be given with pairs, which are made",
+        holds=lambda spec: (
+            spec.pairs is None
+            or all(getattr(getattr(spec, section), name) == kind.model_fields[name].default for name in fields)
+        ),
+    )
+
+
+def _or_pairs(section: str) -> Rule:
+    """A field that has to be given, but where pairs are."""
+    return Rule(
+        cel=f"has(self.pairs) != has(self.{section})",
+        message=f"give exactly one of pairs and {section}: pairs that are made need no {section}",
+        holds=lambda spec: (spec.pairs is None) != (getattr(spec, section) is None),
+    )
+
+
 class IterationSpec(Resource):
     """One round of learning: each stage has a section of its name; the other fields are shared."""
+
+    RULES = (
+        _or_pairs("instructions"),
+        _or_pairs("labeling"),
+        _by_default(
+            "sampling", SamplingSpec, "candidates", "temperature", "top_p", "temperatures", "prompts", "shards"
+        ),
+        _by_default("splitting", SplittingSpec, "type", "sentences", "llm", "question_template", "shards"),
+        _by_default("pairing", PairingSpec, "per_instruction", "min_score_difference", "length_balance", "truth"),
+    )
 
     model: ModelSpec = Field(
         description="The policy to align; also the reference and the baseline. A model of a family that can be "
         "trained: LLaVA-1.5, LLaVA-NeXT, Qwen2.5-VL, Qwen3-VL, InternVL or OmniLMM."
     )
-    instructions: SourceSpec = Field(
-        description="Data set with columns id, image, question: Parquet, JSON lines, CSV or TSV."
+    instructions: SourceSpec | None = Field(
+        default=None,
+        description="Data set with columns id, image, question: Parquet, JSON lines, CSV or TSV. Must be given, unless "
+        "pairs are.",
+    )
+    pairs: PairsSpec | None = Field(
+        default=None,
+        description="Pairs that were made elsewhere: nothing is sampled, split or labeled, and the stage pairing reads "
+        "them. Of sampling, maxNewTokens and maxModelLen apply then, to evaluation. References are recomputed.",
     )
     artifacts: ArtifactsSpec = Field(description="Where the stages leave their results.")
     sampling: SamplingSpec = Field(default=SamplingSpec(), description="How answers are drawn.")
     splitting: SplittingSpec = Field(
         default=SplittingSpec(), description="How answers are divided into claims, each with a yes/no question."
     )
-    labeling: LabelingSpec = Field(description="Who accepts or rejects each claim.")
+    labeling: LabelingSpec | None = Field(
+        default=None, description="Who accepts or rejects each claim. Must be given, unless pairs are."
+    )
     pairing: PairingSpec = Field(default=PairingSpec(), description="How judged answers become preference pairs.")
     training: TrainingSpec = Field(default=TrainingSpec(), description="How the policy learns from the pairs.")
     evaluation: EvaluationSpec = Field(

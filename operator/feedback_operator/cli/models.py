@@ -7,7 +7,7 @@ from pathlib import Path
 
 from feedback_operator.api import FeedbackIteration
 from feedback_operator.cli.local import workload
-from feedback_operator.stages import Inputs, sampling_config
+from feedback_operator.stages import Inputs, stages_of
 from feedback_workloads.contract import Source
 
 
@@ -27,6 +27,7 @@ def check_models(iterations: Sequence[FeedbackIteration], state: Path, environme
         )
         file = state / "configs" / f"{name}-models.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(sampling_config(Inputs(iteration.spec, policies[name], {})).model_dump_json())
+        first, *_ = stages_of(iteration.spec)
+        file.write_text(first.config(Inputs(iteration.spec, policies[name], {})).model_dump_json())
         codes.append(workload("feedback_workloads.stages.preflight", ["--config", str(file)], state, environment))
     return next(filter(None, codes), 0)

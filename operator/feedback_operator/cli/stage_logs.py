@@ -10,7 +10,7 @@ from typing import Final
 from feedback_operator.api import FeedbackIteration, StageStatus
 from feedback_operator.cli.cluster_errors import ClusterError
 from feedback_operator.cli.remote import Remote, StagePod
-from feedback_operator.stages import GRAPH
+from feedback_operator.stages import stages_of
 
 LOOK_SECONDS: Final = 1.0
 
@@ -86,7 +86,7 @@ def _prefixed(stage: str, pod: StagePod, lines: Iterator[str]) -> Iterator[str]:
 
 
 def _stage_of(iteration: FeedbackIteration, stage: str) -> StageStatus:
-    names = [one.name for one in GRAPH]
+    names = [one.name for one in stages_of(iteration.spec)]
     if stage not in names:
         raise ClusterError(f"there is no stage {stage}; the stages are {', '.join(names)}")
     found = next((one for one in iteration.status.stages if one.name == stage), None)

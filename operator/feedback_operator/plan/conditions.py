@@ -38,7 +38,7 @@ from feedback_operator.plan.states import (
     reached_by,
 )
 from feedback_operator.resources.job import QUEUE_LABEL
-from feedback_operator.stages import GRAPH
+from feedback_operator.stages import stages_of
 
 Truth = Literal["True", "False", "Unknown"]
 
@@ -69,7 +69,8 @@ def status_of(
     endpoint: EndpointPlan,
 ) -> IterationStatus:
     """The whole status, computed from what was observed."""
-    stages = [_stage_status(stage.name, progress[stage.name], world) for stage in GRAPH]
+    names = [stage.name for stage in stages_of(world.iteration.spec)]
+    stages = [_stage_status(name, progress[name], world) for name in names]
     current = next((stage for stage in stages if stage.state != "Done"), None)
     scores = scores_of(progress)
     return IterationStatus(

@@ -28,7 +28,7 @@ from feedback_operator.plan.states import (
     reached_by,
 )
 from feedback_operator.resources.job import KUEUE_LABELS, pods_digest
-from feedback_operator.stages import GRAPH, STAGES, Inputs, Stage
+from feedback_operator.stages import Inputs, Stage, stages_of
 from feedback_workloads.contract import Artifact, Source, StageConfig
 
 PODS_FOLLOW: Final = timedelta(seconds=5)
@@ -45,11 +45,11 @@ OTHERS_LOOKED_AT: Final = timedelta(seconds=10)
 
 
 def observe(world: Snapshot) -> dict[str, Progress]:
-    """The state of each stage, in the order of the graph."""
+    """The state of each stage of the iteration, in the order of its graph."""
     states: dict[str, Progress] = _finished(world.iteration)
     if states:
         return states
-    for stage in GRAPH:
+    for stage in stages_of(world.iteration.spec):
         states[stage.name] = _observe_stage(world, stage, states)
     return states
 
@@ -60,8 +60,9 @@ def _finished(iteration: FeedbackIteration) -> dict[str, Progress]:
     It stays so whatever configurations, and so addresses, another version of the operator would give its stages.
     """
     recorded = {stage.name: stage for stage in iteration.status.stages if stage.state == "Done"}
-    done = iteration.looked_at and recorded.keys() == STAGES.keys()
-    return {stage.name: Done(recorded[stage.name]) for stage in GRAPH} if done else {}
+    names = [stage.name for stage in stages_of(iteration.spec)]
+    done = iteration.looked_at and recorded.keys() == set(names)
+    return {name: Done(recorded[name]) for name in names} if done else {}
 
 
 def _observe_stage(world: Snapshot, stage: Stage, before: Mapping[str, Progress]) -> Progress:

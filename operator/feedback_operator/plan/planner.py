@@ -33,7 +33,7 @@ from feedback_operator.resources.configmap import build_configmap
 from feedback_operator.resources.headless_service import build_headless_service
 from feedback_operator.resources.job import StageRun, build_job
 from feedback_operator.resources.networkpolicy import build_stages_policy
-from feedback_operator.stages import GRAPH, Image
+from feedback_operator.stages import Image, stages_of
 
 Images = Mapping[Image, str]
 """Container image of each kind of stage."""
@@ -95,7 +95,7 @@ def _creations(world: Snapshot, progress: Mapping[str, Progress], images: Images
     if spec.suspend or any(isinstance(state, Failed) for state in progress.values()):
         return ()
     manifests: list[Manifest] = []
-    for stage in GRAPH:
+    for stage in stages_of(spec):
         state = progress[stage.name]
         if isinstance(state, Startable):
             run = StageRun(
@@ -146,9 +146,10 @@ def _adjustments(world: Snapshot) -> tuple[tuple[str, int | None, int | None], .
 
 
 def _deletions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[str, ...]:
-    """Jobs that are in the way, or that do not end though their results are in; and, suspended, those that somebody
-    else resumes."""
+    """Jobs that are in the way, of a stage that the iteration has no more, or that do not end though their results are
+    in; and, suspended, those that somebody else resumes."""
     in_the_way = [name for state in progress.values() if isinstance(state, Replacing) for name in state.jobs]
+    in_the_way += [job.name for job in world.jobs if is_live(job) and job.stage not in progress]
     in_the_way += [job.name for job, until in _lingering(world, progress) if until <= world.now]
     resumed = [job.name for job in world.jobs if is_live(job) and _is_resumed(job)]
     going = {job.name for job in world.jobs if job.deleting}

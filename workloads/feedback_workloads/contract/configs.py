@@ -155,22 +155,47 @@ class LabelingConfig(StageConfig):
     engine: EngineConfig = EngineConfig()
 
 
-class PairingConfig(StageConfig):
-    """Score answers by minus their rejected claims and pair the answers of one instruction."""
+class PublishedPairs(Frozen):
+    """Pairs that were made elsewhere, and the policy in whose tokens they are to be trained on."""
 
+    source: Source
+    model: Source
+
+
+class PairingConfig(StageConfig):
+    """Score answers by minus their rejected claims and pair the answers of one instruction; or read `published` pairs,
+    which need none of what the stages before make."""
+
+    INFRASTRUCTURE: ClassVar[frozenset[str]] = frozenset({"output", "engine", "lora"})
     FORMAT_VERSION: ClassVar[int] = 3
     """2: letters of scripts without spaces are counted as words. 3: how often the labeler is right is measured."""
 
     stage: Literal["pairing"] = "pairing"
-    samples: tuple[Artifact, ...]
-    claims: tuple[Artifact, ...]
-    verdicts: tuple[Artifact, ...]
-    instructions: Source
+    samples: tuple[Artifact, ...] = ()
+    claims: tuple[Artifact, ...] = ()
+    verdicts: tuple[Artifact, ...] = ()
+    instructions: Source | None = None
     pairs_per_instruction: int = 2
     min_score_difference: int = 1
     length_balance: bool = True
     truth: BenchmarkType | None = None
     """Type of the benchmark that can judge answers against the instructions' `truth` column, where there is one."""
+    published: PublishedPairs | None = None
+    lora: bool = False
+    """Whether training makes an adapter: published pairs are not read for a policy that cannot have one."""
+
+    def content(self) -> dict[str, Any]:
+        """As of any stage; published pairs are part of it where there are some."""
+        content = super().content()
+        if self.published is None:
+            del content["published"]
+        return content
+
+    @model_validator(mode="after")
+    def _instructions_or_published(self) -> Self:
+        if (self.instructions is None) != (self.published is not None):
+            raise ValueError("give either instructions, with samples, claims and verdicts, or published pairs")
+        return self
 
 
 class LoRA(Frozen):

@@ -46,11 +46,20 @@ class Made:
     labeler: Origin
     pairs: int
     adapter: bool
+    published: Origin | None = None
+    """Where the pairs are from that were made elsewhere."""
 
     @property
     def licence(self) -> str | None:
         """The base's: what is trained from it is under it."""
         return self.base.licence
+
+    @property
+    def of_the_pairs(self) -> str:
+        """What was trained on."""
+        if self.published:
+            return f"pairs of {self.published}"
+        return f"pairs of its own answers, labelled by {self.labeler}"
 
 
 def model_card(made: Made, name: str, pairs: str) -> str:
@@ -69,7 +78,7 @@ def model_card(made: Made, name: str, pairs: str) -> str:
         data.to_yaml(),
         f"# {name}",
         f"{made.base}, aligned by the method of {PAPER} in one iteration, `{made.iteration.metadata.name}`: "
-        f"{made.pairs} pairs of its own answers, labelled by {made.labeler}, trained on with DPO.",
+        f"{made.pairs} {made.of_the_pairs}, trained on with DPO.",
         "## How to load it",
         _code(_loading(name, made)),
         *_figures(made),
@@ -84,7 +93,7 @@ def model_card(made: Made, name: str, pairs: str) -> str:
 def dataset_card(made: Made, name: str) -> str:
     """README.md of the pairs `name`."""
     data = DatasetCardData(
-        license=made.licence,
+        license=made.published.licence if made.published else made.licence,
         task_categories=[TASK],
         tags=["preference", "dpo", "rlaif-v"],
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
@@ -92,9 +101,23 @@ def dataset_card(made: Made, name: str) -> str:
     return _page(
         data.to_yaml(),
         f"# {name}",
+        *_description(made, f'from datasets import load_dataset\n\npairs = load_dataset("{name}", split="train")'),
+    )
+
+
+def _description(made: Made, loading: str) -> tuple[str, ...]:
+    """What the pairs are, and what their columns mean."""
+    if made.published:
+        return (
+            f"{made.pairs} preference pairs of {made.published}, in the tokens of {made.base}.",
+            _code(loading),
+            "`chosen` and `rejected` are answers to `question` about `image`, `*_token_ids` their tokens. They were "
+            "not sampled here: `*_logps` are no numbers, and there are no claims and scores.",
+        )
+    return (
         f"{made.pairs} preference pairs of one iteration of {PAPER}: answers of {made.base} to the instructions in "
         f"`{made.iteration.given('instructions', 'uri')}`, whose claims {made.labeler} accepted or rejected.",
-        _code(f'from datasets import load_dataset\n\npairs = load_dataset("{name}", split="train")'),
+        _code(loading),
         "`chosen` and `rejected` are answers to `question` about `image`; `*_claims` what they say, `*_accepted` the "
         "labeler's verdict on each, `*_score` minus the number of claims it rejected; `*_token_ids` and `*_logps` the "
         "sampler's tokens and their log-probabilities, which DPO takes for those of the reference.",

@@ -279,12 +279,14 @@ def training(log: Sequence[Row]) -> str:
 def funnel(counts: Mapping[str, int]) -> str:
     """How many answers were scored and how many pairs were left at each step."""
     steps = [
+        ("published", "pairs made elsewhere", BASELINE),
         ("candidates", "answers sampled", BASELINE),
         ("scored", "answers scored", BASELINE),
         ("combinations", "possible pairs", ALIGNED),
         ("drawn", "pairs drawn", ALIGNED),
-        ("balanced", "pairs after length balance", ALIGNED),
+        ("balanced", "pairs to train on", ALIGNED),
     ]
+    steps = [step for step in steps if step[0] in counts]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -302,11 +304,13 @@ def funnel(counts: Mapping[str, int]) -> str:
 
 
 def lengths(words: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:
-    """Lengths of chosen and rejected answers before and after the length balance."""
+    """Lengths of chosen and rejected answers before and after the length balance, or of pairs made elsewhere."""
+    names = {"drawn": "before balance", "balanced": "after balance"}
+    steps = {step: name for step, name in names.items() if step in words}
 
     def draw(figure: Figure) -> None:
-        panels = figure.subplots(2, sharex=True)
-        for axes, step, name in zip(panels, ("drawn", "balanced"), ("before balance", "after balance"), strict=True):
+        panels = figure.subplots(len(steps), sharex=True, squeeze=False)[:, 0]
+        for axes, (step, name) in zip(panels, steps.items(), strict=True):
             for side, color, style in (("chosen", CHOSEN, "-"), ("rejected", REJECTED, "--")):
                 counts = {int(value): count for value, count in words[step][side].items()}
                 total = sum(counts.values())
@@ -320,7 +324,7 @@ def lengths(words: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:
             axes.set_ylabel(name)
             axes.yaxis.set_major_formatter(PERCENT)
             axes.yaxis.set_major_locator(MaxNLocator(3))
-        panels[1].set_xlabel("words; vertical lines are the means")
+        panels[-1].set_xlabel("words; vertical lines are the means")
         _legend(figure, panels[0])
 
     return _svg("lengths", 3.2, draw, "Lengths of chosen and rejected answers before and after the length balance")

@@ -110,9 +110,10 @@ def _collect(iteration: Iteration, aligned: Artifact, store: ArtifactStore, poli
         scores=gather(iteration, store).scores,
         policy=aligned,
         base=base,
-        labeler=_origin(_source(iteration), store),
+        labeler=_origin(_source(iteration, "labeling", "model"), store),
         pairs=pairing.count("rows") if pairing else 0,
         adapter=adapter,
+        published=_origin(source, store) if (source := _source(iteration, "pairs", "source")) else None,
     )
 
 
@@ -123,8 +124,9 @@ def _name_base(file: Path, name: str) -> None:
     file.write_text(json.dumps(config, indent=2) + "\n")
 
 
-def _source(iteration: Iteration) -> Source | None:
-    given = iteration.given("labeling", "model")
+def _source(iteration: Iteration, *path: str) -> Source | None:
+    """The source that stands there in the spec; None where there is none."""
+    given = iteration.given(*path)
     return Source(uri=given["uri"], revision=given.get("revision"), sha256=given.get("sha256")) if given else None
 
 

@@ -109,7 +109,8 @@ PAIRS = pa.schema(
     metadata=_PICTURE_METADATA,
 )
 """One row a pair: a self-contained preference data set. `*_logps` are the sampler's raw values, one a token; a score is
-minus the number of claims that were not accepted."""
+minus the number of claims that were not accepted. Of pairs that were made elsewhere there is no sampler: `*_logps` are
+no numbers (NaN), `*_candidate` is -1, `*_score` 0, and there are no claims."""
 
 SCORES = pa.schema(
     [

@@ -26,6 +26,7 @@ from feedback_workloads.rows.identity import row_seed
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import BadRow, Rejected
 from feedback_workloads.rows.schemas import CLAIMS, PAIRS, SAMPLES, VERDICTS
+from feedback_workloads.stages import published
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -127,6 +128,9 @@ def run(config: PairingConfig, shard: int, store: ArtifactStore, progress: Progr
     Deterministic: the same samples, claims and verdicts give the same bytes in whatever order their shards are named.
     Raises BadInput where no pair is left, naming the step that lost the last one.
     """
+    if config.published:
+        return published.run(config, config.published, shard, store, progress)
+    assert config.instructions, "the configuration has either"
     progress.phase("scoring answers")
     answers = LabelledAnswers(
         store.read_table(config.samples, SAMPLES),

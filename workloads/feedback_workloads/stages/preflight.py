@@ -13,7 +13,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from feedback_workloads.contract import BadInput, LaterModel, SamplingConfig, Temporary
+from feedback_workloads.contract import (
+    STAGE_CONFIG,
+    BadInput,
+    LaterModel,
+    PairingConfig,
+    SamplingConfig,
+    Temporary,
+)
 from feedback_workloads.models.families import check, check_trainable, family_of
 from feedback_workloads.models.family import Family
 from feedback_workloads.models.sources import described
@@ -99,9 +106,22 @@ def _measured(rows: Rows, length: Callable[[Instruction], int]) -> list[int]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Look at the policy and at all later models, and say of each that it will do; one out of reach is an error."""
     parser = argparse.ArgumentParser(prog="python -m feedback_workloads.stages.preflight", description=__doc__)
-    parser.add_argument("--config", required=True, type=Path, help="configuration of the stage sampling, as JSON")
-    config = SamplingConfig.model_validate_json(parser.parse_args(arguments).config.read_text())
-    return ended("check", partial(_check, config, ArtifactStore.from_environment()))
+    parser.add_argument("--config", required=True, type=Path, help="configuration of the first stage, as JSON")
+    config = STAGE_CONFIG.validate_json(parser.parse_args(arguments).config.read_text())
+    store = ArtifactStore.from_environment()
+    if isinstance(config, PairingConfig):
+        return ended("check", partial(_check_published, config, store))
+    assert isinstance(config, SamplingConfig), f"{config.stage} is the first stage of no iteration"
+    return ended("check", partial(_check, config, store))
+
+
+def _check_published(config: PairingConfig, store: ArtifactStore) -> None:
+    """Look at the policy of an iteration whose pairs were made elsewhere."""
+    assert config.published, "pairing is the first stage of no other"
+    model = config.published.model
+    if folder := described(store, model):
+        check_trainable(family_of(folder, model.uri), model.uri, lora=config.lora)
+    sys.stdout.write(f"spec.model {model.uri} can be trained\n")
 
 
 def _check(config: SamplingConfig, store: ArtifactStore) -> None:

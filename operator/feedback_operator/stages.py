@@ -314,7 +314,7 @@ GRAPH: Final = (
         name="labeling",
         needs=("splitting",),
         image="generate",
-        pods=lambda s: s.labeling.shards,
+        pods=lambda s: _given(s.labeling).shards,
         config=labeling_config,
     ),
     Stage(

@@ -25,7 +25,7 @@ from feedback_workloads.storage.artifacts import CACHE_VARIABLE, ArtifactStore
 from tests.e2e.outcomes import artifacts_of
 from tests.integration.worlds import small_world
 
-PAIRS = 48
+PAIRS = 32
 STAGES = ["pairing", "training", "evaluation"]
 RUN_SECONDS = 1500
 
@@ -77,14 +77,14 @@ def test_from_a_published_file_to_a_policy(
     store = ArtifactStore.from_environment()
     root = f"s3://{BUCKET}/tests/published-pairs"
     world = small_world(store, f"{root}/world", tmp_path)
-    made = [published(row, number) for number, row in enumerate(rows(0, "training", PAIRS))]
-    pairs = [row for row in made if row["chosen"] != row["rejected"]]
-    store.put(parquet(made), f"{root}/rlaif-v", "RLAIF-V-Dataset_000.parquet")
+    made = [published(row, number) for number, row in enumerate(rows(0, "training", 2 * PAIRS))]
+    pairs = [row for row in made if row["chosen"] != row["rejected"]][:PAIRS]
+    same = next(row for row in made if row["chosen"] == row["rejected"])
+    store.put(parquet([*pairs, same]), f"{root}/rlaif-v", "RLAIF-V-Dataset_000.parquet")
     manifest = world.manifest(
         f"{root}/artifacts",
         pairs={"source": {"uri": f"{root}/rlaif-v"}},
         sampling={"maxNewTokens": 64, "maxModelLen": 256},
-        maxRejectedFraction="0.2",
     )
     for section in ("instructions", "labeling", "pairing"):
         del manifest["spec"][section]
@@ -94,8 +94,8 @@ def test_from_a_published_file_to_a_policy(
         (name, "Done") for name in STAGES
     ]
     pairing, training = (store.manifest(artifacts_of(finished, name)[0]) for name in STAGES[:2])
-    assert (pairing.counts["published"], pairing.counts["balanced"]) == (PAIRS, len(pairs))
-    assert training.counts["rows"] == len(pairs)
+    assert (pairing.counts["published"], pairing.counts["balanced"]) == (PAIRS + 1, PAIRS)
+    assert training.counts["rows"] == PAIRS
     assert training.metrics["references_recomputed"] == 1
     assert training.metrics["train_reward_margin"] > 0
     page = (tmp_path / "first/out/report.html").read_text()

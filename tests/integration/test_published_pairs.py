@@ -11,15 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feedback_workloads.contract import BadInput, Manifest, PairingConfig, PublishedPairs, Source, shard_uri
+from feedback_workloads.contract import BadInput, ExitCode, Manifest, PairingConfig, PublishedPairs, Source, shard_uri
 from feedback_workloads.data.__main__ import main as data
 from feedback_workloads.models.families import family_of
 from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.process.progress import Progress
 from feedback_workloads.rows.schemas import IMAGE
 from feedback_workloads.stages import pairing, published
+from feedback_workloads.stages.preflight import main as preflight
 from feedback_workloads.storage.artifacts import ArtifactStore
-from tests.integration.models import picture, tiny_llava
+from tests.integration.models import picture, tiny_llava, tiny_llm
 from tests.integration.training_runs import Study
 
 PAIRS = 8
@@ -186,6 +187,23 @@ def test_where_no_pair_is_left(llava: Path, tmp_path: Path) -> None:
     source = published_file(tmp_path / "rlaif-v", [row(0, chosen="")])
     with pytest.raises(BadInput, match="has no pair that can be trained on; see what was rejected in"):
         run(config(tmp_path, llava, source))
+
+
+def test_the_policy_is_looked_at_before_anything_runs(
+    llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As by `feedback validate --models`, and by the stage itself before it reads a pair."""
+    text = tiny_llm(tmp_path / "text", {})
+    codes = []
+    for model in (llava, text):
+        (tmp_path / "config.json").write_text(config(tmp_path, model, tmp_path / "none").model_dump_json())
+        codes.append(preflight(["--config", str(tmp_path / "config.json")]))
+    told = capsys.readouterr()
+    assert codes == [ExitCode.DONE, ExitCode.BAD_INPUT]
+    assert told.out == f"spec.model {llava} can be trained\n"
+    assert "which cannot be trained here" in told.err
+    with pytest.raises(BadInput, match="which cannot be trained here"):
+        run(config(tmp_path, text, tmp_path / "none"))
 
 
 def test_a_policy_is_trained_on_them(llava: Path, tmp_path: Path) -> None:

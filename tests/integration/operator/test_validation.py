@@ -22,7 +22,7 @@ from feedback_operator.api.status import moment_of
 from feedback_operator.plan.observe import PARENTS_SETTLE
 from feedback_operator.plan.snapshot import Claimant, Endpoint, Parent
 from feedback_operator.resources import Manifest
-from feedback_operator.stages import GRAPH
+from feedback_operator.stages import GRAPH, stages_of
 from feedback_workloads.contract import Source
 from tests.cluster.api import ITERATIONS, KINDS, Api, Object, Refused
 from tests.cluster.control_plane import ControlPlane
@@ -102,7 +102,7 @@ async def _judge(api: Api, seed: int, counts: Counter[str]) -> None:
 def _pods_are_possible(accepted: FeedbackIteration) -> bool:
     """Whether no affinity is odd: what is in one, the API server checks when the pod is made, and not before."""
     spec = accepted.spec
-    sections = [*(spec.section(stage.name) for stage in GRAPH), spec.serving]
+    sections = [*(spec.section(stage.name) for stage in stages_of(spec)), spec.serving]
     return all(section.pod.affinity in ({}, AFFINITY) for section in sections if section)
 
 
@@ -164,6 +164,12 @@ async def test_generated_specs(control_plane: ControlPlane) -> None:
             {"sampling": {"temperature": 1}}, "spec.sampling.temperature", "must be of type string", id="type"
         ),
         pytest.param({"splitting": {"type": "LLM"}}, "spec.splitting", "llm must be given", id="llm"),
+        pytest.param(
+            {"pairs": {"source": {"uri": "s3://b/pairs"}}},
+            "spec",
+            "give exactly one of pairs and labeling: pairs that are made need no labeling",
+            id="pairs beside a labeler",
+        ),
         pytest.param(
             {"training": {"loss": {"terms": [{"type": "SFT"}]}}},
             "spec.training.loss",

@@ -114,6 +114,8 @@ def _good_list(schema: Schema, name: str, chance: random.Random) -> Json:
 def _good_object(schema: Schema, name: str, chance: random.Random) -> Json:
     if name == "affinity":
         return chance.choice([{}, copy.deepcopy(AFFINITY)])
+    if name == "processorKwargs":
+        return chance.choice([{}, {"max_pixels": 1003520, "size": {"longest_edge": 8.0}, "image_mean": [0.5]}])
     if "additionalProperties" in schema:
         keys = [key for key in KEYS[name] if chance.random() < 0.5]
         return {key: _good(schema["additionalProperties"], name, chance) for key in keys}
@@ -133,6 +135,12 @@ def _one_model(spec: Json, chance: random.Random) -> None:
     else:
         model.pop("from", None)
         model.setdefault("uri", "s3://bucket/policy")
+
+
+def _code_that_is_pinned(spec: Json, chance: random.Random) -> None:
+    for model in (spec["labeling"]["model"], spec.get("splitting", {}).get("llm", {}).get("model", {})):
+        if model.get("trustRemoteCode"):
+            model.setdefault("sha256", "0" * 64)
 
 
 def _one_way_to_split(spec: Json, chance: random.Random) -> None:
@@ -245,6 +253,7 @@ def _time_to_end(spec: Json, chance: random.Random) -> None:
 REPAIRS: Final = (
     _one_model,
     _one_way_to_split,
+    _code_that_is_pinned,
     _weight_of_its_rule,
     _pods_that_can_be_replaced,
     _batches_that_divide,

@@ -114,6 +114,8 @@ def _good_list(schema: Schema, name: str, chance: random.Random) -> Json:
 def _good_object(schema: Schema, name: str, chance: random.Random) -> Json:
     if name == "affinity":
         return chance.choice([{}, copy.deepcopy(AFFINITY)])
+    if name == "processorKwargs":
+        return chance.choice([{}, {"max_pixels": 1003520, "size": {"longest_edge": 8.0}, "image_mean": [0.5]}])
     if "additionalProperties" in schema:
         keys = [key for key in KEYS[name] if chance.random() < 0.5]
         return {key: _good(schema["additionalProperties"], name, chance) for key in keys}
@@ -154,6 +156,12 @@ def _pairs_or_what_makes_them(spec: Json, chance: random.Random) -> None:
     else:
         spec.setdefault("instructions", {"uri": "s3://bucket/instructions"})
         spec.setdefault("labeling", {"model": {"uri": "s3://bucket/labeler"}})
+
+
+def _code_that_is_pinned(spec: Json, chance: random.Random) -> None:
+    for model in (spec.get("labeling", {}).get("model", {}), spec.get("splitting", {}).get("llm", {}).get("model", {})):
+        if model.get("trustRemoteCode"):
+            model.setdefault("sha256", "0" * 64)
 
 
 def _one_way_to_split(spec: Json, chance: random.Random) -> None:
@@ -267,6 +275,7 @@ REPAIRS: Final = (
     _one_model,
     _pairs_or_what_makes_them,
     _one_way_to_split,
+    _code_that_is_pinned,
     _weight_of_its_rule,
     _pods_that_can_be_replaced,
     _batches_that_divide,

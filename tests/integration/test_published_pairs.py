@@ -11,7 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feedback_workloads.contract import BadInput, ExitCode, Manifest, PairingConfig, PublishedPairs, Source, shard_uri
+from feedback_workloads.contract import (
+    BadInput,
+    ExitCode,
+    Manifest,
+    Model,
+    PairingConfig,
+    PublishedPairs,
+    Source,
+    shard_uri,
+)
 from feedback_workloads.data.__main__ import main as data
 from feedback_workloads.models.families import family_of
 from feedback_workloads.process.outcome import Outcome
@@ -55,7 +64,7 @@ def published_file(folder: Path, rows: list[dict[str, Any]], name: str = "RLAIF-
 
 
 def config(folder: Path, model: Path, source: Path, **more: Any) -> PairingConfig:
-    made = PublishedPairs(source=Source(uri=str(source)), model=Source(uri=str(model)))
+    made = PublishedPairs(source=Source(uri=str(source)), model=Model(uri=str(model)))
     return PairingConfig(output=str(folder / "pairs"), published=made, **more)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from feedback_operator.api import Condition, FeedbackIteration
+from feedback_operator.api import Condition, FeedbackIteration, ResolvedModel
 from feedback_operator.plan.chain import parent_of
+from feedback_workloads.contract import Model
 from tests.unit.worlds import iteration, promoted, with_metadata
 
 
@@ -32,6 +33,20 @@ def test_the_model_that_the_parent_promoted() -> None:
     assert parent is not None
     assert parent.model is not None
     assert (parent.model.uri, parent.model.sha256) == ("s3://b/artifacts/training/x/checkpoint-000010", "a" * 64)
+
+
+def test_it_is_asked_as_the_parent_asked_it() -> None:
+    first = promoted("first", "u-9")
+    started = ResolvedModel(uri="s3://b/policy", system_prompt="Be brief.", processor_kwargs={"max_pixels": 9})
+    first = first.model_copy(update={"status": first.status.model_copy(update={"model": started})})
+    parent = parent_of(follows("first"), {"first": first})
+    assert parent is not None
+    assert parent.model == Model(
+        uri="s3://b/artifacts/training/x/checkpoint-000010",
+        sha256="a" * 64,
+        system_prompt="Be brief.",
+        processor_kwargs={"max_pixels": 9},
+    )
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,19 @@ def test_deployment_with_everything_that_may_be_given() -> None:
     assert build_deployment(EVERYTHING) == yaml.safe_load((EXPECTED / "deployment-overrides.yaml").read_text())
 
 
+def test_a_server_is_told_how_its_models_are_asked() -> None:
+    said = {"system_prompt": "Be brief.", "chat_template": "{{ a }}\n", "processor_kwargs": {"max_pixels": 9}}
+    reference = ResolvedModel(uri="s3://b/policy", **said)  # type: ignore[arg-type]
+    serving = replace(SERVING, promoted=SERVING.promoted.model_copy(update={"reference": reference}))
+    (container,) = build_deployment(serving)["spec"]["template"]["spec"]["containers"]
+    (plain,) = build_deployment(SERVING)["spec"]["template"]["spec"]["containers"]
+    more = [flag for flag in container["args"] if flag not in plain["args"]]
+    assert more == ["--system-prompt=Be brief.", "--chat-template={{ a }}\n", '--processor-kwargs={"max_pixels": 9}']
+    settings = read_settings(container["args"])
+    for model in (settings.policy, settings.reference):
+        assert model.model_dump(include=said.keys()) == said
+
+
 def test_a_number_of_pods_that_is_not_given_is_not_applied() -> None:
     serving = replace(SERVING, spec=ServingSpec(endpoint="chat"))
     wanted = build_deployment(SERVING)

@@ -15,7 +15,7 @@ from feedback_operator.plan.planner import PODS_END
 from feedback_operator.plan.snapshot import Evictions, Parent, Pod, Units
 from feedback_operator.resources.job import STAGE_LABEL
 from feedback_operator.stages import GRAPH
-from feedback_workloads.contract import STAGE_CONFIG, SamplingConfig, Source
+from feedback_workloads.contract import STAGE_CONFIG, Model, SamplingConfig
 from tests.unit.worlds import METRICS, NOW, Simulation, broken, decide, succeeded, with_metadata
 
 STAGES = [stage.name for stage in GRAPH]
@@ -807,7 +807,8 @@ def test_what_is_corrected_while_suspended_holds_when_it_is_resumed() -> None:
 # ── chains ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 CHAINED = {"model": {"from": {"iteration": "first"}}}
-PROMOTED = Parent("first", Source(uri="s3://b/aligned", sha256="c" * 64))
+ASKED = {"system_prompt": "Be brief.", "processor_kwargs": {"max_pixels": 9}}
+PROMOTED = Parent("first", Model(uri="s3://b/aligned", sha256="c" * 64, **ASKED))  # type: ignore[arg-type]
 
 
 def test_a_chained_iteration_waits_for_its_parent_and_uses_its_model() -> None:
@@ -832,7 +833,7 @@ def test_a_child_that_is_applied_before_its_parents_edit_does_not_train_from_wha
     simulation.parent = Parent("first", reason="WaitingForParent", message="waits for iteration first to be promoted")
     simulation.wait(60)
     assert created(simulation) == []
-    simulation.parent = Parent("first", Source(uri="s3://b/another", sha256="d" * 64))
+    simulation.parent = Parent("first", Model(uri="s3://b/another", sha256="d" * 64))
     assert created(simulation) == ["sampling"]
     assert simulation.iteration.status.model is not None
     assert simulation.iteration.status.model.uri == "s3://b/another"
@@ -842,7 +843,7 @@ def test_a_parent_that_changes_does_not_reach_a_child_that_has_started() -> None
     simulation = Simulation.of(**CHAINED)
     simulation.parent = PROMOTED
     job = simulation.run_until("splitting")
-    simulation.parent = Parent("first", Source(uri="s3://b/another", sha256="d" * 64))
+    simulation.parent = Parent("first", Model(uri="s3://b/another", sha256="d" * 64))
     decided = simulation.step()
     assert (decided.create, decided.delete) == ((), ())
     simulation.parent = Parent("first", reason="ParentMissing", message="it was deleted")

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from feedback_operator.api import FeedbackIteration
 from feedback_operator.stages import FROM_PAIRS, GRAPH, Inputs, stages_of
-from feedback_workloads.contract import Artifact, PairingConfig, PublishedPairs, Source, TrainingConfig
+from feedback_workloads.contract import Artifact, Model, PairingConfig, PublishedPairs, Source, TrainingConfig
 from tests.unit.worlds import Simulation, from_pairs, manifest
 
 SOURCE = {"uri": "hf://datasets/openbmb/RLAIF-V-Dataset", "revision": "abc", "sha256": "1" * 64}
@@ -53,7 +53,7 @@ def test_what_the_stages_are_given() -> None:
     found = configs(pairs={"source": SOURCE}, training={"lora": {}})
     pairing, training = found["pairing"], found["training"]
     assert isinstance(pairing, PairingConfig)
-    assert pairing.published == PublishedPairs(source=Source(**SOURCE), model=Source(uri="s3://b/policy"))
+    assert pairing.published == PublishedPairs(source=Source(**SOURCE), model=Model(uri="s3://b/policy"))
     assert (pairing.instructions, pairing.samples, pairing.lora) == (None, (), True)
     assert isinstance(training, TrainingConfig)
     assert (training.reference, training.parity_rows) == ("recomputed", 0), "nothing was sampled"

@@ -15,10 +15,10 @@ from feedback_operator.api import FeedbackIteration, IterationSpec
 from feedback_operator.api.generate import main
 from feedback_operator.api.rbac import cluster, namespaced
 from feedback_operator.api.schema import crd, frozen_fields, root_schema
-from feedback_operator.stages import GRAPH, Inputs, stages_of
-from feedback_workloads.contract import Artifact, Source
+from feedback_operator.stages import GRAPH, Inputs, policy_of, stages_of
+from feedback_workloads.contract import Artifact
 from tests.specs import good_spec
-from tests.unit.worlds import from_pairs, manifest
+from tests.unit.worlds import from_pairs, iteration, manifest
 
 Schema = dict[str, Any]
 
@@ -112,16 +112,33 @@ def test_a_stale_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 # ── what determines artifacts ────────────────────────────────────────────────────────────────────────────────────────
 
+ASKED = {"systemPrompt": "Be brief.", "chatTemplate": "{{ messages }}", "trustRemoteCode": False}
 EVERYTHING: dict[str, Any] = manifest(
-    model={"uri": "s3://b/policy", "revision": "r", "sha256": "1" * 64},
+    model={
+        "uri": "s3://b/policy",
+        "revision": "r",
+        "sha256": "1" * 64,
+        "systemPrompt": "Be brief.",
+        "chatTemplate": "{{ messages }}",
+        "processorKwargs": {"max_pixels": 1003520, "size": {"longest_edge": 8}},
+    },
     instructions={"uri": "s3://b/instructions", "revision": "r", "sha256": "1" * 64},
     sampling={"temperatures": ["0.5"], "maxModelLen": 64},
     splitting={
         "type": "LLM",
-        "llm": {"model": {"uri": "s3://b/text", "revision": "r", "sha256": "1" * 64}},
+        "llm": {"model": {"uri": "s3://b/text", "revision": "r", "sha256": "1" * 64, **ASKED}},
         "maxModelLen": 64,
     },
-    labeling={"model": {"uri": "s3://b/labeler", "revision": "r", "sha256": "1" * 64}, "maxModelLen": 64},
+    labeling={
+        "model": {
+            "uri": "s3://b/labeler",
+            "revision": "r",
+            "sha256": "1" * 64,
+            **ASKED,
+            "processorKwargs": {"do_pad": False},
+        },
+        "maxModelLen": 64,
+    },
     pairing={"truth": "shapes"},
     training={
         "lora": {},
@@ -187,9 +204,9 @@ def changed(spec: Any, path: tuple[str, ...]) -> Any:
 def addresses(spec: Any) -> list[str]:
     """Content addresses of all stages, with the same inputs each time."""
     given = valid(spec)
-    model = Source(uri=given.model.uri or "", revision=given.model.revision, sha256=given.model.sha256)
     artifacts = {stage.name: (Artifact(uri="s3://b/a", sha256="0" * 64),) for stage in GRAPH}
-    return [stage.addressed_config(Inputs(given, model, artifacts)).content_hash() for stage in stages_of(given)]
+    inputs = Inputs(given, policy_of(given.model), artifacts)
+    return [stage.addressed_config(inputs).content_hash() for stage in stages_of(given)]
 
 
 def valid(spec: Any) -> IterationSpec:
@@ -220,6 +237,36 @@ def check_fixed(spec: dict[str, Any], path: tuple[str, ...]) -> None:
 def test_generated_specs_that_should_be_good_are() -> None:
     for seed in range(200):
         FeedbackIteration.model_validate({**manifest(), "spec": good_spec(random.Random(seed))})
+
+
+@pytest.mark.parametrize(
+    ("model", "good"),
+    [
+        pytest.param({"uri": "hf://a/b", "revision": "0a" * 20}, True, id="a commit"),
+        pytest.param({"uri": "s3://b/m", "sha256": "1" * 64}, True, id="a digest"),
+        pytest.param({"uri": "hf://a/b"}, False, id="nothing"),
+        pytest.param({"uri": "hf://a/b", "revision": "main"}, False, id="a branch, which moves"),
+        pytest.param({"uri": "s3://b/m", "revision": "0a" * 20}, False, id="a commit of what has none"),
+    ],
+)
+def test_code_that_is_run_is_pinned(model: dict[str, str], good: bool) -> None:
+    trusting = {"labeling": {"model": {**model, "trustRemoteCode": True}}}
+    if good:
+        assert iteration(**trusting).spec.labeling.model.trust_remote_code
+        return
+    with pytest.raises(ValueError, match="trustRemoteCode runs what lies beside the weights: say which by sha256 or"):
+        iteration(**trusting)
+
+
+def test_a_chain_asks_its_model_as_the_first_of_it_did() -> None:
+    with pytest.raises(ValueError, match="must not be given with from; the model is asked as the iteration asked it"):
+        iteration(model={"from": {"iteration": "parent"}, "systemPrompt": "Be brief."})
+
+
+@pytest.mark.parametrize(("given", "kept"), [(8.0, 8), ([0.5, 1.0], [0.5, 1]), ({"a": {"b": 2.0}}, {"a": {"b": 2}})])
+def test_settings_of_a_processor_are_as_the_api_server_keeps_them(given: Any, kept: Any) -> None:
+    model = iteration(model={"uri": "s3://b/m", "processorKwargs": {"x": given}}).spec.model
+    assert json.dumps(model.processor_kwargs) == json.dumps({"x": kept})
 
 
 # ── RBAC ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from feedback_workloads.contract import BadInput, Ranking, Source
+from feedback_workloads.contract import BadInput, Model, Ranking
 from feedback_workloads.serving.protocol.chat import Defaults
 from feedback_workloads.serving.settings import read_settings
 
@@ -14,8 +14,8 @@ DIGEST = "0" * 64
 
 def test_defaults() -> None:
     settings = read_settings(MODELS)
-    assert settings.policy == Source(uri="s3://bucket/policy/abc/aligned/")
-    assert settings.reference == Source(uri="hf://owner/base")
+    assert settings.policy == Model(uri="s3://bucket/policy/abc/aligned/")
+    assert settings.reference == Model(uri="hf://owner/base")
     assert (settings.model_name, settings.host, settings.port) == ("aligned", "127.0.0.1", 8000)
     assert settings.defaults == Defaults(
         best_of=1, max_best_of=64, ranking=Ranking(), temperature=0.0, top_p=1.0, ranked_temperature=0.7,
@@ -40,6 +40,14 @@ def test_everything_said() -> None:
     assert settings.picture_hosts.public == {("a.example", None), ("b.example", 8080)}
     assert settings.picture_hosts.private == {("minio", 9000)}
     assert (settings.engine.max_num_seqs, settings.engine.gpu_memory_utilization) == (32, 0.3)
+
+
+def test_both_models_are_asked_alike() -> None:
+    said = ("--system-prompt=Be brief.", "--chat-template={{ a }}\n", '--processor-kwargs={"max_pixels": 9}')
+    settings = read_settings([*MODELS, *said])
+    for model in (settings.policy, settings.reference):
+        assert (model.system_prompt, model.chat_template) == ("Be brief.", "{{ a }}\n")
+        assert model.processor_kwargs == {"max_pixels": 9}
 
 
 def test_keys_come_from_flags_and_from_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +83,8 @@ def test_a_policy_of_another_digest_or_name_has_another_fingerprint() -> None:
         pytest.param("--tls-key /nowhere", "belong together", id="a key without its certificate"),
         pytest.param("--tls-certificate /no --tls-key /no", "/no cannot be used: .*No such file", id="no such files"),
         pytest.param("--api-key=", "--api-key is empty", id="an empty key"),
+        pytest.param("--processor-kwargs {", "--processor-kwargs is '{', which is no JSON", id="no JSON"),
+        pytest.param("--processor-kwargs [9]", "give an object, such as", id="not an object"),
         pytest.param("--policy-sha256 abc", "--policy-sha256 is 'abc'", id="not a digest"),
     ],
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from feedback_operator.stages import GRAPH, STAGES, Inputs, Stage, gpus
-from feedback_workloads.contract import Artifact, EngineConfig, Source, StageConfig, TrainingConfig
+from feedback_operator.stages import GRAPH, STAGES, Inputs, Stage, gpus, policy_of
+from feedback_workloads.contract import Artifact, EngineConfig, Model, Source, StageConfig, TrainingConfig
 from tests.unit.worlds import Simulation, iteration, manifest
 
 SECTIONS = (*STAGES, "serving")
@@ -109,3 +109,47 @@ def test_answers_to_other_prompts_are_scored_again_before_they_train() -> None:
     assert isinstance(styles, TrainingConfig)
     assert (plain.reference, plain.parity_rows) == ("sampled", 16)
     assert (styles.reference, styles.parity_rows) == ("recomputed", 0)
+
+
+# ── what is said of models ───────────────────────────────────────────────────────────────────────────────────────────
+
+ASKED = {"systemPrompt": "Be brief.", "chatTemplate": "{{ messages }}", "processorKwargs": {"max_pixels": 8.0}}
+PINNED = {"sha256": "a" * 64, "trustRemoteCode": True, "quantization": "FP8"}
+SAID = {"system_prompt": "Be brief.", "chat_template": "{{ messages }}"}
+ANYHOW = {"sha256": "a" * 64, "trust_remote_code": True, "quantization": "fp8"}
+
+
+def test_what_is_said_of_a_model_reaches_every_stage_that_uses_it() -> None:
+    splitter = {name: value for name, value in ASKED.items() if name != "processorKwargs"}
+    spec = iteration(
+        model={"uri": "s3://b/policy", **ASKED},
+        labeling={"model": {"uri": "s3://b/labeler", **ASKED, **PINNED}},
+        splitting={"type": "LLM", "llm": {"model": {"uri": "s3://b/text", **splitter, **PINNED}}},
+    ).spec
+    given = {name: (Artifact(uri=f"s3://b/{name}", sha256="a" * 64),) for name in STAGES}
+    configs = {stage.name: stage.config(Inputs(spec, policy_of(spec.model), given)).model_dump() for stage in GRAPH}
+    policy = Model(uri="s3://b/policy", **SAID, processor_kwargs={"max_pixels": 8})
+    labeler = Model(uri="s3://b/labeler", **SAID, processor_kwargs={"max_pixels": 8}, **ANYHOW)
+    text = Model(uri="s3://b/text", **SAID, **ANYHOW)
+    assert [configs[name]["model"] for name in ("sampling", "training", "evaluation")] == 3 * [policy.model_dump()]
+    assert configs["labeling"]["model"] == labeler.model_dump()
+    assert configs["splitting"]["splitter"]["model"] == text.model_dump()
+    assert [later["source"] for later in configs["sampling"]["later_models"]] == [
+        labeler.model_dump(), text.model_dump(),
+    ]  # fmt: skip
+
+
+ADDRESSES = {
+    "sampling": "a1827602132afa512a945496307ad795b6a1dfd727256f895753e84a2fb51257",
+    "splitting": "d49c1a5c41cc3e5cde8ef28c51e4488cf8612aab8215b3b2bfdb7757f9ee6eff",
+    "labeling": "1a22dc78ab019a1e83c086c9f20525f9deb85d52ba5de00eca38a43485f38fc0",
+    "pairing": "8f98d400735f79d6938df2a9abb4f2162d9aacdc768d38c352966530d1e58f25",
+    "training": "44d4c3bfe67845c89c79222705538d682dd3afcee115c359ee39773bb4d465c5",
+    "evaluation": "9031030a23b039965785b07a83dbdc79dd2e8bf4869db2681ff4e44a9ece9121",
+}
+"""Of a manifest of before anything could be said of a model."""
+
+
+def test_a_manifest_that_says_nothing_keeps_its_addresses() -> None:
+    sections = {"splitting": {"type": "LLM", "llm": {"model": {"uri": "s3://b/text"}}}}
+    assert {stage.name: config_of(stage, **sections).content_hash() for stage in GRAPH} == ADDRESSES

@@ -2,22 +2,113 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import math
+import re
+from typing import Annotated, Any, Final, Literal
 
-from feedback_operator.api.base import Digest, IterationName, Resource, Revision, Uri
+from pydantic import BeforeValidator, Field
+
+from feedback_operator.api.base import Digest, IterationName, Resource, Revision, Switch, Uri
 from feedback_operator.api.rules import Rule
+
+PLACE: Final = "s3://bucket/prefix, hf://owner/name, or a path on the machine that runs the stage."
+
+
+def _plain(value: Any) -> Any:
+    """JSON as the API server keeps it: 8.0 is the integer 8, and what is no number is refused."""
+    match value:
+        case dict():
+            return {name: _plain(inner) for name, inner in value.items()}
+        case list():
+            return [_plain(inner) for inner in value]
+        case float() if not math.isfinite(value):
+            raise ValueError(f"{value} is not a number")
+        case float() if value.is_integer():
+            return int(value)
+        case _:
+            return value
+
+
+SystemPrompt = Annotated[
+    Annotated[str, Field(pattern=r"\S", max_length=8192)] | None,
+    Field(
+        description="What every chat with the model begins with, as its template writes a system prompt; absent: what "
+        "the template says by itself. A request to the endpoint that has a system prompt of its own keeps that."
+    ),
+]
+ChatTemplate = Annotated[
+    Annotated[str, Field(pattern=r"\S", max_length=16384)] | None,
+    Field(
+        description="Jinja, as in chat_template.jinja, in the place of the model's own template (vLLM's "
+        "--chat-template); absent: its own."
+    ),
+]
+ProcessorKwargs = Annotated[
+    Annotated[
+        dict[str, Any],
+        Field(max_length=32, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
+        BeforeValidator(_plain),
+    ]
+    | None,
+    Field(
+        description="Settings of the model's image processor that differ from its preprocessor_config.json, such as "
+        "Qwen's max_pixels (vLLM's mm_processor_kwargs). One that the processor does not know is refused."
+    ),
+]
 
 
 class SourceSpec(Resource):
     """A model or a data set: where it is, and, if you want to be sure, which bytes."""
 
-    uri: Uri = Field(description="s3://bucket/prefix, hf://owner/name, or a path on the machine that runs the stage.")
+    uri: Uri = Field(description=PLACE)
     revision: Revision | None = Field(
         default=None, description="Revision of an hf:// repository: a commit, tag or branch."
     )
     sha256: Digest | None = Field(
         default=None, description="Digest of the folder's manifest.json; the stage refuses any other content."
     )
+
+
+COMMIT: Final = "^[0-9a-f]{40}$"
+
+
+class SplitterModelSpec(SourceSpec):
+    """A model that is asked in words, and how."""
+
+    RULES = (
+        Rule(
+            cel="!has(self.trustRemoteCode) || !self.trustRemoteCode || has(self.sha256) || "
+            f"(self.uri.startsWith('hf://') && has(self.revision) && self.revision.matches('{COMMIT}'))",
+            message="trustRemoteCode runs what lies beside the weights: say which by sha256 or, of an hf:// "
+            "repository, by a revision that is a commit of 40 hexadecimal digits",
+            holds=lambda model: not model.trust_remote_code or model.pinned,
+        ),
+    )
+
+    system_prompt: SystemPrompt = None
+    chat_template: ChatTemplate = None
+    trust_remote_code: Switch = Field(
+        default=False,
+        description="Run the Python code that comes with the model, for one that transformers does not know by itself. "
+        "It runs in the pods of every stage that looks at the model, with what these may reach: docs/security.md.",
+    )
+    quantization: Literal["FP8"] | None = Field(
+        default=None,
+        description="FP8: vLLM rounds the weights to 8 bits as it loads them, in half the memory, on GPUs. Absent: as "
+        "they are; weights that were quantized before (AWQ, GPTQ, FP8, compressed-tensors) say so in config.json.",
+    )
+
+    @property
+    def pinned(self) -> bool:
+        """Whether all of its bytes are known."""
+        commit = self.uri.startswith("hf://") and re.fullmatch(COMMIT, self.revision or "") is not None
+        return commit or self.sha256 is not None
+
+
+class LabelerModelSpec(SplitterModelSpec):
+    """A model that is asked about pictures, and how."""
+
+    processor_kwargs: ProcessorKwargs = None
 
 
 class FromIteration(Resource):
@@ -40,17 +131,27 @@ class ModelSpec(Resource):
             message="revision and sha256 must not be given with from; the iteration brings its own digest",
             holds=lambda model: model.uri is not None or (model.revision is None and model.sha256 is None),
         ),
+        Rule(
+            cel="has(self.uri) || (!has(self.systemPrompt) && !has(self.chatTemplate) && !has(self.processorKwargs))",
+            message="systemPrompt, chatTemplate and processorKwargs must not be given with from; the model is asked as "
+            "the iteration asked it",
+            holds=lambda model: (
+                model.uri is not None
+                or (model.system_prompt is None and model.chat_template is None and model.processor_kwargs is None)
+            ),
+        ),
     )
 
-    uri: Uri | None = Field(
-        default=None, description="s3://bucket/prefix, hf://owner/name, or a path on the machine that runs the stage."
-    )
+    uri: Uri | None = Field(default=None, description=PLACE)
     revision: Revision | None = Field(
         default=None, description="Revision of an hf:// repository: a commit, tag or branch."
     )
     sha256: Digest | None = Field(
         default=None, description="Digest of the folder's manifest.json; the stages refuse any other content."
     )
+    system_prompt: SystemPrompt = None
+    chat_template: ChatTemplate = None
+    processor_kwargs: ProcessorKwargs = None
     from_: FromIteration | None = Field(
         default=None, alias="from", description="Chain: start from the model that this iteration promoted."
     )

@@ -29,7 +29,7 @@ from feedback_operator.api.base import (
 )
 from feedback_operator.api.pods import StageSection
 from feedback_operator.api.rules import OPERATIONAL, Rule, UniqueBy
-from feedback_operator.api.sources import ModelSpec, SourceSpec
+from feedback_operator.api.sources import LabelerModelSpec, ModelSpec, SourceSpec, SplitterModelSpec
 from feedback_workloads.contract import PER_TOKEN_LOSSES, BenchmarkType, LossType, PreferenceLoss, RankingRule
 
 
@@ -76,7 +76,7 @@ class SentencesSpec(Resource):
 class LLMSpec(Resource):
     """A text model that divides answers into claims and writes the questions."""
 
-    model: SourceSpec = Field(description="Instruction-tuned text model.")
+    model: SplitterModelSpec = Field(description="Instruction-tuned text model.")
     temperature: Temperature = Field(default="0.2", description="Sampling temperature, from 0 to 2.")
     top_p: Share = Field(default="0.9", description="Nucleus sampling threshold, above 0 and at most 1.")
     max_new_tokens: Integer = Field(default=2048, ge=16, le=32768, description="Longest list of claims in tokens.")
@@ -120,7 +120,7 @@ class SplittingSpec(StageSection):
 class LabelingSpec(StageSection):
     """Who judges: a multimodal model that accepts or rejects each claim."""
 
-    model: SourceSpec = Field(
+    model: LabelerModelSpec = Field(
         description="Multimodal model that answers the yes/no questions. It does not think first: its chat template "
         "switches thinking off or, where it cannot, the thought is closed as soon as it is opened."
     )

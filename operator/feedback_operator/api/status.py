@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from feedback_operator.api.base import Digest, Resource, Revision
 from feedback_operator.api.rules import UniqueBy
-from feedback_operator.api.sources import SourceSpec
-from feedback_workloads.contract import Artifact, shard_folder
+from feedback_operator.api.sources import ChatTemplate, ProcessorKwargs, SourceSpec, SystemPrompt
+from feedback_workloads.contract import Artifact, Model, shard_folder
 
 Moment = Annotated[str, Field(max_length=20, pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?$")]
 """RFC 3339 in UTC with whole seconds, or empty where it has not come."""
@@ -174,6 +174,34 @@ class ResolvedModel(Observed):
     sha256: Digest | None = Field(
         default=None, description="Digest of the folder's manifest.json; the stages refuse any other content."
     )
+    system_prompt: SystemPrompt = None
+    chat_template: ChatTemplate = None
+    processor_kwargs: ProcessorKwargs = None
+
+    @classmethod
+    def of(cls, model: Model, iteration: str = "") -> ResolvedModel:
+        """The record of a model that the spec names, or that `iteration` promoted."""
+        return cls(
+            iteration=iteration,
+            uri=model.uri,
+            revision=model.revision,
+            sha256=model.sha256,
+            system_prompt=model.system_prompt,
+            chat_template=model.chat_template,
+            processor_kwargs=dict(model.processor_kwargs) or None,
+        )
+
+    @property
+    def model(self) -> Model:
+        """As stages are given it."""
+        return Model(
+            uri=self.uri,
+            revision=self.revision,
+            sha256=self.sha256,
+            system_prompt=self.system_prompt,
+            chat_template=self.chat_template,
+            processor_kwargs=self.processor_kwargs or {},
+        )
 
 
 class PromotedModel(Observed):

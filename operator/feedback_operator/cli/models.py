@@ -7,8 +7,8 @@ from pathlib import Path
 
 from feedback_operator.api import FeedbackIteration
 from feedback_operator.cli.local import workload
-from feedback_operator.stages import Inputs, stages_of
-from feedback_workloads.contract import Source
+from feedback_operator.stages import Inputs, policy_of, stages_of
+from feedback_workloads.contract import Model
 
 
 def check_models(iterations: Sequence[FeedbackIteration], state: Path, environment: Mapping[str, str]) -> int:
@@ -16,15 +16,11 @@ def check_models(iterations: Sequence[FeedbackIteration], state: Path, environme
 
     `iterations` are parents before children. A child's policy is not there yet, but is of its parent's family.
     """
-    policies: dict[str, Source] = {}
+    policies: dict[str, Model] = {}
     codes: list[int] = []
     for iteration in iterations:
         name, given = iteration.metadata.name, iteration.spec.model
-        policies[name] = (
-            policies[given.from_.iteration]
-            if given.from_
-            else Source(uri=str(given.uri).rstrip("/"), revision=given.revision, sha256=given.sha256)
-        )
+        policies[name] = policies[given.from_.iteration] if given.from_ else policy_of(given)
         file = state / "configs" / f"{name}-models.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         first, *_ = stages_of(iteration.spec)

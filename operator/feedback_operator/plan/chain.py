@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from feedback_operator.api import FeedbackIteration
 from feedback_operator.plan.snapshot import Parent
-from feedback_workloads.contract import Source
+from feedback_workloads.contract import Model
 
 
 def parent_of(child: FeedbackIteration, iterations: Mapping[str, FeedbackIteration]) -> Parent | None:
@@ -30,10 +30,13 @@ def parent_of(child: FeedbackIteration, iterations: Mapping[str, FeedbackIterati
 
 def _outcome(parent: FeedbackIteration) -> Parent:
     """What there is to say of the parent as its spec is now: of one that was just edited, nothing yet."""
-    name, model = parent.metadata.name, parent.status.aligned
+    name, aligned, started_from = parent.metadata.name, parent.status.aligned, parent.status.model
     promoted, stalled = parent.says("Promoted"), parent.says("Stalled")
-    if model and promoted and promoted.status == "True":
-        return Parent(name, Source(uri=model.uri, revision=model.revision, sha256=model.sha256))
+    if aligned and promoted and promoted.status == "True":
+        where = {"uri": aligned.uri, "revision": aligned.revision, "sha256": aligned.sha256}
+        # It is asked as the model that it was made of.
+        model = started_from.model.model_copy(update=where) if started_from else Model(**where)
+        return Parent(name, model)
     if parent.metadata.deletion_timestamp:
         return Parent(name, reason="ParentMissing", message=f"iteration {name} is being deleted; create it again")
     if promoted and promoted.status == "False":

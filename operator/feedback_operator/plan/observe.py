@@ -28,8 +28,8 @@ from feedback_operator.plan.states import (
     reached_by,
 )
 from feedback_operator.resources.job import KUEUE_LABELS, pods_digest
-from feedback_operator.stages import Inputs, Stage, stages_of
-from feedback_workloads.contract import Artifact, Source, StageConfig
+from feedback_operator.stages import Inputs, Stage, policy_of, stages_of
+from feedback_workloads.contract import Artifact, StageConfig
 
 PODS_FOLLOW: Final = timedelta(seconds=5)
 """A Job may be seen to have ended before its pods are; after so long they are read instead of waited for."""
@@ -72,7 +72,7 @@ def _observe_stage(world: Snapshot, stage: Stage, before: Mapping[str, Progress]
     model = resolved_model(world)
     if model is None:
         return _waiting_for_parent(world)
-    given = Inputs(world.iteration.spec, _source(model), {need: _artifacts(before[need]) for need in stage.needs})
+    given = Inputs(world.iteration.spec, model.model, {need: _artifacts(before[need]) for need in stage.needs})
     config = stage.addressed_config(given)
     view = _View(world, stage, config, config.content_hash())
     progress = view.progress()
@@ -293,26 +293,21 @@ def resolved_model(world: Snapshot) -> ResolvedModel | None:
 
     What the parent promoted when this iteration started holds for good: a parent that changes does not reach it.
     """
-    model, recorded = world.iteration.spec.model, world.iteration.status.model
-    if model.uri is not None:
-        return ResolvedModel(uri=model.uri.rstrip("/"), revision=model.revision, sha256=model.sha256)
-    if recorded and model.from_ and recorded.iteration == model.from_.iteration:
+    named, recorded = world.iteration.spec.model, world.iteration.status.model
+    if named.uri is not None:
+        return ResolvedModel.of(policy_of(named))
+    if recorded and named.from_ and recorded.iteration == named.from_.iteration:
         return recorded
     parent = world.parent
     if parent is None or parent.model is None or _parents_settle(world):
         return None
-    found = parent.model
-    return ResolvedModel(iteration=parent.name, uri=found.uri, revision=found.revision, sha256=found.sha256)
+    return ResolvedModel.of(parent.model, parent.name)
 
 
 def _parents_settle(world: Snapshot) -> datetime | None:
     """Until when what came with this iteration may still change its parent; None once that is over."""
     created = moment_of(world.iteration.metadata.creation_timestamp)
     return created + PARENTS_SETTLE if created and world.now < created + PARENTS_SETTLE else None
-
-
-def _source(model: ResolvedModel) -> Source:
-    return Source(uri=model.uri, revision=model.revision, sha256=model.sha256)
 
 
 def _artifacts(progress: Progress) -> tuple[Artifact, ...]:

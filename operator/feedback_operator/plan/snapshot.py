@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from feedback_operator.api import FeedbackIteration
-from feedback_workloads.contract import Source, StageFailure, StageResult
+from feedback_workloads.contract import Model, StageFailure, StageResult
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Parent:
     """The iteration that `spec.model.from` names: the model that it promoted, or why there is none (see chain.py)."""
 
     name: str
-    model: Source | None = None
+    model: Model | None = None
     reason: str = ""
     message: str = ""
     final: bool = False

@@ -191,6 +191,9 @@ def model_arguments(model: PromotedModel, asked: ServingSpec, max_model_len: int
         "--reference": reference.uri,
         "--reference-revision": reference.revision,
         "--reference-sha256": reference.sha256,
+        "--system-prompt": reference.system_prompt,
+        "--chat-template": reference.chat_template,
+        "--processor-kwargs": _json(reference.processor_kwargs),
         "--beta": model.beta,
         "--temperature": model.temperature,
         "--top-p": model.top_p,
@@ -204,3 +207,7 @@ def model_arguments(model: PromotedModel, asked: ServingSpec, max_model_len: int
         "--max-model-len": max_model_len,
     }
     return [f"{flag}={value}" for flag, value in flags.items() if value is not None]
+
+
+def _json(value: Mapping[str, Any] | None) -> str | None:
+    return None if value is None else json.dumps(value, sort_keys=True)

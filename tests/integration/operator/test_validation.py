@@ -23,7 +23,7 @@ from feedback_operator.plan.observe import PARENTS_SETTLE
 from feedback_operator.plan.snapshot import Claimant, Endpoint, Parent
 from feedback_operator.resources import Manifest
 from feedback_operator.stages import GRAPH, stages_of
-from feedback_workloads.contract import Source
+from feedback_workloads.contract import Model
 from tests.cluster.api import ITERATIONS, KINDS, Api, Object, Refused
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.world import iteration
@@ -38,7 +38,7 @@ PLANNED_EVERY: Final = 10
 NAMESPACE: Final = "default"
 Edit = Callable[[Object, Object | None, bool], Awaitable[None]]
 DRY_RUN: Final = {"dryRun": "All", "fieldValidation": "Strict"}
-MODEL: Final = Source(uri="s3://b/m")
+MODEL: Final = Model(uri="s3://b/m")
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,12 @@ async def test_generated_specs(control_plane: ControlPlane) -> None:
             "needs relativeTo Baseline",
             id="interval of a value",
         ),
+        pytest.param(
+            {"labeling": {"model": {"uri": "hf://a/b", "revision": "main", "trustRemoteCode": True}}},
+            "spec.labeling.model",
+            "trustRemoteCode runs what lies beside the weights",
+            id="code that moves",
+        ),
         pytest.param({"sampling": {"candidate": 3}}, "spec.sampling.candidate", "unknown field", id="typo"),
     ],
 )
@@ -266,6 +272,7 @@ async def edit(control_plane: ControlPlane) -> AsyncIterator[Edit]:
     [
         pytest.param({"sampling": {"candidates": 3}}, "spec.sampling.candidates", id="number"),
         pytest.param({"labeling": {"model": {"uri": "s3://b/c"}}}, "spec.labeling.model", id="section"),
+        pytest.param({"model": {"processorKwargs": {"size": {"longest_edge": 8}}}}, "spec.model", id="JSON"),
         pytest.param({"training": {"lora": {"rank": 8}}}, "spec.training.lora", id="optional section"),
         pytest.param({"pairing": {"truth": "shapes"}}, "spec.pairing.truth", id="optional text"),
         pytest.param({"artifacts": {"uri": "s3://elsewhere"}}, "spec.artifacts", id="place"),

@@ -15,7 +15,7 @@ from typing import Any, Final, get_args
 from feedback_workloads.benchmarks import OfficialName, official
 from feedback_workloads.benchmarks.judging import API, API_VARIABLE, JUDGED, Judge
 from feedback_workloads.benchmarks.official import Judged, Official, Scores, chosen
-from feedback_workloads.contract import BadInput, Source
+from feedback_workloads.contract import BadInput, Model
 from feedback_workloads.process.commands import ended, pairs, run
 
 PACKAGES: Final = ("nltk", "punkt", "textblob")
@@ -109,7 +109,7 @@ def _asked(given: argparse.Namespace, benchmark: Official, out: Path) -> Path:
     from feedback_workloads.benchmarks.asking import Asked, ask
     from feedback_workloads.storage.artifacts import ArtifactStore
 
-    model = Source(uri=given.model.rstrip("/"), revision=given.revision)
+    model = Model(uri=given.model.rstrip("/"), revision=given.revision)
     asked = Asked(model, given.questions, given.pictures, given.max_new_tokens)
     return ask(asked, benchmark, out, ArtifactStore.from_environment())
 

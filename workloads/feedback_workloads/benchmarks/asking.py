@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from feedback_workloads.benchmarks.official import Official
 from feedback_workloads.benchmarks.tables import read_table
-from feedback_workloads.contract import BadInput, Decoding, EngineConfig, Source
+from feedback_workloads.contract import BadInput, Decoding, EngineConfig, Model
 from feedback_workloads.rows.json_files import Row
 from feedback_workloads.rows.rejected import BadRow
 
@@ -44,7 +44,7 @@ Reply = Mapping[str, Any]
 class Asked:
     """Whom to ask what: the rows of `questions`, or about each picture of a folder where there is no such file."""
 
-    model: Source
+    model: Model
     questions: Path | None
     pictures: Path | None
     max_new_tokens: int
@@ -147,7 +147,7 @@ def _replies(asked: Asked, questions: Mapping[int, Question], store: ArtifactSto
     def say(what: str) -> None:
         sys.stderr.write(f"evaluate: {what}\n")
 
-    family = family_of(fetch(store, asked.model, "", say), asked.model.uri)
+    family = family_of(fetch(store, asked.model, "", say), asked.model)
     check(family, "sample", asked.model.uri)
     with Engine.load(family, EngineConfig()) as engine:
 

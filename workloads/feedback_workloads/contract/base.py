@@ -9,7 +9,16 @@ from decimal import Decimal
 from enum import IntEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 MANIFEST_NAME = "manifest.json"
 """Name of the file that makes an artifact whole; written after everything it names."""
@@ -80,6 +89,38 @@ class Source(Frozen):
     uri: str
     revision: str | None = None
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+
+
+class Model(Source):
+    """A model, and what is said of it beyond its files: how it is asked, and how it is loaded.
+
+    Where nothing is said, it has the JSON of its `Source`, and so the addresses that it had before there was more.
+    """
+
+    system_prompt: str | None = None
+    """What every chat with it begins with, unless a chat brings a system prompt of its own."""
+    chat_template: str | None = None
+    """Jinja, in the place of its own template."""
+    processor_kwargs: dict[str, JsonValue] = {}
+    """Settings of its image processor, as in transformers' call of it and in vLLM's `mm_processor_kwargs`."""
+    trust_remote_code: bool = False
+    """Whether Python code that lies beside its weights is run."""
+    quantization: Literal["fp8"] | None = None
+    """What vLLM makes of its weights as it loads them; weights that are quantized already say so by themselves."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_source_of_which_no_more_is_said(cls, data: Any) -> Any:
+        return data.model_dump() if type(data) is Source else data
+
+    @model_serializer(mode="wrap")
+    def _what_is_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in dump(self).items()
+            if name in Source.model_fields or value != fields[name].default
+        }
 
 
 BenchmarkType = Literal["shapes", "coco-objects"]

@@ -12,6 +12,7 @@ from feedback_workloads.contract.base import (
     BenchmarkType,
     Frozen,
     LossType,
+    Model,
     Precision,
     Source,
     canonical_json,
@@ -68,7 +69,7 @@ class LaterModel(Frozen):
     field: str
     """Its place in the manifest, for people."""
     capability: Literal["label", "split"]
-    source: Source
+    source: Model
     max_model_len: int | None = None
 
 
@@ -84,7 +85,7 @@ class SamplingConfig(StageConfig):
     """2: transparent pictures lie on white, not on black. 3: gray pictures of 16 bits keep their shades."""
 
     stage: Literal["sampling"] = "sampling"
-    model: Source
+    model: Model
     instructions: Source
     candidates: int = 10
     decoding: Decoding = Decoding()
@@ -118,7 +119,7 @@ class LLMSplitter(Frozen):
     """A text model divides an answer into claims and turns the claims into yes/no questions (paper, section 3.2)."""
 
     kind: Literal["llm"] = "llm"
-    model: Source
+    model: Model
     decoding: Decoding = Decoding(temperature=0.2, top_p=0.9, max_new_tokens=2048)
     attempts: int = 3
 
@@ -147,7 +148,7 @@ class LabelingConfig(StageConfig):
     stage: Literal["labeling"] = "labeling"
     claims: tuple[Artifact, ...]
     instructions: Source
-    model: Source
+    model: Model
     min_yes_no_mass: float = 0.5
     """Least p(yes) + p(no) of a verdict: where there is less, the labeler's answer begins with something else."""
     precision: Precision = "auto"
@@ -159,7 +160,7 @@ class PublishedPairs(Frozen):
     """Pairs that were made elsewhere, and the policy in whose tokens they are to be trained on."""
 
     source: Source
-    model: Source
+    model: Model
 
 
 class PairingConfig(StageConfig):
@@ -239,7 +240,7 @@ class TrainingConfig(StageConfig):
 
     stage: Literal["training"] = "training"
     pairs: tuple[Artifact, ...]
-    model: Source
+    model: Model
     beta: float = 0.1
     loss: Loss = Loss()
     learning_rate: float = 5e-7
@@ -301,7 +302,7 @@ class EvaluationConfig(StageConfig):
 
     stage: Literal["evaluation"] = "evaluation"
     policy: tuple[Artifact, ...]
-    model: Source
+    model: Model
     """The policy before alignment: baseline, and reference of the reward."""
     benchmarks: Annotated[tuple[BenchmarkConfig, ...], Field(min_length=1)]
     decoding: Decoding = Decoding(temperature=0.0)

@@ -45,6 +45,11 @@ def engine_arguments(
         **family.engine_arguments(),
     }
     if on_cpu:
+        if arguments.get("quantization"):
+            raise BadInput(
+                f"quantization {str(arguments['quantization']).upper()} of {family.model.uri} takes a GPU: vLLM has no "
+                "such arithmetic on a processor; leave it out, or give the pods a GPU"
+            )
         arguments |= {
             # Nothing is compiled, and with a given cache size nothing is profiled: ready in seconds, not in half a
             # minute.

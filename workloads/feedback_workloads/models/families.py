@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Final
 
-from feedback_workloads.contract import BadInput
+from feedback_workloads.contract import BadInput, Model
 from feedback_workloads.models.checkpoint import rename_weights
 from feedback_workloads.models.family import Capability, Config, Family
 from feedback_workloads.models.internvl import InternVL
 from feedback_workloads.models.llava import Llava
 from feedback_workloads.models.llava_next import LlavaNext
 from feedback_workloads.models.omnilmm.family import OmniLMM
+from feedback_workloads.models.overrides import check_code, check_overrides, quantized
 from feedback_workloads.models.qwen_vl import Qwen3VL, Qwen25VL
 from feedback_workloads.models.standard import Standard, Text
 
@@ -23,12 +24,18 @@ SEEING: Final = ("vision_config", "vq_config")
 """What config.json has of a model that sees."""
 
 
-def family_of(folder: Path, uri: str | None = None) -> Family:
-    """The model in `folder`; `uri` is its name for people. Raises BadInput where the folder holds no whole model."""
+def family_of(folder: Path, model: Model | None = None) -> Family:
+    """The model in `folder`, which is what was named as `model`.
+
+    Raises BadInput where the folder holds no whole model, or the model would run code that nothing pins.
+    """
+    named = model or Model(uri=str(folder))
     if not (folder / "config.json").exists():
-        raise BadInput(f"{uri or folder} has no config.json; give a whole model")
+        raise BadInput(f"{named.uri} has no config.json; give a whole model")
+    if named.trust_remote_code:
+        check_code(folder, named.uri)
     config: Config = json.loads((folder / "config.json").read_text())
-    return kind_of(config)(folder, config)
+    return kind_of(config)(folder, config, named)
 
 
 def kind_of(config: Config) -> type[Standard]:
@@ -38,8 +45,17 @@ def kind_of(config: Config) -> type[Standard]:
 
 
 def check(family: Family, capability: Capability, uri: str) -> None:
-    """Raise BadInput unless the model has the capability; `uri` is its name for people."""
+    """Raise BadInput unless the model has the capability, and is as what is said of it needs it to be.
+
+    `uri` is its name for people.
+    """
+    if capability == "train" and (method := quantized(family.config)):
+        raise BadInput(
+            f"the policy {uri} is quantized ({method}), and rounded weights cannot be trained; name the model that it "
+            "was made of (a labeler may be quantized)"
+        )
     if capability in family.capabilities:
+        check_overrides(family)
         return
     parts = (_type(family.config, part) for part in ("vision_config", "text_config"))
     kind = " with ".join((str(family.config.get("model_type")), *filter(None, parts)))

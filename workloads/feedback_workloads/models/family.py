@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
+from feedback_workloads.contract import Model
+
 if TYPE_CHECKING:
     import torch
     from PIL import Image
@@ -73,8 +75,10 @@ class Family(Protocol):
 
     folder: Path
     config: Config
+    model: Model
+    """What was named: where the folder is from, and what is said of it beyond its files."""
 
-    def __init__(self, folder: Path, config: Config) -> None: ...
+    def __init__(self, folder: Path, config: Config, model: Model | None = None) -> None: ...
 
     @classmethod
     def recognises(cls, config: Config) -> bool:
@@ -98,11 +102,16 @@ class Family(Protocol):
 
     # ── what it is asked, and what it says ───────────────────────────────────────────────────────────────────────────
 
+    def message(self, text: str, role: str = "user") -> Message:
+        """What somebody says without a picture, as the template takes it."""
+        ...
+
     def chat_ids(
         self, messages: Sequence[Message], purpose: Purpose = "answer", rendering: Rendering = AS_USUAL
     ) -> list[int]:
         """Tokens of a chat up to where the next answer begins, with one token a picture, not expanded.
 
+        A chat that has no system prompt begins with that of `model`, where there is one.
         Where the template can tell the model not to think first, it does; where it opens a thought all the same, that
         is closed again for a verdict. Raises jinja2's TemplateError, ValueError or TypeError where the template cannot
         write the chat.

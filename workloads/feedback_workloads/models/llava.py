@@ -47,13 +47,14 @@ class Llava(Standard):
         Else what is at its edges would be lost (section 3 of the paper). Raises BadRow.
         """
         picture = super().picture(data)
-        images = self.processor.image_processor
-        if not getattr(images, "do_center_crop", False) or picture.width == picture.height:
+        images, said = self.processor.image_processor, self.model.processor_kwargs
+        crops = said.get("do_center_crop", getattr(images, "do_center_crop", False))
+        if not crops or picture.width == picture.height:
             return picture
         side = max(picture.size)
         if side * side > MAX_PADDED_PIXELS:
             raise BadRow("picture-too-large", f"{picture.width} x {picture.height} pixels, too long to pad to a square")
-        mean = tuple(int(255 * value) for value in images.image_mean)
+        mean = tuple(int(255 * value) for value in said.get("image_mean", images.image_mean))
         square = Image.new("RGB", (side, side), mean)
         square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
         return square

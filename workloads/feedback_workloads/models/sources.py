@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from feedback_workloads.contract import Artifact, BadInput, Manifest, Source, canonical_json
+from feedback_workloads.contract import Artifact, BadInput, Manifest, Model, Source, canonical_json
 from feedback_workloads.models import adapters, llava_llama
 from feedback_workloads.models.family import Config
 from feedback_workloads.models.omnilmm import conversion as omnilmm
@@ -112,7 +112,7 @@ def base_of(store: ArtifactStore, source: Source, adapter: Path) -> Source:
         trained = store.manifest(source).config.get("model")
     except BadInput:  # it is nobody's artifact
         trained = None
-    return Source.model_validate(trained) if trained else Source(uri=adapters.base_uri(adapter))
+    return Model.model_validate(trained) if trained else Source(uri=adapters.base_uri(adapter))
 
 
 def _publish(store: ArtifactStore, identity: Mapping[str, Any], model: str, write: Callable[[Path], None]) -> Artifact:
@@ -147,6 +147,6 @@ def _identity(store: ArtifactStore, source: Source) -> dict[str, Any]:
         listed = [list(astuple(file)) for file in store.objects(source.uri).list(source.uri)]
     return {
         "format_version": FORMAT_VERSION,
-        "source": source.model_dump(mode="json"),
+        "source": source.model_dump(mode="json", include=set(Source.model_fields)),
         "files": listed,
     }

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from feedback_workloads.contract import BadInput
+from feedback_workloads.contract import BadInput, Model
 from feedback_workloads.models.family import (
     AS_USUAL,
     Capability,
@@ -21,6 +21,7 @@ from feedback_workloads.models.family import (
     Purpose,
     Rendering,
 )
+from feedback_workloads.models.overrides import code_of
 from feedback_workloads.models.pictures import load_picture, picture_key
 from feedback_workloads.rows.rejected import BadRow
 
@@ -77,9 +78,11 @@ class Standard:
     PROJECTORS: ClassVar[tuple[str, ...]] = ()
     """Names of modules within the vision tower that are the projector."""
 
-    def __init__(self, folder: Path, config: Config) -> None:
+    def __init__(self, folder: Path, config: Config, model: Model | None = None) -> None:
         self.folder = folder
         self.config = config
+        self.model = model or Model(uri=str(folder))
+        self._counts: dict[tuple[int, int], int] = {}
 
     @classmethod
     def recognises(cls, config: Config) -> bool:
@@ -107,21 +110,31 @@ class Standard:
         from transformers import AutoProcessor
 
         try:
-            processor = AutoProcessor.from_pretrained(self.folder)
+            processor = AutoProcessor.from_pretrained(self.folder, trust_remote_code=self.model.trust_remote_code)
         except (OSError, ValueError) as error:
             raise BadInput(
-                f"{self.folder} has no multimodal processor; save one beside the weights ({error})"
+                f"{self.folder} has no multimodal processor; {self._remedy('save one beside the weights')} ({error})"
             ) from error
+        processor.chat_template = self.model.chat_template or processor.chat_template
         if getattr(processor, "image_processor", None) is None:
             raise BadInput(f"{self.folder} is a text model without an image processor; name a multimodal model")
         if not processor.chat_template:
-            raise BadInput(f"{self.folder} has no chat template; save chat_template.jinja beside the processor")
+            raise BadInput(
+                f"{self.folder} has no chat template; give one as chatTemplate, or save chat_template.jinja beside the "
+                "processor"
+            )
         return processor
 
     @property
     def tokenizer(self) -> Any:
         """Its own tokenizer. Raises BadInput as `processor` does."""
         return self.processor.tokenizer
+
+    def _remedy(self, otherwise: str) -> str:
+        """What to do about a part that cannot be loaded."""
+        if code_of(self.folder) and not self.model.trust_remote_code:
+            return "it is code that comes with the model, and is not run unless trustRemoteCode is true"
+        return otherwise
 
     # ── what it is asked, and what it says ───────────────────────────────────────────────────────────────────────────
 
@@ -140,8 +153,11 @@ class Standard:
         template = self._templated.chat_template
         # Others would warn of it at every prompt.
         switches = {"enable_thinking": False} if "enable_thinking" in str(template) else {}
+        said = list(messages)
+        if self.model.system_prompt is not None and not any(message["role"] == "system" for message in said[:1]):
+            said.insert(0, self.message(self.model.system_prompt, "system"))
         text: str = self._templated.apply_chat_template(
-            list(messages),
+            said,
             add_generation_prompt=rendering.add_generation_prompt,
             continue_final_message=rendering.continue_final_message,
             tokenize=False,
@@ -179,11 +195,11 @@ class Standard:
 
     def text_prompt(self, text: str) -> Prompt:
         """A one-turn chat without a picture."""
-        return Prompt(self.chat_ids([self._message(text)]))
+        return Prompt(self.chat_ids([self.message(text)]))
 
-    def _message(self, text: str) -> Message:
-        """What a user says without a picture, as the template takes it."""
-        return {"role": "user", "content": [{"type": "text", "text": text}]}
+    def message(self, text: str, role: str = "user") -> Message:
+        """What somebody says without a picture, as the template takes it."""
+        return {"role": role, "content": [{"type": "text", "text": text}]}
 
     def answer_ids(self, text: str) -> list[int]:
         """Tokens of a whole answer that is given as text, with the one that ends it."""
@@ -226,7 +242,7 @@ class Standard:
     @cached_property
     def thinks(self) -> bool:
         """Whether an answer begins with a thought, which its template opens whatever it is told."""
-        return self._chat([self._message("?")], "answer").rstrip().endswith(THOUGHT)
+        return self._chat([self.message("?")], "answer").rstrip().endswith(THOUGHT)
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:
@@ -275,6 +291,11 @@ class Standard:
             raise BadRow("picture-refused", f"{picture.width} x {picture.height} pixels: {error}") from error
 
     def _count(self, picture: Image.Image) -> int:
+        if self.model.processor_kwargs:
+            # Processors that count from a size alone overlook some settings, and keep others for the next model.
+            if picture.size not in self._counts:
+                self._counts[picture.size] = len(self._processed(picture)["input_ids"][0])
+            return self._counts[picture.size]
         try:
             found = self.processor._get_num_multimodal_tokens(image_sizes=[(picture.height, picture.width)])
             return int(found["num_image_tokens"][0])
@@ -285,7 +306,11 @@ class Standard:
     def _processed(self, picture: Image.Image) -> Any:
         """What the processor makes of one picture token and its picture."""
         return self.processor(
-            text=self.processor.image_token, images=[picture], add_special_tokens=False, return_tensors="pt"
+            text=self.processor.image_token,
+            images=[picture],
+            add_special_tokens=False,
+            return_tensors="pt",
+            **self.model.processor_kwargs,
         )
 
     def expand(self, ids: Sequence[int], picture: Image.Image) -> list[int]:
@@ -339,8 +364,17 @@ class Standard:
     # ── engine and files ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def engine_arguments(self) -> dict[str, Any]:
-        """One picture a prompt. Without a limit, vLLM would reserve memory for the longest video that a model takes."""
-        return {"limit_mm_per_prompt": {"image": 1, "video": 0}}
+        """One picture a prompt, and what is said of the model.
+
+        Without a limit, vLLM would reserve memory for the longest video that a model takes.
+        """
+        said = {
+            "mm_processor_kwargs": dict(self.model.processor_kwargs) or None,
+            "trust_remote_code": self.model.trust_remote_code or None,
+            "quantization": self.model.quantization,
+        }
+        given = {name: value for name, value in said.items() if value is not None}
+        return {"limit_mm_per_prompt": {"image": 1, "video": 0}, **given}
 
     def saved_name(self, name: str) -> str:
         """The same name: vLLM reads what transformers saves."""
@@ -361,11 +395,16 @@ class Text(Standard):
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder)
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.model.trust_remote_code)
         except (OSError, ValueError) as error:
-            raise BadInput(f"{self.folder} has no tokenizer; save one beside the weights ({error})") from error
+            raise BadInput(
+                f"{self.folder} has no tokenizer; {self._remedy('save one beside the weights')} ({error})"
+            ) from error
+        tokenizer.chat_template = self.model.chat_template or tokenizer.chat_template
         if not tokenizer.chat_template:
-            raise BadInput(f"{self.folder} has no chat template; name a model that was tuned for chats")
+            raise BadInput(
+                f"{self.folder} has no chat template; name a model that was tuned for chats, or give a chatTemplate"
+            )
         return tokenizer
 
     @property
@@ -384,5 +423,6 @@ class Text(Standard):
         ids: list[int] = self.tokenizer(self._chat(messages, purpose, rendering), add_special_tokens=False)["input_ids"]
         return ids
 
-    def _message(self, text: str) -> Message:
-        return {"role": "user", "content": text}
+    def message(self, text: str, role: str = "user") -> Message:
+        """The text itself: templates of such models know no parts."""
+        return {"role": role, "content": text}

@@ -22,7 +22,7 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from feedback_workloads.contract import BadInput, Source
+from feedback_workloads.contract import BadInput, Model
 from feedback_workloads.engine.arguments import Adapter, compile_nothing_on_a_cpu, engine_arguments
 from feedback_workloads.engine.engine import BANNED, engine_prompt
 from feedback_workloads.engine.logprobs import most_likely, of_tokens, read_with_prompt, weighed, weighing
@@ -253,9 +253,9 @@ def _load(model: Path, arguments: dict[str, Any]) -> AsyncLLM:
         raise BadInput(f"vLLM cannot load the model in {model}: {first}; check its files and architecture") from error
 
 
-def _family(model: Path, source: Source) -> Family:
-    family = family_of(model, source.uri)
-    check(family, "sample", source.uri)
+def _family(folder: Path, model: Model) -> Family:
+    family = family_of(folder, model)
+    check(family, "sample", model.uri)
     return family
 
 

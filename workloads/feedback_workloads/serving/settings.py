@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import ssl
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from feedback_workloads.contract import BadInput, EngineConfig, Precision, Ranking, RankingRule, Source
+from feedback_workloads.contract import BadInput, EngineConfig, Model, Precision, Ranking, RankingRule
 from feedback_workloads.serving.intake.pictures import PictureHosts
 from feedback_workloads.serving.protocol.chat import Defaults
 
@@ -42,8 +43,8 @@ class Settings:
     reference, where it has an engine of its own (a LoRA policy shares one engine with its base).
     """
 
-    policy: Source
-    reference: Source
+    policy: Model
+    reference: Model
     model_name: str
     host: str
     port: int
@@ -78,8 +79,8 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
     options = _parser().parse_args(arguments)
     _check(options)
     return Settings(
-        policy=_source(options, "policy"),
-        reference=_source(options, "reference"),
+        policy=_model(options, "policy"),
+        reference=_model(options, "reference"),
         model_name=options.model_name or options.policy.rstrip("/").rpartition("/")[2],
         host=options.host,
         port=options.port,
@@ -108,11 +109,29 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
     )
 
 
-def _source(options: argparse.Namespace, name: str) -> Source:
+def _model(options: argparse.Namespace, name: str) -> Model:
+    """One of the two models, which are asked alike."""
     digest = getattr(options, f"{name}_sha256")
     if digest is not None and re.fullmatch("[0-9a-f]{64}", digest) is None:
         raise BadInput(f"--{name}-sha256 is {digest!r}; give the 64 hexadecimal digits of its manifest.json")
-    return Source(uri=getattr(options, name), revision=getattr(options, f"{name}_revision"), sha256=digest)
+    return Model(
+        uri=getattr(options, name),
+        revision=getattr(options, f"{name}_revision"),
+        sha256=digest,
+        system_prompt=options.system_prompt,
+        chat_template=options.chat_template,
+        processor_kwargs=_processor_kwargs(options.processor_kwargs),
+    )
+
+
+def _processor_kwargs(text: str | None) -> dict[str, Any]:
+    try:
+        given = json.loads(text or "{}")
+    except ValueError as error:
+        raise BadInput(f"--processor-kwargs is {text!r}, which is no JSON ({error}); give an object") from error
+    if not isinstance(given, dict):
+        raise BadInput(f'--processor-kwargs is {text!r}; give an object, such as {{"max_pixels": 1003520}}')
+    return given
 
 
 def _keys(given: Sequence[str], from_environment: str | None) -> tuple[str, ...]:
@@ -215,6 +234,9 @@ def _parser() -> argparse.ArgumentParser:
         add(f"--{model}-revision", metavar="REVISION", help=f"revision of the {model} on Hugging Face")
         add(f"--{model}-sha256", metavar="DIGEST", help=f"what the {model}'s manifest.json must hash to")
     add("--model-name", metavar="NAME", help="what clients call the model (default: the last part of --policy)")
+    add("--system-prompt", metavar="TEXT", help="what a chat begins with that has no system prompt of its own")
+    add("--chat-template", metavar="TEXT", help="Jinja, in the place of the models' own template")
+    add("--processor-kwargs", metavar="JSON", help="settings of the image processor, as vLLM's --mm-processor-kwargs")
     add("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="type of the weights")
 
     add = parser.add_argument_group("answers").add_argument

@@ -203,7 +203,7 @@ class Answers:
             first = self._store.download(next(iter(self.checkpoints.values())))
             adapter = first if (first / ADAPTER_CONFIG).exists() else None
             base = fetch(self._store, config.model, config.output, self._progress.phase)
-            family = family_of(base, config.model.uri)
+            family = family_of(base, config.model)
             self._engine = Engine.load(family, config.engine, config.precision, config.seed, adapter)
             self._loaded = BASELINE
         if model != self._loaded:

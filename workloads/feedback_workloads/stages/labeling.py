@@ -80,7 +80,7 @@ def run(config: LabelingConfig, shard: int, store: ArtifactStore, progress: Prog
         progress.start(len(cases), done=len(cases) - len(todo))
         if todo:
             progress.phase("loading the labeler")
-            family = family_of(fetch(store, config.model, config.output, progress.phase), config.model.uri)
+            family = family_of(fetch(store, config.model, config.output, progress.phase), config.model)
             check(family, "label", config.model.uri)
             instructions = store.instructions(config.instructions, shard, config.shards)
             check_verdicts = partial(check_rejected, config, most=sum(len(case.asked) for case in cases.values()))

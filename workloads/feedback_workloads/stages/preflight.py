@@ -72,7 +72,7 @@ def check_later(model: LaterModel, folder: Path, rows: Rows) -> None:
 
     A labeler is asked about the pictures of the first of `rows`.
     """
-    family = family_of(folder, model.source.uri)
+    family = family_of(folder, model.source)
     check(family, model.capability, model.source.uri)
     if model.capability == "split":
         family.text_prompt(QUESTION)  # it has a tokenizer and a chat template
@@ -120,13 +120,13 @@ def _check_published(config: PairingConfig, store: ArtifactStore) -> None:
     assert config.published, "pairing is the first stage of no other"
     model = config.published.model
     if folder := described(store, model):
-        check_trainable(family_of(folder, model.uri), model.uri, lora=config.lora)
+        check_trainable(family_of(folder, model), model.uri, lora=config.lora)
     sys.stdout.write(f"spec.model {model.uri} can be trained\n")
 
 
 def _check(config: SamplingConfig, store: ArtifactStore) -> None:
     if folder := described(store, config.model):
-        check_policy(config, family_of(folder, config.model.uri), store.instructions(config.instructions))
+        check_policy(config, family_of(folder, config.model), store.instructions(config.instructions))
     sys.stdout.write(f"spec.model {config.model.uri} can be trained\n")
     for model in config.later_models:
         if folder := described(store, model.source):

@@ -47,7 +47,7 @@ def run(
     progress.phase("reading the policy's tokens")
     uri = published.model.uri
     folder = described(store, published.model) or fetch(store, published.model, config.output, progress.phase)
-    family = family_of(folder, uri)
+    family = family_of(folder, published.model)
     check_trainable(family, uri, lora=config.lora)
     progress.phase("writing pairs")
     output = shard_uri(config, shard)

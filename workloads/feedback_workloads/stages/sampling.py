@@ -47,7 +47,7 @@ def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Prog
         progress.start(len(ids), done=sum(id in finished for id in ids))
         if not finished.issuperset(ids):
             progress.phase("loading the policy")
-            family = family_of(fetch(store, config.model, config.output, progress.phase), config.model.uri)
+            family = family_of(fetch(store, config.model, config.output, progress.phase), config.model)
             check_policy(config, family, store.instructions(config.instructions, shard, config.shards))
             check_those_in_reach(config, store, shard)
             rows = store.instructions(config.instructions, shard, config.shards)

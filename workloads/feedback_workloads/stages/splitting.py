@@ -93,7 +93,7 @@ def divide(
             from feedback_workloads.engine import Engine
 
             progress.phase("loading the splitter's model")
-            family = family_of(fetch(store, splitter.model, config.output, progress.phase), splitter.model.uri)
+            family = family_of(fetch(store, splitter.model, config.output, progress.phase), splitter.model)
             check(family, "split", splitter.model.uri)
             with Engine.load(family, config.engine, config.precision, config.seed) as engine:
                 progress.phase("dividing answers")

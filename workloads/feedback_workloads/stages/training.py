@@ -45,7 +45,7 @@ def run(config: TrainingConfig, shard: int, store: ArtifactStore, progress: Prog
     with tempfile.TemporaryDirectory(prefix="feedback-training-") as folder:
         work = Path(folder)
         progress.phase("preparing the pairs")
-        family = family_of(fetch(store, config.model, config.output, progress.phase), config.model.uri)
+        family = family_of(fetch(store, config.model, config.output, progress.phase), config.model)
         check_trainable(family, config.model.uri, lora=config.lora is not None)
         prepared = _prepare(config, family, store, work)
         progress.count("rejected", len(prepared.rejected))

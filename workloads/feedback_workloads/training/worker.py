@@ -118,7 +118,7 @@ def make_trainer(job: TrainingRun) -> PairTrainer:
     transformers_logging.disable_progress_bar()
     # Mixed precision keeps float32 weights of what is trained: DeepSpeed makes them itself, and peft an adapter's.
     half = bfloat16 and (config.zero_stage or config.lora)
-    family = family_of(job.model, config.model.uri)
+    family = family_of(job.model, config.model)
     model = policy_model.load(family, torch.bfloat16 if half else torch.float32)
     disable_dropout_in_model(model)
     take_pairs(model, family, config.max_length)

@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from feedback_workloads.contract import Model
 from feedback_workloads.models.family import Config
 from feedback_workloads.models.standard import Standard
 
@@ -26,8 +27,8 @@ class OmniLMM(Standard):
     TYPES: ClassVar = ("feedback_omnilmm",)
     DECODER: ClassVar = "mistral"
 
-    def __init__(self, folder: Path, config: Config) -> None:
-        super().__init__(folder, config)
+    def __init__(self, folder: Path, config: Config, model: Model | None = None) -> None:
+        super().__init__(folder, config, model)
         register_in_transformers()
 
     @classmethod

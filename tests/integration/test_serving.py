@@ -370,6 +370,16 @@ class Offline:
         found = logits.log_softmax(-1).gather(-1, ids[:, len(prompt) :, None]).squeeze(-1)
         return [float(row[: len(answer)].double().sum()) for row, answer in zip(found, answers, strict=True)]
 
+    def text_logp(self, prompt: list[int], answer: list[int]) -> float:
+        """Sum of an answer's log-probabilities behind a text without a picture."""
+        import torch
+
+        ids = torch.tensor([prompt + answer])
+        with torch.inference_mode():
+            logits = self.model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+        found = logits.log_softmax(-1).gather(-1, ids[0, len(prompt) :, None])
+        return float(found.double().sum())
+
     def likely(self, data: bytes, question: str, before: list[int], number: int) -> list[float]:
         """Log-probabilities of the most likely tokens behind `before`, the beginning of an answer."""
         import torch
@@ -491,6 +501,48 @@ def test_no_log_probabilities_where_none_are_asked_for(server: Server) -> None:
     assert ask(server, max_tokens=2).choices[0].logprobs is None
     told = ask(server, max_tokens=2, logprobs=True).choices[0].logprobs.content
     assert all(token.top_logprobs == [] for token in told)
+
+
+# ── completions of a text ────────────────────────────────────────────────────────────────────────────────────────────
+
+BEGUN = "USER: What is red? ASSISTANT:"
+
+
+@pytest.mark.parametrize("best_of", [1, 4])
+def test_a_text_is_gone_on_with(server: Server, models: Models, best_of: int) -> None:
+    fields: dict[str, Any] = {"seed": 3, "temperature": 1, "best_of": best_of, "max_tokens": 8}
+    extra = {"return_scores": True, "return_token_ids": True}
+    found = server.client.completions.create(model="tiny", prompt=BEGUN, logprobs=2, extra_body=extra, **fields)
+    [choice] = found.choices
+    policy, reference = Offline(models.policy), Offline(models.reference)
+    prompt = policy.family.tokenizer(BEGUN)["input_ids"]
+    assert found.usage.prompt_tokens == len(prompt)
+    assert sum(choice.logprobs.token_logprobs) == pytest.approx(choice.score["logp"], abs=NEAR_TIE)
+    assert choice.score["logp"] == pytest.approx(policy.text_logp(prompt, choice.token_ids), abs=TOLERANCE)
+    assert choice.score["ref_logp"] == pytest.approx(reference.text_logp(prompt, choice.token_ids), abs=TOLERANCE)
+    assert {len(likely) for likely in choice.logprobs.top_logprobs} <= {1, 2}  # two may be written alike
+    given = server.client.completions.create(model="tiny", prompt=prompt, extra_body=extra, **fields)
+    assert (given.choices[0].text, given.choices[0].token_ids) == (choice.text, choice.token_ids)
+    events = list(server.client.completions.create(model="tiny", prompt=BEGUN, stream=True, **fields))
+    assert "".join(event.choices[0].text for event in events) == choice.text
+    assert events[-1].choices[0].finish_reason == choice.finish_reason
+    assert {event.object for event in events} == {"text_completion"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        pytest.param({"prompt": "An <image>?"}, "picture token", id="a picture token"),
+        pytest.param({"prompt": [10**6]}, "0 to", id="no such token"),
+        pytest.param({"prompt": "x" * CONTEXT}, "tokens", id="too long"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_text_that_cannot_be_gone_on_with(server: Server, fields: dict[str, Any], word: str, stream: bool) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        server.client.completions.create(model="tiny", stream=stream, **fields)
+    assert caught.value.param == "prompt"
+    assert word in caught.value.message
 
 
 # ── answers in a form ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -820,7 +872,7 @@ def test_errors(
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/", 404), ("GET", "/v1/chat/completions", 405), ("POST", "/v1/completions", 404)],
+    [("GET", "/", 404), ("GET", "/v1/chat/completions", 405), ("POST", "/v1/responses", 404)],
 )
 def test_routes_that_are_not_there(server: Server, method: str, path: str, status: int) -> None:
     answer = httpx.request(method, server.url + path)

@@ -17,11 +17,8 @@ from feedback_workloads.serving.protocol.chat import (
     ChatRequest,
     Choice,
     Completion,
-    Defaults,
-    Shaping,
-    Wanted,
-    wanted,
 )
+from feedback_workloads.serving.protocol.drawing import Defaults, Shaping, Wanted, wanted
 from feedback_workloads.serving.protocol.parts import Conversation, Usage, conversation, read
 from feedback_workloads.serving.protocol.tokens import TokenizeRequest
 

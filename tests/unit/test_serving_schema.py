@@ -6,7 +6,7 @@ import collections.abc
 import json
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 from openai.types.chat import ChatCompletionContentPartParam, ChatCompletionMessageParam
 from openai.types.chat.chat_completion_assistant_message_param import ContentArrayOfContentPart
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
+from openai.types.completion_create_params import CompletionCreateParamsNonStreaming as TextParamsNonStreaming
 from typing_extensions import is_typeddict as is_newer_typeddict
 
 from feedback_workloads.contract import Ranking
@@ -27,11 +28,11 @@ from feedback_workloads.serving.protocol.chat import (
     ChatRequest,
     Choice,
     Completion,
-    Defaults,
     Logprobs,
     TokenLogprob,
-    wanted,
 )
+from feedback_workloads.serving.protocol.completions import CompletionRequest
+from feedback_workloads.serving.protocol.drawing import Defaults, wanted
 from feedback_workloads.serving.protocol.parts import Usage, conversation, read
 from feedback_workloads.serving.protocol.scores import RerankRequest, ScoreRequest
 
@@ -41,7 +42,15 @@ DEFAULTS = Defaults(
 )  # fmt: skip
 ROW = re.compile(r"^\| (`[^|]+`) \| (used|ignored|only|refused) \|", re.MULTILINE)
 PAGE = Path("docs/serving.md").read_text()
-DOCUMENTED = {name: what for names, what in ROW.findall(PAGE) for name in re.findall("`([^`]+)`", names)}
+
+
+def documented(part: str) -> dict[str, str]:
+    """What happens to each field of a table."""
+    return {name: what for names, what in ROW.findall(part) for name in re.findall("`([^`]+)`", names)}
+
+
+DOCUMENTED = documented(PAGE.partition("<!-- completions:")[0])
+COMPLETIONS = documented(PAGE.partition("<!-- completions:")[2].partition("## ")[0])
 QUESTION = {"role": "user", "content": "What is this?"}
 TEXT = {"type": "text", "text": "What is this?"}
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}}
@@ -99,7 +108,12 @@ def examples(kind: Any) -> Iterator[Any]:
         assert kind in (type(None), Any), f"a kind of type that is not known here: {kind}"
 
 
-def refused(request: dict[str, Any]) -> str | None:
+def understood(request: dict[str, Any]) -> Any:
+    request_read = read(ChatRequest, json.dumps({"model": "m", "messages": [QUESTION], **request}).encode())
+    return wanted(request_read, DEFAULTS), conversation(request_read.messages)
+
+
+def refused(request: dict[str, Any], understood: Callable[[dict[str, Any]], Any] = understood) -> str | None:
     """The field that an error names; None where the request is taken."""
     try:
         understood(request)
@@ -108,14 +122,20 @@ def refused(request: dict[str, Any]) -> str | None:
     return None
 
 
-def understood(request: dict[str, Any]) -> Any:
-    request_read = read(ChatRequest, json.dumps({"model": "m", "messages": [QUESTION], **request}).encode())
-    return wanted(request_read, DEFAULTS), conversation(request_read.messages)
+def understood_text(request: dict[str, Any]) -> Any:
+    found = read(CompletionRequest, json.dumps({"model": "m", "prompt": "A", **request}).encode())
+    return wanted(found, DEFAULTS), found.prompt
 
 
-def check(what: str, base: dict[str, Any], requests: list[dict[str, Any]], place: str) -> None:
+def check(
+    what: str,
+    base: dict[str, Any],
+    requests: list[dict[str, Any]],
+    place: str,
+    understood: Callable[[dict[str, Any]], Any] = understood,
+) -> None:
     """Requests that give one field, at `place`, all its published kinds of values do `what` the table says."""
-    errors = [refused(request) for request in requests]
+    errors = [refused(request, understood) for request in requests]
     assert requests
     assert {error for error in errors if error and not error.startswith(place)} == set()
     match what:
@@ -183,6 +203,20 @@ def test_part(kind: Any, name: str) -> None:
 
     requests = [request({**least, name: value}) for value in examples(fields(kind)[name])]
     check(DOCUMENTED[f"{word}.{name}"], request(least), requests, "messages[0].content[0]")
+
+
+TEXT_REQUEST = {**fields(TextParamsNonStreaming), "stream": bool}
+
+
+def test_every_published_field_of_completions_is_in_their_table_and_no_other() -> None:
+    assert set(COMPLETIONS) == set(TEXT_REQUEST)
+
+
+@pytest.mark.parametrize("name", TEXT_REQUEST)
+def test_completion(name: str) -> None:
+    values = ["m"] if name == "model" else list(examples(TEXT_REQUEST[name]))
+    base = {"stream": True} if name == "stream_options" else {}
+    check(COMPLETIONS[name], base, [{**base, name: value} for value in values], name, understood_text)
 
 
 def test_the_examples_reach_every_alternative() -> None:
@@ -255,6 +289,8 @@ def test_the_document_takes_what_the_server_takes(document: dict[str, Any], name
     [
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": [TEXT, PICTURE, URL]}], "stop": "."}),
         ("/v1/chat/completions", {"messages": [QUESTION, {"role": "assistant", "content": None}, QUESTION]}),
+        ("/v1/completions", {"prompt": "A", "logprobs": 1}),
+        ("/v1/completions", {"prompt": [[1, 2]], "stop": ["."]}),
         ("/v1/score", {"queries": "?", "documents": "x"}),
         ("/v1/score", {"text_1": [{"content": [TEXT, PICTURE]}], "text_2": ["x", {"token_ids": [1]}]}),
         ("/v1/rerank", {"query": {"content": "?"}, "documents": [{"text": "x"}], "top_n": 1}),

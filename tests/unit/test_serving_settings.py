@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from feedback_workloads.contract import BadInput, Model, Ranking
-from feedback_workloads.serving.protocol.chat import Defaults
+from feedback_workloads.serving.protocol.drawing import Defaults
 from feedback_workloads.serving.settings import read_settings
 
 MODELS = ("--policy", "s3://bucket/policy/abc/aligned/", "--reference", "hf://owner/base")

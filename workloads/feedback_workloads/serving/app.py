@@ -93,17 +93,21 @@ def build_app(service: Service) -> FastAPI:
                 ask = await understand(body, arrived, again=request.headers.get(TRIES, "0") != "0")
             return await answer(ask)
 
+    async def told(request: Request, ask: Ask) -> Response:
+        if not ask.stream:
+            return _json(await unless_ended(service, request.receive, service.complete(ask)))
+        events = service.stream(ask)
+        # What is wrong with a request comes to light before its first event, while there is a status to say it with.
+        first = await unless_ended(service, request.receive, anext(events))
+        return EventStream(service, first, events)
+
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
-        async def answer(ask: Ask) -> Response:
-            if not ask.stream:
-                return _json(await unless_ended(service, request.receive, service.complete(ask)))
-            events = service.stream(ask)
-            # What is wrong with a request comes to light before its first event, while a status can still say it.
-            first = await unless_ended(service, request.receive, anext(events))
-            return EventStream(service, first, events)
+        return await taken(request, service.understand, partial(told, request))
 
-        return await taken(request, service.understand, answer)
+    @app.post("/v1/completions")
+    async def completion(request: Request) -> Response:
+        return await taken(request, service.understand_text, partial(told, request))
 
     @app.post("/score")
     @app.post("/v1/score")
@@ -172,12 +176,12 @@ def build_app(service: Service) -> FastAPI:
     @app.exception_handler(ApiError)
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return _error(told(service, error))
+        return _error(error_of(service, error))
 
     return app
 
 
-def told(service: Service, error: Exception) -> ApiError:
+def error_of(service: Service, error: Exception) -> ApiError:
     """What the client is told of an error; it is counted, and logged where it is ours."""
     if not isinstance(error, ApiError):
         LOG.error("a request failed", exc_info=error)
@@ -243,7 +247,7 @@ class EventStream(Response):
         except ClientDisconnected:
             return
         except Exception as error:  # the status is sent: the stream itself has to say it
-            body = b"data: " + pydantic_core.to_json(told(self._service, error).body()) + b"\n\n"
+            body = b"data: " + pydantic_core.to_json(error_of(self._service, error).body()) + b"\n\n"
             await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

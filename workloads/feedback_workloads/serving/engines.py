@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMValidationError
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -29,7 +30,7 @@ from feedback_workloads.engine.logprobs import most_likely, of_tokens, read_with
 from feedback_workloads.models.adapters import ADAPTER_CONFIG
 from feedback_workloads.models.families import check, family_of
 from feedback_workloads.models.family import Family, Prompt
-from feedback_workloads.serving.protocol.chat import FinishReason, Shaping
+from feedback_workloads.serving.protocol.drawing import FinishReason, Shaping
 
 if TYPE_CHECKING:
     from vllm import TokensPrompt
@@ -48,7 +49,8 @@ PICTURE_CACHE_GIB = 0.5
 class Sampling:
     """How an answer is drawn.
 
-    `schema` is what it must be, as JSON Schema, where it may not be any text. `weighed` says that log-probabilities of
+    `schema` is what it must be, as JSON Schema, where it may not be any text; `raw` says that a thought is part of it.
+    `weighed` says that log-probabilities of
     its tokens are asked for: the `top_logprobs` most likely in each place, and its own.
     """
 
@@ -60,6 +62,7 @@ class Sampling:
     weighed: bool = True
     top_logprobs: int = 0
     schema: str | None = None
+    raw: bool = False
     shaping: Shaping = field(default_factory=Shaping)
 
 
@@ -149,7 +152,10 @@ class Engines:
         policy = self._policy
         params = SamplingParams(structured_outputs=StructuredOutputsParams(json=schema))
         structured = policy.vllm_config.structured_outputs_config
-        params.verify(policy.model_config, None, structured, policy.get_tokenizer())
+        try:
+            params.verify(policy.model_config, None, structured, policy.get_tokenizer())
+        except VLLMValidationError as error:
+            raise ValueError(str(error)) from error
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> Candidate:
         """Sample one answer from the policy."""
@@ -161,7 +167,7 @@ class Engines:
             rows = await _weighed(self._policy, prompt, answer.token_ids, self._adapter, sampling.top_logprobs)
         drawn = _drawn(answer.token_ids, rows, sampling.top_logprobs)
         return Candidate(
-            text=self.family.spoken(answer.text) or "",
+            text=answer.text if sampling.raw else self.family.spoken(answer.text) or "",
             token_ids=tuple(answer.token_ids),
             logp=math.fsum(one.logprob for one in drawn),
             finish_reason=_finish_reason(answer.finish_reason),

@@ -39,6 +39,14 @@ class Chat:
         return any(self.rendering.variables.values())
 
 
+@dataclass(frozen=True)
+class Raw:
+    """A text that is read as it is, or its tokens; the field `param` has it."""
+
+    text: str | tuple[int, ...]
+    param: str = "prompt"
+
+
 class Prompts:
     """Makes prompts for one family's model, whose context has `max_model_len` tokens."""
 
@@ -69,9 +77,16 @@ class Prompts:
         if characters > MOST_CHARACTERS_A_TOKEN * self._max_model_len:
             raise too_long(f"{param} has {characters} characters", self._max_model_len, param)
 
-    async def prompt(self, chat: Chat) -> Prompt:
-        """Preprocess a chat and its picture. Raises ApiError."""
-        return await asyncio.to_thread(self._prompt, chat)
+    async def prompt(self, asked: Chat | Raw) -> Prompt:
+        """Preprocess a chat and its picture, or a text. Raises ApiError."""
+        if isinstance(asked, Chat):
+            return await asyncio.to_thread(self._prompt, asked)
+        ids = asked.text if isinstance(asked.text, tuple) else await self.text_tokens(asked.text, special=True)
+        if any(i in self._family.banned_ids for i in ids):
+            raise invalid(asked.param, f"{asked.param} contains the model's own picture token; leave it out")
+        if not ids:
+            raise invalid(asked.param, f"{asked.param} has no tokens; say what is to be gone on with")
+        return Prompt(tuple(ids))
 
     async def tokens(self, chat: Chat) -> list[int]:
         """A chat's tokens as the model sees them, those that stand for its picture among them. Raises ApiError."""

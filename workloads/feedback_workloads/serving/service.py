@@ -25,7 +25,7 @@ from feedback_workloads.serving.intake.pictures import Pictures
 from feedback_workloads.serving.intake.receiving import Arrived
 from feedback_workloads.serving.logprobs import PIECE, along, told
 from feedback_workloads.serving.metrics import Metrics
-from feedback_workloads.serving.prompts import Chat, Prompts, too_long
+from feedback_workloads.serving.prompts import Chat, Prompts, Raw, too_long
 from feedback_workloads.serving.protocol.chat import (
     AnswerMessage,
     ChatRequest,
@@ -35,9 +35,9 @@ from feedback_workloads.serving.protocol.chat import (
     Completion,
     Delta,
     Logprobs,
-    Wanted,
-    wanted,
 )
+from feedback_workloads.serving.protocol.completions import AsText, CompletionRequest, TextCompletion
+from feedback_workloads.serving.protocol.drawing import DrawingRequest, Wanted, wanted
 from feedback_workloads.serving.protocol.parts import Usage, conversation, read
 
 if TYPE_CHECKING:
@@ -49,13 +49,21 @@ KEEP_ALIVE_SECONDS = 8.0
 
 @dataclass(frozen=True)
 class Ask:
-    """A request that was understood. `again` says that the client sends it after it was turned away."""
+    """A request that was understood: a chat, or a text to go on with.
+
+    `again` says that the client sends it after it was turned away.
+    """
 
     wanted: Wanted
-    chat: Chat
+    chat: Chat | Raw
     stream: bool
     include_usage: bool
     again: bool
+
+    @property
+    def raw(self) -> bool:
+        """Whether it is a text that is gone on with."""
+        return isinstance(self.chat, Raw)
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,10 @@ class Ready:
 
 
 class Service:
-    """Answers chat requests, and counts them. Every wait inside can be cancelled, and then leaves no work behind."""
+    """Answers chats and completions, and counts all requests.
+
+    Every wait inside can be cancelled, and then leaves no work behind.
+    """
 
     def __init__(self, settings: Settings, engines: Engines) -> None:
         self.settings = settings
@@ -101,19 +112,28 @@ class Service:
         request = read(ChatRequest, body)
         self.check_model(request.model)
         asked, chat = wanted(request, self.settings.defaults), conversation(request.messages, request.rendering)
+        self._check_bias(asked)
+        if asked.schema is not None:
+            await self._check_schema(asked.schema)
+        return _ask(request, asked, await self.prompts.gather(chat, arrived), again=again)
+
+    async def understand_text(self, body: bytes, arrived: Arrived, *, again: bool) -> Ask:
+        """Check a request for a completion. Raises ApiError."""
+        request = read(CompletionRequest, body)
+        self.check_model(request.model)
+        asked = wanted(request, self.settings.defaults)
+        self._check_bias(asked)
+        prompt = request.prompt if isinstance(request.prompt, str) else tuple(request.prompt)
+        if isinstance(prompt, tuple) and max(prompt) >= self.engines.vocabulary:
+            message = f"prompt has token {max(prompt)}; the model's tokens are 0 to {self.engines.vocabulary - 1}"
+            raise invalid("prompt", message)
+        return _ask(request, asked, Raw(prompt), again=again)
+
+    def _check_bias(self, asked: Wanted) -> None:
         for token, _ in asked.shaping.logit_bias:
             if token >= self.engines.vocabulary:
                 message = f"logit_bias names token {token}; the model's tokens are 0 to {self.engines.vocabulary - 1}"
                 raise invalid("logit_bias", message)
-        if asked.schema is not None:
-            await self._check_schema(asked.schema)
-        return Ask(
-            wanted=asked,
-            chat=await self.prompts.gather(chat, arrived),
-            stream=request.stream,
-            include_usage=request.stream_options is not None and request.stream_options.include_usage,
-            again=again,
-        )
 
     async def _check_schema(self, schema: str) -> None:
         if self.engines.family.thinks:
@@ -126,14 +146,14 @@ class Service:
             reason = " ".join(str(error).split())
             raise invalid(place, f"{place} cannot be kept to: {reason}; change the schema") from error
 
-    async def complete(self, ask: Ask) -> Completion:
+    async def complete(self, ask: Ask) -> Completion | TextCompletion:
         """The whole answer. Raises ApiError, or what the engines raise."""
         with self.measured():
             async with self.admission.turn(ask.wanted.best_of, again=ask.again):
                 ready = await self._prepare(ask)
                 ranked = await self._rank(ready, ask.wanted)
-            return Completion(
-                id=answer_id("chatcmpl"),
+            answer = Completion(
+                id=answer_id("cmpl" if ask.raw else "chatcmpl"),
                 created=int(time.time()),
                 model=self.settings.model_name,
                 system_fingerprint=self.settings.fingerprint,
@@ -141,6 +161,7 @@ class Service:
                 usage=self._usage(ready, ranked),
                 candidate_rewards=_rewards(ranked, ask.wanted),
             )
+        return AsText().whole(answer) if ask.raw else answer
 
     def stream(self, ask: Ask) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events, in OpenAI's chunks.
@@ -153,8 +174,16 @@ class Service:
         return self._ahead(self._events(ask))
 
     async def _events(self, ask: Ask) -> AsyncGenerator[bytes, None]:
+        text = AsText()
+        async with aclosing(self._chunks(ask)) as chunks:
+            async for chunk in chunks:
+                if event := text.chunk(chunk) if ask.raw else chunk:
+                    yield b"data: " + event.model_dump_json().encode() + b"\n\n"
+        yield b"data: [DONE]\n\n"
+
+    async def _chunks(self, ask: Ask) -> AsyncGenerator[Chunk, None]:
         head = Chunk(
-            id=answer_id("chatcmpl"),
+            id=answer_id("cmpl" if ask.raw else "chatcmpl"),
             created=int(time.time()),
             model=self.settings.model_name,
             system_fingerprint=self.settings.fingerprint,
@@ -164,19 +193,19 @@ class Service:
             async with self.admission.turn(ask.wanted.best_of, again=ask.again):
                 ready = await self._prepare(ask)
                 for index in range(ask.wanted.n):
-                    yield _event(head, ChunkChoice(index=index, delta=Delta(role="assistant", content="")))
-                events = self._winners(head, ready, ask) if self._whole(ask) else self._live(head, ready, ask)
-                async with aclosing(events):
-                    async for event in events:
-                        yield event
-        yield b"data: [DONE]\n\n"
+                    yield _chunk(head, ChunkChoice(index=index, delta=Delta(role="assistant", content="")))
+                chunks = self._winners(head, ready, ask) if self._whole(ask) else self._live(head, ready, ask)
+                async with aclosing(chunks):
+                    async for chunk in chunks:
+                        yield chunk
 
     def _whole(self, ask: Ask) -> bool:
         """Whether an answer must be whole before any of it is told.
 
         A thought is no part of an answer; and one that keeps to a schema is weighed when it is there.
         """
-        asked, thinks = ask.wanted, self.engines.family.thinks or ask.chat.may_think
+        asked = ask.wanted
+        thinks = isinstance(ask.chat, Chat) and (self.engines.family.thinks or ask.chat.may_think)
         return asked.ranked or thinks or (asked.schema is not None and asked.top_logprobs is not None)
 
     async def check(self) -> None:
@@ -199,14 +228,16 @@ class Service:
 
     async def _prepare(self, ask: Ask) -> Ready:
         prompt = await self.prompts.prompt(ask.chat)
-        return Ready(prompt, self._sampling(ask.wanted, prompt.length))
+        return Ready(prompt, self._sampling(ask, prompt.length))
 
-    def _sampling(self, asked: Wanted, prompt_tokens: int) -> Sampling:
+    def _sampling(self, ask: Ask, prompt_tokens: int) -> Sampling:
+        asked, param = ask.wanted, ask.chat.param
         room = self.engines.max_model_len - prompt_tokens
         if room < (asked.max_tokens or 1):
             raise too_long(
-                f"the messages have {prompt_tokens} tokens and the answer {asked.max_tokens or 'at least 1'}",
+                f"{param} has {prompt_tokens} tokens and the answer {asked.max_tokens or 'at least 1'}",
                 self.engines.max_model_len,
+                param,
             )
         longest = asked.max_tokens or min(room, self.settings.defaults.max_tokens)
         if asked.shaping.min_tokens > longest:
@@ -223,6 +254,7 @@ class Service:
             weighed=asked.ranked or asked.top_logprobs is not None,
             top_logprobs=asked.top_logprobs or 0,
             schema=asked.schema,
+            raw=ask.raw,
             shaping=asked.shaping,
         )
 
@@ -260,14 +292,14 @@ class Service:
     def _logprobs(self, drawn: Sequence[Drawn], asked: Wanted) -> Logprobs | None:
         return None if asked.top_logprobs is None else told(self.engines.family, drawn)
 
-    async def _winners(self, head: Chunk, ready: Ready, ask: Ask) -> AsyncGenerator[bytes, None]:
+    async def _winners(self, head: Chunk, ready: Ready, ask: Ask) -> AsyncGenerator[Chunk, None]:
         ranked = await self._rank(ready, ask.wanted)
         usage = self._usage(ready, ranked)
         for choice in self._choices(ranked, ask.wanted):
             pieces, tokens = PIECE.findall(choice.message.content), choice.logprobs
             *first, (_, rest) = along(pieces, tokens) if tokens else [*((piece, None) for piece in pieces), ("", None)]
             for piece, mine in first:
-                yield _event(head, ChunkChoice(index=choice.index, delta=Delta(content=piece), logprobs=mine))
+                yield _chunk(head, ChunkChoice(index=choice.index, delta=Delta(content=piece), logprobs=mine))
             last = ChunkChoice(
                 index=choice.index,
                 delta=Delta(),
@@ -276,11 +308,11 @@ class Service:
                 score=choice.score,
             )
             rewards = _rewards(ranked, ask.wanted) if choice.index == ask.wanted.n - 1 else None
-            yield _event(head.model_copy(update={"candidate_rewards": rewards}), last)
+            yield _chunk(head.model_copy(update={"candidate_rewards": rewards}), last)
         if ask.include_usage:
-            yield _event(head.model_copy(update={"usage": usage}))
+            yield _chunk(head.model_copy(update={"usage": usage}))
 
-    async def _live(self, head: Chunk, ready: Ready, ask: Ask) -> AsyncGenerator[bytes, None]:
+    async def _live(self, head: Chunk, ready: Ready, ask: Ask) -> AsyncGenerator[Chunk, None]:
         sampling = replace(ready.sampling, seed=candidate_seed(ready.sampling.seed, 0))
         tokens, untold = 0, list[Drawn]()
         async with aclosing(self.engines.stream(ready.prompt, sampling)) as pieces:
@@ -289,14 +321,14 @@ class Service:
                 untold += piece.drawn  # a token may have no text yet
                 if piece.text:
                     logprobs, untold = self._logprobs(untold, ask.wanted), []
-                    yield _event(head, ChunkChoice(index=0, delta=Delta(content=piece.text), logprobs=logprobs))
+                    yield _chunk(head, ChunkChoice(index=0, delta=Delta(content=piece.text), logprobs=logprobs))
                 if piece.finish_reason is not None:
                     rest = self._logprobs(untold, ask.wanted)
                     last = ChunkChoice(index=0, delta=Delta(), logprobs=rest, finish_reason=piece.finish_reason)
-                    yield _event(head, last)
+                    yield _chunk(head, last)
         usage = self._spent(ready, 1, tokens)
         if ask.include_usage:
-            yield _event(head.model_copy(update={"usage": usage}))
+            yield _chunk(head.model_copy(update={"usage": usage}))
 
     async def _ahead(self, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         """Yield `events`, made as fast as they can be, whether or not they are taken, since an answer is bounded.
@@ -374,9 +406,18 @@ def _rewards(ranked: Ranked, asked: Wanted) -> list[float] | None:
     return [score.reward for score in ranked.scores] if asked.scores and ranked.scores is not None else None
 
 
-def _event(head: Chunk, *choices: ChunkChoice) -> bytes:
-    chunk = head.model_copy(update={"choices": list(choices)})
-    return b"data: " + chunk.model_dump_json().encode() + b"\n\n"
+def _chunk(head: Chunk, *choices: ChunkChoice) -> Chunk:
+    return head.model_copy(update={"choices": list(choices)})
+
+
+def _ask(request: DrawingRequest, asked: Wanted, given: Chat | Raw, *, again: bool) -> Ask:
+    return Ask(
+        wanted=asked,
+        chat=given,
+        stream=request.stream,
+        include_usage=request.stream_options is not None and request.stream_options.include_usage,
+        again=again,
+    )
 
 
 def answer_id(kind: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from feedback_workloads.contract import BadInput, EngineConfig, Model, Precision, Ranking, RankingRule
 from feedback_workloads.serving.intake.pictures import PictureHosts
-from feedback_workloads.serving.protocol.chat import Defaults
+from feedback_workloads.serving.protocol.drawing import Defaults
 
 LARGEST_BEST_OF = 64
 """As far as the paper's curve goes."""

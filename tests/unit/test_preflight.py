@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pytest
 
-from feedback_workloads.contract import BadInput, Decoding, LaterModel, SamplingConfig, Source
+from feedback_workloads.contract import BadInput, Decoding, LaterModel, Model, SamplingConfig, Source
 from feedback_workloads.models.family import Prompt
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import BadRow, Rejected
@@ -17,6 +17,8 @@ class Counted:
     """Stands for a family whose pictures say how many tokens they have."""
 
     capabilities = frozenset({"train"})
+    config: Mapping[str, object] = {}
+    model = Model(uri="s3://b/x")
 
     def prompt(self, question: str, data: bytes) -> Prompt:
         if data == b"?":

@@ -1,0 +1,143 @@
+"""A whole run of each of the paper's kinds of models, and of later ones: `feedback run`, then a server of what it made.
+
+The models say nothing that has a meaning, so what is looked at is that every stage and the server take the model, and
+that what is served was trained: its rewards are not 0.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from feedback_operator.api import FeedbackIteration
+from feedback_operator.cli.main import served_model, server_arguments
+from feedback_workloads.shapes.build import write_rows
+from feedback_workloads.shapes.world import rows
+from tests.integration.conftest import S3
+from tests.integration.models import picture, tiny_llava
+from tests.integration.servers import Server
+from tests.integration.worlds import publish
+from tests.models import original_llava, original_omnilmm
+from tests.models.builders import internvl, llava_next, qwen3_vl
+
+
+def llava_llama(folder: Path) -> Path:
+    """LLaVA-1.5 as its authors published it."""
+    return original_llava.write(folder, "safetensors", files=1, unfrozen=True).folder
+
+
+def omnilmm(folder: Path) -> Path:
+    """OmniLMM as its authors published it."""
+    return original_omnilmm.write(folder).folder
+
+
+def attentive(folder: Path) -> Path:
+    """A labeler whose verdicts are as random as others', but not the same whatever it is asked."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    file = tiny_llava(folder) / "model.safetensors"
+    weights = load_file(file)
+    with torch.no_grad():
+        for name in weights:
+            if "language_model" in name and "o_proj" in name:
+                weights[name] *= 5
+    save_file(weights, file, {"format": "pt"})
+    return folder
+
+
+MODELS: Final[dict[str, Callable[[Path], Path]]] = {
+    "OmniLMM": omnilmm,
+    "LLaVA-1.5": tiny_llava,
+    "LLaVA-1.5 as first published": llava_llama,
+    "LLaVA-NeXT": llava_next,
+    "Qwen3-VL": qwen3_vl,
+    "InternVL": internvl,
+}
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "OmniLMM" else pytest.mark.long) for name in MODELS]
+)
+def test_from_samples_to_a_server(name: str, s3: S3, tmp_path: Path) -> None:
+    store = s3.store
+    for part, build in {"model": MODELS[name], "labeler": attentive}.items():
+        uri = f"{s3.uri}/{part}"
+        publish(store, uri, store.upload_folder(build(tmp_path / part), uri))
+    for part, chosen in {
+        "instructions": rows(0, "instructions", 16),
+        "benchmark": [*rows(0, "selection", 4), *rows(0, "report", 4)],
+    }.items():
+        publish(store, f"{s3.uri}/{part}", (store.put(write_rows(chosen), f"{s3.uri}/{part}", "data.parquet"),))
+    file, out = tmp_path / "iteration.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(manifest(s3.uri)))
+
+    command = [sys.executable, "-m", "feedback_operator.cli", "run", str(file)]
+    ran = subprocess.run(
+        [*command, "--state", str(tmp_path / "state"), "--out", str(out)],
+        env={**os.environ, **s3.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["pairs"]["count"] > 0
+    iteration = FeedbackIteration.model_validate(json.loads((out / "iteration.json").read_text()))
+    model = served_model(iteration)
+    assert model
+
+    server = Server(tmp_path / "server.log", *server_arguments(iteration, model), "--port=0", "--model-name=tiny")
+    try:
+        url = f"data:image/png;base64,{base64.b64encode(picture(1)).decode()}"
+        shown: Any = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is it?"}]
+        answer = server.client.chat.completions.create(
+            model="tiny",
+            messages=[{"role": "user", "content": shown}],
+            max_tokens=8,
+            seed=1,
+            n=4,
+            extra_body={"best_of": 4, "return_scores": True},
+        )
+    finally:
+        server.stop()
+    scores = [(choice.model_extra or {})["score"] for choice in answer.choices]
+    rewards = [score["reward"] for score in scores]
+    assert rewards == sorted(rewards, reverse=True)
+    assert all(score["logp"] != score["ref_logp"] for score in scores)
+
+
+def manifest(uri: str) -> dict[str, Any]:
+    """One iteration of the model at `uri`/model."""
+    return {
+        "apiVersion": "feedback.rlaif.dev/v1alpha1",
+        "kind": "FeedbackIteration",
+        "metadata": {"name": "tiny"},
+        "spec": {
+            "model": {"uri": f"{uri}/model"},
+            "instructions": {"uri": f"{uri}/instructions"},
+            "artifacts": {"uri": f"{uri}/iterations"},
+            "sampling": {"candidates": 4, "maxNewTokens": 24, "maxModelLen": 1024},
+            "labeling": {"model": {"uri": f"{uri}/labeler"}, "maxModelLen": 1024, "minYesNoMass": "0"},
+            "pairing": {"lengthBalance": "Disabled"},
+            "training": {
+                "learningRate": "0.001",
+                "epochs": 1,
+                "globalBatchSize": 4,
+                "perDeviceBatchSize": 4,
+                "checkpointsPerEpoch": 1,
+                "maxLength": 1024,
+            },
+            "evaluation": {"benchmarks": [{"name": "shapes", "type": "shapes", "uri": f"{uri}/benchmark"}]},
+        },
+    }

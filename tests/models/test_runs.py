@@ -118,7 +118,7 @@ def test_from_samples_to_a_server(name: str, s3: S3, tmp_path: Path) -> None:
 
 
 def manifest(uri: str) -> dict[str, Any]:
-    """One iteration of the model at `uri`/model."""
+    """One iteration of the model at `uri`/model: answers that are cut off are not paired, so there is room to end."""
     return {
         "apiVersion": "feedback.rlaif.dev/v1alpha1",
         "kind": "FeedbackIteration",
@@ -127,7 +127,7 @@ def manifest(uri: str) -> dict[str, Any]:
             "model": {"uri": f"{uri}/model"},
             "instructions": {"uri": f"{uri}/instructions"},
             "artifacts": {"uri": f"{uri}/iterations"},
-            "sampling": {"candidates": 4, "maxNewTokens": 24, "maxModelLen": 1024},
+            "sampling": {"candidates": 8, "maxNewTokens": 200, "maxModelLen": 1024},
             "labeling": {"model": {"uri": f"{uri}/labeler"}, "maxModelLen": 1024, "minYesNoMass": "0"},
             "pairing": {"lengthBalance": "Disabled"},
             "training": {

@@ -98,4 +98,4 @@ def test_a_run_of_another_version_is_not_served_and_its_field_is_named(tmp_path:
     (tmp_path / "iteration.json").write_text(json.dumps(given))
     ended = CliRunner().invoke(app, ["serve", str(tmp_path)])
     assert ended.exit_code == 2
-    assert "spec.labeling: Field required; another version made it" in " ".join(ended.stderr.split())
+    assert "spec.labeler: Extra inputs are not permitted; another version made it" in " ".join(ended.stderr.split())

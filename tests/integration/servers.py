@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -64,13 +64,13 @@ def make_models(folder: Path) -> Models:
 
 
 class Server:
-    """`python -m feedback_workloads.serving` on a free port, ready to answer."""
+    """`python -m feedback_workloads.serving`, or another `module` that starts it, on a free port, ready to answer."""
 
-    def __init__(self, log: Path, *flags: str) -> None:
+    def __init__(self, log: Path, *flags: str, module: Sequence[str] = ("feedback_workloads.serving",)) -> None:
         self.log = log
         self._log = log.open("w")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "feedback_workloads.serving", "--port", "0", "--model-name", "tiny", *flags],
+            [sys.executable, "-m", *module, "--port", "0", "--model-name", "tiny", *flags],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,

@@ -18,8 +18,6 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from feedback_operator.api import FeedbackIteration
-from feedback_operator.cli.main import served_model, server_arguments
 from feedback_workloads.shapes.build import write_rows
 from feedback_workloads.shapes.world import rows
 from tests.integration.conftest import S3
@@ -93,11 +91,9 @@ def test_from_samples_to_a_server(name: str, s3: S3, tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
     summary = json.loads((out / "summary.json").read_text())
     assert summary["pairs"]["count"] > 0
-    iteration = FeedbackIteration.model_validate(json.loads((out / "iteration.json").read_text()))
-    model = served_model(iteration)
-    assert model
 
-    server = Server(tmp_path / "server.log", *server_arguments(iteration, model), "--port=0", "--model-name=tiny")
+    serve = ("feedback_operator.cli", "serve", str(out), "--state", str(tmp_path / "state"))
+    server = Server(tmp_path / "server.log", module=serve)
     try:
         url = f"data:image/png;base64,{base64.b64encode(picture(1)).decode()}"
         shown: Any = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is it?"}]

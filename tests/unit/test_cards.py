@@ -70,6 +70,18 @@ def test_the_recipe_says_how_and_not_where() -> None:
     }
 
 
+def test_a_policy_says_how_it_is_to_be_asked_where_its_files_do_not() -> None:
+    said = {"systemPrompt": "Be brief.", "processorKwargs": {"max_pixels": 1003520}}
+    model = {"uri": "s3://b/m", **said}
+    asked = Iteration.model_validate({"metadata": {"name": "first"}, "spec": SPEC, "status": {"model": model}})
+    text = model_card(made(iteration=asked), "o/m", "o/p")
+    (told,) = [block for block in text.split("```") if "systemPrompt" in block]
+    assert yaml.safe_load(told.removeprefix("yaml")) == {
+        name: model[name] for name in ("systemPrompt", "processorKwargs")
+    }
+    assert "How to ask it" not in model_card(made(), "o/m", "o/p")
+
+
 def test_what_was_not_measured_or_said_is_not_made_up() -> None:
     text = model_card(made(scores=None, base=Origin("s3://b/base")), "aligned", "pairs")
     data = ModelCard(text).data.to_dict()

@@ -81,6 +81,7 @@ def model_card(made: Made, name: str, pairs: str) -> str:
         f"{made.pairs} {made.of_the_pairs}, trained on with DPO.",
         "## How to load it",
         _code(_loading(name, made)),
+        *_asking(made.iteration),
         *_figures(made),
         "## How it was made",
         _code(_recipe(made.iteration), "yaml"),
@@ -171,14 +172,27 @@ def _loading(name: str, made: Made) -> str:
     )
 
 
+def _asking(iteration: Iteration) -> Sequence[str]:
+    """How it has to be asked, where its files do not say that."""
+    asked = iteration.status.model.asked if iteration.status.model else {}
+    if not asked:
+        return ()
+    told = "It was sampled, trained and measured with this, which its files do not say; ask it so:"
+    return "## How to ask it", told, _code(_yaml(asked), "yaml")
+
+
 def _recipe(iteration: Iteration) -> str:
     """What of the spec says how the policy was made."""
-    import yaml
-
     sections = {name: iteration.spec.get(name) or {} for name in RECIPE}
     kept = {name: {k: v for k, v in one.items() if k not in ELSEWHERE} for name, one in sections.items()}
     recipe = {name: one for name, one in kept.items() if one} | {"seed": iteration.spec.get("seed", 0)}
-    return str(yaml.safe_dump(recipe, sort_keys=False)).strip()
+    return _yaml(recipe)
+
+
+def _yaml(what: Mapping[str, Any]) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(dict(what), sort_keys=False, allow_unicode=True)).strip()
 
 
 def _code(text: str, language: str = "python") -> str:

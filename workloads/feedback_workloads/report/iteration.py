@@ -96,15 +96,28 @@ class StageRecord(Partial):
 
 
 class PolicySource(Partial):
-    """Where the policy came from before alignment."""
+    """Where the policy came from before alignment, and how it is asked where its files do not have the last word."""
 
     uri: str
     revision: str | None = None
     sha256: str | None = None
+    system_prompt: str | None = None
+    chat_template: str | None = None
+    processor_kwargs: dict[str, Any] | None = None
 
     @property
     def source(self) -> Source:
         return Source(uri=self.uri, revision=self.revision, sha256=self.sha256)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """How it is asked, by the names of `spec.model`; nothing where its files say it."""
+        said = {
+            "systemPrompt": self.system_prompt,
+            "chatTemplate": self.chat_template,
+            "processorKwargs": self.processor_kwargs,
+        }
+        return {name: value for name, value in said.items() if value}
 
 
 class Status(Partial):

@@ -64,9 +64,7 @@ MODELS: Final[dict[str, Callable[[Path], Path]]] = {
 
 
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "OmniLMM" else pytest.mark.long) for name in MODELS]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) for name in MODELS])
 def test_from_samples_to_a_server(name: str, s3: S3, tmp_path: Path) -> None:
     store = s3.store
     for part, build in {"model": MODELS[name], "labeler": attentive}.items():

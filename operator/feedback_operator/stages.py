@@ -13,14 +13,12 @@ from feedback_operator.api import (
     BenchmarkSpec,
     DecodingSpec,
     IterationSpec,
-    LabelerModelSpec,
     LossSpec,
-    ModelSpec,
     SamplingSpec,
     SourceSpec,
-    SplitterModelSpec,
     SplittingSpec,
     StageSection,
+    model_of,
 )
 from feedback_workloads import contract
 from feedback_workloads.contract import Artifact, Model, Source, StageConfig
@@ -93,14 +91,14 @@ def _later_models(spec: IterationSpec) -> Iterator[contract.LaterModel]:
     yield contract.LaterModel(
         field="spec.labeling.model",
         capability="label",
-        source=_labeler(labeling.model),
+        source=model_of(labeling.model),
         max_model_len=labeling.max_model_len,
     )
     if spec.splitting.llm is not None:
         yield contract.LaterModel(
             field="spec.splitting.llm.model",
             capability="split",
-            source=_asked(spec.splitting.llm.model),
+            source=model_of(spec.splitting.llm.model),
             max_model_len=spec.splitting.max_model_len,
         )
 
@@ -123,7 +121,7 @@ def labeling_config(given: Inputs) -> StageConfig:
         **_shared(given),
         claims=given.artifacts["splitting"],
         instructions=_source(_given(spec.instructions)),
-        model=_labeler(labeling.model),
+        model=model_of(labeling.model),
         min_yes_no_mass=float(labeling.min_yes_no_mass),
         precision=_precision(spec),
         engine=_engine(labeling, labeling.max_model_len),
@@ -230,34 +228,6 @@ def _source(spec: SourceSpec) -> Source:
     return Source(uri=spec.uri.rstrip("/"), revision=spec.revision, sha256=spec.sha256)
 
 
-def policy_of(spec: ModelSpec) -> Model:
-    """The policy that a spec names itself, by `uri`."""
-    return Model(
-        uri=str(spec.uri).rstrip("/"),
-        revision=spec.revision,
-        sha256=spec.sha256,
-        system_prompt=spec.system_prompt,
-        chat_template=spec.chat_template,
-        processor_kwargs=spec.processor_kwargs or {},
-    )
-
-
-def _labeler(spec: LabelerModelSpec) -> Model:
-    return _asked(spec).model_copy(update={"processor_kwargs": spec.processor_kwargs or {}})
-
-
-def _asked(spec: SplitterModelSpec) -> Model:
-    return Model(
-        uri=spec.uri.rstrip("/"),
-        revision=spec.revision,
-        sha256=spec.sha256,
-        system_prompt=spec.system_prompt,
-        chat_template=spec.chat_template,
-        trust_remote_code=spec.trust_remote_code,
-        quantization="fp8" if spec.quantization == "FP8" else None,
-    )
-
-
 def _benchmark(spec: BenchmarkSpec) -> contract.BenchmarkConfig:
     source = Source(uri=spec.uri.rstrip("/"), revision=spec.revision, sha256=spec.sha256)
     return contract.BenchmarkConfig(name=spec.name, type=spec.type, source=source)
@@ -287,7 +257,7 @@ def _splitter(spec: SplittingSpec) -> contract.Splitter:
             top_p=float(spec.llm.top_p),
             max_new_tokens=spec.llm.max_new_tokens,
         )
-        return contract.LLMSplitter(model=_asked(spec.llm.model), decoding=decoding, attempts=spec.llm.attempts)
+        return contract.LLMSplitter(model=model_of(spec.llm.model), decoding=decoding, attempts=spec.llm.attempts)
     if spec.type == "WholeAnswer":
         return contract.WholeAnswer()
     return contract.SentenceSplitter(language=spec.sentences.language if spec.sentences else "en")

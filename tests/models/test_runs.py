@@ -23,7 +23,7 @@ from feedback_workloads.shapes.world import rows
 from tests.integration.conftest import S3
 from tests.integration.models import picture, tiny_llava
 from tests.integration.servers import Server
-from tests.integration.worlds import publish
+from tests.integration.worlds import SmallWorld, publish
 from tests.models import original_llava, original_omnilmm
 from tests.models.builders import internvl, llava_next, qwen3_vl
 
@@ -63,11 +63,12 @@ MODELS: Final[dict[str, Callable[[Path], Path]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) for name in MODELS])
+@pytest.mark.parametrize("name", MODELS)
 def test_from_samples_to_a_server(name: str, s3: S3, tmp_path: Path) -> None:
     store = s3.store
-    for part, build in {"model": MODELS[name], "labeler": attentive}.items():
+    for part, build in {"policy": MODELS[name], "labeler": attentive}.items():
         uri = f"{s3.uri}/{part}"
         publish(store, uri, store.upload_folder(build(tmp_path / part), uri))
     for part, chosen in {
@@ -112,26 +113,17 @@ def test_from_samples_to_a_server(name: str, s3: S3, tmp_path: Path) -> None:
 
 
 def manifest(uri: str) -> dict[str, Any]:
-    """One iteration of the model at `uri`/model: answers that are cut off are not paired, so there is room to end."""
-    return {
-        "apiVersion": "feedback.rlaif.dev/v1alpha1",
-        "kind": "FeedbackIteration",
-        "metadata": {"name": "tiny"},
-        "spec": {
-            "model": {"uri": f"{uri}/model"},
-            "instructions": {"uri": f"{uri}/instructions"},
-            "artifacts": {"uri": f"{uri}/iterations"},
-            "sampling": {"candidates": 8, "maxNewTokens": 200, "maxModelLen": 1024},
-            "labeling": {"model": {"uri": f"{uri}/labeler"}, "maxModelLen": 1024, "minYesNoMass": "0"},
-            "pairing": {"lengthBalance": "Disabled"},
-            "training": {
-                "learningRate": "0.001",
-                "epochs": 1,
-                "globalBatchSize": 4,
-                "perDeviceBatchSize": 4,
-                "checkpointsPerEpoch": 1,
-                "maxLength": 1024,
-            },
-            "evaluation": {"benchmarks": [{"name": "shapes", "type": "shapes", "uri": f"{uri}/benchmark"}]},
+    """One iteration of the model at `uri`/policy: answers that are cut off are not paired, so there is room to end."""
+    return SmallWorld(uri).manifest(
+        f"{uri}/iterations",
+        sampling={"candidates": 8, "maxNewTokens": 200, "maxModelLen": 1024},
+        labeling={"model": {"uri": f"{uri}/labeler"}, "maxModelLen": 1024, "minYesNoMass": "0"},
+        pairing={"lengthBalance": "Disabled"},
+        training={
+            "learningRate": "0.001",
+            "epochs": 1,
+            "globalBatchSize": 4,
+            "perDeviceBatchSize": 4,
+            "maxLength": 1024,
         },
-    }
+    )

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from feedback_operator.api import FeedbackIteration, IterationSpec
+from feedback_operator.api import FeedbackIteration, IterationSpec, model_of
 from feedback_operator.api.generate import main
 from feedback_operator.api.rbac import cluster, namespaced
 from feedback_operator.api.schema import crd, frozen_fields, root_schema
-from feedback_operator.stages import GRAPH, Inputs, policy_of, stages_of
+from feedback_operator.stages import GRAPH, Inputs, stages_of
 from feedback_workloads.contract import Artifact
 from tests.specs import good_spec
 from tests.unit.worlds import from_pairs, iteration, manifest
@@ -205,7 +205,7 @@ def addresses(spec: Any) -> list[str]:
     """Content addresses of all stages, with the same inputs each time."""
     given = valid(spec)
     artifacts = {stage.name: (Artifact(uri="s3://b/a", sha256="0" * 64),) for stage in GRAPH}
-    inputs = Inputs(given, policy_of(given.model), artifacts)
+    inputs = Inputs(given, model_of(given.model), artifacts)
     return [stage.addressed_config(inputs).content_hash() for stage in stages_of(given)]
 
 

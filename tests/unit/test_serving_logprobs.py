@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback_workloads.models.standard import BYTES, byte_level, sentence_piece
+from feedback_workloads.models.token_bytes import byte_level, byte_of_letter, sentence_piece
 from feedback_workloads.serving.logprobs import PIECE, along
 from feedback_workloads.serving.protocol.chat import Logprobs, TokenLogprob
 
@@ -45,7 +45,7 @@ def test_every_token_is_told_once_and_in_order(data: list[bytes]) -> None:
 
 
 def test_every_byte_has_its_letter() -> None:
-    letters = {byte: letter for letter, byte in BYTES.items()}
+    letters = {byte: letter for letter, byte in byte_of_letter().items()}
     assert sorted(letters) == list(range(256))
     assert byte_level("".join(letters[byte] for byte in "Dög, 犬\n".encode())).decode() == "Dög, 犬\n"
 

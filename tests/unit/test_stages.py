@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from feedback_operator.stages import GRAPH, STAGES, Inputs, Stage, gpus, policy_of
+from feedback_operator.api import model_of
+from feedback_operator.stages import GRAPH, STAGES, Inputs, Stage, gpus
 from feedback_workloads.contract import Artifact, EngineConfig, Model, Source, StageConfig, TrainingConfig
 from tests.unit.worlds import Simulation, iteration, manifest
 
@@ -127,7 +128,7 @@ def test_what_is_said_of_a_model_reaches_every_stage_that_uses_it() -> None:
         splitting={"type": "LLM", "llm": {"model": {"uri": "s3://b/text", **splitter, **PINNED}}},
     ).spec
     given = {name: (Artifact(uri=f"s3://b/{name}", sha256="a" * 64),) for name in STAGES}
-    configs = {stage.name: stage.config(Inputs(spec, policy_of(spec.model), given)).model_dump() for stage in GRAPH}
+    configs = {stage.name: stage.config(Inputs(spec, model_of(spec.model), given)).model_dump() for stage in GRAPH}
     policy = Model(uri="s3://b/policy", **SAID, processor_kwargs={"max_pixels": 8})
     labeler = Model(uri="s3://b/labeler", **SAID, processor_kwargs={"max_pixels": 8}, **ANYHOW)
     text = Model(uri="s3://b/text", **SAID, **ANYHOW)

@@ -9,7 +9,7 @@ namespace.
 from feedback_operator.api.base import DECIMAL_PATTERN, GROUP, NAME_PATTERN, amount
 from feedback_operator.api.iteration import API_VERSION, KIND, VERSION, FeedbackIteration, Metadata
 from feedback_operator.api.pods import CA_VARIABLES, PodOverrides, StageSection
-from feedback_operator.api.sources import LabelerModelSpec, ModelSpec, SourceSpec, SplitterModelSpec
+from feedback_operator.api.sources import SourceSpec, model_of
 from feedback_operator.api.spec import (
     BenchmarkSpec,
     DecodingSpec,
@@ -52,10 +52,8 @@ __all__ = [
     "Hallucination",
     "IterationSpec",
     "IterationStatus",
-    "LabelerModelSpec",
     "LossSpec",
     "Metadata",
-    "ModelSpec",
     "PodOverrides",
     "PromotedModel",
     "RankingSpec",
@@ -66,10 +64,10 @@ __all__ = [
     "ServingStatus",
     "ShardResult",
     "SourceSpec",
-    "SplitterModelSpec",
     "SplittingSpec",
     "StageSection",
     "StageStatus",
     "TrainingSpec",
     "amount",
+    "model_of",
 ]

@@ -6,10 +6,11 @@ import math
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from feedback_operator.api.base import Digest, IterationName, Resource, Revision, Switch, Uri
 from feedback_operator.api.rules import Rule
+from feedback_workloads.contract import Model
 
 PLACE: Final = "s3://bucket/prefix, hf://owner/name, or a path on the machine that runs the stage."
 
@@ -155,3 +156,10 @@ class ModelSpec(Resource):
     from_: FromIteration | None = Field(
         default=None, alias="from", description="Chain: start from the model that this iteration promoted."
     )
+
+
+def model_of(named: BaseModel) -> Model:
+    """The model that a spec or a status names by `uri`, and what is said of it there, as stages are given it."""
+    said = {name: value for name in Model.model_fields if (value := getattr(named, name, None)) is not None}
+    lower = {"quantization": said["quantization"].lower()} if "quantization" in said else {}
+    return Model.model_validate({**said, "uri": said["uri"].rstrip("/"), **lower})

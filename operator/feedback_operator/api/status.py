@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from feedback_operator.api.base import Digest, Resource, Revision
 from feedback_operator.api.rules import UniqueBy
-from feedback_operator.api.sources import ChatTemplate, ProcessorKwargs, SourceSpec, SystemPrompt
+from feedback_operator.api.sources import ChatTemplate, ProcessorKwargs, SourceSpec, SystemPrompt, model_of
 from feedback_workloads.contract import Artifact, Model, shard_folder
 
 Moment = Annotated[str, Field(max_length=20, pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?$")]
@@ -194,14 +194,7 @@ class ResolvedModel(Observed):
     @property
     def model(self) -> Model:
         """As stages are given it."""
-        return Model(
-            uri=self.uri,
-            revision=self.revision,
-            sha256=self.sha256,
-            system_prompt=self.system_prompt,
-            chat_template=self.chat_template,
-            processor_kwargs=self.processor_kwargs or {},
-        )
+        return model_of(self)
 
 
 class PromotedModel(Observed):

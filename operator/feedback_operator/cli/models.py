@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from feedback_operator.api import FeedbackIteration
+from feedback_operator.api import FeedbackIteration, model_of
 from feedback_operator.cli.local import workload
-from feedback_operator.stages import Inputs, policy_of, stages_of
+from feedback_operator.stages import Inputs, stages_of
 from feedback_workloads.contract import Model
 
 
@@ -20,7 +20,7 @@ def check_models(iterations: Sequence[FeedbackIteration], state: Path, environme
     codes: list[int] = []
     for iteration in iterations:
         name, given = iteration.metadata.name, iteration.spec.model
-        policies[name] = policies[given.from_.iteration] if given.from_ else policy_of(given)
+        policies[name] = policies[given.from_.iteration] if given.from_ else model_of(given)
         file = state / "configs" / f"{name}-models.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         first, *_ = stages_of(iteration.spec)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
-from feedback_operator.api import FeedbackIteration, ResolvedModel, StageStatus
+from feedback_operator.api import FeedbackIteration, ResolvedModel, StageStatus, model_of
 from feedback_operator.api.status import moment_of, timestamp
 from feedback_operator.plan.failures import Circumstances, Failure, failed_pods, failure_of, kept, trouble_of
 from feedback_operator.plan.snapshot import Job, Snapshot
@@ -28,7 +28,7 @@ from feedback_operator.plan.states import (
     reached_by,
 )
 from feedback_operator.resources.job import KUEUE_LABELS, pods_digest
-from feedback_operator.stages import Inputs, Stage, policy_of, stages_of
+from feedback_operator.stages import Inputs, Stage, stages_of
 from feedback_workloads.contract import Artifact, StageConfig
 
 PODS_FOLLOW: Final = timedelta(seconds=5)
@@ -295,7 +295,7 @@ def resolved_model(world: Snapshot) -> ResolvedModel | None:
     """
     named, recorded = world.iteration.spec.model, world.iteration.status.model
     if named.uri is not None:
-        return ResolvedModel.of(policy_of(named))
+        return ResolvedModel.of(model_of(named))
     if recorded and named.from_ and recorded.iteration == named.from_.iteration:
         return recorded
     parent = world.parent

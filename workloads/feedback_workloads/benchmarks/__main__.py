@@ -18,7 +18,7 @@ from feedback_workloads.benchmarks.official import Judged, Official, Scores, cho
 from feedback_workloads.contract import BadInput, Model
 from feedback_workloads.process.commands import ended, pairs, run
 
-PACKAGES: Final = ("nltk", "punkt", "textblob")
+PACKAGES: Final = ("nltk", "openpyxl", "punkt", "textblob")
 """What the extra `benchmarks` brings, which stages do without."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -23,6 +22,7 @@ from feedback_workloads.models.family import (
 )
 from feedback_workloads.models.overrides import code_of
 from feedback_workloads.models.pictures import load_picture, picture_key
+from feedback_workloads.models.token_bytes import reading_of
 from feedback_workloads.rows.rejected import BadRow
 
 if TYPE_CHECKING:
@@ -40,28 +40,6 @@ FULL_ATTENTION: Final = frozenset(
 """Decoders whose every layer heeds a mask that says which tokens see which, and whose adapters vLLM serves as they were
 trained. Others may have layers that hand on a state from token to token: in one row, the answers of a pair would see
 each other, silently, so they get two."""
-
-
-BYTE = re.compile("<0x([0-9A-F]{2})>")
-"""A byte as SentencePiece's vocabularies name it where they have no letter for it."""
-
-PRINTED: Final = frozenset((*range(33, 127), *range(161, 173), *range(174, 256)))
-BYTES: Final = {chr(byte): byte for byte in PRINTED} | {
-    chr(256 + i): byte for i, byte in enumerate(byte for byte in range(256) if byte not in PRINTED)
-}
-"""Bytes by the letters that stand for them in byte-level vocabularies: those that can be printed stand for themselves,
-the others for themselves in order, from the 256th letter on (GPT-2's, https://github.com/openai/gpt-2)."""
-
-
-def byte_level(token: str) -> bytes:
-    """The bytes of a token of a byte-level vocabulary; a token that was added to it is text."""
-    return bytes(BYTES[letter] for letter in token) if set(token) <= BYTES.keys() else token.encode()
-
-
-def sentence_piece(token: str) -> bytes:
-    """The bytes of a token of a SentencePiece vocabulary, which writes a space as a low line of its own."""
-    byte = BYTE.fullmatch(token)
-    return bytes.fromhex(byte[1]) if byte else token.replace("▁", " ").encode()
 
 
 class Standard:
@@ -219,9 +197,7 @@ class Standard:
 
     @cached_property
     def _written(self) -> Callable[[str], bytes]:
-        """How a token is written, from the way in which its tokenizer names bytes."""
-        decoder = json.loads(self.tokenizer.backend_tokenizer.to_str())["decoder"]
-        return byte_level if "ByteLevel" in str(decoder) else sentence_piece
+        return reading_of(self.tokenizer)
 
     def spoken(self, text: str) -> str | None:
         """What is said after thinking; None where the thought has no end. The whole of who does not think aloud."""

@@ -125,8 +125,7 @@ def pair_row(id: str, row: Mapping[str, Any], family: Family) -> dict[str, Any]:
 
 
 def _side(side: str, text: str, family: Family) -> dict[str, Any]:
-    tokenizer = family.tokenizer
-    ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    ids = family.answer_ids(text)
     return {
         side: text,
         f"{side}_token_ids": ids,

@@ -19,6 +19,7 @@ from feedback_workloads.serving.protocol.parts import (
     Nothing,
     RequestPart,
     Score,
+    Told,
     Usage,
     Written,
     absent,
@@ -171,17 +172,12 @@ class Choice(Answered):
     token_ids: Annotated[list[int] | None, Field(exclude_if=absent)] = None
 
 
-class Completion(Answered):
-    """The body of a response that is not streamed. `candidate_rewards` has one reward a candidate, in order."""
+class Completion(Told):
+    """The body of a response that is not streamed."""
 
-    id: str
     object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    system_fingerprint: str
     choices: list[Choice]
     usage: Usage
-    candidate_rewards: Annotated[list[float] | None, Field(exclude_if=absent)] = None
 
 
 class Delta(Answered):
@@ -197,14 +193,8 @@ class ChunkChoice(Answered):
     score: Annotated[Score | None, Field(exclude_if=absent)] = None
 
 
-class Chunk(Answered):
+class Chunk(Told):
     """One event of a streamed response."""
 
-    id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int
-    model: str
-    system_fingerprint: str
     choices: list[ChunkChoice]
-    usage: Annotated[Usage | None, Field(exclude_if=absent)] = None
-    candidate_rewards: Annotated[list[float] | None, Field(exclude_if=absent)] = None

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from feedback_workloads.serving.protocol.chat import Choice, Chunk, ChunkChoice, Completion, Logprobs
 from feedback_workloads.serving.protocol.drawing import MAX_TOP_LOGPROBS, DrawingRequest, FinishReason
-from feedback_workloads.serving.protocol.parts import Answered, Score, Usage, absent
+from feedback_workloads.serving.protocol.parts import Answered, Score, Told, absent
 
 USUAL_MAX_TOKENS = 16
 """As OpenAI, where a request does not say."""
@@ -67,17 +67,11 @@ class TextChoice(Answered):
     token_ids: Annotated[list[int] | None, Field(exclude_if=absent)] = None
 
 
-class TextCompletion(Answered):
-    """The body of a response, or one event of a stream, which has no usage but in its last."""
+class TextCompletion(Told):
+    """The body of a response, or one event of a stream."""
 
-    id: str
     object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
-    system_fingerprint: str
     choices: list[TextChoice]
-    usage: Annotated[Usage | None, Field(exclude_if=absent)] = None
-    candidate_rewards: Annotated[list[float] | None, Field(exclude_if=absent)] = None
 
 
 class AsText:

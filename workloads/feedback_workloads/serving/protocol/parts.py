@@ -311,6 +311,18 @@ class Usage(Answered):
     total_tokens: int
 
 
+class Told(Answered):
+    """What every body of drawn answers has: which answers, of whom, and, where they were ranked, one reward a
+    candidate, in order. In a stream, the last event has the usage."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    usage: Annotated[Usage | None, Field(exclude_if=absent)] = None
+    candidate_rewards: Annotated[list[float] | None, Field(exclude_if=absent)] = None
+
+
 class Model(Answered):
     id: str
     object: Literal["model"] = "model"

@@ -116,12 +116,13 @@ def manifest(uri: str) -> dict[str, Any]:
     """One iteration of the model at `uri`/policy: answers that are cut off are not paired, so there is room to end."""
     return SmallWorld(uri).manifest(
         f"{uri}/iterations",
-        sampling={"candidates": 8, "maxNewTokens": 200, "maxModelLen": 1024},
+        sampling={"candidates": 32, "maxNewTokens": 200, "maxModelLen": 1024},
         labeling={"model": {"uri": f"{uri}/labeler"}, "maxModelLen": 1024, "minYesNoMass": "0"},
         pairing={"lengthBalance": "Disabled"},
         training={
             "learningRate": "0.001",
             "epochs": 1,
+            "checkpointsPerEpoch": 1,  # the last one: the first step, which only warms up, moves nothing
             "globalBatchSize": 4,
             "perDeviceBatchSize": 4,
             "maxLength": 1024,

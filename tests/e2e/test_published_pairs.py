@@ -67,6 +67,7 @@ def run(folder: Path, environment: Mapping[str, str], manifest: Mapping[str, Any
     return found
 
 
+@pytest.mark.long
 @pytest.mark.timeout(2400)
 def test_from_a_published_file_to_a_policy(
     s3_environment: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
+from feedback_workloads.serving.errors import HANG_UP
 from feedback_workloads.serving.intake import connections
 from feedback_workloads.serving.intake.connections import Connection
 
@@ -22,6 +23,9 @@ ANSWER_UNREAD = b"POST /unread HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     request = Request(scope, receive)
+    if request.url.path == "/refused":
+        await PlainTextResponse("refused", 401, headers=HANG_UP)(scope, receive, send)
+        return
     body = b"" if request.url.path == "/unread" else await request.body()
     await PlainTextResponse(body)(scope, receive, send)
 
@@ -78,4 +82,50 @@ async def test_a_head_without_bounds_is_refused() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(HEAD + b"X: " + bytes([120]) * 100_000)
         assert (await reader.read()).startswith(b"HTTP/1.1 400")
+        writer.close()
+
+
+REFUSED = b"POST /refused HTTP/1.1\r\nHost: a\r\n"
+BODY = bytes(8 * 2**20)
+"""More than the buffers of two sockets hold."""
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(REFUSED + f"Content-Length: {len(BODY)}\r\n\r\n".encode(), id="refused"),
+        pytest.param(b"no request\r\n\r\n", id="no request"),
+    ],
+)
+async def test_a_client_that_still_sends_gets_the_answer_that_ends_it(head: bytes) -> None:
+    """Its body comes after the answer was given, as from clients that read once they have sent all."""
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head)
+        async with asyncio.timeout(60):
+            answer = await reader.readuntil(b"\r\n\r\n")
+            writer.write(BODY)
+            await writer.drain()
+            rest = await reader.read()
+        assert answer.startswith((b"HTTP/1.1 401", b"HTTP/1.1 400"))
+        assert rest in (b"refused", b"Invalid HTTP request received.")
+        writer.close()
+
+
+async def send_for_ever(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"1\r\nx\r\n")
+        await writer.drain()
+        await asyncio.sleep(0)
+
+
+async def test_a_client_that_sends_for_ever_after_its_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.1)
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REFUSED + b"Transfer-Encoding: chunked\r\n\r\n")
+        async with asyncio.timeout(60):
+            assert (await reader.read()).startswith(b"HTTP/1.1 401")
+            with pytest.raises(ConnectionError):
+                await send_for_ever(writer)
         writer.close()

@@ -38,8 +38,9 @@ ifdef FEEDBACK_TEST_START
 test-training test-models test-kills lint test-unit: | control-plane
 endif
 
-test-unit: $(VENV)/.ready  ## Pure code, in seconds
-	$(TIMED) unit $(BIN)/python -m pytest tests/unit -q
+# Alone it has all processors; beside the other parts of `make test`, one.
+test-unit: $(VENV)/.ready  ## Pure code
+	$(TIMED) unit $(BIN)/python -m pytest tests/unit -q $(if $(FEEDBACK_TEST_START),,--numprocesses auto)
 
 control-plane: | $(UV)  ## etcd, Kubernetes and KWOK for the tests, built once from Go modules
 	$(TIMED) "build of Kubernetes" $(PYTHON) -m tests.cluster.binaries

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from urllib.parse import urlsplit
 
+from tests.loopback import serving
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -55,19 +57,19 @@ class FaultyProxy:
             block_on_close = False
             request_queue_size = 128
 
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        server = Server(("127.0.0.1", 0), Handler)
+        self._serving = serving(server)
+        self.url = f"http://127.0.0.1:{server.server_address[1]}"
         self.met: list[Fault] = []
 
     def __enter__(self) -> FaultyProxy:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._serving.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._serving.__exit__(kind, error, trace)
 
     def wait_for_sent(self, bytes: int, timeout: float = 60) -> None:
         """Return once clients have sent so many bytes through the proxy."""

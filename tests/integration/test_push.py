@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +22,7 @@ from feedback_workloads.storage import hub as hub_storage
 from feedback_workloads.storage.artifacts import ArtifactStore
 from tests.integration.models import tiny_llava
 from tests.integration.training_runs import study
+from tests.loopback import serving
 
 ROWS = 3
 
@@ -178,15 +178,9 @@ def hub() -> Iterator[Hub]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
     there.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with serving(server):
         yield there
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def push(result: Path, endpoint: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:

@@ -32,6 +32,7 @@ from feedback_workloads.models.families import family_of
 from feedback_workloads.serving.description import CALLS
 from tests.integration.models import picture
 from tests.integration.servers import PATIENCE_SECONDS, Models, Server, make_models
+from tests.loopback import serving
 
 BETA = 0.1
 MAX_PICTURE_BYTES = 100_000
@@ -95,10 +96,9 @@ def site() -> Iterator[Site]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with Listener(("127.0.0.1", 0), Handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    httpd = Listener(("127.0.0.1", 0), Handler)
+    with serving(httpd):
         yield Site(f"127.0.0.1:{httpd.server_port}", asked, answers)
-        httpd.shutdown()
 
 
 def flags(policy: Path, reference: Path, **more: Any) -> list[str]:

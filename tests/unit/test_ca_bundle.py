@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 import subprocess
-import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +15,7 @@ from huggingface_hub.utils import close_session, get_session
 from feedback_operator.api import PodOverrides
 from feedback_operator.resources.pod import CA_FILE, CA_MOUNT, environment
 from feedback_workloads.storage.s3 import S3Objects
+from tests.loopback import serving
 from tests.unit.stores import lead_to
 
 TRUSTING = PodOverrides.model_validate({"caBundle": {"configMapKeyRef": {"name": "ca", "key": "ca.crt"}}})
@@ -56,12 +56,10 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"https://localhost:{server.server_port}"
     lead_to(url, monkeypatch)
-    yield url
-    server.shutdown()
-    server.server_close()
+    with serving(server):
+        yield url
 
 
 def trust(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

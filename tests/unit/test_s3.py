@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +14,7 @@ from feedback_workloads.contract import BadInput, Temporary
 from feedback_workloads.storage.objects import Absent
 from feedback_workloads.storage.refusals import REFUSALS
 from feedback_workloads.storage.s3 import S3Objects, connect
+from tests.loopback import serving
 from tests.unit.stores import lead_to
 
 PROFILE = "[default]\nregion = eu-west-3\n"
@@ -111,11 +111,9 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         do_GET = do_PUT  # noqa: N815
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    lead_to(f"http://127.0.0.1:{server.server_port}", monkeypatch)
-    yield given
-    server.shutdown()
-    server.server_close()
+    with serving(server):
+        lead_to(f"http://127.0.0.1:{server.server_port}", monkeypatch)
+        yield given
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 async def serving() -> AsyncIterator[int]:
     """A server on loopback; gives its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, http=Connection, lifespan="off", log_level="error"))
+        config = uvicorn.Config(app, http=Connection, lifespan="off", log_level="error", timeout_keep_alive=1)
+        server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve([listening]))
         yield listening.getsockname()[1]
         server.should_exit = True

@@ -84,7 +84,7 @@ def examples(kind: Any) -> Iterator[Any]:
         hints = fields(kind)
         least = {name: next(examples(hints[name])) for name in required(kind)}
         yield least
-        for name in set(hints) - required(kind):
+        for name in sorted(set(hints) - required(kind)):
             yield from ({**least, name: value} for value in examples(hints[name]))
     elif origin is Literal:
         yield from inner
@@ -163,7 +163,7 @@ MESSAGES = [
 ]
 PARTS = [
     pytest.param(kind, name, id=f"{tag(kind, 'type')}.{name}")
-    for kind in {*members(ChatCompletionContentPartParam), *members(ContentArrayOfContentPart)}
+    for kind in dict.fromkeys([*members(ChatCompletionContentPartParam), *members(ContentArrayOfContentPart)])
     for name in fields(kind)
     if name != "type"
 ]

@@ -191,6 +191,24 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    *,
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR ...", help="Folders of `feedback evaluate --out`, the first to compare with."),
+    ],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The same as JSON.")] = None,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Set several models on one benchmark side by side, with a paired test of each against the first.
+
+    Exit codes: 0 compared; 2 a folder is not of `feedback evaluate`, or was made otherwise than the first.
+    """
+    arguments = [*map(str, folders), *([f"--out={out}"] if out else [])]
+    raise typer.Exit(workload("feedback_workloads.benchmarks.comparing", arguments, state, {}))
+
+
+@app.command()
 def push(
     result: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run (feedback run --out DIR).")],
     to: Annotated[str, typer.Option(metavar="PLACE", help="hf://owner/name, or a folder that is not there yet.")],

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from feedback_workloads.benchmarks import OfficialName, official
+from feedback_workloads.benchmarks.comparing import METRICS, SHARES, to_json
 from feedback_workloads.benchmarks.judging import API, API_VARIABLE, JUDGED, Judge
-from feedback_workloads.benchmarks.official import Judged, Official, Scores, chosen
+from feedback_workloads.benchmarks.official import Judged, Official, Scores, chosen, shown
 from feedback_workloads.contract import BadInput, Model
 from feedback_workloads.process.commands import ended, pairs, run
 
@@ -23,7 +24,7 @@ PACKAGES: Final = ("nltk", "openpyxl", "punkt", "textblob")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the official result file and metrics.json into a folder, and print the numbers."""
+    """Write the official result file, metrics.json and shares.json into a folder, and print the numbers."""
     parser = argparse.ArgumentParser(prog="python -m feedback_workloads.benchmarks", description=__doc__)
     parser.add_argument("--benchmark", required=True, choices=get_args(OfficialName))
     given_answers = parser.add_mutually_exclusive_group(required=True)
@@ -56,8 +57,9 @@ def _evaluate(given: argparse.Namespace) -> None:
     scores = benchmark.score(judged, truth, options)
     out.mkdir(parents=True, exist_ok=True)
     _write(out / scores.file, scores.result)
+    _write(out / SHARES, to_json(scores.shares))
     _write(
-        out / "metrics.json",
+        out / METRICS,
         {
             "benchmark": name,
             "options": options,
@@ -117,17 +119,7 @@ def _asked(given: argparse.Namespace, benchmark: Official, out: Path) -> Path:
 def table(scores: Scores) -> str:
     """The numbers as lines of a name and a value; rates are fractions."""
     width = max(map(len, scores.metrics), default=0)
-    return "".join(f"{name:<{width}}  {_shown(value)}\n" for name, value in scores.metrics.items())
-
-
-def _shown(value: float | None) -> str:
-    match value:
-        case None:
-            return "0 of 0"
-        case int():
-            return str(value)
-        case _:
-            return f"{value:.4f}"
+    return "".join(f"{name:<{width}}  {shown(value)}\n" for name, value in scores.metrics.items())
 
 
 def _identity(path: Path) -> dict[str, str]:

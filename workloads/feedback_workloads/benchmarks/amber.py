@@ -21,7 +21,7 @@ from typing import ClassVar, Final
 
 from feedback_workloads.benchmarks.english.tagging import Tagger, nltk_parts
 from feedback_workloads.benchmarks.english.words import nouns
-from feedback_workloads.benchmarks.official import Option, Scores
+from feedback_workloads.benchmarks.official import Option, Scores, Share, Shares
 from feedback_workloads.contract import BadInput
 from feedback_workloads.rows.json_files import Row, read_rows, read_text
 
@@ -152,12 +152,14 @@ class Amber:
         rows = read_rows(answers)
         asked = [questions[number - 1] for number in numbers(rows, len(questions))]
         pictures: list[tuple[Row, Picture]] = []
+        yes_no: list[Row] = []
         said: list[tuple[YesNo, str]] = []
         for row, question in zip(rows, asked, strict=True):
             match question:
                 case Picture():
                     pictures.append((row, question))
                 case YesNo():
+                    yes_no.append(row)
                     said.append((question, row.text("response", "text")))
         texts = [row.text("response", "text") for row, _ in pictures]
         described = [
@@ -173,6 +175,7 @@ class Amber:
             notes=("no similar.txt beside the truth: a word is like itself alone",)
             if texts and not words.alike
             else (),
+            shares={**shares_of_descriptions(described), **shares_of_answers(yes_no, said)},
         )
 
 
@@ -190,6 +193,43 @@ def generative(described: Sequence[tuple[Picture, Description]]) -> dict[str, Nu
             "Cog": percent(sum(len(one.hit) for one in found), sum(len(asked.false) for asked, _ in described)),
         }
     }
+
+
+def shares_of_descriptions(described: Sequence[tuple[Row, Picture, Description]]) -> Shares:
+    """Of the numbers of `generative`, before they are rounded; none without descriptions."""
+    found: dict[str, list[Share]] = {}
+    for row, asked, one in described:
+        parts = {
+            "CHAIR": (len(one.hallucinated), len(one.named)),
+            "Cover": (len(one.covered), len(asked.true)),
+            "Hal": (bool(one.hallucinated), 1),
+            "Cog": (len(one.hit), len(asked.false)),
+        }
+        for name, (part, whole) in parts.items():
+            found.setdefault(name, []).append(Share(_item(row), part, whole))
+    return found
+
+
+def shares_of_answers(rows: Sequence[Row], said: Sequence[tuple[YesNo, str]]) -> Shares:
+    """Of the numbers of `discriminative`, by type and in all, before they are rounded; F1 is a quotient as well."""
+    found: dict[str, list[Share]] = {}
+    for row, (question, response) in zip(rows, said, strict=True):
+        counter, truly, denied = COUNTERS[question.type], question.truth == "no", response == "No"
+        parts = {
+            "Accuracy": ((question.truth, response) in (("yes", "Yes"), ("no", "No")), 1),
+            "Precision": (truly and denied, denied),
+            "Recall": (truly and denied, truly),
+            "F1": (2 * (truly and denied), truly + denied),
+        }
+        prefixes = ["", *(f"{heading}." for heading, counters in HEADINGS.items() if counter in counters)]
+        for name, (part, whole) in parts.items():
+            for prefix in prefixes:
+                found.setdefault(f"{prefix}{name}", []).append(Share(_item(row), part, whole))
+    return found
+
+
+def _item(row: Row) -> str:
+    return str(row.integer("id", "question_id"))
 
 
 def discriminative(said: Iterable[tuple[YesNo, str]]) -> dict[str, Numbers]:

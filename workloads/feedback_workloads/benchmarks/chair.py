@@ -18,7 +18,7 @@ from feedback_workloads.benchmarks.coco.objects import chair_vocabulary
 from feedback_workloads.benchmarks.coco.truth import WHAT, read_truth
 from feedback_workloads.benchmarks.english.tagging import Tagger, nltk_parts
 from feedback_workloads.benchmarks.english.words import by_rule
-from feedback_workloads.benchmarks.official import Option, Scores, ratio
+from feedback_workloads.benchmarks.official import Option, Scores, Shares, quotients
 from feedback_workloads.rows.json_files import Row
 
 
@@ -54,12 +54,14 @@ class Chair:
             Sentence(picture, text, vocabulary.named(words), present[picture])
             for picture, text, words in zip(pictures, texts, reduce(texts), strict=True)
         ]
-        metrics = overall(sentences, [length(one, options["length"]) for one in sentences])
+        shares = shares_of(sentences, [length(one, options["length"]) for one in sentences])
+        metrics = quotients(shares)
         return Scores(
             answers=len(sentences),
             metrics=metrics,
             file="chair.json",
             result={"sentences": [to_json(one) for one in sentences], "overall_metrics": metrics},
+            shares=shares,
         )
 
 
@@ -68,14 +70,13 @@ def length(sentence: Sentence, unit: str) -> int:
     return len(sentence.named.read) if unit == "tokens" else len(sentence.text.split(" "))
 
 
-def overall(sentences: Sequence[Sentence], lengths: Sequence[int]) -> dict[str, float | None]:
-    """The numbers of all answers; mentions are counted each time, and answers that name nothing count as answers."""
-    mentions = sum(len(one.named.words) for one in sentences)
+def shares_of(sentences: Sequence[Sentence], lengths: Sequence[int]) -> Shares:
+    """Of the numbers; mentions are counted each time, and answers that name nothing count as answers."""
     return {
-        "CHAIRs": ratio(sum(bool(one.hallucinated) for one in sentences), len(sentences)),
-        "CHAIRi": ratio(sum(len(one.hallucinated) for one in sentences), mentions),
-        "Recall": ratio(sum(one.covered for one in sentences), sum(len(one.present) for one in sentences)),
-        "Len": ratio(0.01 * sum(lengths), len(sentences)),
+        "CHAIRs": [one.share(bool(one.hallucinated)) for one in sentences],
+        "CHAIRi": [one.share(len(one.hallucinated), len(one.named.words)) for one in sentences],
+        "Recall": [one.share(one.covered, len(one.present)) for one in sentences],
+        "Len": [one.share(words, 100) for one, words in zip(sentences, lengths, strict=True)],
     }
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
-from feedback_workloads.benchmarks.official import Option, Scores, ratio
+from feedback_workloads.benchmarks.official import Option, Scores, Share, Shares, quotients
 from feedback_workloads.benchmarks.tables import csv_text, read_table
 from feedback_workloads.contract import BadInput
 from feedback_workloads.rows.json_files import Row, read_rows
@@ -63,7 +63,8 @@ class MHumanEval:
             to_do = f"{SHEET} is to be filled in by people; give it as --answers then"
             return Scores(len(rows), {}, SHEET, sheet(rows, questions), (*notes, to_do))
         labels = [read_label(row) for row in rows]
-        return Scores(len(rows), metrics(labels), "mhumaneval.json", [to_json(one) for one in labels], notes)
+        shares = shares_of(labels)
+        return Scores(len(rows), quotients(shares), "mhumaneval.json", [to_json(one) for one in labels], notes, shares)
 
 
 def sheet(rows: Sequence[Row], questions: Sequence[Row]) -> str:
@@ -124,12 +125,13 @@ def _plain(text: str) -> str:
     return " ".join(text.removeprefix("'").lower().split())
 
 
-def metrics(labels: Sequence[Label]) -> dict[str, float | None]:
-    """The share of answers with a hallucination, and with one of each kind."""
-    found = {"Hallucination rate": ratio(sum(label.hallucinated for label in labels), len(labels))}
-    return found | {
-        f"{kind}.Hallucination rate": ratio(sum(bool(label.parts[kind]) for label in labels), len(labels))
-        for kind in KINDS
+def shares_of(labels: Sequence[Label]) -> Shares:
+    """Of answers with a hallucination, and with one of each kind."""
+    rows = [(str(number), label) for number, label in enumerate(labels, 1)]
+    of_kinds = {kind: [Share(item, bool(label.parts[kind])) for item, label in rows] for kind in KINDS}
+    return {
+        "Hallucination rate": [Share(item, label.hallucinated) for item, label in rows],
+        **{f"{kind}.Hallucination rate": of for kind, of in of_kinds.items()},
     }
 
 

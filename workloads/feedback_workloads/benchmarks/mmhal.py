@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import ClassVar, Final
 
 from feedback_workloads.benchmarks.judging import Judge, Request, content
-from feedback_workloads.benchmarks.official import Option, Scores
+from feedback_workloads.benchmarks.official import Option, Scores, Share, Shares, quotients
 from feedback_workloads.benchmarks.scripts import Script
 from feedback_workloads.contract import BadInput
 from feedback_workloads.rows.json_files import Row, read_rows
@@ -64,12 +63,14 @@ class MMHal:
         rows, questions = _matched(answers, truth)
         reviews = [review(row) for row in rows]
         scores = [rating(text) for text in reviews]
+        shares = shares_of([one or 0 for one in scores])
         return Scores(
             answers=len(rows),
-            metrics=metrics([one or 0 for one in scores]),
+            metrics=quotients(shares),
             file=f"{answers.name.split('.json')[0]}.mmhal_test_eval.json",
             result=[{"choices": [{"message": {"role": "assistant", "content": text}}]} for text in reviews],
             notes=notes(scores, questions),
+            shares=shares,
         )
 
 
@@ -111,15 +112,21 @@ def rating(reply: str) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
-def metrics(scores: Sequence[int]) -> dict[str, float | None]:
-    """The numbers of all questions and of each type; informativeness is RLHF-V's, as a fraction of the best."""
-    numbers: dict[str, float | None] = {
-        "Average score": fmean(scores),
-        "Hallucination rate": fmean(score < TRUE_FROM for score in scores),
-        "Informativeness": fmean(score - TRUE_FROM if score >= TRUE_FROM else score for score in scores) / 3,
+def informative(score: int) -> int:
+    """How much an answer of a score says, from 0 to 3: scores with a hallucination and without are in that order."""
+    return score - TRUE_FROM if score >= TRUE_FROM else score
+
+
+def shares_of(scores: Sequence[int]) -> Shares:
+    """Of the numbers of all questions and of each type; informativeness is RLHF-V's, as a fraction of the best."""
+    rated = [(str(number), score) for number, score in enumerate(scores, 1)]
+    by_type = {kind: rated[number :: len(TYPES)] for number, kind in enumerate(TYPES)}
+    return {
+        "Average score": [Share(item, score) for item, score in rated],
+        "Hallucination rate": [Share(item, score < TRUE_FROM) for item, score in rated],
+        "Informativeness": [Share(item, informative(score), 3) for item, score in rated],
+        **{f"{kind}.Average score": [Share(item, score) for item, score in of] for kind, of in by_type.items()},
     }
-    by_type = {kind: scores[number :: len(TYPES)] for number, kind in enumerate(TYPES)}
-    return numbers | {f"{kind}.Average score": fmean(of) if of else None for kind, of in by_type.items()}
 
 
 def notes(scores: Sequence[int | None], questions: Sequence[Row]) -> tuple[str, ...]:

@@ -10,13 +10,12 @@ any case. So "A photo" answers A, and "The correct answer is B" is wrong.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
-from feedback_workloads.benchmarks.official import Option, Scores, ratio
+from feedback_workloads.benchmarks.official import Option, Scores, Share, Shares, quotients
 from feedback_workloads.benchmarks.tables import read_table
 from feedback_workloads.contract import BadInput
 from feedback_workloads.rows.json_files import Row
@@ -49,8 +48,10 @@ class MMStar:
     def score(self, answers: Path, truth: Path, options: Mapping[str, str]) -> Scores:
         questions = read_questions(truth)
         said = read_predictions(answers, questions, truth)
-        right = [question for index, question in questions.items() if is_right(said[index], question.letter)]
-        metrics = shares(right, list(questions.values()))
+        shares = shares_of(
+            {index: (question, is_right(said[index], question.letter)) for index, question in questions.items()}
+        )
+        metrics = quotients(shares)
         note = f"these are {len(questions)} questions, where the benchmark has {QUESTIONS}"
         return Scores(
             answers=len(said),
@@ -58,6 +59,7 @@ class MMStar:
             file=f"{answers.name.split('.')[0]}_score.json",
             result=metrics,
             notes=() if len(questions) == QUESTIONS else (note,),
+            shares=shares,
         )
 
 
@@ -67,16 +69,13 @@ def is_right(prediction: str, letter: str) -> bool:
     return any(said.startswith(f"{beginning}{letter}") for beginning in BEGINNINGS)
 
 
-def shares(right: Sequence[Question], asked: Sequence[Question]) -> dict[str, float | None]:
-    """The shares of right answers by the names that the authors' script writes: in all, of categories, of kinds."""
-    names = dict.fromkeys(name for question in asked for name in _names(question))
-    of = Counter(name for question in asked for name in _names(question))
-    rightly = Counter(name for question in right for name in _names(question))
-    return {"final score": ratio(len(right), len(asked)), **{name: ratio(rightly[name], of[name]) for name in names}}
-
-
-def _names(question: Question) -> tuple[str, str]:
-    return question.category, f"{question.category}({question.kind})"
+def shares_of(answered: Mapping[int, tuple[Question, bool]]) -> Shares:
+    """Of right answers by the names that the authors' script writes: in all, of categories, of kinds."""
+    found: dict[str, list[Share]] = {"final score": []}
+    for index, (question, right) in answered.items():
+        for name in ("final score", question.category, f"{question.category}({question.kind})"):
+            found.setdefault(name, []).append(Share(str(index), right))
+    return found
 
 
 def read_questions(file: Path) -> dict[int, Question]:

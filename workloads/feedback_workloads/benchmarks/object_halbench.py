@@ -26,7 +26,7 @@ from feedback_workloads.benchmarks.english.lemmas import is_a, lemma
 from feedback_workloads.benchmarks.english.tokens import tokens
 from feedback_workloads.benchmarks.english.words import noun_lemmas
 from feedback_workloads.benchmarks.judging import Judge, Request
-from feedback_workloads.benchmarks.official import Option, Scores, ratio
+from feedback_workloads.benchmarks.official import Option, Scores, Shares, quotients
 from feedback_workloads.benchmarks.scripts import Script
 from feedback_workloads.contract import BadInput
 from feedback_workloads.rows.json_files import Row
@@ -96,13 +96,15 @@ class ObjectHalBench:
             Sentence(picture, text, one, present[picture])
             for picture, text, one in zip(pictures, texts, named, strict=True)
         ]
-        metrics = overall(sentences)
+        shares = shares_of(sentences)
+        metrics = overall(sentences, shares)
         return Scores(
             answers=len(sentences),
             metrics=metrics,
             file=f"hall_{answers.name.split('.json')[0]}_-1.json",
             result={"sentences": [to_json(one) for one in sentences], "overall_metrics": metrics},
             notes=notes(pictures, options),
+            shares=shares,
         )
 
 
@@ -193,26 +195,30 @@ def _is_noun(word: str, last: bool) -> bool:
     return last or not is_a(word, "a")
 
 
-def overall(sentences: Sequence[Sentence]) -> dict[str, float | None]:
-    """The numbers of all answers, by their names in the official script, which calls classes words in two of them."""
-    naming = sum(bool(one.named.words) for one in sentences)
-    hallucinating = sum(bool(one.hallucinated) for one in sentences)
-    hallucinated = sum(len(one.hallucinated) for one in sentences)
-    mentions = sum(len(one.named.words) for one in sentences)
-    covered = sum(one.covered for one in sentences)
-    present = sum(len(one.present) for one in sentences)
+def shares_of(sentences: Sequence[Sentence]) -> Shares:
+    """Of the rates; what `overall` derives from two of them would be compared as they are."""
     return {
-        "CHAIRs": ratio(hallucinating, len(sentences)),
-        "CHAIRs_refine": ratio(hallucinating, naming),
-        "CHAIRi": ratio(hallucinated, mentions),
-        "obj_rec": ratio(covered, present),
+        "CHAIRs": [one.share(bool(one.hallucinated)) for one in sentences],
+        "CHAIRs_refine": [one.share(bool(one.hallucinated), bool(one.named.words)) for one in sentences],
+        "CHAIRi": [one.share(len(one.hallucinated), len(one.named.words)) for one in sentences],
+        "obj_rec": [one.share(one.covered, len(one.present)) for one in sentences],
+        "avg_word_len": [one.share(len(one.text.split(" "))) for one in sentences],
+    }
+
+
+def overall(sentences: Sequence[Sentence], shares: Shares) -> dict[str, float | None]:
+    """The numbers of all answers, by their names in the official script, which calls classes words in two of them."""
+    rates = quotients(shares)
+    wrong_answers, wrong_mentions = rates["CHAIRs_refine"], rates["CHAIRi"]
+    return {
+        **{name: rates[name] for name in ("CHAIRs", "CHAIRs_refine", "CHAIRi", "obj_rec")},
         "sentence_num": len(sentences),
-        "coco_sentence_num": naming,
-        "coco_word_count": covered,
-        "gt_word_count": present,
-        "avg_word_len": ratio(sum(len(one.text.split(" ")) for one in sentences), len(sentences)),
-        "correct_rate": 1 - hallucinating / naming if naming else None,
-        "object_correct_rate": 1 - hallucinated / mentions if mentions else None,
+        "coco_sentence_num": sum(bool(one.named.words) for one in sentences),
+        "coco_word_count": sum(one.covered for one in sentences),
+        "gt_word_count": sum(len(one.present) for one in sentences),
+        "avg_word_len": rates["avg_word_len"],
+        "correct_rate": None if wrong_answers is None else 1 - wrong_answers,
+        "object_correct_rate": None if wrong_mentions is None else 1 - wrong_mentions,
     }
 
 

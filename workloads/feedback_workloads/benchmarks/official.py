@@ -5,8 +5,8 @@ Such a benchmark is one file of this room with a class that is an `Official`. Nu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -24,12 +24,28 @@ class Option:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What one answer adds to a metric that is a quotient of sums: `part` of `whole`.
+
+    `item` is what was asked, by a name that does not depend on who answered.
+    """
+
+    item: str
+    part: float
+    whole: float = 1
+
+
+Shares = Mapping[str, Sequence[Share]]
+"""What each answer adds to each metric. Metrics that are no such quotients are not among them."""
+
+
+@dataclass(frozen=True)
 class Scores:
     """What came out for `answers` answers.
 
     `metrics` has the official names; rates are fractions, and None where they are 0 of 0. `result` is the content of
     the file that the official scorer writes, for JSON or a text as it stands, and `file` its name. `notes` are
-    sentences for the person who reads the numbers.
+    sentences for the person who reads the numbers. `shares` is what models are compared by, answer by answer.
     """
 
     answers: int
@@ -37,6 +53,7 @@ class Scores:
     file: str
     result: object
     notes: tuple[str, ...] = ()
+    shares: Shares = field(default_factory=dict)
 
 
 class Official(Protocol):
@@ -92,6 +109,22 @@ def chosen(options: Mapping[str, Option], given: Mapping[str, str]) -> dict[str,
     return {name: given.get(name, option.values[0]) for name, option in options.items()}
 
 
+def quotients(shares: Shares) -> dict[str, float | None]:
+    """The metrics of which these are the shares."""
+    return {name: ratio(sum(one.part for one in of), sum(one.whole for one in of)) for name, of in shares.items()}
+
+
 def ratio(part: float, whole: float) -> float | None:
     """`part / whole`; None of 0, where official scorers stop with an error."""
     return part / whole if whole else None
+
+
+def shown(value: float | None) -> str:
+    """A number as tables have it."""
+    match value:
+        case None:
+            return "0 of 0"
+        case int():
+            return str(value)
+        case _:
+            return f"{value:.4f}"

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
-from feedback_workloads.benchmarks.official import Option, Scores, ratio
+from feedback_workloads.benchmarks.official import Option, Scores, Share, Shares, ratio
 from feedback_workloads.contract import BadInput
 from feedback_workloads.rows.json_files import Row, read_rows
 
@@ -62,7 +62,8 @@ class Pope:
     def score(self, answers: Path, truth: Path, options: Mapping[str, str]) -> Scores:
         rows = read_rows(answers)
         by_sampling = _of_folder(rows, truth) if truth.is_dir() else {_sampling(truth): (rows, read_rows(truth))}
-        found = {sampling: confusion(said, asked) for sampling, (said, asked) in by_sampling.items()}
+        judged = {sampling: verdicts(said, asked) for sampling, (said, asked) in by_sampling.items()}
+        found = {sampling: confusion(of) for sampling, of in judged.items()}
         metrics = {
             f"{sampling}.{name}": value for sampling, one in found.items() for name, value in one.metrics().items()
         }
@@ -71,6 +72,11 @@ class Pope:
             metrics=metrics,
             file="pope.json",
             result={sampling: asdict(one) | one.metrics() for sampling, one in found.items()},
+            shares={
+                f"{sampling}.{name}": of
+                for sampling, verdicts_of in judged.items()
+                for name, of in shares_of(verdicts_of, sampling).items()
+            },
         )
 
 
@@ -79,18 +85,41 @@ def says_yes(answer: str) -> bool:
     return _NO.isdisjoint(answer.partition(".")[0].replace(",", "").split(" "))
 
 
-def confusion(answers: Sequence[Row], questions: Sequence[Row]) -> Confusion:
-    """Count answers to questions that stand in the same order; BadInput where they are answers to others."""
+Verdict = tuple[bool, bool]
+"""Whether an answer says that the object is there, and whether it is."""
+
+
+def confusion(found: Sequence[Verdict]) -> Confusion:
+    counts = Counter(found)
+    return Confusion(TP=counts[True, True], FP=counts[True, False], TN=counts[False, False], FN=counts[False, True])
+
+
+def shares_of(found: Sequence[Verdict], sampling: str) -> Shares:
+    """Of the numbers of `Confusion`. F1 is one of twice the true positives, and of what is said and what is there."""
+    items = [f"{sampling} {number}" for number in range(1, len(found) + 1)]
+    parts: dict[str, Callable[[bool, bool], tuple[float, float]]] = {
+        "Accuracy": lambda said, there: (said == there, 1),
+        "Precision": lambda said, there: (said and there, said),
+        "Recall": lambda said, there: (said and there, there),
+        "F1 score": lambda said, there: (2 * (said and there), said + there),
+        "Yes ratio": lambda said, there: (said, 1),
+    }
+    return {
+        name: [Share(item, *part(*one)) for item, one in zip(items, found, strict=True)] for name, part in parts.items()
+    }
+
+
+def verdicts(answers: Sequence[Row], questions: Sequence[Row]) -> list[Verdict]:
+    """Of answers to questions that stand in the same order; BadInput where they are answers to others."""
     if len(answers) != len(questions):
         raise BadInput(
             f"there are {len(answers)} answers to the {len(questions)} questions from {questions[0].place} on; give "
             "one to each, in their order, and the questions of the release that was asked"
         )
-    pairs = Counter(
+    return [
         (says_yes(answer.text("answer", "text")), _is_there(question, answer))
         for answer, question in zip(answers, questions, strict=True)
-    )
-    return Confusion(TP=pairs[True, True], FP=pairs[True, False], TN=pairs[False, False], FN=pairs[False, True])
+    ]
 
 
 def _is_there(question: Row, answer: Row) -> bool:

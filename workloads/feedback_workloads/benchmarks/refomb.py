@@ -18,11 +18,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import ClassVar, Final
 
 from feedback_workloads.benchmarks.judging import Judge, Request
-from feedback_workloads.benchmarks.official import Option, Scores
+from feedback_workloads.benchmarks.official import Option, Scores, Share, Shares, quotients
 from feedback_workloads.benchmarks.scripts import Script
 from feedback_workloads.contract import BadInput
 from feedback_workloads.rows.json_files import Row, read_rows
@@ -50,6 +49,15 @@ class Comparison:
     second: str
     models: tuple[str, str]
     run: int
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Of a question of type `kind`: `value` is 1 where the model won, -1 where it lost, 0 where neither did."""
+
+    question: str
+    kind: str
+    value: int
 
 
 class RefoMB:
@@ -100,12 +108,14 @@ class RefoMB:
                 "--judge, or give what the authors' scripts saved"
             )
         asked = len(read_rows(truth))
+        shares = {number: of for name, judged in found.items() for number, of in shares_of(name, judged).items()}
         return Scores(
             answers=len(rows),
-            metrics={number: rate for name, of in found.items() for number, rate in win_rates(name, of).items()},
+            metrics=quotients(shares),
             file="refomb.json",
             result={name: table(of) for name, of in found.items()},
             notes=notes(asked, len(rows)),
+            shares=shares,
         )
 
 
@@ -166,31 +176,33 @@ def verdict(reply: str) -> int | None:
     return _VALUES[found[1]] if found else None
 
 
-def judgements(rows: Iterable[Row], field: str) -> list[tuple[str, int]]:
-    """The type of each question, and 1 where the model won, -1 where it lost, 0 where neither did."""
+def judgements(rows: Iterable[Row], field: str) -> list[Judgement]:
+    """What the judge said of each row, by the reply in `field`; BadInput where that says nothing."""
     found = []
-    for row in rows:
+    for number, row in enumerate(rows):
         value = verdict(row.text(field))
         if value is None:
             raise BadInput(f"{row.place}: the reply in {field!r} has no [[A]], [[B]] or [[C]]; ask the judge again")
         exchanged = row.text("modelB") == REFERENCE
-        found.append((row.text("type_name"), -value if exchanged else value))
+        question = str(row.values.get("image", number))  # the authors count from the first question
+        found.append(Judgement(question, row.text("type_name"), -value if exchanged else value))
     return found
 
 
-def win_rates(name: str, found: Sequence[tuple[str, int]]) -> dict[str, float | None]:
-    """(wins + ties / 2) / judgements: in all, by the name of the number, and of each type."""
-    points = [(kind, (value + 1) / 2) for kind, value in found]
-    kinds = dict.fromkeys(kind for kind, _ in points)
-    of_kinds = {f"{kind}.{name}": fmean(one for other, one in points if other == kind) for kind in kinds}
-    return {name: fmean(one for _, one in points), **of_kinds}
+def shares_of(name: str, found: Sequence[Judgement]) -> Shares:
+    """Of (wins + ties / 2) / judgements: in all, by the name of the number, and of each type."""
+    shares: dict[str, list[Share]] = {name: []}
+    for one in found:
+        for number in (name, f"{one.kind}.{name}"):
+            shares.setdefault(number, []).append(Share(one.question, (one.value + 1) / 2))
+    return shares
 
 
-def table(found: Sequence[tuple[str, int]]) -> dict[str, object]:
+def table(found: Sequence[Judgement]) -> dict[str, object]:
     """Wins, losses and ties, in all and of each type."""
-    kinds = dict.fromkeys(kind for kind, _ in found)
-    by_kind = {kind: _counts([value for other, value in found if other == kind]) for kind in kinds}
-    return {**_counts([value for _, value in found]), "types": by_kind}
+    kinds = dict.fromkeys(one.kind for one in found)
+    by_kind = {kind: _counts([one.value for one in found if one.kind == kind]) for kind in kinds}
+    return {**_counts([one.value for one in found]), "types": by_kind}
 
 
 def _counts(values: Sequence[int]) -> dict[str, int]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE: Final = 0.95
-_RESAMPLES_A_BLOCK: Final = 256  # bounds memory: one weight for each question and resample of a block
+_DRAWS_A_BLOCK: Final = 256
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def measure(judged: Iterable[Judged], resamples: int, seed: int) -> Measures:
     """
     table = _sums_by_question(judged)
     point = table.sum(axis=0, keepdims=True)
-    samples = _bootstrap(table, resamples, seed)
+    samples = bootstrap(table, resamples, seed)
     answers, words = point[0, _ANSWERS], point[0, _WORDS]
     return Measures(
         **{name: _rate(point, samples, *_PARTS[name]) for name in RATES},
@@ -107,7 +107,7 @@ def ratios(one: Iterable[Judged], other: Iterable[Judged], resamples: int, seed:
     Raises ValueError for answers to different numbers of questions.
     """
     table = np.hstack(_tables([one, other]))
-    points, samples = table.sum(axis=0, keepdims=True), _bootstrap(table, resamples, seed)
+    points, samples = table.sum(axis=0, keepdims=True), bootstrap(table, resamples, seed)
     return {name: _ratio(points, samples, *parts) for name, parts in _PARTS.items()}
 
 
@@ -122,7 +122,7 @@ def differences(tried: Sequence[Iterable[Judged]], other: Iterable[Judged], resa
     """
     table = np.hstack([one[:, [_HALLUCINATING, _NAMING]] for one in _tables([*tried, other])])
     points = _differences(table.sum(axis=0, keepdims=True))[0]
-    samples = _differences(_bootstrap(table, resamples, seed))
+    samples = _differences(bootstrap(table, resamples, seed))
     known = ~np.isnan(points)
     reaches = np.full(len(points), np.nan)
     reaches[known] = _reaches(samples[:, known] - points[known])
@@ -166,15 +166,28 @@ def _sums_by_question(judged: Iterable[Judged]) -> NDArray[np.float64]:
     return np.array([sums[id] for id in sorted(sums)]).reshape(-1, _COLUMNS)
 
 
-def _bootstrap(table: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    """The table's column sums in each of `resamples` draws of as many questions, with replacement, a row a draw."""
+def bootstrap(table: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """Column sums of a table, (questions, columns), in each of `resamples` draws of as many questions, a row a draw.
+
+    Questions are drawn with replacement.
+    """
     questions = len(table)
     if questions == 0 or resamples == 0:
         return np.zeros((0, table.shape[1]))
     random = np.random.default_rng(seed)
     chances = np.full(questions, 1 / questions)
-    blocks = [min(_RESAMPLES_A_BLOCK, resamples - done) for done in range(0, resamples, _RESAMPLES_A_BLOCK)]
-    return np.concatenate([random.multinomial(questions, chances, size=size) @ table for size in blocks])
+    return np.concatenate([random.multinomial(questions, chances, size=size) @ table for size in _blocks(resamples)])
+
+
+def exchanges(table: NDArray[np.float64], draws: int, seed: int) -> NDArray[np.float64]:
+    """Column sums of a table, (questions, columns), over each question with a chance of one half, a row a draw."""
+    random = np.random.default_rng(seed)
+    return np.concatenate([random.integers(0, 2, size=(size, len(table))) @ table for size in _blocks(draws)])
+
+
+def _blocks(draws: int) -> list[int]:
+    """How many of `draws` are done at once: memory is bounded by a weight for each question and draw of a block."""
+    return [min(_DRAWS_A_BLOCK, draws - done) for done in range(0, draws, _DRAWS_A_BLOCK)]
 
 
 def _rate(point: NDArray[np.float64], samples: NDArray[np.float64], part: int, whole: int) -> Rate:
@@ -182,7 +195,7 @@ def _rate(point: NDArray[np.float64], samples: NDArray[np.float64], part: int, w
         return Rate(None, None, None)
     defined = samples[samples[:, whole] > 0]
     shares = defined[:, part] / defined[:, whole]
-    low, high = _interval(shares, widest=(0.0, 1.0))
+    low, high = interval(shares, widest=(0.0, 1.0))
     return Rate(float(point[0, part] / point[0, whole]), low, high)
 
 
@@ -190,7 +203,7 @@ def _ratio(point: NDArray[np.float64], samples: NDArray[np.float64], part: int, 
     """Of a pair of tables beside each other: the rate in the left one over that in the right one."""
     value = float(_quotients(point, part, whole)[0])
     with np.errstate(invalid="ignore"):  # between infinities
-        low, high = _interval(_quotients(samples, part, whole), widest=(0.0, math.inf))
+        low, high = interval(_quotients(samples, part, whole), widest=(0.0, math.inf))
     return Rate(value, low, high) if math.isfinite(value + high) else Rate(None, None, None)
 
 
@@ -220,7 +233,7 @@ def _reaches(deviations: NDArray[np.float64]) -> NDArray[np.float64]:
     return reaches
 
 
-def _interval(values: NDArray[np.float64], widest: tuple[float, float]) -> tuple[float, float]:
+def interval(values: NDArray[np.float64], widest: tuple[float, float]) -> tuple[float, float]:
     """The middle 95% of `values`; without any, `widest`."""
     if not len(values):
         return widest

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from feedback_workloads.benchmarks.coco.objects import Named
+from feedback_workloads.benchmarks.official import Share
 from feedback_workloads.rows.json_files import Row, read_rows
 
 _NUMBER: Final = re.compile(r"(?:.*[/_])?(\d+)(?:\.(?:jpg|png))?")
@@ -31,6 +32,10 @@ class Sentence:
     def covered(self) -> int:
         """How many classes of the picture are named."""
         return len(self.present.intersection(self.named.classes))
+
+    def share(self, part: float, whole: float = 1) -> Share:
+        """What this answer adds to a metric."""
+        return Share(str(self.picture), part, whole)
 
 
 def read_answers(file: Path) -> list[Row]:

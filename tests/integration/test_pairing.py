@@ -17,6 +17,7 @@ from PIL import Image
 from feedback_workloads.contract import Artifact, BadInput, Manifest, PairingConfig, Source, shard_uri
 from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.process.progress import Progress
+from feedback_workloads.report.evidence import PAIRS_SHOWN, Claim, PairAnswer, find_pairs
 from feedback_workloads.rows.schemas import CLAIMS, SAMPLES, VERDICTS
 from feedback_workloads.stages import pairing
 from feedback_workloads.stages.pairing import Labelled, accuracy, judge_of
@@ -172,6 +173,23 @@ def test_rows_are_a_self_contained_preference_data_set(tmp_path: Path) -> None:
     ]
     assert {entry.name for entry in outcome.files} == set(given.bytes())
     assert outcome.counts["rows"] == outcome.counts["balanced"] == 1
+
+
+def test_the_report_shows_pairs_with_what_the_labeler_said_of_each_claim(tmp_path: Path) -> None:
+    """As far as its verdicts are there."""
+    answers = {id: [Said("One. Two.", [False, True]), Said("Three. Four.", [True, True])] for id in "abcdef"}
+    given = Given(tmp_path, answers)
+    config = given.config()
+    outcome = given.run_config(config)
+    manifest = Manifest(stage="pairing", config={}, config_hash="", files=outcome.files, counts={})
+    pairs = given.store.publish(shard_uri(config, 0), manifest)
+    shown = find_pairs(given.store, pairs, config.verdicts)
+    rejected = PairAnswer("One. Two.", -1, [Claim("claim 0", False, 0.5), Claim("claim 1", True, 0.5)])
+    chosen = PairAnswer("Three. Four.", 0, [Claim("claim 0", True, 0.5), Claim("claim 1", True, 0.5)])
+    assert [(pair.chosen, pair.rejected) for pair in shown] == [(chosen, rejected)] * PAIRS_SHOWN
+    assert {pair.image for pair in shown} == {png(1)}
+    [first, *_] = find_pairs(given.store, pairs, [])
+    assert [(claim.accepted, claim.p_yes) for claim in first.rejected.claims] == [(False, None), (True, None)]
 
 
 def test_hugging_face_datasets_reads_the_pictures(tmp_path: Path) -> None:

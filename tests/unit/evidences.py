@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -28,9 +29,12 @@ from feedback_workloads.method.evaluation import (
 from feedback_workloads.method.judgement import Judgement
 from feedback_workloads.method.ranking import rankings
 from feedback_workloads.report.evidence import (
+    Claim,
     Evidence,
     Example,
     Examples,
+    Pair,
+    PairAnswer,
     answers_by_question,
     kind_of,
     ranked_words,
@@ -130,7 +134,19 @@ def evidence() -> Evidence:
         ],
         "others": {},
     }
-    return Evidence(ITERATION, scores, pairs(), training(), _examples(report, said, scores), ())
+    first = report[0]
+    shown = Pair(png(first.scene), first.question, *(_pair_answer(baseline.say(first, number)) for number in (0, 1)))
+    return Evidence(ITERATION, scores, pairs(), training(), _examples(report, said, scores), (), [shown])
+
+
+def _pair_answer(said: Marked) -> PairAnswer:
+    """Of which the labeler is sure, but for the last claim: there it said only yes or no."""
+    sentences = said.answer.text.split(". ")
+    claims = [
+        Claim(sentence, accepted=number > 0, p_yes=0.92 if number else 0.02)
+        for number, sentence in enumerate(sentences)
+    ]
+    return PairAnswer(said.answer.text, -1, [*claims[:-1], replace(claims[-1], p_yes=None)])
 
 
 def _examples(report: list[Row], said: list[dict[str, Any]], scores: dict[str, Any]) -> Examples:
@@ -232,6 +248,10 @@ ITERATION = Iteration.model_validate(
             ],
         },
         "ending": {"how": "promoted", "why": "it meets every rule", "kept": "shapes"},
+        "gate": [
+            {"subject": "recall", "wanted": "at least 0.8", "measured": "0.86", "broken": ""},
+            {"subject": "meanWords", "wanted": "at most 10", "measured": "16", "broken": "meanWords is 16, above 10"},
+        ],
         "wallSeconds": 763.4,
         "processor": "AMD EPYC, 2 cores, AVX2",
     }

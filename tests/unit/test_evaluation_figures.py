@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from feedback_operator.api import GateRule
-from feedback_operator.plan.gate import METRICS, broken_rules
+from feedback_operator.plan.gate import METRICS, broken_rules, checked
 from feedback_workloads.contract import (
     Artifact,
     BenchmarkConfig,
@@ -302,9 +302,19 @@ def test_the_gate_reads_figures_of_the_selection_split(found: Evaluation, writte
             assert metrics[f"selection.{who}.{name}"] == figure
     rule = GateRule(metric="responseHallucination", relative_to="Baseline", max="0.39")
     told = {name: str(value) for name, value in metrics.items()}
-    assert broken_rules([rule], told) == (
-        "responseHallucination relative to the baseline is 0.4 on the selection split, above 0.39",
-    )
+    broken = "responseHallucination relative to the baseline is 0.4 on the selection split, above 0.39"
+    assert broken_rules([rule], told) == (broken,)
+    others = [
+        GateRule(metric="recall", min="0.9", max="1.0"),
+        GateRule(metric="recall", relative_to="Baseline", use="Interval", min="0.5"),
+    ]
+    assert [(one.subject, one.wanted, one.measured, one.broken) for one in checked([rule, *others], told)] == [
+        ("responseHallucination relative to the baseline", "at most 0.39", "0.4", broken),
+        ("recall", "at least 0.9 and at most 1.0", "0.975", ""),
+        ("recall relative to the baseline", "wholly above 0.5", "0.98 (0.94-1.00)", ""),
+    ]
+    [unknown] = checked(others[:1], {})
+    assert (unknown.measured, unknown.broken) == ("not measured", "recall was not measured on the selection split")
 
 
 def test_all_that_decides_fits_what_kubernetes_keeps_of_a_result(found: Evaluation, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,8 +19,11 @@ from PIL import Image
 from feedback_workloads.contract import Artifact, BadInput, BenchmarkConfig, FileEntry, Manifest, Source
 from feedback_workloads.report import charts
 from feedback_workloads.report.evidence import (
+    Claim,
     Evidence,
     Examples,
+    Pair,
+    PairAnswer,
     answers_by_question,
     gather,
     kind_of,
@@ -107,11 +111,29 @@ def test_untrusted_text_is_escaped(whole: Evidence) -> None:
     ]  # fmt: skip
     iteration = ITERATION.model_copy(update={"spec": {"model": {"uri": attack}}})
     examples = replace(whole.examples, shown=shown)
-    page = render(Evidence(iteration, None, None, (), examples, missing=()))
+    told = PairAnswer(attack, -1, [Claim(attack, accepted=False, p_yes=0.1)])
+    pairs = [Pair(b"", attack, told, told)]
+    page = render(Evidence(iteration, None, None, (), examples, missing=(), pair_examples=pairs))
     assert attack not in page
     assert "<img src=x" not in page
     assert "<mark>&lt;img</mark>" in page
     WellFormed(page)
+
+
+def test_the_gate_is_a_table(page: str) -> None:
+    rows = re.findall(r'<tr class="reason">(.*?)</tr>', page, re.DOTALL)
+    met, broken = (" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in rows)
+    assert met == "recall at least 0.8 0.86 met"
+    assert broken == "meanWords meanWords is 16, above 10 at most 10 16 not met"
+
+
+def test_pairs_are_shown_with_claims_and_verdicts(whole: Evidence, page: str) -> None:
+    [pair] = whole.pair_examples
+    for answer in (pair.chosen, pair.rejected):
+        assert f"{answer.text}<ul" in page
+    assert page.count("rejected, p(yes) 0.02</small>") == 2
+    assert page.count(">accepted</small>") == 2
+    assert f"<mark>{pair.chosen.claims[0].text}</mark>" in page
 
 
 @pytest.mark.parametrize(
@@ -177,6 +199,9 @@ class Stored:
 
     def read(self, _uri: str, _file: FileEntry) -> bytes:
         return json.dumps(self.scores).encode()
+
+    def rows(self, *_: object) -> Iterator[dict[str, Any]]:
+        return iter(())
 
 
 @pytest.mark.parametrize("missing", ["ranking", "decoding", "expected_recall"])

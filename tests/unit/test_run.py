@@ -142,8 +142,11 @@ def test_a_chain_ends_where_a_gate_fails(tmp_path: Path, reports: Reports) -> No
     assert set(told["held"]) == set(STAGES)
     assert set(told["held"]["training"]) == {"cpuSeconds", "gpuSeconds"}
     assert told["ending"]["how"] == "promoted"
+    failed = json.loads((out / "it-3/iteration.json").read_text())
+    assert [rule["broken"] for rule in failed["gate"]] == [above]
+    assert {rule["broken"] for rule in told["gate"]} == {""}
     last = json.loads((out / "it-4/iteration.json").read_text())
-    assert (last["held"], last.get("wallSeconds")) == ({}, None)
+    assert (last["held"], last.get("wallSeconds"), last.get("gate")) == ({}, None, None)
     assert last["ending"] == {"how": "not begun", "why": "its parent it-3 did not pass its gate", "kept": "it-2"}
 
 

@@ -26,6 +26,7 @@ from feedback_operator.cluster.local.cluster import LocalCluster
 from feedback_operator.cluster.local.embedded_s3 import EmbeddedS3
 from feedback_operator.cluster.reconciler import reconcile
 from feedback_operator.plan.conditions import is_true
+from feedback_operator.plan.gate import Checked, checked
 from feedback_operator.plan.planner import Images
 
 TICK_SECONDS: Final = 0.5
@@ -179,6 +180,8 @@ class RunFacts:
     """Of the machine, where one machine ran all of it."""
     held: Mapping[str, Mapping[str, float]] | None = None
     """What the processes of each stage held of that machine, as `cpuSeconds` and `gpuSeconds`."""
+    gate: Sequence[Checked] | None = None
+    """Each rule of `spec.evaluation.gate`; None before the aligned policy was scored."""
 
     @classmethod
     def of(
@@ -193,7 +196,15 @@ class RunFacts:
                 for stage, one in held.items()
             }
         )
-        return cls(ending.to_json(), wall_seconds(iteration), processor, said)
+        return cls(ending.to_json(), wall_seconds(iteration), processor, said, gate(iteration))
+
+
+def gate(iteration: FeedbackIteration) -> tuple[Checked, ...] | None:
+    """Each rule of the gate, by what was measured; None before the aligned policy was scored."""
+    evaluation = next((stage for stage in iteration.status.stages if stage.name == "evaluation"), None)
+    if evaluation is None or not evaluation.shards:
+        return None
+    return checked(iteration.spec.evaluation.gate, evaluation.shards[0].metrics)
 
 
 def wall_seconds(iteration: FeedbackIteration) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
@@ -18,9 +19,27 @@ METRICS: Final = {
 """Name of a gate's metric in the spec, and the last part of its name in the evaluation's metrics."""
 
 
+@dataclass(frozen=True)
+class Checked:
+    """A rule, for people: what it is about, what is wanted of it, what was measured, and why that breaks it.
+
+    `broken` is a sentence, empty where the rule is met.
+    """
+
+    subject: str
+    wanted: str
+    measured: str
+    broken: str
+
+
+def checked(gate: Sequence[GateRule], metrics: Mapping[str, str]) -> tuple[Checked, ...]:
+    """Each rule of a gate, by what the evaluation measured."""
+    return tuple(_checked(rule, metrics) for rule in gate)
+
+
 def broken_rules(gate: Sequence[GateRule], metrics: Mapping[str, str]) -> tuple[str, ...]:
     """Say of each rule that the aligned policy does not meet what it measured and what was wanted."""
-    return tuple(text for rule in gate if (text := _broken(rule, metrics)))
+    return tuple(one.broken for one in checked(gate, metrics) if one.broken)
 
 
 def all_measured(gate: Sequence[GateRule], metrics: Mapping[str, str]) -> bool:
@@ -36,26 +55,40 @@ def _read_by(rule: GateRule) -> list[str]:
     return [f"selection.aligned.{name}", *of_ratio, *ends]
 
 
-def _broken(rule: GateRule, metrics: Mapping[str, str]) -> str:
-    name, subject = METRICS[rule.metric], f"{rule.metric} relative to the baseline"
+def _checked(rule: GateRule, metrics: Mapping[str, str]) -> Checked:
+    name, subject = METRICS[rule.metric], str(rule.metric)
     aligned, baseline = (_number(metrics, f"selection.{who}.{name}") for who in ("aligned", "baseline"))
     if rule.relative_to is None:
-        return _outside(rule, aligned, str(rule.metric))
+        return Checked(subject, _wanted(rule), _shown(aligned), _outside(rule, aligned, subject))
+    subject = f"{subject} relative to the baseline"
     if baseline == 0:
         bound = "min" if rule.max is None else "max"
-        return f"{subject}: the baseline's is 0, so no ratio is defined; give {bound} without relativeTo"
+        broken = f"{subject}: the baseline's is 0, so no ratio is defined; give {bound} without relativeTo"
+        return Checked(subject, _wanted(rule), _shown(None), broken)
     ratio = aligned / baseline if aligned is not None and baseline else None
     if ratio is None or rule.use != "Interval":
-        return _outside(rule, ratio, subject)
+        return Checked(subject, _wanted(rule), _shown(ratio), _outside(rule, ratio, subject))
     low, high = (_number(metrics, f"selection.ratio.{name}.{end}") for end in ("low", "high"))
     if low is None or high is None:
-        return (
+        broken = (
             f"{subject} has no interval on the selection split: the baseline's, {baseline}, is so near 0 that little "
             "is left to gain (or the evaluation is of an earlier version: run it again); to go on, use Value"
         )
-    return _not_wholly_inside(
-        rule, low, high, f"{subject} is {ratio:.2f} ({low:.2f}-{high:.2f}) on the selection split"
-    )
+        return Checked(subject, _wanted(rule), _shown(ratio), broken)
+    measured = f"{ratio:.2f} ({low:.2f}-{high:.2f})"
+    broken = _not_wholly_inside(rule, low, high, f"{subject} is {measured} on the selection split")
+    return Checked(subject, _wanted(rule), measured, broken)
+
+
+def _wanted(rule: GateRule) -> str:
+    bounds = [("at least", "above", rule.min), ("at most", "below", rule.max)]
+    if rule.use == "Interval":
+        return " and ".join(f"wholly {beyond} {bound}" for _, beyond, bound in bounds if bound is not None)
+    return " and ".join(f"{within} {bound}" for within, _, bound in bounds if bound is not None)
+
+
+def _shown(value: Decimal | None) -> str:
+    return "not measured" if value is None else f"{value:.4g}"
 
 
 def _outside(rule: GateRule, value: Decimal | None, subject: str) -> str:

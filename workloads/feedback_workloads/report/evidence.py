@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from feedback_workloads.contract import (
@@ -20,7 +21,7 @@ from feedback_workloads.contract import (
 from feedback_workloads.method.ranking import best, reward
 from feedback_workloads.report.iteration import Iteration, StageRecord
 from feedback_workloads.rows.instructions import Instruction
-from feedback_workloads.rows.schemas import SCORES
+from feedback_workloads.rows.schemas import PAIRS, SCORES, VERDICTS
 
 if TYPE_CHECKING:
     from feedback_workloads.storage.artifacts import ArtifactStore
@@ -31,6 +32,7 @@ Kind = Literal["mended", "still wrong", "newly wrong", "right before and after"]
 
 EXAMPLES: Final[Mapping[Kind, int]] = {"mended": 3, "still wrong": 2, "newly wrong": 2, "right before and after": 1}
 """How many example pictures of each kind are shown, where there are as many."""
+PAIRS_SHOWN: Final = 4
 
 
 KEYS: Final = {"baseline", "baseline_best_of_n", "best_of_rule", "ranking", "reward_on_baseline", "selection"}
@@ -60,6 +62,34 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What an answer claims, whether the labeler accepted it, and its probability of yes, where it gave one."""
+
+    text: str
+    accepted: bool
+    p_yes: float | None
+
+
+@dataclass(frozen=True)
+class PairAnswer:
+    """One answer of a preference pair; `score` is minus the number of its claims that were rejected."""
+
+    text: str
+    score: int
+    claims: Sequence[Claim]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A preference pair with what the labeler said of it."""
+
+    image: bytes
+    question: str
+    chosen: PairAnswer
+    rejected: PairAnswer
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Everything the report is made of. `missing` says in sentences what could not be had."""
 
@@ -69,6 +99,7 @@ class Evidence:
     training: Sequence[Row]
     examples: Examples
     missing: Sequence[str]
+    pair_examples: Sequence[Pair] = ()
 
 
 def gather(iteration: Iteration, store: ArtifactStore) -> Evidence:
@@ -86,12 +117,15 @@ def gather(iteration: Iteration, store: ArtifactStore) -> Evidence:
             missing.append(f"Stage {stage} is done, but {error}.")
             return otherwise
 
+    labeling = iteration.stage("labeling")
+    labels = labeling.artifacts if labeling and labeling.done else ()
     return Evidence(
         iteration=iteration,
         pairs=attempt("pairing", lambda ref: _json(store, ref, STATISTICS_NAME), None),
         training=attempt("training", lambda ref: _json_lines(store, ref, TRAINING_LOG_NAME), ()),
         scores=attempt("evaluation", lambda ref: _scores(store, ref), None),
         examples=attempt("evaluation", lambda ref: find_examples(store, ref), Examples()),
+        pair_examples=attempt("pairing", lambda ref: find_pairs(store, ref, labels), ()),
         missing=list(dict.fromkeys(missing)),
     )
 
@@ -115,6 +149,29 @@ def find_examples(store: ArtifactStore, scores: Artifact) -> Examples:
         numbers={kind: list(kinds.values()).count(kind) for kind in EXAMPLES},
         best_of=ranked_words(summary["best_of_n"]),
     )
+
+
+def find_pairs(store: ArtifactStore, pairs: Artifact, labels: Sequence[Artifact]) -> Sequence[Pair]:
+    """The first pairs, with the probabilities that the labeler gave their claims."""
+    first = list(islice(store.rows([pairs], PAIRS), PAIRS_SHOWN))
+    wanted = {(row["id"], row[f"{side}_candidate"]) for row in first for side in ("chosen", "rejected")}
+    given: dict[tuple[str, int], Sequence[float]] = {}
+    for verdict in store.rows(labels, VERDICTS, ["id", "candidate", "p_yes"]):
+        if (key := (verdict["id"], verdict["candidate"])) in wanted:
+            given[key] = verdict["p_yes"]
+        if len(given) == len(wanted):
+            break
+
+    def answer(row: Row, side: str) -> PairAnswer:
+        claims, accepted = row[f"{side}_claims"], row[f"{side}_accepted"]
+        p_yes = given.get((row["id"], row[f"{side}_candidate"]), [None] * len(claims))
+        return PairAnswer(
+            row[side], row[f"{side}_score"], [Claim(*one) for one in zip(claims, accepted, p_yes, strict=True)]
+        )
+
+    return [
+        Pair(row["image"]["bytes"], row["question"], answer(row, "chosen"), answer(row, "rejected")) for row in first
+    ]
 
 
 def answers_by_question(

@@ -150,6 +150,15 @@ class Held(Partial):
     gpu_seconds: FiniteFloat = 0.0
 
 
+class GateRule(Partial):
+    """A rule of the gate as the command that ran it has judged it; `broken` is a sentence, empty where it is met."""
+
+    subject: str
+    wanted: str
+    measured: str
+    broken: str
+
+
 class Iteration(Partial):
     """A FeedbackIteration at its end. `spec` is kept as it was written."""
 
@@ -162,6 +171,8 @@ class Iteration(Partial):
     """Of the machine that ran it, where one machine did."""
     held: dict[str, Held] | None = None
     """By stage, where one machine ran it and kept account; a stage of which no process ran is not there."""
+    gate: tuple[GateRule, ...] = ()
+    """Empty where there is no rule, or the aligned policy was not scored."""
 
     @classmethod
     def read(cls, file: Path) -> Iteration:

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from feedback_workloads.models.pictures import load_picture
 from feedback_workloads.report import charts
-from feedback_workloads.report.evidence import Evidence, Example, Kind, Row, ranked_words
+from feedback_workloads.report.evidence import Claim, Evidence, Example, Kind, Row, ranked_words
 from feedback_workloads.report.summary import (
     MEASURES,
     cell,
@@ -86,6 +86,7 @@ def render(evidence: Evidence) -> str:
         training_figures=_training_figures(evidence.training, evidence.scores),
         pairs=evidence.pairs,
         pair_figures=_pair_figures(evidence.pairs) if evidence.pairs else [],
+        pair_examples=[(one, picture(one.image)) for one in evidence.pair_examples],
         kinds=KINDS,
         numbers=evidence.examples.numbers,
         examples=[example(one, evidence.examples.best_of) for one in evidence.examples.shown],
@@ -106,6 +107,7 @@ def template(name: str) -> Template:
     environment.filters |= {
         "cell": cell,
         "drawn": drawn,
+        "judged": judged,
         "duration": duration,
         "shortened": shortened,
         "thousands": "{:,}".format,
@@ -144,11 +146,25 @@ def example(one: Example, best_of: str) -> dict[str, Any]:
         "picture": picture(one.image),
         "question": one.question,
         "answers": [
-            {"who": name, "key": who, "segments": segments(row["answer"], row["spans"])}
+            {"who": name, "key": who, "segments": segments(row["answer"], row["spans"]), "found": found(row)}
             for who, name in names.items()
             if (row := one.answers.get(who))
         ],
     }
+
+
+def judged(claim: Claim) -> str:
+    """`rejected, p(yes) 0.02`; without the probability where the labeler gave none."""
+    verdict = "accepted" if claim.accepted else "rejected"
+    return verdict if claim.p_yes is None else f"{verdict}, p(yes) {claim.p_yes:.2f}"
+
+
+def found(row: Row) -> str:
+    """`1 of 6 mentions not there; names 4 of 5 that are`."""
+    return (
+        f"{row['hallucinated']} of {row['mentions']} mentions not there; "
+        f"names {row['covered']} of {row['truth_total']} that are"
+    )
 
 
 def segments(text: str, spans: Sequence[Mapping[str, int]]) -> list[Segment]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from feedback_workloads.contract import (
@@ -152,8 +152,9 @@ def find_examples(store: ArtifactStore, scores: Artifact) -> Examples:
 
 
 def find_pairs(store: ArtifactStore, pairs: Artifact, labels: Sequence[Artifact]) -> Sequence[Pair]:
-    """The first pairs, with the probabilities that the labeler gave their claims."""
-    first = list(islice(store.rows([pairs], PAIRS), PAIRS_SHOWN))
+    """The first pairs, of as many instructions, with the probabilities that the labeler gave their claims."""
+    by_instruction = groupby(store.rows([pairs], PAIRS), key=lambda row: row["id"])
+    first = [next(of) for _, of in islice(by_instruction, PAIRS_SHOWN)]
     wanted = {(row["id"], row[f"{side}_candidate"]) for row in first for side in ("chosen", "rejected")}
     given: dict[tuple[str, int], Sequence[float]] = {}
     for verdict in store.rows(labels, VERDICTS, ["id", "candidate", "p_yes"]):

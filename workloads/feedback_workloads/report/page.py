@@ -154,9 +154,10 @@ def example(one: Example, best_of: str) -> dict[str, Any]:
 
 
 def judged(claim: Claim) -> str:
-    """`rejected, p(yes) 0.02`; without the probability where the labeler gave none."""
-    verdict = "accepted" if claim.accepted else "rejected"
-    return verdict if claim.p_yes is None else f"{verdict}, p(yes) {claim.p_yes:.2f}"
+    """`p(yes) 0.97`, or `rejected, p(yes) 0.02`; without the probability where the labeler gave none."""
+    if claim.p_yes is None:
+        return "accepted" if claim.accepted else "rejected"
+    return f"{'' if claim.accepted else 'rejected, '}p(yes) {claim.p_yes:.2f}"
 
 
 def found(row: Row) -> str:

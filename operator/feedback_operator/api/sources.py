@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from feedback_operator.api.base import Digest, IterationName, Resource, Revision, Switch, Uri
+from feedback_operator.api.base import Digest, IterationName, Resource, Revision, Switch, Uri, plain_json
 from feedback_operator.api.rules import Rule
 from feedback_workloads.contract import Model
 
 PLACE: Final = "s3://bucket/prefix, hf://owner/name, or a path on the machine that runs the stage."
-
-
-def _plain(value: Any) -> Any:
-    """JSON as the API server keeps it: 8.0 is the integer 8, and what is no number is refused."""
-    match value:
-        case dict():
-            return {name: _plain(inner) for name, inner in value.items()}
-        case list():
-            return [_plain(inner) for inner in value]
-        case float() if not math.isfinite(value):
-            raise ValueError(f"{value} is not a number")
-        case float() if value.is_integer():
-            return int(value)
-        case _:
-            return value
 
 
 SystemPrompt = Annotated[
@@ -48,7 +32,7 @@ ProcessorKwargs = Annotated[
     Annotated[
         dict[str, Any],
         Field(max_length=32, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
-        BeforeValidator(_plain),
+        BeforeValidator(plain_json),
     ]
     | None,
     Field(

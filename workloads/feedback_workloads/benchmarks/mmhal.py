@@ -16,7 +16,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import ClassVar, Final
 
-from feedback_workloads.benchmarks.judging import Judge, Request, content
+from feedback_workloads.apis.asking import Request
+from feedback_workloads.apis.replies import content
+from feedback_workloads.benchmarks.judging import Judge
 from feedback_workloads.benchmarks.official import Option, Scores
 from feedback_workloads.benchmarks.scripts import Script
 from feedback_workloads.contract import BadInput

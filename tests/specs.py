@@ -172,8 +172,13 @@ def _one_model_that_judges(spec: Json, chance: random.Random) -> None:
         labeling.pop("model", None)
         labeling.setdefault("api", {**API})
     else:
-        labeling.setdefault("model", {"uri": "s3://bucket/labeler"})
+        model = labeling.setdefault("model", {"uri": "s3://bucket/labeler"})
         labeling.pop("api", None)
+        if "from" in model and chance.random() < 0.5:
+            labeling["model"] = {"from": model["from"]}
+        else:
+            model.pop("from", None)
+            model.setdefault("uri", "s3://bucket/labeler")
 
 
 def _apis_that_have_a_price(spec: Json, chance: random.Random) -> None:

@@ -91,7 +91,7 @@ def sampling_config(given: Inputs) -> StageConfig:
         prompts=tuple(spec.sampling.prompts),
         max_length=spec.training.max_length,
         lora=spec.training.lora is not None,
-        later_models=tuple(_later_models(spec)),
+        later_models=tuple(_later_models(given)),
         labeler_api=_labeler_api(labeler) if (labeler := _given(spec.labeling).api) else None,
         splitter_api=_api(splitter) if (splitter := api_of(spec, "splitting")) else None,
         precision=_precision(spec),
@@ -99,13 +99,13 @@ def sampling_config(given: Inputs) -> StageConfig:
     )
 
 
-def _later_models(spec: IterationSpec) -> Iterator[contract.LaterModel]:
-    labeling = _given(spec.labeling)
-    if labeling.model is not None:
+def _later_models(given: Inputs) -> Iterator[contract.LaterModel]:
+    spec, labeling = given.spec, _given(given.spec.labeling)
+    if labeler := _labeler(given):
         yield contract.LaterModel(
             field="spec.labeling.model",
             capability="label",
-            source=model_of(labeling.model),
+            source=labeler,
             max_model_len=labeling.max_model_len,
         )
     if spec.splitting.llm is not None and spec.splitting.llm.model is not None:
@@ -136,13 +136,21 @@ def labeling_config(given: Inputs) -> StageConfig:
         **_shared(given),
         claims=given.artifacts["splitting"],
         instructions=_source(_given(spec.instructions)),
-        model=model_of(labeling.model) if labeling.model else None,
+        model=_labeler(given),
         api=_labeler_api(labeling.api) if labeling.api else None,
         min_yes_no_mass=float(labeling.min_yes_no_mass),
         precision=_precision(spec),
         engine=_engine(labeling, labeling.max_model_len),
         requests=_requests(labeling.api),
     )
+
+
+def _labeler(given: Inputs) -> Model | None:
+    """The model that labels, where that is not behind an API."""
+    named = _given(given.spec.labeling).model
+    if named is None:
+        return None
+    return given.model if named.from_ == "Policy" else model_of(named)
 
 
 def pairing_config(given: Inputs) -> StageConfig:

@@ -54,21 +54,24 @@ class SourceSpec(Resource):
     )
 
 
+SAID_OF_A_MODEL: Final = ("system_prompt", "chat_template", "processor_kwargs", "quantization")
 COMMIT: Final = "^[0-9a-f]{40}$"
+
+
+PINNED: Final = Rule(
+    cel="!has(self.trustRemoteCode) || !self.trustRemoteCode || has(self.sha256) || "
+    f"(has(self.uri) && self.uri.startsWith('hf://') && has(self.revision) && self.revision.matches('{COMMIT}'))",
+    message="trustRemoteCode runs what lies beside the weights: say which by sha256 or, of an hf:// repository, by a "
+    "revision that is a commit of 40 hexadecimal digits",
+    holds=lambda model: not model.trust_remote_code or model.pinned,
+)
+"""Code that is run is known."""
 
 
 class SplitterModelSpec(SourceSpec):
     """A model that is asked in words, and how."""
 
-    RULES = (
-        Rule(
-            cel="!has(self.trustRemoteCode) || !self.trustRemoteCode || has(self.sha256) || "
-            f"(self.uri.startsWith('hf://') && has(self.revision) && self.revision.matches('{COMMIT}'))",
-            message="trustRemoteCode runs what lies beside the weights: say which by sha256 or, of an hf:// "
-            "repository, by a revision that is a commit of 40 hexadecimal digits",
-            holds=lambda model: not model.trust_remote_code or model.pinned,
-        ),
-    )
+    RULES = (PINNED,)
 
     system_prompt: SystemPrompt = None
     chat_template: ChatTemplate = None
@@ -86,13 +89,37 @@ class SplitterModelSpec(SourceSpec):
     @property
     def pinned(self) -> bool:
         """Whether all of its bytes are known."""
-        commit = self.uri.startswith("hf://") and re.fullmatch(COMMIT, self.revision or "") is not None
+        commit = (self.uri or "").startswith("hf://") and re.fullmatch(COMMIT, self.revision or "") is not None
         return commit or self.sha256 is not None
 
 
 class LabelerModelSpec(SplitterModelSpec):
-    """A model that is asked about pictures, and how."""
+    """A model that is asked about pictures, and how; or the policy."""
 
+    RULES = (
+        Rule(
+            cel="has(self.uri) != has(self.from)",
+            message="give exactly one of uri and from",
+            holds=lambda model: (model.uri is None) != (model.from_ is None),
+        ),
+        Rule(
+            cel="!has(self.from) || !(has(self.revision) || has(self.sha256) || has(self.systemPrompt) || "
+            "has(self.chatTemplate) || has(self.processorKwargs) || has(self.quantization))",
+            message="from must be alone: the policy is asked as spec.model says",
+            holds=lambda model: (
+                model.from_ is None
+                or all(getattr(model, name) is None for name in (*SAID_OF_A_MODEL, "revision", "sha256"))
+            ),
+        ),
+        PINNED,
+    )
+
+    uri: Uri | None = Field(default=None, description=PLACE)  # type: ignore[assignment]
+    from_: Literal["Policy"] | None = Field(
+        default=None,
+        alias="from",
+        description="Policy: the policy judges its own answers (self-alignment); in a chain, that of each iteration.",
+    )
     processor_kwargs: ProcessorKwargs = None
 
 

@@ -1,14 +1,17 @@
-"""One labeler asked twice in one run: loaded by the stage, and behind the API of a server."""
+"""A server of ours, asked by the client of APIs: as a labeler, beside the same weights in the stage; for rewards."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from feedback_workloads.contract import APILabeler, LabelingConfig, Requests
+from feedback_workloads.data.score import score
 from feedback_workloads.models.families import family_of
+from feedback_workloads.models.pictures import data_url
 from feedback_workloads.process.progress import Progress
 from feedback_workloads.rows.schemas import CLAIMS
 from feedback_workloads.stages import labeling
@@ -49,9 +52,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="module")
 def server(world: World) -> Iterator[Server]:
-    model = str(world.folder / "model")
+    model, reference = str(world.folder / "model"), str(tiny_llava(world.folder / "reference", seed=6))
     running = Server(
-        world.folder / "server.log", "--policy", model, "--reference", model, "--max-model-len", "320",
+        world.folder / "server.log", "--policy", model, "--reference", reference, "--max-model-len", "320",
         "--max-num-seqs", "16", "--cpu-kv-cache-gib", "1",
     )  # fmt: skip
     yield running
@@ -90,3 +93,28 @@ def test_a_labeler_behind_an_api_gives_the_verdicts_of_the_same_weights_here(wor
     assert {accepted for one, _ in rows for accepted in one["accepted"]} == {True, False}
     assert outcome.counts["api_requests"] == len(rows)
     assert outcome.counts["api_input_tokens"] > 0
+
+
+def test_a_table_of_answers_gets_the_rewards_that_the_server_tells(server: Server, tmp_path: Path) -> None:
+    said = ("Red.", "Blue and round.", "word " * 200)
+    (tmp_path / "a.png").write_bytes(picture(1))
+    file, out = tmp_path / "answers.jsonl", tmp_path / "scored.jsonl"
+    given = [{"image": "a.png", "question": "What is it?", "answer": answer} for answer in said]
+    file.write_text("".join(json.dumps(row) + "\n" for row in given))
+    assert score(file, out, api=server.base_url, model="tiny") == {"scored": 2, "not_scored": 1}
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    content = [
+        {"type": "image_url", "image_url": {"url": data_url(picture(1))}},
+        {"type": "text", "text": "What is it?"},
+    ]
+    told = server.client.post(
+        "/score",
+        cast_to=object,
+        body={"model": "tiny", "queries": {"content": content}, "documents": list(said[:2])},
+    )
+    assert isinstance(told, dict)
+    for row, one in zip(found[:2], told["data"], strict=True):
+        assert row["tokens"] == one["tokens"]
+        assert row["reward"] == pytest.approx(one["score"], abs=1e-4)
+    assert found[0]["reward"] != found[1]["reward"]
+    assert found[2]["reward"] is None

@@ -70,8 +70,8 @@ class AskedJudge:
 
 
 @contextmanager
-def judge_that(says: Callable[[Mapping[str, Any]], Answer]) -> Iterator[AskedJudge]:
-    """Serve such a judge."""
+def judge_that(says: Callable[[Mapping[str, Any]], Answer], call: str = "/v1/chat/completions") -> Iterator[AskedJudge]:
+    """Serve such a judge, at one address."""
     judge = AskedJudge(says)
 
     class Handler(BaseHTTPRequestHandler):
@@ -79,7 +79,7 @@ def judge_that(says: Callable[[Mapping[str, Any]], Answer]) -> Iterator[AskedJud
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             judge.bodies.append(body)
             judge.headers.append(self.headers)
-            sent = _sent(judge.says(body) if self.path == "/v1/chat/completions" else 404)
+            sent = _sent(judge.says(body) if self.path == call else 404)
             data = sent.body if isinstance(sent.body, bytes) else json.dumps(sent.body).encode()
             self.send_response(sent.status)
             for name, value in {"Content-Length": str(len(data)), **sent.headers}.items():

@@ -10,7 +10,7 @@ from typing import Any, Final
 from feedback_workloads.contract import BadInput, Temporary
 
 Reply = Mapping[str, Any]
-"""A chat completion as the API sent it."""
+"""A chat completion, or what another call gives, as the API sent it."""
 
 PASSING: Final = frozenset({408, 409, 425, 429})
 """Statuses after which the same request may be answered, beside those of 500 and more."""
@@ -22,6 +22,9 @@ WITHOUT_CREDIT: Final = "insufficient_quota"
 MODERATED_REPLY: Final[Reply] = {
     "choices": [{"finish_reason": "content_filter", "message": {"role": "assistant", "content": None}}]
 }
+CHAT: Final = "/chat/completions"
+RAW: Final = "X-Stainless-Raw-Response"
+"""Asks openai's client for the reply as it came: what it does not know of would be lost."""
 NO_KEY: Final = "none"
 """What the client is given in place of a key, which it does not send then."""
 
@@ -57,18 +60,28 @@ class Unreachable(Busy):
 
 
 class Client:
-    """A model at the address `url`, which ends where `/chat/completions` follows.
+    """A model at the address `url`, which ends where `call` follows: a chat, unless another one is named.
 
     Threads may share it. Close it, as a context.
     """
 
-    def __init__(self, url: str, model: str, key: str | None, names: Names, timeout_seconds: float = 600.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        key: str | None,
+        names: Names,
+        timeout_seconds: float = 600.0,
+        *,
+        call: str = CHAT,
+    ) -> None:
         from openai import Omit, OpenAI
 
         self.url = url.rstrip("/")
+        self._call = call
         self.model = model
         self.names = names
-        self._headers = {} if key else {"Authorization": Omit()}
+        self._headers = {RAW: "true", **({} if key else {"Authorization": Omit()})}
         self._openai = OpenAI(
             base_url=self.url,
             api_key=key or NO_KEY,
@@ -77,16 +90,15 @@ class Client:
         )
 
     def send(self, body: Mapping[str, Any]) -> Reply:
-        """The API's reply to messages and parameters. What it holds back before the model reads it is a reply, too.
+        """The API's reply to a body, which lacks the model. What it holds back before the model reads it is one, too.
 
         Raises Refused, or another BadInput, where asking again does not help; Busy or Garbled where it may.
         """
         from openai import APIConnectionError, APIStatusError
 
-        parameters = {name: value for name, value in body.items() if name != "messages"}
         try:
-            raw = self._openai.chat.completions.with_raw_response.create(
-                model=self.model, messages=body["messages"], extra_headers=self._headers, extra_body=parameters
+            raw: Any = self._openai.post(
+                self._call, cast_to=object, body={"model": self.model, **body}, options={"headers": self._headers}
             )
         except APIConnectionError as error:
             why = error.__cause__ or error
@@ -108,7 +120,7 @@ class Client:
 
     @property
     def _place(self) -> str:
-        return f"{self.url}/chat/completions"
+        return f"{self.url}{self._call}"
 
     def _read(self, data: bytes) -> Reply:
         remedy = f"check {self.names.address}: give an OpenAI-compatible API"

@@ -1,4 +1,4 @@
-"""Replies beside the artifacts, by their content: whatever asks the same of the same model finds them."""
+"""Where replies stay: beside the artifacts, by their content, for whatever asks the same; in a file; or nowhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from feedback_workloads.apis.client import Reply
@@ -44,3 +46,34 @@ class Forgotten:
 
     def keep(self, key: str, reply: Reply) -> None:
         pass
+
+
+class RepliesFile:
+    """Replies as lines of a file, each with its request's key. It is read once, before anything is asked."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = Lock()
+
+    def read(self) -> dict[str, Reply]:
+        """Replies by their keys; a line that was being written when a command was killed is taken away."""
+        text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+        *lines, cut = text.split("\n")
+        if cut:
+            self._path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return {line["key"]: line["reply"] for line in map(json.loads, lines)}
+
+    def remove(self) -> None:
+        """Remove the file, if there is one."""
+        self._path.unlink(missing_ok=True)
+
+    def find(self, key: str) -> Reply | None:
+        """None: what is in the file is not asked for."""
+        return None
+
+    def keep(self, key: str, reply: Reply) -> None:
+        """Add a line."""
+        with self._lock:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"key": key, "reply": reply}, ensure_ascii=False) + "\n")

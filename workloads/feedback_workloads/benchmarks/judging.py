@@ -7,17 +7,17 @@ scripts of a benchmark's authors, and is read from there (`scripts`).
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event
 from typing import Final
 from urllib.parse import urlsplit
 
 from feedback_workloads.apis.asking import Asking, Request
 from feedback_workloads.apis.client import Client, Names, Refused, Reply
+from feedback_workloads.apis.kept import RepliesFile
 from feedback_workloads.apis.ledger import Ledger
 from feedback_workloads.apis.replies import content
 from feedback_workloads.contract import BadInput
@@ -79,30 +79,3 @@ class Judge:
     def models(self) -> list[str]:
         """The models that the API says its replies are of."""
         return sorted({str(reply.get("model", self.model)) for reply in RepliesFile(self.kept).read().values()})
-
-
-class RepliesFile:
-    """Replies as lines of a file, each with its request's key. It is read once, before anything is asked."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = Lock()
-
-    def read(self) -> dict[str, Reply]:
-        """Replies by their keys; a line that was being written when a command was killed is taken away."""
-        text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
-        *lines, cut = text.split("\n")
-        if cut:
-            self._path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        return {line["key"]: line["reply"] for line in map(json.loads, lines)}
-
-    def find(self, key: str) -> Reply | None:
-        """None: what is in the file is not asked for."""
-        return None
-
-    def keep(self, key: str, reply: Reply) -> None:
-        """Add a line."""
-        with self._lock:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"key": key, "reply": reply}, ensure_ascii=False) + "\n")

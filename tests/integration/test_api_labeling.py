@@ -62,7 +62,7 @@ def server(world: World) -> Iterator[Server]:
 
 
 def test_a_labeler_behind_an_api_gives_the_verdicts_of_the_same_weights_here(world: World, server: Server) -> None:
-    """Row by row. What the API does not tell are tokens that are not among the likeliest twenty, here next to nothing."""
+    """Row by row. What the API does not tell are tokens beyond the likeliest twenty, here next to nothing."""
     instructions = world.instructions("pictures", [(f"i{n}", picture(n), "What is it?") for n in range(PICTURES)])
     asked = [
         {"id": f"i{n}", "candidate": m, "claims": [word], "questions": [f"Is it {word}, {m}?"]}

@@ -48,7 +48,7 @@ ABLATIONS: Final[Mapping[str, dict[str, Any]]] = {
     "labeler-of-claims": labeler("labeler-claims"),
     "holistic-labeler-of-claims": HOLISTIC | labeler("labeler-claims"),
     "labeler-weak": labeler("labeler-weak"),
-    "self-aligned": OWN_LABELER | labeler("policy-labeler"),
+    "self-aligned": OWN_LABELER | {"labeling": {"model": {"uri": None, "from": "Policy"}}},
     "self-aligned-by-labeler": OWN_LABELER,
     "four-pairs": {"pairing": {"perInstruction": 4}},
     "temperatures": {"sampling": {"temperatures": TEMPERATURES}},

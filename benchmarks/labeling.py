@@ -19,7 +19,7 @@ from feedback_workloads.models.families import family_of
 from feedback_workloads.process.progress import Progress
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.schemas import VERDICTS
-from feedback_workloads.stages.labeling import AskedAnswer, Case, Judging
+from feedback_workloads.stages.labeling import AskedAnswer, Case, Judging, ModelJudge
 from feedback_workloads.stages.ordered import OrderedParts
 from feedback_workloads.storage.artifacts import ArtifactStore
 from tests.integration.models import picture, tiny_llava
@@ -69,7 +69,7 @@ def _judge(engine: Engine, output: Path, *, shared: bool) -> Cost:
     instructions = [Instruction(str(i), picture(i, 320, 240), "What is it?") for i in range(PICTURES)]
     store, judged = ArtifactStore(output / "cache"), 0
     with store.append(str(output), VERDICTS) as parts, OrderedParts(parts, PICTURES, Progress("labeling")) as ordered:
-        judging = Judging(cases, engine, ordered, min_mass=0.0)  # random weights say anything
+        judging = Judging(cases, ModelJudge(engine), ordered, min_mass=0.0)  # random weights say anything
         requests = judging.questions(instructions)
         for (id, question), verdict in engine.yes_no(requests if shared else _apart(requests)):
             judging.take(id, question, verdict)

@@ -16,6 +16,7 @@ Schema = dict[str, Any]
 SPEC: Final[Schema] = root_schema()["properties"]["spec"]
 DECIMALS: Final = ("0.5", "1", "1.0", "0.1", "0.000000000001", "00.25")
 STRINGS: Final[dict[str, tuple[str, ...]]] = {
+    "url": ("https://api.example/v1", "http://vllm.models:8000/v1/", "https://api.example"),
     "uri": ("s3://bucket/some/prefix", "hf://owner/name", "/data/model", "folder", "s3://b"),
     "revision": ("main", "v1.0", "0123abc"),
     "sha256": ("0" * 64, "9f" * 32),
@@ -114,6 +115,8 @@ def _good_list(schema: Schema, name: str, chance: random.Random) -> Json:
 def _good_object(schema: Schema, name: str, chance: random.Random) -> Json:
     if name == "affinity":
         return chance.choice([{}, copy.deepcopy(AFFINITY)])
+    if name == "parameters":
+        return chance.choice([{}, {"reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": False}}])
     if name == "processorKwargs":
         return chance.choice([{}, {"max_pixels": 1003520, "size": {"longest_edge": 8.0}, "image_mean": [0.5]}])
     if "additionalProperties" in schema:
@@ -158,6 +161,33 @@ def _pairs_or_what_makes_them(spec: Json, chance: random.Random) -> None:
         spec.setdefault("labeling", {"model": {"uri": "s3://bucket/labeler"}})
 
 
+API: Final[dict[str, Json]] = {"url": "https://api.example/v1", "model": "sees"}
+
+
+def _one_model_that_judges(spec: Json, chance: random.Random) -> None:
+    labeling = spec.get("labeling")
+    if labeling is None:
+        return
+    if labeling.get("type") == "API":
+        labeling.pop("model", None)
+        labeling.setdefault("api", {**API})
+    else:
+        model = labeling.setdefault("model", {"uri": "s3://bucket/labeler"})
+        labeling.pop("api", None)
+        if "from" in model and chance.random() < 0.5:
+            labeling["model"] = {"from": model["from"]}
+        else:
+            model.pop("from", None)
+            model.setdefault("uri", "s3://bucket/labeler")
+
+
+def _apis_that_have_a_price(spec: Json, chance: random.Random) -> None:
+    llm = spec.get("splitting", {}).get("llm", {})
+    for api in (spec.get("labeling", {}).get("api", {}), llm.get("api", {})):
+        if "cost" in api.get("limits", {}):
+            api.setdefault("price", {"input": "2.5"})
+
+
 def _code_that_is_pinned(spec: Json, chance: random.Random) -> None:
     for model in (spec.get("labeling", {}).get("model", {}), spec.get("splitting", {}).get("llm", {}).get("model", {})):
         if model.get("trustRemoteCode"):
@@ -170,7 +200,10 @@ def _one_way_to_split(spec: Json, chance: random.Random) -> None:
         return
     kind = splitting.get("type", "Sentences")
     if kind == "LLM":
-        splitting.setdefault("llm", {"model": {"uri": "hf://owner/text"}})
+        llm = splitting.setdefault("llm", {"model": {"uri": "hf://owner/text"}})
+        llm.pop("api" if "model" in llm else "model", None)
+        if not {"api", "model"} & {*llm}:
+            llm["api"] = {**API}
     else:
         splitting.pop("llm", None)
     if kind != "Sentences":
@@ -275,6 +308,8 @@ REPAIRS: Final = (
     _one_model,
     _pairs_or_what_makes_them,
     _one_way_to_split,
+    _one_model_that_judges,
+    _apis_that_have_a_price,
     _code_that_is_pinned,
     _weight_of_its_rule,
     _pods_that_can_be_replaced,

@@ -10,18 +10,22 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeVar
 
 from feedback_operator.api import (
+    APISpec,
     BenchmarkSpec,
     DecodingSpec,
     IterationSpec,
+    LabelerAPISpec,
     LossSpec,
     SamplingSpec,
+    SecretKey,
     SourceSpec,
     SplittingSpec,
     StageSection,
     model_of,
+    requests_of,
 )
 from feedback_workloads import contract
-from feedback_workloads.contract import Artifact, Model, Source, StageConfig
+from feedback_workloads.contract import KEY_VARIABLES, APILabeler, APIModel, Artifact, Model, Source, StageConfig
 
 Image = Literal["generate", "train"]
 Section = TypeVar("Section")
@@ -51,11 +55,18 @@ class Stage:
     config: Callable[[Inputs], StageConfig]
     together: bool = False
     runs_a_model: Callable[[IterationSpec], bool] = lambda spec: True
+    asks: tuple[str, ...] = ()
+    """Stages whose APIs its pods ask, where these have one, with their keys in the environment."""
 
     def section(self, spec: IterationSpec) -> StageSection:
         """What its pods are made from: its section, without the devices that nothing in them would use."""
         section = spec.section(self.name)
         return section if self.runs_a_model(spec) else _without_devices(section)
+
+    def keys(self, spec: IterationSpec) -> dict[str, SecretKey]:
+        """Environment variables that hold keys of APIs, and where they are."""
+        apis = {name: api_of(spec, name) for name in self.asks}
+        return {KEY_VARIABLES[name]: api.key_secret_ref for name, api in apis.items() if api and api.key_secret_ref}
 
     def results(self, spec: IterationSpec) -> int:
         """How many results its Job hands in."""
@@ -80,21 +91,24 @@ def sampling_config(given: Inputs) -> StageConfig:
         prompts=tuple(spec.sampling.prompts),
         max_length=spec.training.max_length,
         lora=spec.training.lora is not None,
-        later_models=tuple(_later_models(spec)),
+        later_models=tuple(_later_models(given)),
+        labeler_api=_labeler_api(labeler) if (labeler := _given(spec.labeling).api) else None,
+        splitter_api=_api(splitter) if (splitter := api_of(spec, "splitting")) else None,
         precision=_precision(spec),
         engine=_engine(spec.sampling, spec.sampling.max_model_len),
     )
 
 
-def _later_models(spec: IterationSpec) -> Iterator[contract.LaterModel]:
-    labeling = _given(spec.labeling)
-    yield contract.LaterModel(
-        field="spec.labeling.model",
-        capability="label",
-        source=model_of(labeling.model),
-        max_model_len=labeling.max_model_len,
-    )
-    if spec.splitting.llm is not None:
+def _later_models(given: Inputs) -> Iterator[contract.LaterModel]:
+    spec, labeling = given.spec, _given(given.spec.labeling)
+    if labeler := _labeler(given):
+        yield contract.LaterModel(
+            field="spec.labeling.model",
+            capability="label",
+            source=labeler,
+            max_model_len=labeling.max_model_len,
+        )
+    if spec.splitting.llm is not None and spec.splitting.llm.model is not None:
         yield contract.LaterModel(
             field="spec.splitting.llm.model",
             capability="split",
@@ -112,6 +126,7 @@ def splitting_config(given: Inputs) -> StageConfig:
         question_template=spec.splitting.question_template,
         precision=_precision(spec),
         engine=_engine(spec.splitting, spec.splitting.max_model_len),
+        requests=_requests(api_of(spec, "splitting")),
     )
 
 
@@ -121,11 +136,21 @@ def labeling_config(given: Inputs) -> StageConfig:
         **_shared(given),
         claims=given.artifacts["splitting"],
         instructions=_source(_given(spec.instructions)),
-        model=model_of(labeling.model),
+        model=_labeler(given),
+        api=_labeler_api(labeling.api) if labeling.api else None,
         min_yes_no_mass=float(labeling.min_yes_no_mass),
         precision=_precision(spec),
         engine=_engine(labeling, labeling.max_model_len),
+        requests=_requests(labeling.api),
     )
+
+
+def _labeler(given: Inputs) -> Model | None:
+    """The model that labels, where that is not behind an API."""
+    named = _given(given.spec.labeling).model
+    if named is None:
+        return None
+    return given.model if named.from_ == "Policy" else model_of(named)
 
 
 def pairing_config(given: Inputs) -> StageConfig:
@@ -257,10 +282,35 @@ def _splitter(spec: SplittingSpec) -> contract.Splitter:
             top_p=float(spec.llm.top_p),
             max_new_tokens=spec.llm.max_new_tokens,
         )
-        return contract.LLMSplitter(model=model_of(spec.llm.model), decoding=decoding, attempts=spec.llm.attempts)
+        if spec.llm.api is not None:
+            return contract.APISplitter(api=_api(spec.llm.api), decoding=decoding, attempts=spec.llm.attempts)
+        model = model_of(_given(spec.llm.model))
+        return contract.LLMSplitter(model=model, decoding=decoding, attempts=spec.llm.attempts)
     if spec.type == "WholeAnswer":
         return contract.WholeAnswer()
     return contract.SentenceSplitter(language=spec.sentences.language if spec.sentences else "en")
+
+
+def api_of(spec: IterationSpec, stage: str) -> APISpec | None:
+    """The API that a stage asks, if any."""
+    if stage == "splitting":
+        return spec.splitting.llm.api if spec.splitting.llm else None
+    return spec.labeling.api if spec.labeling else None
+
+
+def _api(spec: APISpec) -> APIModel:
+    return APIModel(url=spec.url.rstrip("/"), model=spec.model, parameters=spec.parameters or {})
+
+
+def _labeler_api(spec: LabelerAPISpec) -> APILabeler:
+    votes = spec.votes and contract.Votes(
+        number=spec.votes.number, temperature=float(spec.votes.temperature), max_new_tokens=spec.votes.max_new_tokens
+    )
+    return APILabeler(**dict(_api(spec)), votes=votes, max_picture_side=spec.max_picture_side)
+
+
+def _requests(api: APISpec | None) -> contract.Requests:
+    return requests_of(api) if api else contract.Requests()
 
 
 def _precision(spec: IterationSpec) -> Literal["auto", "float32", "bfloat16"]:
@@ -302,6 +352,7 @@ GRAPH: Final = (
         image="generate",
         pods=lambda s: s.sampling.shards,
         config=sampling_config,
+        asks=("splitting", "labeling"),
     ),
     Stage(
         name="splitting",
@@ -309,7 +360,8 @@ GRAPH: Final = (
         image="generate",
         pods=lambda s: s.splitting.shards,
         config=splitting_config,
-        runs_a_model=lambda s: s.splitting.llm is not None,
+        runs_a_model=lambda s: s.splitting.llm is not None and s.splitting.llm.api is None,
+        asks=("splitting",),
     ),
     Stage(
         name="labeling",
@@ -317,6 +369,8 @@ GRAPH: Final = (
         image="generate",
         pods=lambda s: _given(s.labeling).shards,
         config=labeling_config,
+        runs_a_model=lambda s: _given(s.labeling).api is None,
+        asks=("labeling",),
     ),
     Stage(
         name="pairing",

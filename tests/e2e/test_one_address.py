@@ -98,6 +98,7 @@ class Training:
             retries=0,
             reached=0,
             pods=1,
+            keys={},
             image="",
             deadline_seconds=None,
             ttl_seconds_after_finished=None,

@@ -1,4 +1,4 @@
-"""A judge that tests can ask: a real HTTP server with OpenAI's chat completions, which says what it is told to."""
+"""An API that tests can ask: a real HTTP server with OpenAI's chat completions, which says what it is told to."""
 
 from __future__ import annotations
 
@@ -7,11 +7,52 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
-Answer = str | int | bytes
-"""What the model says, a status that the server fails with, or a body as it stands."""
+from tests.loopback import serving
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What goes over the wire: a body, as JSON unless it is bytes, of which so many bytes come before the end."""
+
+    body: Any = b""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cut_at: int | None = None
+
+
+Answer = str | int | bytes | Sent
+"""What the model says, a status that the server fails with, a body as it stands, or all of it."""
+
+
+def completion(*choices: Mapping[str, Any], prompt_tokens: int = 0, completion_tokens: int = 0) -> Sent:
+    """A chat completion of these choices. Each is given by its message's fields, and finish_reason and logprobs."""
+
+    def choice(said: Mapping[str, Any]) -> dict[str, Any]:
+        beside = {name: said[name] for name in ("finish_reason", "logprobs") if name in said}
+        message = {name: value for name, value in said.items() if name not in beside}
+        return {"finish_reason": "stop", **beside, "message": {"role": "assistant", "content": None, **message}}
+
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+    return Sent({"model": "judge-2026", "choices": [choice(said) for said in choices], "usage": usage})
+
+
+def failure(status: int, code: str, **headers: str) -> Sent:
+    """An error as OpenAI's API tells it."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Sent({"error": {"message": f"it says {code}", "code": code}}, status, named)
+
+
+def _sent(said: Answer) -> Sent:
+    match said:
+        case Sent():
+            return said
+        case int():
+            return Sent({"error": {"message": "no"}}, said)
+        case bytes():
+            return Sent(said)
+    return completion({"content": said})
 
 
 @dataclass
@@ -30,33 +71,27 @@ class AskedJudge:
 
 
 @contextmanager
-def judge_that(says: Callable[[Mapping[str, Any]], Answer]) -> Iterator[AskedJudge]:
-    """Serve such a judge."""
+def judge_that(says: Callable[[Mapping[str, Any]], Answer], call: str = "/v1/chat/completions") -> Iterator[AskedJudge]:
+    """Serve such a judge, at one address."""
     judge = AskedJudge(says)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             judge.bodies.append(body)
-            judge.headers.append(dict(self.headers))
-            said = judge.says(body) if self.path == "/v1/chat/completions" else 404
-            message = {"model": "judge-2026", "choices": [{"message": {"role": "assistant", "content": said}}]}
-            data = said if isinstance(said, bytes) else json.dumps(message).encode()
-            self.send_response(said if isinstance(said, int) else 200)
-            self.send_header("Content-Length", str(len(data)))
+            judge.headers.append(self.headers)
+            sent = _sent(judge.says(body) if self.path == call else 404)
+            data = sent.body if isinstance(sent.body, bytes) else json.dumps(sent.body).encode()
+            self.send_response(sent.status)
+            for name, value in {"Content-Length": str(len(data)), **sent.headers}.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data)
+            self.wfile.write(data[: sent.cut_at])
 
         def log_message(self, format: str, *args: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
     judge.address = f"http://127.0.0.1:{server.server_port}/v1"
-    try:
+    with serving(server):
         yield judge
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -16,6 +16,7 @@ from feedback_workloads.contract import ExitCode
 
 WHOLE: Final = Path("examples/shapes.yaml")
 WORLD: Final = Path("examples/quickstart/world.yaml")
+OTHERS: Final = ("examples/run", "examples/pairs.yaml", "examples/labels")
 RUN: Final = sorted(Path("examples/run").glob("*.yaml"))
 GAINS: Final = [
     {"metric": "responseHallucination", "relativeTo": "Baseline", "use": "Interval", "max": "1"},
@@ -25,7 +26,7 @@ GAINS: Final = [
 """The gate of each iteration of a run: one that gains nothing ends the chain."""
 
 
-@pytest.mark.parametrize("file", [WHOLE, Path("examples/run"), Path("examples/pairs.yaml")], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [WHOLE, *map(Path, OTHERS)], ids=lambda file: file.stem)
 def test_examples_are_valid(file: Path) -> None:
     loaded = load(file)
     assert loaded.problems == ()

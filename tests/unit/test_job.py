@@ -67,6 +67,7 @@ def run_of(stage: str = "sampling", name: str = "it", queue: str = "", attempt: 
         owner=given.metadata,
         stage=found,
         section=found.section(given.spec),
+        keys=found.keys(given.spec),
         config=TRAINING if stage == "training" else SAMPLING,
         address="ab" * 32,
         attempt=attempt,

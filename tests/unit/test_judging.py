@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from feedback_workloads.benchmarks.judging import ATTEMPTS, Judge, Request
+from feedback_workloads.apis.asking import ATTEMPTS, Request
+from feedback_workloads.benchmarks.judging import Judge
 from feedback_workloads.benchmarks.scripts import Script
 from feedback_workloads.contract import BadInput, Temporary
 from tests.unit.judges import judge_that
 
 
 def judge(address: str, folder: Path, waited: list[float] | None = None) -> Judge:
-    return Judge(address, "judge", folder / "replies.jsonl", (waited if waited is not None else []).append)
+    seconds = waited if waited is not None else []
+    return Judge(address, "judge", folder / "replies.jsonl", lambda _, wait: seconds.append(wait))
 
 
 def test_replies_stand_in_the_order_of_the_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,12 +83,14 @@ def test_what_may_pass_is_waited_out(trouble: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("says", "error", "message"),
     [
-        pytest.param(503, Temporary, r"failed 6 times \(HTTP 503: .*\); try later", id="down"),
+        pytest.param(503, Temporary, r"after 6 attempts: .* fails \(HTTP 503: .*\); try later", id="down"),
         pytest.param(401, BadInput, r"wants another key \(HTTP 401: .*\); set OPENAI_API_KEY", id="key"),
         pytest.param(404, BadInput, r"refuses \(HTTP 404: .*\); mend --judge or --judge-api", id="no such model"),
-        pytest.param(b"<html>", BadInput, "is not JSON .* give an OpenAI-compatible API", id="no JSON"),
+        pytest.param(
+            b"<html>", BadInput, r"after 6 attempts: .* is not JSON .* give an OpenAI-compatible API", id="no JSON"
+        ),
         pytest.param(b"[1]", BadInput, "is no JSON object", id="a list"),
-        pytest.param(b'{"choices": []}', BadInput, r'after 6 attempts: \{"choices": \[\]\}; name', id="no text"),
+        pytest.param(b'{"choices": []}', BadInput, r'after 6 attempts: .*: \{"choices": \[\]\}; name', id="no text"),
     ],
 )
 def test_trouble_is_told(says: Any, error: type[Exception], message: str, tmp_path: Path) -> None:
@@ -109,7 +113,9 @@ def test_replies_that_cannot_be_used_are_asked_for_again(tmp_path: Path) -> None
         found = judge(server.address, tmp_path).replies([Request.of("?")], lambda reply: "[[" in reply)
     assert found == ["[[A]]"]
     with judge_that(lambda _: "hm") as server:
-        with pytest.raises(BadInput, match=r'does not keep to the form .* after 6 attempts: "hm"; name another model'):
+        with pytest.raises(
+            BadInput, match=r'after 6 attempts: .* does not keep to the form .*"hm".*; name another model'
+        ):
             judge(server.address, tmp_path).replies([Request.of("!")], lambda reply: "[[" in reply)
         assert len(server.bodies) == ATTEMPTS
 

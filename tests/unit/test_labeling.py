@@ -11,7 +11,7 @@ import pytest
 from feedback_workloads.engine import Prompt, Verdict
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import Rejected
-from feedback_workloads.stages.labeling import AskedAnswer, Case, Judging
+from feedback_workloads.stages.labeling import AskedAnswer, Case, Judging, ModelJudge
 
 YES, NO = Verdict(0.75, 0.25, 20, 10), Verdict(0.25, 0.75, 20, 10)
 NOISE = Verdict(0.002, 0.001, 20, 10)
@@ -60,7 +60,7 @@ def judged(answers: Sequence[Sequence[str]], said: Mapping[str, Verdict], floor:
     """The answers to one instruction, each a list of questions, after the labeler said this."""
     output = Output()
     case = Case([AskedAnswer("i", candidate, questions) for candidate, questions in enumerate(answers)])
-    judging = Judging({"i": case}, Model(), output, floor)  # type: ignore[arg-type]
+    judging = Judging({"i": case}, ModelJudge(Model()), output, floor)  # type: ignore[arg-type]
     instructions: Iterator[Instruction] = iter([Instruction("i", b"picture", "What is it?")])
     for (id, question), _ in judging.questions(instructions):
         judging.take(id, question, said[question])

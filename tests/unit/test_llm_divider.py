@@ -12,7 +12,7 @@ from feedback_workloads.contract import Decoding, LLMSplitter, Source
 from feedback_workloads.engine import Draw, Prompt, Sampled
 from feedback_workloads.method.splitting import REQUEST
 from feedback_workloads.rows.rejected import BadRow, Rejected
-from feedback_workloads.stages.splitting import LLMDivider, Sample
+from feedback_workloads.stages.splitting import LLMDivider, ModelWriter, Sample
 
 CUT = "<cut>"
 THOUGHT = "<thought>"
@@ -74,7 +74,7 @@ class Output:
 
 def divided(engine: Scripted, answer: str = "A red cat sits.") -> Mapping[str, Any] | Rejected:
     output = Output()
-    divider = LLMDivider(engine, LLMSplitter(model=Source(uri="x"), attempts=3), 0, output)  # type: ignore[arg-type]
+    divider = LLMDivider(ModelWriter(engine), LLMSplitter(model=Source(uri="x"), attempts=3), 0, output)  # type: ignore[arg-type]
     list(divider.divide({"i": [Sample("i", 4, "What is it?", answer)]}))
     assert len(output.found) == 1
     return output.found[0]

@@ -27,15 +27,15 @@ def written(folder: Path, *documents: object, name: str = "it.yaml") -> Path:
         pytest.param({"sampling": {"temperature": "3"}}, "spec.sampling.temperature", "between 0 and 2", id="range"),
         pytest.param({"sampling": {"temprature": "1"}}, "spec.sampling.temprature", "is not a field", id="typo"),
         pytest.param({"model": {}}, "spec.model", "exactly one of uri and from", id="no model"),
-        pytest.param({"labeling": {}}, "spec.labeling.model", "is required", id="missing"),
+        pytest.param({"labeling": {}}, "spec.labeling", "model must be given for type Model", id="missing"),
         pytest.param(
             {"training": {"perDeviceBatchSize": 3}}, "spec.training", "must be a multiple of", id="cross-field"
         ),
         pytest.param({"evaluation": {"benchmarks": []}}, "spec.evaluation.benchmarks", "at least 1", id="empty list"),
         pytest.param(
             {"splitting": {"type": "LLM", "llm": {}}},
-            "spec.splitting.llm.model",
-            "is required",
+            "spec.splitting.llm",
+            "give exactly one of model and api",
             id="union",
         ),
     ],

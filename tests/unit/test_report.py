@@ -182,7 +182,24 @@ def test_summary_has_what_scripts_read(whole: Evidence) -> None:
     assert sampling["manifest"].endswith("/shard-00000-of-00002/manifest.json")
     assert len(sampling["shards"]) == 2
     assert labeling["ran"] is False
-    assert "shards" not in labeling
+    assert not {"shards", "api"} & {*labeling}
+
+
+def test_what_an_api_was_paid_is_told_in_all_of_its_shards(whole: Evidence) -> None:
+    stages = list(whole.iteration.status.stages)
+    paid = {"api_requests": 1200, "api_input_tokens": 900_000, "api_output_tokens": 1200, "api_cost_micros": 2_262_000}
+    labeling = stages[2].model_copy(
+        update={"shards": tuple(shard.model_copy(update={"counts": paid}) for shard in 2 * stages[2].shards)}
+    )
+    stages[2] = labeling
+    status = whole.iteration.status.model_copy(update={"stages": tuple(stages)})
+    changed = replace(whole, iteration=whole.iteration.model_copy(update={"status": status}))
+    assert summarise(changed)["stages"][2]["api"] == {
+        "requests": 2400, "input_tokens": 1_800_000, "output_tokens": 2400, "cost": 4.524,
+    }  # fmt: skip
+    sentence = "1,800,000 tokens sent, 2,400 received, for 4.52 in the currency of its price."
+    assert f"labeling asked an API 2,400 times: {sentence}" in render(changed)
+    assert "asked an API" not in render(whole)
 
 
 @dataclass

@@ -158,6 +158,7 @@ OTHER: dict[str, Any] = {
     "precision": "Float32", "lengthBalance": "Disabled", "rewardOnBaseline": "Enabled", "truth": "coco-objects",
     "gradientCheckpointing": "Disabled", "reference": "Recomputed", "type": "coco-objects", "endpoint": "f",
     "globalBatchSize": 16, "nodes": 2, "perDeviceBatchSize": 2, "processesPerNode": 2, "seed": 1, "maxModelLen": 128,
+    "maxPictureSide": 512, "url": "http://b",
     "zeroStage": 3, "maxNewTokens": 77, "maxLength": 77, "progressDeadlineSeconds": 77, "epochs": 5,
 }  # fmt: skip
 """Another good value of a field, by its name; of other fields, by the type of its value."""
@@ -194,6 +195,8 @@ def changed(spec: Any, path: tuple[str, ...]) -> Any:
         holder[path[-1]] = ["0.25"]
     elif path == ("splitting", "type"):
         made["splitting"] = {"type": "WholeAnswer"}
+    elif path == ("labeling", "type"):
+        made["labeling"] = {"type": "API", "api": {"url": "http://b/v1", "model": "m"}}
     elif path == ("training", "loss", "terms", "type"):
         holder["type"] = "APOZero"
     else:
@@ -222,6 +225,26 @@ def test_fixed_while_it_runs_is_what_changes_an_address(path: tuple[str, ...]) -
 def test_published_pairs_are_fixed_and_change_an_address(name: str) -> None:
     source = {"uri": "s3://b/pairs", "revision": "r", "sha256": "1" * 64}
     check_fixed(from_pairs(pairs={"source": source})["spec"], ("pairs", "source", name))
+
+
+API = {
+    "url": "https://api.example/v1",
+    "model": "sees",
+    "keySecretRef": {"name": "keys", "key": "labeler"},
+    "parameters": {"reasoning_effort": "low"},
+    "price": {"input": "2.5", "output": "10"},
+    "limits": {"tokens": 1000, "cost": "25"},
+}
+BEHIND_APIS = {
+    **EVERYTHING,
+    "labeling": {"type": "API", "api": {**API, "votes": {}, "maxPictureSide": 1024}},
+    "splitting": {"type": "LLM", "llm": {"api": API}},
+}
+
+
+@pytest.mark.parametrize("path", sorted(one for one in set(leaves(full(BEHIND_APIS))) if "api" in one), ids=".".join)
+def test_of_apis_what_they_say_is_fixed_and_how_they_are_asked_is_not(path: tuple[str, ...]) -> None:
+    check_fixed(BEHIND_APIS, path)
 
 
 def check_fixed(spec: dict[str, Any], path: tuple[str, ...]) -> None:

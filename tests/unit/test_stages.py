@@ -61,6 +61,9 @@ def test_the_policy_is_split_over_the_gpus_of_its_pods_whoever_makes_them(
     assert engine_of(STAGES["sampling"], **given) == EngineConfig(), "the GPUs of evaluation are not those of sampling"
 
 
+API = {"url": "https://api.example/v1/", "model": "sees", "keySecretRef": {"name": "keys", "key": "labeler"}}
+BEHIND_AN_API = {"type": "API", "api": API}
+SPLIT_BEHIND_AN_API = {"type": "LLM", "llm": {"api": {**API, "keySecretRef": {"name": "keys", "key": "splitter"}}}}
 BY_A_MODEL = {"type": "LLM", "llm": {"model": {"uri": "s3://b/text"}}}
 EVERYTHING = {
     "limits": {"cpu": "2", "memory": "8Gi", "nvidia.com/gpu": "1", "rdma/hca": "1"},
@@ -76,6 +79,9 @@ EVERYTHING = {
         pytest.param("splitting", {}, False, id="splitting into sentences"),
         pytest.param("splitting", {"type": "WholeAnswer"}, False, id="whole answers"),
         pytest.param("splitting", BY_A_MODEL, True, id="splitting by a model"),
+        pytest.param("splitting", SPLIT_BEHIND_AN_API, False, id="splitting behind an API"),
+        pytest.param("labeling", {"model": {"uri": "s3://b/labeler"}}, True, id="labeling"),
+        pytest.param("labeling", BEHIND_AN_API, False, id="labeling behind an API"),
         pytest.param("pairing", {}, False, id="pairing"),
         pytest.param("training", {}, True, id="training"),
     ],
@@ -92,6 +98,81 @@ def test_pods_that_run_no_model_take_no_gpu(stage: str, section: dict[str, objec
     assert pod.get("resourceClaims") == (
         [{"name": "gpus", "resourceClaimTemplateName": "two-gpus"}] if devices else None
     )
+
+
+def test_pods_that_ask_an_api_get_its_key_from_the_secret() -> None:
+    """Those of sampling, which look whether APIs answer, get both; the operator reads none."""
+    simulation = Simulation.of(splitting=SPLIT_BEHIND_AN_API, labeling=BEHIND_AN_API)
+    found = {}
+    for stage in ("sampling", "splitting", "labeling", "pairing"):
+        simulation.run_until(stage)
+        simulation.jobs.clear()
+        (job,) = (made for made in simulation.step().create if made["kind"] == "Job")
+        environment = job["spec"]["template"]["spec"]["containers"][0]["env"]
+        found[stage] = {one["name"]: one["valueFrom"]["secretKeyRef"] for one in environment if "valueFrom" in one}
+    labeler, splitter = ({"name": "keys", "key": key} for key in ("labeler", "splitter"))
+    assert found == {
+        "sampling": {"SPLITTING_API_KEY": splitter, "LABELING_API_KEY": labeler},
+        "splitting": {"SPLITTING_API_KEY": splitter},
+        "labeling": {"LABELING_API_KEY": labeler},
+        "pairing": {},
+    }
+
+
+def test_what_is_said_of_apis_reaches_the_stages_that_ask_them() -> None:
+    asked = {
+        **API, "parameters": {"reasoning_effort": "low", "top_k": 8.0}, "concurrency": 3, "retries": 1,
+        "requestTimeoutSeconds": 9, "price": {"input": "2.5"}, "limits": {"tokens": 1000, "cost": "0.5"},
+    }  # fmt: skip
+    labeling = {"type": "API", "api": {**asked, "votes": {"number": 3}, "maxPictureSide": 512}}
+    sections = {"labeling": labeling, "splitting": {"type": "LLM", "llm": {"api": asked}}}
+    sampling, splitting, labels = (
+        config_of(STAGES[name], **sections) for name in ("sampling", "splitting", "labeling")
+    )
+    said = {"url": "https://api.example/v1", "model": "sees", "parameters": {"reasoning_effort": "low", "top_k": 8}}
+    votes = {"number": 3, "temperature": 1.0, "max_new_tokens": 16}
+    labeler = {**said, "votes": votes, "max_picture_side": 512}
+    requests = {
+        "concurrency": 3, "retries": 1, "timeout_seconds": 9, "price": {"input": 2.5, "output": 0.0},
+        "max_tokens": 1000, "max_cost": 0.5,
+    }  # fmt: skip
+    assert labels.model_dump()["api"] == sampling.model_dump()["labeler_api"] == labeler
+    assert splitting.model_dump()["splitter"]["api"] == sampling.model_dump()["splitter_api"] == said
+    assert labels.model_dump()["requests"] == splitting.model_dump()["requests"] == requests
+    assert "model" not in labels.content()
+    assert sampling.model_dump()["later_models"] == ()
+
+
+def test_a_policy_that_labels_is_the_one_that_was_sampled_from() -> None:
+    """It has the addresses that naming it twice has; in a chain it is that of the iteration."""
+    own, named = ({"labeling": {"model": model}} for model in ({"from": "Policy"}, {"uri": "s3://b/policy"}))
+    assert {stage.name: config_of(stage, **own).content_hash() for stage in GRAPH} == {
+        stage.name: config_of(stage, **named).content_hash() for stage in GRAPH
+    }
+    given = {name: (Artifact(uri=f"s3://b/{name}", sha256="a" * 64),) for name in STAGES}
+    promoted = Model(uri="s3://b/artifacts/training/x/checkpoint-000010", sha256="b" * 64)
+    spec = iteration(model={"from": {"iteration": "parent"}}, **own).spec
+    labels, sampling = (STAGES[name].config(Inputs(spec, promoted, given)) for name in ("labeling", "sampling"))
+    assert Model.model_validate(labels.model_dump()["model"]) == promoted
+    assert [later["source"] for later in sampling.model_dump()["later_models"]] == [promoted.model_dump()]
+
+
+@pytest.mark.parametrize(
+    ("labeling", "message"),
+    [
+        ({"model": {}}, "give exactly one of uri and from"),
+        ({"model": {"uri": "s3://b/m", "from": "Policy"}}, "give exactly one of uri and from"),
+        ({"model": {"from": "Policy", "systemPrompt": "Be brief."}}, "from must be alone"),
+        ({"model": {"from": "Policy", "trustRemoteCode": True}}, "trustRemoteCode runs what lies beside the weights"),
+        ({"type": "API"}, "api must be given for type API"),
+        ({"type": "API", "api": API, "model": {"uri": "s3://b/m"}}, "model must be given for type Model"),
+        ({"api": API}, "model must be given for type Model"),
+        ({"type": "API", "api": {**API, "limits": {"cost": "5"}}}, "limits.cost needs price"),
+    ],
+)
+def test_who_labels_is_said_once(labeling: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        iteration(labeling=labeling)
 
 
 def test_a_model_has_one_context_length_wherever_it_answers() -> None:

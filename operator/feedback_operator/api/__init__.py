@@ -6,6 +6,7 @@ and explicit limits. Kubernetes API conventions hold: no floating point (decimal
 namespace.
 """
 
+from feedback_operator.api.apis import APISpec, LabelerAPISpec, SecretKey, requests_of
 from feedback_operator.api.base import DECIMAL_PATTERN, GROUP, NAME_PATTERN, amount
 from feedback_operator.api.iteration import API_VERSION, KIND, VERSION, FeedbackIteration, Metadata
 from feedback_operator.api.pods import CA_VARIABLES, PodOverrides, StageSection
@@ -43,6 +44,7 @@ __all__ = [
     "KIND",
     "NAME_PATTERN",
     "VERSION",
+    "APISpec",
     "BenchmarkSpec",
     "CombinedResult",
     "Condition",
@@ -52,6 +54,7 @@ __all__ = [
     "Hallucination",
     "IterationSpec",
     "IterationStatus",
+    "LabelerAPISpec",
     "LossSpec",
     "Metadata",
     "PodOverrides",
@@ -60,6 +63,7 @@ __all__ = [
     "RankingStatus",
     "ResolvedModel",
     "SamplingSpec",
+    "SecretKey",
     "ServingSpec",
     "ServingStatus",
     "ShardResult",
@@ -70,4 +74,5 @@ __all__ = [
     "TrainingSpec",
     "amount",
     "model_of",
+    "requests_of",
 ]

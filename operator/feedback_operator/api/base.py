@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
@@ -46,6 +47,21 @@ class Resource(BaseModel):
 
 def _whole_number(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def plain_json(value: Any) -> Any:
+    """JSON as the API server keeps it: 8.0 is the integer 8, and what is no number is refused."""
+    match value:
+        case dict():
+            return {name: plain_json(inner) for name, inner in value.items()}
+        case list():
+            return [plain_json(inner) for inner in value]
+        case float() if not math.isfinite(value):
+            raise ValueError(f"{value} is not a number")
+        case float() if value.is_integer():
+            return int(value)
+        case _:
+            return value
 
 
 Integer = Annotated[int, Strict()]
@@ -106,6 +122,12 @@ Uri = Annotated[
         holds=lambda uri: uri.startswith(("s3://", "hf://")) or "://" not in uri,
     ),
 ]
+HTTPAddress = Annotated[
+    str,
+    Field(min_length=1, max_length=1024, pattern=r"^https?://[^/?#\x00-\x20\x7f]+(/[^?#\x00-\x20\x7f]*)?$"),
+]
+Money = Annotated[str, _DECIMAL]
+"""A decimal string of some currency."""
 Revision = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x20\x7f]+$")]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", max_length=64)]
 Toggle = Literal["Enabled", "Disabled"]

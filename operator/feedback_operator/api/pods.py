@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from feedback_operator.api.base import GROUP, Integer, Name, ObjectName, Quantity, Resource, amount
 from feedback_operator.api.rules import OPERATIONAL, Rule, UniqueBy
 from feedback_operator.api.volumes import CABundle, CacheVolume, Volume, VolumeMount
+from feedback_workloads.contract import COMMON_KEY_VARIABLE, KEY_VARIABLES
 
 _STANDARD: Final = ("cpu", "memory", "ephemeral-storage")
 
@@ -206,7 +207,14 @@ PodAnnotations = Annotated[
     ),
 ]
 
-_CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN")
+_CREDENTIALS: Final = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "HF_TOKEN",
+    *KEY_VARIABLES.values(),
+    COMMON_KEY_VARIABLE,
+)
 _OWN_VARIABLES: Final = ("HOME", "MASTER_ADDR", "MASTER_PORT", "JOB_COMPLETION_INDEX")
 CA_VARIABLES: Final = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 """Where boto3, requests, and OpenSSL with what is built on it (httpx, the hub's client) find whom to trust."""

@@ -198,7 +198,19 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _has_operational(model: type[BaseModel]) -> bool:
-    return any(OPERATIONAL in field.metadata for field in model.model_fields.values())
+    fields = model.model_fields.values()
+    return any(OPERATIONAL in field.metadata or _section(field) is not None for field in fields)
+
+
+def _optional_sections(path: Sequence[str]) -> Iterator[str]:
+    """The sections above a field that may be absent, outermost first."""
+    model: type[BaseModel] | None = IterationSpec
+    for depth, name in enumerate(path[:-1], start=1):
+        assert model is not None, path
+        field = next(field for own, field in model.model_fields.items() if (field.alias or own) == name)
+        if field.default is None:
+            yield ".".join(("spec", *path[:depth]))
+        model = _section(field)
 
 
 def _unchanged(path: Sequence[str], optional: bool) -> Schema:
@@ -209,8 +221,9 @@ def _unchanged(path: Sequence[str], optional: bool) -> Schema:
     name = ".".join(("spec", *path))
     new, old = f"self.{name}", f"oldSelf.{name}"
     equal = f"has({new}) == has({old}) && (!has({new}) || {new} == {old})" if optional else f"{new} == {old}"
-    if len(path) > 1 and IterationSpec.model_fields[path[0]].default is None:
-        equal = f"!has(self.spec.{path[0]}) || !has(oldSelf.spec.{path[0]}) || ({equal})"
+    absent = [f"!has(self.{section}) || !has(oldSelf.{section})" for section in _optional_sections(path)]
+    if absent:
+        equal = f"{' || '.join(absent)} || ({equal})"
     return {
         "rule": f"({equal}) || !({RUNNING})",
         "message": f"{name} decides what is computed and cannot change while the iteration runs; "

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from feedback_operator.api.base import Digest, IterationName, Resource, Revision, Switch, Uri
+from feedback_operator.api.base import Digest, IterationName, Resource, Revision, Switch, Uri, plain_json
 from feedback_operator.api.rules import Rule
 from feedback_workloads.contract import Model
 
 PLACE: Final = "s3://bucket/prefix, hf://owner/name, or a path on the machine that runs the stage."
-
-
-def _plain(value: Any) -> Any:
-    """JSON as the API server keeps it: 8.0 is the integer 8, and what is no number is refused."""
-    match value:
-        case dict():
-            return {name: _plain(inner) for name, inner in value.items()}
-        case list():
-            return [_plain(inner) for inner in value]
-        case float() if not math.isfinite(value):
-            raise ValueError(f"{value} is not a number")
-        case float() if value.is_integer():
-            return int(value)
-        case _:
-            return value
 
 
 SystemPrompt = Annotated[
@@ -48,7 +32,7 @@ ProcessorKwargs = Annotated[
     Annotated[
         dict[str, Any],
         Field(max_length=32, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
-        BeforeValidator(_plain),
+        BeforeValidator(plain_json),
     ]
     | None,
     Field(
@@ -70,21 +54,24 @@ class SourceSpec(Resource):
     )
 
 
+SAID_OF_A_MODEL: Final = ("system_prompt", "chat_template", "processor_kwargs", "quantization")
 COMMIT: Final = "^[0-9a-f]{40}$"
+
+
+PINNED: Final = Rule(
+    cel="!has(self.trustRemoteCode) || !self.trustRemoteCode || has(self.sha256) || "
+    f"(has(self.uri) && self.uri.startsWith('hf://') && has(self.revision) && self.revision.matches('{COMMIT}'))",
+    message="trustRemoteCode runs what lies beside the weights: say which by sha256 or, of an hf:// repository, by a "
+    "revision that is a commit of 40 hexadecimal digits",
+    holds=lambda model: not model.trust_remote_code or model.pinned,
+)
+"""Code that is run is known."""
 
 
 class SplitterModelSpec(SourceSpec):
     """A model that is asked in words, and how."""
 
-    RULES = (
-        Rule(
-            cel="!has(self.trustRemoteCode) || !self.trustRemoteCode || has(self.sha256) || "
-            f"(self.uri.startsWith('hf://') && has(self.revision) && self.revision.matches('{COMMIT}'))",
-            message="trustRemoteCode runs what lies beside the weights: say which by sha256 or, of an hf:// "
-            "repository, by a revision that is a commit of 40 hexadecimal digits",
-            holds=lambda model: not model.trust_remote_code or model.pinned,
-        ),
-    )
+    RULES: ClassVar[tuple[Rule, ...]] = (PINNED,)
 
     system_prompt: SystemPrompt = None
     chat_template: ChatTemplate = None
@@ -102,13 +89,37 @@ class SplitterModelSpec(SourceSpec):
     @property
     def pinned(self) -> bool:
         """Whether all of its bytes are known."""
-        commit = self.uri.startswith("hf://") and re.fullmatch(COMMIT, self.revision or "") is not None
+        commit = (self.uri or "").startswith("hf://") and re.fullmatch(COMMIT, self.revision or "") is not None
         return commit or self.sha256 is not None
 
 
 class LabelerModelSpec(SplitterModelSpec):
-    """A model that is asked about pictures, and how."""
+    """A model that is asked about pictures, and how; or the policy."""
 
+    RULES = (
+        Rule(
+            cel="has(self.uri) != has(self.from)",
+            message="give exactly one of uri and from",
+            holds=lambda model: (model.uri is None) != (model.from_ is None),
+        ),
+        Rule(
+            cel="!has(self.from) || !(has(self.revision) || has(self.sha256) || has(self.systemPrompt) || "
+            "has(self.chatTemplate) || has(self.processorKwargs) || has(self.quantization))",
+            message="from must be alone: the policy is asked as spec.model says",
+            holds=lambda model: (
+                model.from_ is None
+                or all(getattr(model, name) is None for name in (*SAID_OF_A_MODEL, "revision", "sha256"))
+            ),
+        ),
+        PINNED,
+    )
+
+    uri: Uri | None = Field(default=None, description=PLACE)  # type: ignore[assignment]
+    from_: Literal["Policy"] | None = Field(
+        default=None,
+        alias="from",
+        description="Policy: the policy judges its own answers (self-alignment); in a chain, that of each iteration.",
+    )
     processor_kwargs: ProcessorKwargs = None
 
 

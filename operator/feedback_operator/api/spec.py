@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, get_args
 from pydantic import Field
 from pydantic.alias_generators import to_camel
 
+from feedback_operator.api.apis import APISpec, LabelerAPISpec
 from feedback_operator.api.base import (
     _DECIMAL,
     Bound,
@@ -28,7 +29,7 @@ from feedback_operator.api.base import (
     _within,
 )
 from feedback_operator.api.pods import StageSection
-from feedback_operator.api.rules import OPERATIONAL, Rule, UniqueBy
+from feedback_operator.api.rules import OPERATIONAL, Rule, UniqueBy, exactly_one
 from feedback_operator.api.sources import LabelerModelSpec, ModelSpec, SourceSpec, SplitterModelSpec
 from feedback_workloads.contract import PER_TOKEN_LOSSES, BenchmarkType, LossType, PreferenceLoss, RankingRule
 
@@ -76,7 +77,10 @@ class SentencesSpec(Resource):
 class LLMSpec(Resource):
     """A text model that divides answers into claims and writes the questions."""
 
-    model: SplitterModelSpec = Field(description="Instruction-tuned text model.")
+    RULES = (exactly_one("model", "api"),)
+
+    model: SplitterModelSpec | None = Field(default=None, description="Instruction-tuned text model.")
+    api: APISpec | None = Field(default=None, description="The same behind an API; its pods ask for no devices.")
     temperature: Temperature = Field(default="0.2", description="Sampling temperature, from 0 to 2.")
     top_p: Share = Field(default="0.9", description="Nucleus sampling threshold, above 0 and at most 1.")
     max_new_tokens: Integer = Field(default=2048, ge=16, le=32768, description="Longest list of claims in tokens.")
@@ -118,11 +122,31 @@ class SplittingSpec(StageSection):
 
 
 class LabelingSpec(StageSection):
-    """Who judges: a multimodal model that accepts or rejects each claim."""
+    """Who judges: a multimodal model, here or behind an API, that accepts or rejects each claim."""
 
-    model: LabelerModelSpec = Field(
-        description="Multimodal model that answers the yes/no questions. It does not think first: its chat template "
-        "switches thinking off or, where it cannot, the thought is closed as soon as it is opened."
+    RULES = (
+        Rule(
+            cel="(self.type == 'Model') == has(self.model)",
+            message="model must be given for type Model, and for no other",
+            holds=lambda labeling: (labeling.type == "Model") == (labeling.model is not None),
+        ),
+        Rule(
+            cel="(self.type == 'API') == has(self.api)",
+            message="api must be given for type API, and for no other",
+            holds=lambda labeling: (labeling.type == "API") == (labeling.api is not None),
+        ),
+    )
+
+    type: Literal["Model", "API"] = Field(
+        default="Model",
+        description="Model: a model that the stage's pods load. API: one behind an OpenAI-compatible API; the pods "
+        "ask for no devices.",
+    )
+    api: LabelerAPISpec | None = Field(default=None, description="Model of type API.")
+    model: LabelerModelSpec | None = Field(
+        default=None,
+        description="Of type Model: multimodal model that answers the yes/no questions. It does not think first: its "
+        "chat template switches thinking off or, where it cannot, the thought is closed as soon as it is opened.",
     )
     min_yes_no_mass: Fraction = Field(
         default="0.5",

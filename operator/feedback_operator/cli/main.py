@@ -131,6 +131,32 @@ def serve(
 
 
 @app.command()
+def score(
+    given: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Rows with image, question, answer: *.jsonl, *.parquet.")
+    ],
+    *,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="New file for the rows with their rewards.")],
+    api: Annotated[str, typer.Option(metavar="URL", help="A best-of-N server, such as http://localhost:8000/v1.")],
+    model: Annotated[str, typer.Option(metavar="NAME", help="What the server calls the policy.")],
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 8,
+) -> None:
+    """Ask a server what the answers in a table are worth, whoever gave them; run it again where it was interrupted.
+
+    Exit codes: 0 written, and rows without a reward say why; 2 a file or an option is wrong; 75 the server is away.
+    """
+    arguments = [
+        "score",
+        str(given),
+        f"--out={out}",
+        f"--api={api}",
+        f"--model={model}",
+        f"--concurrency={concurrency}",
+    ]
+    raise typer.Exit(workload("feedback_workloads.data", arguments, DEFAULT_STATE, {}))
+
+
+@app.command()
 def evaluate(
     *,
     benchmark: Annotated[str, typer.Option(metavar="NAME", help="One of those in docs/benchmarks.md, such as pope.")],

@@ -190,7 +190,7 @@ class _View:
     def _corrected(self, job: Job) -> bool:
         """The spec would give it other pods by now."""
         spec = self.world.iteration.spec
-        pods = pods_digest(self.stage.section(spec), self.config, self.stage.pods(spec))
+        pods = pods_digest(self.stage.section(spec), self.config, self.stage.pods(spec), self.stage.keys(spec))
         return self._edited_since(job) and job.pods_digest != pods
 
     def _replacing(self, job: Job) -> Replacing:

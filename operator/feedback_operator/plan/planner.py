@@ -102,6 +102,7 @@ def _creations(world: Snapshot, progress: Mapping[str, Progress], images: Images
                 owner=owner,
                 stage=stage,
                 section=stage.section(spec),
+                keys=stage.keys(spec),
                 config=state.config,
                 address=state.address,
                 attempt=state.attempt,

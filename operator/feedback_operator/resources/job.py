@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from feedback_operator.api import GROUP, Metadata, StageSection
+from feedback_operator.api import GROUP, Metadata, SecretKey, StageSection
 from feedback_operator.resources import Manifest
 from feedback_operator.resources.owner import owner_reference, short_digest, standard_labels
 from feedback_operator.resources.pod import (
@@ -55,6 +56,8 @@ class StageRun:
     reached: int
     pods: int
     image: str
+    keys: Mapping[str, SecretKey]
+    """Environment variables that hold keys of APIs, and the Secrets that they come from."""
     deadline_seconds: int | None
     ttl_seconds_after_finished: int | None
 
@@ -83,11 +86,12 @@ class StageRun:
         return self.stage.together and self.pods > 1
 
 
-def pods_digest(section: StageSection, config: StageConfig, pods: int) -> str:
+def pods_digest(section: StageSection, config: StageConfig, pods: int, keys: Mapping[str, SecretKey]) -> str:
     """What of a spec makes a Job's pods what they are, in short: neither the attempt nor the operator's own image."""
     own = {
         "resources": section.resources.model_dump(exclude_defaults=True),
         "pod": section.pod.model_dump(exclude_defaults=True),
+        **({"keys": {name: key.model_dump() for name, key in keys.items()}} if keys else {}),
     }
     return short_digest(json.dumps(own, sort_keys=True), config.model_dump_json(), str(pods))
 
@@ -126,7 +130,7 @@ def build_job(run: StageRun) -> Manifest:
                 GENERATION_ANNOTATION: str(run.owner.generation),
                 RETRIES_ANNOTATION: str(run.retries),
                 REACHED_ANNOTATION: str(run.reached),
-                PODS_ANNOTATION: pods_digest(run.section, run.config, run.pods),
+                PODS_ANNOTATION: pods_digest(run.section, run.config, run.pods, run.keys),
             },
             "ownerReferences": [owner_reference(run.owner)],
         },
@@ -176,6 +180,7 @@ def _container(run: StageRun) -> Manifest:
             {"name": "FEEDBACK_METRICS_PORT", "value": str(METRICS_PORT)},
             {"name": "FEEDBACK_ITERATION", "value": f"{run.owner.key}/{run.owner.uid}"},
             *environment(run.section.pod),
+            *(_from_secret(name, key) for name, key in run.keys.items()),
             *_meeting_point(run),
         ],
         "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
@@ -184,6 +189,10 @@ def _container(run: StageRun) -> Manifest:
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [{"name": "config", "mountPath": CONFIG_MOUNT, "readOnly": True}, *mounts(run.section.pod)],
     }
+
+
+def _from_secret(name: str, secret: SecretKey) -> Manifest:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
 
 
 def _meeting_point(run: StageRun) -> list[Manifest]:

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
-from feedback_workloads.benchmarks.judging import Judge, Request, content
+from feedback_workloads.apis.asking import Request
+from feedback_workloads.apis.replies import content
+from feedback_workloads.benchmarks.judging import Judge
 from feedback_workloads.benchmarks.official import Option, Scores, Share, Shares, quotients
 from feedback_workloads.benchmarks.scripts import Script
 from feedback_workloads.contract import BadInput

@@ -19,13 +19,14 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import ClassVar, Final
 
+from feedback_workloads.apis.asking import Request
 from feedback_workloads.benchmarks.coco.answers import Sentence, picture_of, read_answers
 from feedback_workloads.benchmarks.coco.objects import Named, Vocabulary, refined_vocabulary, without_seats
 from feedback_workloads.benchmarks.coco.truth import WHAT, read_truth
 from feedback_workloads.benchmarks.english.lemmas import is_a, lemma
 from feedback_workloads.benchmarks.english.tokens import tokens
 from feedback_workloads.benchmarks.english.words import noun_lemmas
-from feedback_workloads.benchmarks.judging import Judge, Request
+from feedback_workloads.benchmarks.judging import Judge
 from feedback_workloads.benchmarks.official import Option, Scores, Shares, quotients
 from feedback_workloads.benchmarks.scripts import Script
 from feedback_workloads.contract import BadInput

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
-from pydantic import Field, FiniteFloat, TypeAdapter, model_validator
+from pydantic import Field, FiniteFloat, JsonValue, TypeAdapter, model_validator
 
 from feedback_workloads.contract.base import (
     Artifact,
@@ -63,6 +63,55 @@ class StageConfig(Frozen):
         return hashlib.sha256(canonical_json(self.content())).hexdigest()
 
 
+class APIModel(Frozen):
+    """A model behind an OpenAI-compatible API, at an address that ends where `/chat/completions` follows."""
+
+    url: str
+    model: str
+    parameters: dict[str, JsonValue] = Field(default={})
+    """What the API is given with each request besides, such as `reasoning_effort`."""
+
+
+class Votes(Frozen):
+    """Answers that are drawn to a question whose first word alone counts."""
+
+    number: int = 5
+    temperature: float = 1.0
+    max_new_tokens: int = 16
+
+
+class APILabeler(APIModel):
+    """A labeler behind an API: it tells how likely its first token is or, with `votes`, answers several times."""
+
+    votes: Votes | None = None
+    max_picture_side: int | None = None
+    """Longest side in pixels of what is sent; a larger picture is scaled down."""
+
+
+class Price(Frozen):
+    """Of a million tokens that are sent, and of a million that come back, in any one currency."""
+
+    input: float = 0.0
+    output: float = 0.0
+
+
+class Requests(Frozen):
+    """How an API is asked: infrastructure. Limits are of the stage, whose shards share them evenly."""
+
+    concurrency: int = 16
+    retries: int = 8
+    timeout_seconds: int = 120
+    price: Price = Price()
+    max_tokens: int | None = None
+    max_cost: float | None = None
+
+
+KEY_VARIABLES: Final = {"labeling": "LABELING_API_KEY", "splitting": "SPLITTING_API_KEY"}
+"""Environment variables with the keys of APIs that stages ask."""
+COMMON_KEY_VARIABLE: Final = "OPENAI_API_KEY"
+"""With the key of each of them that has none of its own."""
+
+
 class LaterModel(Frozen):
     """A model of a later stage, at which the first one looks: that it is the wrong one shows before all is paid for."""
 
@@ -80,7 +129,9 @@ class SamplingConfig(StageConfig):
     uses the one numbered i modulo their number, a prompt in place of the instruction's question.
     """
 
-    INFRASTRUCTURE: ClassVar[frozenset[str]] = frozenset({"output", "engine", "max_length", "lora", "later_models"})
+    INFRASTRUCTURE: ClassVar[frozenset[str]] = frozenset(
+        {"output", "engine", "max_length", "lora", "later_models", "labeler_api", "splitter_api"}
+    )
     FORMAT_VERSION: ClassVar[int] = 3
     """2: transparent pictures lie on white, not on black. 3: gray pictures of 16 bits keep their shades."""
 
@@ -97,6 +148,9 @@ class SamplingConfig(StageConfig):
     """Whether training makes an adapter: where the policy cannot have one, nothing is sampled either."""
     later_models: tuple[LaterModel, ...] = ()
     """Likewise: where one of them cannot do its part, nothing is sampled."""
+    labeler_api: APILabeler | None = None
+    splitter_api: APIModel | None = None
+    """Likewise: where one of them does not answer, nothing is sampled."""
     precision: Precision = "auto"
     part_rows: int = 64  # instructions a part file
     engine: EngineConfig = EngineConfig()
@@ -124,12 +178,22 @@ class LLMSplitter(Frozen):
     attempts: int = 3
 
 
-Splitter = Annotated[SentenceSplitter | WholeAnswer | LLMSplitter, Field(discriminator="kind")]
+class APISplitter(Frozen):
+    """The same by a model behind an API."""
+
+    kind: Literal["api"] = "api"
+    api: APIModel
+    decoding: Decoding = Decoding(temperature=0.2, top_p=0.9, max_new_tokens=2048)
+    attempts: int = 3
+
+
+Splitter = Annotated[SentenceSplitter | WholeAnswer | LLMSplitter | APISplitter, Field(discriminator="kind")]
 
 
 class SplittingConfig(StageConfig):
     """Divide each answer into claims and each claim into one yes/no question."""
 
+    INFRASTRUCTURE: ClassVar[frozenset[str]] = frozenset({"output", "engine", "requests"})
     FORMAT_VERSION: ClassVar[int] = 2
     """2: a splitter's thoughts are neither asked for nor taken for claims."""
 
@@ -140,20 +204,37 @@ class SplittingConfig(StageConfig):
     precision: Precision = "auto"
     part_rows: int = 512  # answers' instructions a part file
     engine: EngineConfig = EngineConfig()
+    requests: Requests = Requests()
 
 
 class LabelingConfig(StageConfig):
-    """Ask the labeler each question about the picture: p(yes) against p(no) of one token."""
+    """Ask the labeler, a model here or behind an API, each question about the picture: p(yes) against p(no)."""
+
+    INFRASTRUCTURE: ClassVar[frozenset[str]] = frozenset({"output", "engine", "requests"})
 
     stage: Literal["labeling"] = "labeling"
     claims: tuple[Artifact, ...]
     instructions: Source
-    model: Model
+    model: Model | None = None
+    api: APILabeler | None = None
     min_yes_no_mass: float = 0.5
     """Least p(yes) + p(no) of a verdict: where there is less, the labeler's answer begins with something else."""
     precision: Precision = "auto"
     part_rows: int = 64
     engine: EngineConfig = EngineConfig()
+    requests: Requests = Requests()
+
+    def content(self) -> dict[str, Any]:
+        """As of any stage; of `model` and `api`, the one that is given."""
+        content = super().content()
+        del content["model" if self.model is None else "api"]
+        return content
+
+    @model_validator(mode="after")
+    def _one_labeler(self) -> Self:
+        if (self.model is None) == (self.api is None):
+            raise ValueError("give exactly one of model and api")
+        return self
 
 
 class PublishedPairs(Frozen):

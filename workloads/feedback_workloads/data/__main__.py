@@ -1,4 +1,4 @@
-"""`python -m feedback_workloads.data`: what `feedback data` does."""
+"""`python -m feedback_workloads.data`: what `feedback data` and `feedback score` do."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from feedback_workloads.contract import BadInput
@@ -49,7 +50,23 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--to", required=True, metavar="URI")
     export.add_argument("--format", required=True, metavar="NAME")
     export.set_defaults(run=_export)
+    score = commands.add_parser("score", help="rewards of the answers in a table, asked of a server")
+    score.add_argument("given", type=Path, metavar="FILE")
+    score.add_argument("--out", type=Path, required=True, metavar="FILE")
+    score.add_argument("--api", required=True, metavar="URL")
+    score.add_argument("--model", required=True, metavar="NAME")
+    score.add_argument("--concurrency", type=int, default=8, metavar="N")
+    score.set_defaults(run=_score)
     return parser
+
+
+def _score(given: argparse.Namespace) -> None:
+    from feedback_workloads.data.score import score
+
+    if given.concurrency < 1:
+        raise BadInput(f"--concurrency is {given.concurrency}; give 1 or more")
+    counts = score(given.given, given.out, api=given.api, model=given.model, concurrency=given.concurrency)
+    sys.stdout.write(table(counts))
 
 
 def _mix(given: argparse.Namespace) -> None:

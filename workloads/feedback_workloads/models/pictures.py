@@ -6,7 +6,9 @@ meaningless as references.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import math
 import warnings
 from io import BytesIO
 from typing import Final
@@ -96,6 +98,36 @@ def _on_white(picture: Image.Image) -> Image.Image:
     white, layer = Image.new("RGB", picture.size, "white"), picture.convert("RGBA")
     white.paste(layer, mask=layer)
     return white
+
+
+SENT_AS_IT_IS: Final = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+"""Formats that APIs take, and how they call them."""
+
+
+def data_url(data: bytes, longest_side: int | None = None) -> str:
+    """An encoded picture as a `data:` URL, which shows what `load_picture` does, scaled down to the longest side.
+
+    It is sent as it is where its own pixels are just those. Raises as `load_picture`.
+    """
+    picture = load_picture(data)
+    own = Image.open(BytesIO(data))
+    kind = own.format or ""
+    scale = min(1.0, (longest_side or math.inf) / max(picture.size))
+    if scale == 1.0 and own.mode == "RGB" and kind in SENT_AS_IT_IS and _upright(own) is own:
+        return _data_url(SENT_AS_IT_IS[kind], data)
+    if scale < 1.0:
+        width, height = (max(1, round(side * scale)) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    encoded = BytesIO()
+    if kind == "JPEG":
+        picture.save(encoded, "JPEG", quality=95)
+        return _data_url("image/jpeg", encoded.getvalue())
+    picture.save(encoded, "PNG")
+    return _data_url("image/png", encoded.getvalue())
+
+
+def _data_url(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def picture_key(data: bytes) -> str:

@@ -65,7 +65,7 @@ def fetch(store: ArtifactStore, source: Source, near: str, say: Callable[[str], 
     told what goes on. Raises as `ArtifactStore` does, and BadInput for what cannot be converted or merged.
     """
     identity = _identity(store, source)
-    folder = join(_root(store, near), f"{MADE}/{_digest(identity)}")
+    folder = join(root_of(store, near), f"{MADE}/{_digest(identity)}")
     model = join(folder, "model")
     if merged and (found := store.find(model)):
         return store.download(found[1])
@@ -131,7 +131,8 @@ def _publish(store: ArtifactStore, identity: Mapping[str, Any], model: str, writ
     return store.publish(model, manifest)
 
 
-def _root(store: ArtifactStore, near: str) -> str:
+def root_of(store: ArtifactStore, near: str) -> str:
+    """`spec.artifacts.uri`, where `near` is an artifact below it; else this machine's cache."""
     address = ADDRESS.match(near)
     return address["root"] if address else str(store.cache)
 

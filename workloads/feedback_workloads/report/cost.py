@@ -57,6 +57,30 @@ def total(costs: Iterable[Cost]) -> Cost:
     return sum(costs, NOTHING)
 
 
+def api_usage(stage: StageRecord) -> dict[str, Any] | None:
+    """What a stage paid to an API while its artifact was made; `cost`, in the currency of its price, may be unknown."""
+    if not (requests := stage.count("api_requests")):
+        return None
+    micros = stage.count("api_cost_micros")
+    return {
+        "requests": requests,
+        "input_tokens": stage.count("api_input_tokens"),
+        "output_tokens": stage.count("api_output_tokens"),
+        "cost": micros / 1_000_000 if micros else None,
+    }
+
+
+def api_words(stage: StageRecord) -> str:
+    """The same in a sentence; empty where nothing was paid."""
+    if not (usage := api_usage(stage)):
+        return ""
+    money = "" if usage["cost"] is None else f", for {usage['cost']:,.2f} in the currency of its price"
+    return (
+        f"{stage.name} asked an API {usage['requests']:,} times: {usage['input_tokens']:,} tokens sent, "
+        f"{usage['output_tokens']:,} received{money}."
+    )
+
+
 def _pods(iteration: Iteration, stage: StageRecord) -> int:
     """Pods of the stage's Job: those that share the work, or the nodes that train together."""
     number = iteration.given(stage.name, "nodes") or iteration.given(stage.name, "shards")
@@ -73,7 +97,9 @@ def _asked(iteration: Iteration, stage: StageRecord, resource: str) -> float | N
 
 def _gpus(iteration: Iteration, stage: StageRecord) -> int:
     """GPUs that each of its pods has, or parts of them, by limits and by claims; a stage without a model gets none."""
-    if stage.name == "pairing" or (stage.name == "splitting" and not iteration.given("splitting", "llm")):
+    if stage.name == "pairing" or iteration.given(stage.name, "api") or iteration.given(stage.name, "llm", "api"):
+        return 0
+    if stage.name == "splitting" and not iteration.given("splitting", "llm"):
         return 0
     limits = iteration.given(stage.name, "resources", "limits") or {}
     claims = iteration.given(stage.name, "resources", "claims") or []

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from feedback_workloads.models.pictures import load_picture
 from feedback_workloads.report import charts
+from feedback_workloads.report.cost import api_words
 from feedback_workloads.report.evidence import Claim, Evidence, Example, Kind, Row, ranked_words
 from feedback_workloads.report.summary import (
     MEASURES,
@@ -91,6 +92,7 @@ def render(evidence: Evidence) -> str:
         numbers=evidence.examples.numbers,
         examples=[example(one, evidence.examples.best_of) for one in evidence.examples.shown],
         stages=evidence.iteration.status.stages,
+        api_usage=[words for stage in evidence.iteration.status.stages if (words := api_words(stage))],
         spec=yaml.safe_dump(evidence.iteration.spec, sort_keys=False, allow_unicode=True, width=100),
     )
 

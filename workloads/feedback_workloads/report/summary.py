@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from feedback_workloads.contract import MANIFEST_NAME
+from feedback_workloads.report.cost import api_usage
 from feedback_workloads.report.evidence import Evidence, ranked_words, rule_words
 from feedback_workloads.report.iteration import StageRecord
 
@@ -224,6 +225,7 @@ def _stage(stage: StageRecord) -> dict[str, Any]:
         "seconds": stage.seconds,
         "rows": stage.count("rows"),
         "rejected": stage.count("rejected"),
+        **({"api": usage} if (usage := api_usage(stage)) else {}),
         **(shards[0] if shards else {"manifest": None, "sha256": None}),
         **({"shards": shards} if len(shards) > 1 else {}),
     }

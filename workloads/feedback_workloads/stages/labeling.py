@@ -7,11 +7,12 @@ claims: a question about a picture is asked once, however many of them it comes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import pyarrow.compute as pc
 
@@ -25,6 +26,7 @@ from feedback_workloads.rows.identity import shard_of
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import BadRow, Rejected
 from feedback_workloads.rows.schemas import CLAIMS, VERDICTS
+from feedback_workloads.stages.behind_apis import APIJudge, asking, check_labeler, paid
 from feedback_workloads.stages.ordered import OrderedParts, stored_table
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from feedback_workloads.process.progress import Progress
     from feedback_workloads.storage.artifacts import ArtifactStore
 
+
+Key = TypeVar("Key")
 
 NEITHER: Final = "neither-yes-nor-no"
 """Reason of a rejected answer; `process.outcome.REMEDIES` says what helps."""
@@ -68,8 +72,8 @@ def run(config: LabelingConfig, shard: int, store: ArtifactStore, progress: Prog
     """Write VERDICTS for every answer of this shard that has a row of claims.
 
     Rejects answers that cannot be judged: their picture cannot be read, one of their questions is too long, or the
-    labeler answers it neither by yes nor by no. Metrics, over the claims of the other answers: `accepted`, the share
-    that was, and `yes_no_mass`, the mean of p_yes + p_no.
+    labeler answers it neither by yes nor by no; one behind an API may refuse to. Metrics, over the claims of the other
+    answers: `accepted`, the share that was, and `yes_no_mass`, the mean of p_yes + p_no.
     """
     progress.phase("reading claims")
     output_uri = shard_uri(config, shard)
@@ -79,22 +83,72 @@ def run(config: LabelingConfig, shard: int, store: ArtifactStore, progress: Prog
         todo = {id: case for id, case in cases.items() if id not in finished}
         progress.start(len(cases), done=len(cases) - len(todo))
         if todo:
-            progress.phase("loading the labeler")
-            family = family_of(fetch(store, config.model, config.output, progress.phase), config.model)
-            check(family, "label", config.model.uri)
             instructions = store.instructions(config.instructions, shard, config.shards)
             check_verdicts = partial(check_rejected, config, most=sum(len(case.asked) for case in cases.values()))
             with (
-                Engine.load(family, config.engine, config.precision, config.seed) as engine,
+                _labeler(config, shard, store, progress) as labeler,
                 OrderedParts(parts, config.part_rows, progress, check=check_verdicts) as output,
             ):
                 progress.phase("judging claims")
-                judging = Judging(todo, engine, output, config.min_yes_no_mass)
-                for (id, question), verdict in engine.yes_no(judging.questions(instructions)):
+                judging = Judging(todo, labeler, output, config.min_yes_no_mass)
+                for (id, question), verdict in labeler.yes_no(judging.questions(instructions)):
                     judging.take(id, question, verdict)
-                    progress.count("tokens", verdict.prompt_tokens - verdict.cached_tokens)
+                    if isinstance(verdict, Verdict):
+                        progress.count("tokens", verdict.prompt_tokens - verdict.cached_tokens)
         metrics = measure(stored_table(store, output_uri, parts.files(), VERDICTS, ["p_yes", "p_no", "accepted"]))
-    return Outcome(parts.files(), parts.counts(), metrics)
+    counts = parts.counts() | (paid(config, shard, store) if config.api else {})
+    return Outcome(parts.files(), counts, metrics)
+
+
+class Labeler(Protocol):
+    """A model that answers questions about pictures by yes or no, here or behind an API."""
+
+    def about(self, image: bytes) -> Callable[[str], Any]:
+        """What makes requests of questions about an encoded picture. Both raise BadRow."""
+        ...
+
+    def yes_no(self, requests: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, Verdict | BadRow]]:
+        """Verdicts in any order; BadRow where the model gives none. Reads requests as `Engine.yes_no` does."""
+        ...
+
+
+@contextmanager
+def _labeler(config: LabelingConfig, shard: int, store: ArtifactStore, progress: Progress) -> Iterator[Labeler]:
+    """The labeler, loaded or reached."""
+    if config.api:
+        progress.phase("asking the labeler's API")
+        check_labeler(config.api, config.requests)
+        with asking(config, config.api, shard, store) as api:
+            yield APIJudge(api, config.api)
+        return
+    assert config.model, "the configuration has one of both"
+    progress.phase("loading the labeler")
+    family = family_of(fetch(store, config.model, config.output, progress.phase), config.model)
+    check(family, "label", config.model.uri)
+    with Engine.load(family, config.engine, config.precision, config.seed) as engine:
+        yield ModelJudge(engine)
+
+
+class ModelJudge:
+    """A labeler in an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def about(self, image: bytes) -> Callable[[str], Prompt]:
+        family = self._engine.family
+        picture, key = family.picture(image), picture_key(image)
+        tokens = family.image_tokens(picture)
+
+        def prompt(question: str) -> Prompt:
+            asked = Prompt(family.prompt_ids(question, "verdict"), picture, key, tokens)
+            self._engine.check(asked)
+            return asked
+
+        return prompt
+
+    def yes_no(self, requests: Iterable[tuple[Key, Prompt]]) -> Iterator[tuple[Key, Verdict]]:
+        return self._engine.yes_no(requests)
 
 
 def measure(answers: pa.Table) -> dict[str, float]:
@@ -119,17 +173,16 @@ class Judging:
     def __init__(
         self,
         cases: dict[str, Case],
-        engine: Engine,
+        labeler: Labeler,
         output: OrderedParts,
         min_mass: float,
     ) -> None:
         self._cases = cases
-        self._engine = engine
-        self._family = engine.family
+        self._labeler = labeler
         self._output = output
         self._min_mass = min_mass
 
-    def questions(self, instructions: Iterable[Instruction | Rejected]) -> Iterator[tuple[tuple[str, str], Prompt]]:
+    def questions(self, instructions: Iterable[Instruction | Rejected]) -> Iterator[tuple[tuple[str, str], Any]]:
         """Every different question once, with its instruction's id; those about one picture in a row."""
         missing = dict.fromkeys(self._cases)
         for instruction in instructions:
@@ -140,28 +193,26 @@ class Judging:
             self._output.begin(id, len(self._cases[id].asked))
             self._give_up(id, BadRow("missing-instruction", "the instructions have no such id any more"))
 
-    def _about(self, instruction: Instruction | Rejected) -> Iterator[tuple[tuple[str, str], Prompt]]:
+    def _about(self, instruction: Instruction | Rejected) -> Iterator[tuple[tuple[str, str], Any]]:
         id, case = instruction.id, self._cases[instruction.id]
         self._output.begin(id, len(case.asked))
         try:
             if isinstance(instruction, Rejected):
                 raise BadRow(instruction.reason, instruction.detail)
-            picture, key = self._family.picture(instruction.image), picture_key(instruction.image)
-            tokens = self._family.image_tokens(picture)
+            ask = self._labeler.about(instruction.image)
         except BadRow as bad:
             self._give_up(id, bad)
             return
         for question in case.questions:
             try:
-                prompt = Prompt(self._family.prompt_ids(question, "verdict"), picture, key, tokens)
-                self._engine.check(prompt)
+                request = ask(question)
             except BadRow as bad:
                 case.known[question] = bad
                 continue
-            yield (id, question), prompt
+            yield (id, question), request
         self._settle(id)
 
-    def take(self, id: str, question: str, verdict: Verdict) -> None:
+    def take(self, id: str, question: str, verdict: Verdict | BadRow) -> None:
         """Keep the verdict on one question, and hand on the rows of an instruction with its last one."""
         self._cases[id].known[question] = checked(verdict, self._min_mass)
         self._settle(id)
@@ -184,9 +235,9 @@ class Judging:
                 self._output.add(judged)
 
 
-def checked(verdict: Verdict, min_mass: float) -> Verdict | BadRow:
+def checked(verdict: Verdict | BadRow, min_mass: float) -> Verdict | BadRow:
     """The verdict, unless the labeler would rather begin its answer with something else than yes or no."""
-    if verdict.mass >= min_mass:
+    if isinstance(verdict, BadRow) or verdict.mass >= min_mass:
         return verdict
     return BadRow(
         NEITHER,

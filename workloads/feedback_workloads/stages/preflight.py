@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from feedback_workloads.apis.client import Unreachable
 from feedback_workloads.contract import (
     STAGE_CONFIG,
     BadInput,
@@ -27,6 +28,7 @@ from feedback_workloads.models.sources import described
 from feedback_workloads.process.commands import ended, run
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import BadRow, Rejected
+from feedback_workloads.stages.behind_apis import PROBE, check_labeler, check_splitter
 from feedback_workloads.storage.artifacts import ArtifactStore
 
 PROBED: Final = 64
@@ -65,6 +67,25 @@ def check_those_in_reach(config: SamplingConfig, store: ArtifactStore, shard: in
             continue
         if folder:
             check_later(model, folder, store.instructions(config.instructions, shard, config.shards))
+
+
+def check_apis(config: SamplingConfig) -> None:
+    """Ask one question of each API of a later stage. Raises BadInput where it does not answer by what is wrong.
+
+    One that has too much to do for now is let pass.
+    """
+    checks: list[Callable[[], None]] = []
+    if config.splitter_api:
+        checks.append(partial(check_splitter, config.splitter_api, PROBE))
+    if config.labeler_api:
+        checks.append(partial(check_labeler, config.labeler_api, PROBE))
+    for check_api in checks:
+        try:
+            check_api()
+        except Unreachable as error:
+            raise BadInput(str(error)) from error
+        except Temporary as error:
+            sys.stderr.write(f"sampling: {error}\n")
 
 
 def check_later(model: LaterModel, folder: Path, rows: Rows) -> None:
@@ -132,6 +153,10 @@ def _check(config: SamplingConfig, store: ArtifactStore) -> None:
         if folder := described(store, model.source):
             check_later(model, folder, store.instructions(config.instructions))
         sys.stdout.write(f"{model.field} {model.source.uri} can {model.capability}\n")
+    check_apis(config)
+    for field, api in (("spec.splitting.llm.api", config.splitter_api), ("spec.labeling.api", config.labeler_api)):
+        if api:
+            sys.stdout.write(f"{field} {api.url} answers as {api.model}\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import BadRow, Rejected
 from feedback_workloads.rows.schemas import SAMPLES
 from feedback_workloads.stages.ordered import OrderedParts, stored_table
-from feedback_workloads.stages.preflight import check_policy, check_those_in_reach
+from feedback_workloads.stages.preflight import check_apis, check_policy, check_those_in_reach
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,6 +46,8 @@ def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Prog
         finished = parts.finished_ids()
         progress.start(len(ids), done=sum(id in finished for id in ids))
         if not finished.issuperset(ids):
+            progress.phase("asking the APIs of later stages")
+            check_apis(config)
             progress.phase("loading the policy")
             family = family_of(fetch(store, config.model, config.output, progress.phase), config.model)
             check_policy(config, family, store.instructions(config.instructions, shard, config.shards))

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow.compute as pc
 
-from feedback_workloads.contract import LLMSplitter, SentenceSplitter, SplittingConfig, WholeAnswer, shard_uri
+from feedback_workloads.apis.asking import Queue
+from feedback_workloads.apis.replies import TRUNCATED
+from feedback_workloads.contract import (
+    APISplitter,
+    Decoding,
+    LLMSplitter,
+    SentenceSplitter,
+    SplittingConfig,
+    WholeAnswer,
+    shard_uri,
+)
 from feedback_workloads.method.splitting import (
     CONVERT_PROMPT,
     DIVIDE_PROMPT,
@@ -29,10 +40,11 @@ from feedback_workloads.process.outcome import Outcome, check_rejected
 from feedback_workloads.rows.identity import row_seed, shard_of
 from feedback_workloads.rows.rejected import BadRow, Rejected
 from feedback_workloads.rows.schemas import CLAIMS, SAMPLES
+from feedback_workloads.stages.behind_apis import APIWriter, Written, asking, check_splitter, paid
 from feedback_workloads.stages.ordered import OrderedParts, stored_table
 
 if TYPE_CHECKING:
-    from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
+    from feedback_workloads.engine import Draw, Engine, Prompt
     from feedback_workloads.process.progress import Progress
     from feedback_workloads.storage.artifacts import ArtifactStore
 
@@ -66,10 +78,13 @@ def run(config: SplittingConfig, shard: int, store: ArtifactStore, progress: Pro
         if todo:
             check_claims = partial(check_rejected, config, most=sum(map(len, answers.values())))
             with OrderedParts(parts, config.part_rows, progress, check=check_claims) as output:
-                divide(config, todo, output, store, progress)
+                divide(config, todo, output, store, progress, shard=shard)
         claims = stored_table(store, output_uri, parts.files(), CLAIMS, ["claims"])["claims"]
     metrics = {"mean_claims": pc.mean(pc.list_value_length(claims)).as_py()} if len(claims) else {}
-    return Outcome(parts.files(), parts.counts(), metrics)
+    counts = parts.counts()
+    if isinstance(config.splitter, APISplitter):
+        counts |= paid(config, shard, store)
+    return Outcome(parts.files(), counts, metrics)
 
 
 def read_answers(config: SplittingConfig, shard: int, store: ArtifactStore) -> AnswersById:
@@ -81,7 +96,13 @@ def read_answers(config: SplittingConfig, shard: int, store: ArtifactStore) -> A
 
 
 def divide(
-    config: SplittingConfig, answers: AnswersById, output: OrderedParts, store: ArtifactStore, progress: Progress
+    config: SplittingConfig,
+    answers: AnswersById,
+    output: OrderedParts,
+    store: ArtifactStore,
+    progress: Progress,
+    *,
+    shard: int,
 ) -> None:
     """Divide every answer as the configured splitter does."""
     match config.splitter:
@@ -89,16 +110,72 @@ def divide(
             divide_by_rule(partial(sentences, language=language), config.question_template, answers, output)
         case WholeAnswer():
             divide_by_rule(whole, config.question_template, answers, output)
-        case LLMSplitter() as splitter:
-            from feedback_workloads.engine import Engine
-
-            progress.phase("loading the splitter's model")
-            family = family_of(fetch(store, splitter.model, config.output, progress.phase), splitter.model)
-            check(family, "split", splitter.model.uri)
-            with Engine.load(family, config.engine, config.precision, config.seed) as engine:
+        case LLMSplitter() | APISplitter() as splitter:
+            with _writer(config, splitter, shard, store, progress) as writer:
                 progress.phase("dividing answers")
-                for answer in LLMDivider(engine, splitter, config.seed, output).divide(answers):
-                    progress.count("tokens", len(answer.token_ids))
+                for tokens in LLMDivider(writer, splitter, config.seed, output).divide(answers):
+                    progress.count("tokens", tokens)
+
+
+class Writer(Protocol):
+    """A model that is asked in words, here or behind an API."""
+
+    def prompt(self, text: str) -> Any:
+        """What asks it. Raises BadRow where the text is too long."""
+        ...
+
+    def write(
+        self, requests: Iterable[tuple[Step, Any, Draw]], decoding: Decoding
+    ) -> Iterator[tuple[Step, Written | BadRow]]:
+        """What it says, as it comes; BadRow where that is no whole answer. Reads requests as `Engine.sample` does."""
+        ...
+
+
+@contextmanager
+def _writer(
+    config: SplittingConfig,
+    splitter: LLMSplitter | APISplitter,
+    shard: int,
+    store: ArtifactStore,
+    progress: Progress,
+) -> Iterator[Writer]:
+    """The splitter's model, loaded or reached."""
+    if isinstance(splitter, APISplitter):
+        progress.phase("asking the splitter's API")
+        check_splitter(splitter.api, config.requests)
+        with asking(config, splitter.api, shard, store) as api:
+            yield APIWriter(api, splitter.api)
+        return
+    from feedback_workloads.engine import Engine
+
+    progress.phase("loading the splitter's model")
+    family = family_of(fetch(store, splitter.model, config.output, progress.phase), splitter.model)
+    check(family, "split", splitter.model.uri)
+    with Engine.load(family, config.engine, config.precision, config.seed) as engine:
+        yield ModelWriter(engine)
+
+
+class ModelWriter:
+    """A model in an engine that is asked in words."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def prompt(self, text: str) -> Prompt:
+        prompt = self._engine.family.text_prompt(text)
+        self._engine.check(prompt)
+        return prompt
+
+    def write(
+        self, requests: Iterable[tuple[Step, Prompt, Draw]], decoding: Decoding
+    ) -> Iterator[tuple[Step, Written | BadRow]]:
+        for step, answer in self._engine.sample(requests, decoding):
+            try:
+                if answer.finish_reason == "length":
+                    raise BadRow(TRUNCATED, f"{len(answer.token_ids)} tokens")
+                yield step, Written(self._engine.family.answer(answer.token_ids), len(answer.token_ids))
+            except BadRow as bad:
+                yield step, bad
 
 
 def claims_row(sample: Sample, claims: Sequence[str], questions: Sequence[str]) -> dict[str, Any]:
@@ -143,46 +220,42 @@ class LLMDivider:
     another seed, `attempts` times in all; then the answer is rejected. Nothing is cut or dropped to make it fit.
     """
 
-    def __init__(self, engine: Engine, splitter: LLMSplitter, seed: int, output: OrderedParts) -> None:
-        self._engine = engine
+    def __init__(self, writer: Writer, splitter: LLMSplitter | APISplitter, seed: int, output: OrderedParts) -> None:
+        self._writer = writer
         self._splitter = splitter
         self._seed = seed
         self._output = output
         self._next = deque[Step]()
 
-    def divide(self, answers: AnswersById) -> Iterator[Sampled]:
-        """Divide every answer; yields what the model says on the way."""
-        requests = filter(None, map(self._request, _Queue(self._next, self._first_steps(answers))))
-        for step, answer in self._engine.sample(requests, self._splitter.decoding):
-            self._follow(step, answer)
-            yield answer
+    def divide(self, answers: AnswersById) -> Iterator[int]:
+        """Divide every answer; yields how many tokens the model says on the way."""
+        requests = filter(None, map(self._request, Queue(self._next, self._first_steps(answers))))
+        for step, said in self._writer.write(requests, self._splitter.decoding):
+            self._follow(step, said)
+            yield 0 if isinstance(said, BadRow) else said.tokens
 
     def _first_steps(self, answers: AnswersById) -> Iterator[Step]:
         for id, samples in answers.items():
             self._output.begin(id, len(samples))
             yield from map(Step, samples)
 
-    def _request(self, step: Step) -> tuple[Step, Prompt, Draw] | None:
+    def _request(self, step: Step) -> tuple[Step, Any, Draw] | None:
         """What to ask the model; None where it is too long to ask."""
         from feedback_workloads.engine import Draw
 
-        prompt, sample = self._engine.family.text_prompt(step.text), step.sample
+        sample = step.sample
         try:
-            self._engine.check(prompt)
+            prompt = self._writer.prompt(step.text)
         except BadRow as bad:
             self._reject(sample, bad.reason, bad.detail)
             return None
         name = f"{sample.id}\0{'questions' if step.converts else 'claims'}\0{step.attempt}"
         return step, prompt, Draw(row_seed(self._seed, name, sample.candidate), self._splitter.decoding.temperature)
 
-    def _follow(self, step: Step, answer: Sampled) -> None:
+    def _follow(self, step: Step, said: Written | BadRow) -> None:
         """Go on from what the model said: to the questions, to another attempt, or to the end."""
         try:
-            if answer.finish_reason == "length":
-                raise Unparsable(
-                    f"the list is longer than spec.splitting.llm.maxNewTokens {self._splitter.decoding.max_new_tokens}"
-                )
-            items = parse_bullets(self._said(answer))
+            items = parse_bullets(self._whole(said))
             if step.converts:
                 self._output.add(claims_row(step.sample, step.claims, as_questions(items, step.claims)))
             elif items:
@@ -196,22 +269,14 @@ class LLMDivider:
                 reason = "claim-question-mismatch" if step.converts else "unparsable-claims"
                 self._reject(step.sample, reason, str(error))
 
-    def _said(self, answer: Sampled) -> str:
-        try:
-            return self._engine.family.answer(answer.token_ids)
-        except BadRow as bad:
-            raise Unparsable(bad.detail) from bad
+    def _whole(self, said: Written | BadRow) -> str:
+        """The text of a whole answer; where there is none, another one is asked for."""
+        if not isinstance(said, BadRow):
+            return said.text
+        if said.reason == TRUNCATED:
+            limit = self._splitter.decoding.max_new_tokens
+            raise Unparsable(f"the list is longer than spec.splitting.llm.maxNewTokens {limit}")
+        raise Unparsable(said.detail)
 
     def _reject(self, sample: Sample, reason: str, detail: str) -> None:
         self._output.reject(Rejected(sample.id, sample.candidate, reason, detail))
-
-
-class _Queue(Iterator[Step]):
-    """Steps that follow from earlier ones, before those that begin something new. It may end and go on later."""
-
-    def __init__(self, following: deque[Step], new: Iterable[Step]) -> None:
-        self._following = following
-        self._new = iter(new)
-
-    def __next__(self) -> Step:
-        return self._following.popleft() if self._following else next(self._new)

@@ -304,8 +304,10 @@ def _container(job: Manifest) -> Manifest:
 
 
 def local_variables(container: Manifest) -> list[Manifest]:
-    """Those of the container that hold here as well: whom to trust is this machine's own matter."""
-    return [variable for variable in container["env"] if not variable["value"].startswith(CA_MOUNT)]
+    """Those of the container that hold here as well: whom to trust, and keys of APIs, are this machine's own matter."""
+    return [
+        variable for variable in container["env"] if "value" in variable and not variable["value"].startswith(CA_MOUNT)
+    ]
 
 
 def _config_name(job: Manifest) -> str:

@@ -51,6 +51,7 @@ def job_of(body: Mapping[str, Any]) -> Job:
         reached=int(annotations.get(REACHED_ANNOTATION, 0)),
         suspended_by_us=SUSPENDED_ANNOTATION in annotations,
         pods_digest=annotations.get(PODS_ANNOTATION, ""),
+        pods_wanted=spec.get("completions", 1),
     )
 
 

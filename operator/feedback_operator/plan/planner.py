@@ -15,6 +15,7 @@ from feedback_operator.api import IterationStatus
 from feedback_operator.api.status import moment_of
 from feedback_operator.plan.conditions import gate_result, promoted_model, status_of
 from feedback_operator.plan.endpoint import EndpointPlan, endpoint_plan
+from feedback_operator.plan.missing_pods import asks_at
 from feedback_operator.plan.observe import observe
 from feedback_operator.plan.snapshot import Job, Snapshot
 from feedback_operator.plan.states import (
@@ -57,6 +58,7 @@ class Plan:
     `wake_at`: the next moment at which time alone changes the plan.
     `read`: Jobs by name that have ended and whose pods have to be read before anything follows from it. That comes
         first, and then another plan in the place of this one.
+    `ask`: Jobs by name of which the cluster has to be asked why they have no pods, or not all; likewise.
     """
 
     create: tuple[Manifest, ...]
@@ -67,6 +69,7 @@ class Plan:
     apply: tuple[Manifest, ...] = ()
     wake_at: datetime | None = None
     read: tuple[str, ...] = ()
+    ask: tuple[str, ...] = ()
 
 
 def plan(world: Snapshot, images: Images) -> Plan:
@@ -86,6 +89,7 @@ def plan(world: Snapshot, images: Images) -> Plan:
         status=status_of(world, progress, gate, promoted, endpoint),
         wake_at=_wake_at(world, progress, endpoint),
         read=_unread(world, progress),
+        ask=_unasked(world, progress),
     )
 
 
@@ -175,6 +179,14 @@ def _unread(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[str, ...
     """Jobs that ended a while ago, and that count as running because their pods did not follow."""
     running = [state for state in progress.values() if isinstance(state, Running)]
     return tuple(s.job.name for s in running if not is_live(s.job) and s.until and s.until <= world.now)
+
+
+def _unasked(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[str, ...]:
+    """Jobs whose pods do not appear, if that was not asked for lately."""
+    if world.iteration.spec.suspend:
+        return ()
+    running = [state.job for state in progress.values() if isinstance(state, Running)]
+    return tuple(job.name for job in running if (at := asks_at(job)) and at <= world.now)
 
 
 def _may_change(job: Job, state: str) -> bool:

@@ -60,6 +60,22 @@ class Pod:
 
 
 @dataclass(frozen=True)
+class Words:
+    """What the cluster said, when it was `asked`, of why a Job has no pods, or not all: `text` is empty where it said
+    nothing. `since`: when it said so first.
+
+    `reason`: `FailedCreate`, of the API server's refusals, which the Job controller tells of in Events; or, of a Job in
+    a queue of Kueue, that of its Workload's condition `QuotaReserved`, such as `Pending` or `Inadmissible`, or
+    `Deactivated` (the Workload's `spec.active` is false), `NoWorkload` (there is none), `NoKueue` (nor is Kueue).
+    """
+
+    asked: datetime
+    reason: str = ""
+    text: str = ""
+    since: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Evictions:
     """How often the pods of one index of a Job were taken by nodes that had run out of something (memory, disk), the
     last of these pods, when it began, when it was last, and how long the one lived that lived longest."""
@@ -95,6 +111,8 @@ class Job:
     `suspended_by_us`: an annotation says that it was we who suspended it last. `pods_digest`: what its pods were made
     from (see job.pods_digest); empty where it was made by a version that did not say.
     `evictions`: of its pods, by nodes that had run out of something.
+    `pods_wanted`: how many pods it is to have, one an index. `words`: what the cluster says of those that are not
+        there; None where it was not asked.
     `disrupted`: one of its pods was evicted, preempted or lost with its node, whether or not that pod is still there.
     `created`, `started`, `finished`: creationTimestamp, `status.startTime`, and when it became Complete or Failed.
     `pods_read`: `pods` are what the API server itself has of them since the Job ended. Otherwise they are what a watch
@@ -126,6 +144,8 @@ class Job:
     reached: int = 0
     evictions: Evictions = Evictions()
     disrupted: bool = False
+    pods_wanted: int = 1
+    words: Words | None = None
 
     @property
     def queued(self) -> bool:

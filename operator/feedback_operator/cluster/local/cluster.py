@@ -133,6 +133,9 @@ class LocalCluster:
     async def read_pods(self, namespace: str, job: str) -> None:
         """Nothing to do: what is known of processes is never behind."""
 
+    async def ask(self, namespace: str, job: str) -> None:
+        """Nothing to ask: a Job has all its pods at once, and they say what they wait for."""
+
     async def create(self, manifest: Manifest) -> None:
         name = manifest["metadata"]["name"]
         match manifest["kind"]:

@@ -8,7 +8,7 @@ namespace.
 
 from feedback_operator.api.base import DECIMAL_PATTERN, GROUP, NAME_PATTERN, amount
 from feedback_operator.api.iteration import API_VERSION, KIND, VERSION, FeedbackIteration, Metadata
-from feedback_operator.api.pods import CA_VARIABLES, PodOverrides, StageSection
+from feedback_operator.api.pods import CA_VARIABLES, Capability, PodOverrides, StageSection
 from feedback_operator.api.sources import SourceSpec, model_of
 from feedback_operator.api.spec import (
     BenchmarkSpec,
@@ -44,6 +44,7 @@ __all__ = [
     "NAME_PATTERN",
     "VERSION",
     "BenchmarkSpec",
+    "Capability",
     "CombinedResult",
     "Condition",
     "DecodingSpec",

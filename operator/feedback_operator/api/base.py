@@ -48,6 +48,13 @@ def _whole_number(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _pruned(value: object) -> object:
+    return {key: one for key, one in value.items() if one is not None} if isinstance(value, dict) else value
+
+
+WithoutNulls: Final = BeforeValidator(_pruned)
+"""Of a map whose values are never null: the API server takes such a key for one that is not given."""
+
 Integer = Annotated[int, Strict()]
 Switch = Annotated[bool, Strict()]
 """Neither is "8" an integer nor "true" a boolean: as the API server has it."""

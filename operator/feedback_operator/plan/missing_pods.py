@@ -56,7 +56,7 @@ REFUSALS: Final = (
     Refusal(
         re.compile(r"violates PodSecurity"),
         True,
-        "the operator's pods meet the standard: see which webhook changes them",
+        "leave out {section}.pod.capabilities, or see which webhook changes the pods",
     ),
     Refusal(
         re.compile(r"denied (the )?request|denied by"),

@@ -199,8 +199,11 @@ class _View:
         return Running(job) if suspend else self._going_on(job, trouble_in_queue(job))
 
     def _corrected(self, job: Job) -> bool:
-        """The spec would give it other pods by now."""
+        """It would be given other pods by now, or other labels, whose edit makes no generation."""
         spec = self.world.iteration.spec
+        labels = self.world.house.labels_digest(self.world.iteration.metadata)
+        if job.labels_digest != labels and not spec.suspend:
+            return True
         pods = pods_digest(self.stage.section(spec), self.config, self.stage.pods(spec))
         return self._edited_since(job) and job.pods_digest != pods
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from feedback_operator.api import IterationStatus
 from feedback_operator.api.status import moment_of
+from feedback_operator.plan.blocked import blocked
 from feedback_operator.plan.conditions import gate_result, promoted_model, status_of
 from feedback_operator.plan.endpoint import EndpointPlan, endpoint_plan
 from feedback_operator.plan.missing_pods import asks_at
@@ -76,6 +77,8 @@ def plan(world: Snapshot, images: Images) -> Plan:
     """Decide everything for one iteration. One that is being deleted is left alone: what it owns goes with it."""
     if world.iteration.metadata.deletion_timestamp:
         return Plan(create=(), suspend=(), status=world.iteration.status)
+    if broken := world.house.broken_by(world.iteration):
+        return Plan(create=(), suspend=(), status=_not_allowed(world, broken))
     progress = observe(world)
     gate = gate_result(world, progress)
     promoted = promoted_model(world, progress, gate, images["generate"])
@@ -90,6 +93,19 @@ def plan(world: Snapshot, images: Images) -> Plan:
         wake_at=_wake_at(world, progress, endpoint),
         read=_unread(world, progress),
         ask=_unasked(world, progress),
+    )
+
+
+def _not_allowed(world: Snapshot, message: str) -> IterationStatus:
+    """What was made goes on, and nothing is added to it."""
+    iteration = world.iteration
+    return blocked(
+        iteration.status,
+        "NotAllowed",
+        message,
+        before=iteration.status.conditions,
+        generation=iteration.metadata.generation,
+        now=world.now,
     )
 
 
@@ -123,7 +139,7 @@ def _creations(world: Snapshot, progress: Mapping[str, Progress], images: Images
             ]
     if manifests and not world.jobs:
         manifests.insert(0, build_stages_policy(owner))
-    return tuple(manifests)
+    return tuple(world.house.followed(manifest, owner) for manifest in manifests)
 
 
 def _suspensions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[tuple[str, bool], ...]:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from feedback_operator.api import FeedbackIteration
+from feedback_operator.resources import house_rules
+from feedback_operator.resources.house_rules import HouseRules
 from feedback_workloads.contract import Model, StageFailure, StageResult
 
 
@@ -112,7 +114,7 @@ class Job:
     from (see job.pods_digest); empty where it was made by a version that did not say.
     `evictions`: of its pods, by nodes that had run out of something.
     `pods_wanted`: how many pods it is to have, one an index. `words`: what the cluster says of those that are not
-        there; None where it was not asked.
+        there; None where it was not asked. `labels_digest`: see HouseRules.
     `disrupted`: one of its pods was evicted, preempted or lost with its node, whether or not that pod is still there.
     `created`, `started`, `finished`: creationTimestamp, `status.startTime`, and when it became Complete or Failed.
     `pods_read`: `pods` are what the API server itself has of them since the Job ended. Otherwise they are what a watch
@@ -146,6 +148,7 @@ class Job:
     disrupted: bool = False
     pods_wanted: int = 1
     words: Words | None = None
+    labels_digest: str = ""
 
     @property
     def queued(self) -> bool:
@@ -224,7 +227,7 @@ class Snapshot:
 
     `jobs`: every Job that it controls. `parent`: None where `spec.model.from` is not given. `endpoint`: None where
     `spec.serving.endpoint` is not given, or where there are no endpoints. `elsewhere`: the Jobs of other iterations of
-    its namespace by address, looked for when asked for.
+    its namespace by address, looked for when asked for. `house`: what whoever runs the operator demands.
     """
 
     iteration: FeedbackIteration
@@ -234,3 +237,4 @@ class Snapshot:
     endpoint: Endpoint | None = None
     limits: Limits = Limits()
     elsewhere: Mapping[str, tuple[Job, ...]] = field(default_factory=dict)
+    house: HouseRules = house_rules.NONE

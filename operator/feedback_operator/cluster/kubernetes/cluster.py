@@ -34,7 +34,8 @@ from feedback_operator.plan.chain import parent_of
 from feedback_operator.plan.endpoint import claimants
 from feedback_operator.plan.missing_pods import waits_in_queue
 from feedback_operator.plan.snapshot import Endpoint, Job, Limits, Pod, Snapshot, Words
-from feedback_operator.resources import Manifest
+from feedback_operator.resources import Manifest, house_rules
+from feedback_operator.resources.house_rules import HouseRules
 from feedback_operator.resources.job import SUSPENDED_ANNOTATION
 from feedback_operator.stages import STAGES
 
@@ -61,13 +62,21 @@ class KubernetesCluster:
     """
 
     def __init__(
-        self, api: ApiServer, caches: Caches, board: ProgressBoard, limits: Limits, enqueue: Callable[[str], None]
+        self,
+        api: ApiServer,
+        caches: Caches,
+        board: ProgressBoard,
+        limits: Limits,
+        enqueue: Callable[[str], None],
+        *,
+        house: HouseRules = house_rules.NONE,
     ) -> None:
         self._api = api
         self._enqueue = enqueue
         self._caches = caches
         self._board = board
         self._limits = limits
+        self._house = house
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -93,6 +102,7 @@ class KubernetesCluster:
             endpoint=self._endpoint(iteration),
             limits=self._limits,
             elsewhere=_Elsewhere(self._caches, iteration),
+            house=self._house,
         )
 
     def _jobs(self, uid: str) -> Iterator[Job]:

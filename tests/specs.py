@@ -52,6 +52,8 @@ KEYS: Final = {
 QUANTITIES: Final = {
     "requests": (1, "500m", "1.5", "2"),
     "limits": (2, "64Gi", "4G", "3"),
+    "size": ("100Gi", 1),
+    "sizeLimit": ("20Gi", "1.5Ti"),
 }
 AFFINITY: Final = {
     "nodeAffinity": {
@@ -104,6 +106,8 @@ def _strings(schema: Schema, name: str) -> tuple[str, ...]:
 
 
 def _good_list(schema: Schema, name: str, chance: random.Random) -> Json:
+    if allowed := schema["items"].get("enum"):
+        return chance.sample(allowed, chance.randint(0, len(allowed)))
     length = chance.randint(schema.get("minItems", 0), 3)
     items = [_good(schema["items"], name, chance) for _ in range(length)]
     for number, item in enumerate(items):
@@ -285,7 +289,12 @@ SOURCES: Final[dict[str, Json]] = {
 
 
 def _mount(pod: Json) -> None:
-    """Each volume has one source and one place, and a bundle of certificates one source."""
+    """Each volume has one source and one place, and a bundle of certificates one source; so has space to write to."""
+    for name in ("cache", "scratch"):
+        for field in list(pod.get(name, ()))[1:]:
+            del pod[name][field]
+        if name in pod and not pod[name]:
+            pod[name] = {"sizeLimit": "20Gi"}
     if "caBundle" in pod:
         pod["caBundle"].setdefault("configMapKeyRef", {"name": "ca", "key": "ca.crt"})
         pod["caBundle"].pop("secretKeyRef", None)

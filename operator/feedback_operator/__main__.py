@@ -10,10 +10,13 @@ import uuid
 from typing import Annotated, Final, get_args
 
 import typer
+from pydantic import ValidationError
 
+from feedback_operator.api import Capability, PodOverrides
 from feedback_operator.cluster.kubernetes.connection import own_namespace
 from feedback_operator.cluster.kubernetes.election import Terms
 from feedback_operator.plan.snapshot import Limits
+from feedback_operator.resources.house_rules import HouseRules
 from feedback_operator.service.logs import Format, log_to_stderr
 from feedback_operator.service.serve import Options, serve
 from feedback_operator.service.tracing import start_tracing
@@ -63,6 +66,16 @@ def main(  # noqa: PLR0917 each is an option
         float,
         typer.Option(envvar="FEEDBACK_RETRY_SECONDS", min=0, help="Wait before a stage that failed is tried again."),
     ] = Limits.retry_seconds,
+    inherit_label: Annotated[
+        list[str],
+        typer.Option(
+            envvar="FEEDBACK_INHERIT_LABELS", help="Label that children take over from their iteration; repeatable."
+        ),
+    ] = [],  # noqa: B006 typer copies it
+    allow_capability: Annotated[
+        list[str],
+        typer.Option(envvar="FEEDBACK_ALLOW_CAPABILITIES", help="What spec.*.pod.capabilities may name; repeatable."),
+    ] = [],  # noqa: B006 typer copies it
     metrics_port: Annotated[
         int, typer.Option(envvar="FEEDBACK_METRICS_PORT", min=0, max=65535, help="Prometheus metrics; 0: none.")
     ] = 0,
@@ -90,12 +103,35 @@ def main(  # noqa: PLR0917 each is an option
             lease_seconds,
         ),
         limits=Limits(stall_after_seconds, retry_seconds),
+        house=HouseRules(
+            inherited_labels=label_keys(inherit_label),
+            capabilities=capabilities(allow_capability),
+        ),
         workers=workers,
         metrics_port=metrics_port,
         health_port=health_port,
     )
     collect_seldom()
     asyncio.run(serve(options))
+
+
+def label_keys(given: list[str]) -> tuple[str, ...]:
+    """Keys of labels, each of which may be a list with commas. Raises BadParameter where one is none of the user's."""
+    keys = tuple(dict.fromkeys(key for words in given for key in words.split(",") if key))
+    for key in keys:
+        try:
+            PodOverrides(labels={key: ""})
+        except ValidationError as error:
+            raise typer.BadParameter(f"--inherit-label {key}: {error.errors()[0]['msg']}") from error
+    return keys
+
+
+def capabilities(given: list[str]) -> tuple[str, ...]:
+    """Raises BadParameter where one cannot be allowed."""
+    for name in given:
+        if name not in get_args(Capability):
+            raise typer.BadParameter(f"--allow-capability {name} is none of {', '.join(get_args(Capability))}")
+    return tuple(given)
 
 
 def collect_seldom() -> None:

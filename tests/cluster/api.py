@@ -57,6 +57,14 @@ BUDGETS: Final = Kind("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets"
 AUTOSCALERS: Final = Kind("HorizontalPodAutoscaler", "autoscaling/v2", "horizontalpodautoscalers")
 NETWORK_POLICIES: Final = Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies")
 LEASES: Final = Kind("Lease", "coordination.k8s.io/v1", "leases")
+ADMISSION_POLICIES: Final = Kind(
+    "ValidatingAdmissionPolicy", "admissionregistration.k8s.io/v1", "validatingadmissionpolicies"
+)
+ADMISSION_BINDINGS: Final = Kind(
+    "ValidatingAdmissionPolicyBinding", "admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings"
+)
+QUOTAS: Final = Kind("ResourceQuota", "v1", "resourcequotas")
+LIMIT_RANGES: Final = Kind("LimitRange", "v1", "limitranges")
 DEFINITIONS: Final = Kind("CustomResourceDefinition", "apiextensions.k8s.io/v1", "customresourcedefinitions")
 CLUSTER_ROLES: Final = Kind("ClusterRole", "rbac.authorization.k8s.io/v1", "clusterroles")
 CLUSTER_ROLE_BINDINGS: Final = Kind("ClusterRoleBinding", "rbac.authorization.k8s.io/v1", "clusterrolebindings")
@@ -67,7 +75,8 @@ KINDS: Final = {
     for kind in (
         ITERATIONS, JOBS, PODS, CONFIG_MAPS, SERVICES, SERVICE_ACCOUNTS, SECRETS, EVENTS, NODES, NAMESPACES,
         DEPLOYMENTS, REPLICA_SETS, BUDGETS, AUTOSCALERS, NETWORK_POLICIES, LEASES, DEFINITIONS, CLUSTER_ROLES,
-        CLUSTER_ROLE_BINDINGS, ROLES, ROLE_BINDINGS,
+        CLUSTER_ROLE_BINDINGS, ROLES, ROLE_BINDINGS, QUOTAS, LIMIT_RANGES, ADMISSION_POLICIES,
+        ADMISSION_BINDINGS,
     )
 }  # fmt: skip
 

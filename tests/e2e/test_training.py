@@ -16,6 +16,7 @@ from transformers import AutoModelForImageTextToText
 from feedback_operator.cluster.local.ports import free_ports
 from feedback_workloads.contract import ExitCode, Loss, LossTerm, Source, StageFailure
 from feedback_workloads.models.precision import has_bfloat16
+from feedback_workloads.training.publishing.training_storage import State
 from tests.arithmetic import NoBfloat16
 from tests.integration.training_runs import Run, Study, study
 
@@ -258,15 +259,40 @@ def test_resumed_adapter_with_dropout_equals_uninterrupted(tiny: Study, adapter:
     assert_same(tiny.run("adapter-killed", lora=LORA), adapter)
 
 
-def test_terminated_in_two_processes(tiny: Study) -> None:
-    """SIGTERM ends all processes with 143, and what is complete was stored."""
-    run = tiny.start("terminated", processes_per_node=2)
-    run.wait_until(stored("checkpoint-000004"))
+@pytest.mark.parametrize(
+    ("changes", "like"),
+    [
+        pytest.param({}, "plain", id="one process"),
+        pytest.param({"zero_stage": 2, "processes_per_node": 2}, "plain", id="ZeRO-2, two processes"),
+        pytest.param({"lora": LORA}, "adapter", id="dropout in the middle of an epoch"),
+    ],
+)
+def test_terminated_it_goes_on_from_the_step_that_it_was_at(
+    changes: dict[str, Any],
+    like: str,
+    tiny: Study,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """SIGTERM between two checkpoints: it ends with 143 after its step, whose state is stored, and nothing is lost."""
+    expect: Run = request.getfixturevalue(like)
+    name = "terminated-" + "".join(c if c.isalnum() else "-" for c in request.node.callspec.id)
+    run = tiny.start(name, {"TMPDIR": str(tmp_path)}, **changes)
+    run.wait_until(lambda _: steps_taken(tmp_path) > CHECKPOINTS[0])
     children = psutil.Process(run.process.pid).children(recursive=True)
     run.process.terminate()
     assert run.wait() == ExitCode.TERMINATED, run.output
     assert not psutil.wait_procs(children, timeout=1)[1]
-    assert stored("state/000004-*")(run)
+    (state,) = (State.named(file.parent.name) for file in run.folder.glob("state/*/manifest.json"))
+    assert CHECKPOINTS[0] < state.step < STEPS
+    assert_same(tiny.run(name, **changes), expect)
+    assert f"{STEPS - state.step} of {STEPS} done here, {state.step} before" in capfd.readouterr().err
+
+
+def steps_taken(folder: Path) -> int:
+    """Of a training process whose temporary folder this is."""
+    return sum(len(log.read_text().splitlines()) for log in folder.glob("*/training.jsonl"))
 
 
 # ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────

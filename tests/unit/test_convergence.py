@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from feedback_operator.api import IterationStatus, StageStatus
 from feedback_operator.plan.planner import Plan
-from feedback_operator.plan.snapshot import Job, Pod, Snapshot
+from feedback_operator.plan.snapshot import Job, Pod, Snapshot, Words
 from feedback_operator.plan.states import is_live
 from feedback_operator.stages import GRAPH, STAGES
 from tests.unit.worlds import NOW, broken, decide, iteration, started, succeeded, with_metadata
@@ -72,8 +72,12 @@ class Operator(RuleBasedStateMachine):
     def decide_on(self, listed: Callable[[], dict[str, Job]]) -> Plan:
         """The plan from what is listed, and from the pods that it asks for."""
         decided = self.decide(listed())
-        if not decided.read:
+        if not decided.read and not decided.ask:
             return decided
+        for name in decided.ask:
+            if job := self.jobs.get(name):
+                self.jobs[name] = replace(job, words=Words(self.now))
+            self.written[name] = len(self.past)
         for name in decided.read:
             if job := self.jobs.get(name):
                 self.jobs[name] = replace(job, pods=self.unseen.pop(name, job.pods), pods_read=True)

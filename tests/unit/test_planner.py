@@ -470,9 +470,11 @@ def test_a_job_without_pods_is_told_of_after_a_minute() -> None:
     simulation = Simulation.of()
     job = simulation.run_until("sampling")
     simulation.change(job, pods=())
-    assert simulation.step().wake_at == NOW + timedelta(seconds=60)
+    assert simulation.step().wake_at == NOW + timedelta(seconds=10), "then it is asked why"
+    simulation.wait(10)
+    simulation.step()
     assert simulation.told("Reconciling")[1] == "StageRunning"
-    simulation.wait(60)
+    simulation.wait(50)
     simulation.step()
     assert simulation.told("Reconciling")[1] == "PodsNotCreated"
 

@@ -11,7 +11,15 @@ from pydantic import ValidationError
 from feedback_operator.api import CA_VARIABLES, FeedbackIteration, PodOverrides, StageSection
 from feedback_operator.cluster.local.cluster import local_variables
 from feedback_operator.resources.job import CONFIG_MOUNT
-from feedback_operator.resources.pod import CA_MOUNT, MOUNTS, environment, pod_metadata, pod_settings
+from feedback_operator.resources.pod import (
+    CA_MOUNT,
+    MOUNTS,
+    container_settings,
+    environment,
+    pod_metadata,
+    pod_settings,
+    volumes,
+)
 from tests.unit.worlds import manifest
 
 Pod = dict[str, Any]
@@ -29,6 +37,7 @@ BUNDLE: Final[Pod] = {"configMapKeyRef": {"name": "ca", "key": "ca.crt"}}
 TWO_BUNDLES: Final[Pod] = {**BUNDLE, "secretKeyRef": {"name": "ca", "key": "k"}}
 CHOOSE: Final = "choose another key"
 ONE_BUNDLE: Final = "exactly one of configMapKeyRef and secretKeyRef"
+ONE_CACHE: Final = "exactly one of claimName, ephemeral and sizeLimit"
 ONE_SOURCE: Final = "exactly one of persistentVolumeClaim, configMap and image"
 APPARMOR: Final = "container.apparmor.security.beta.kubernetes.io/stage"
 ELSEWHERE: Final = "neither in nor above"
@@ -53,6 +62,11 @@ REFUSED: Final[dict[str, tuple[Pod, str, str]]] = {
     "trust, twice": ({"caBundle": BUNDLE, **variable("AWS_CA_BUNDLE")}, "", "leave them out of env"),
     "a bundle of nothing": ({"caBundle": {}}, ".caBundle", ONE_BUNDLE),
     "two bundles": ({"caBundle": TWO_BUNDLES}, ".caBundle", ONE_BUNDLE),
+    "a cache of nothing": ({"cache": {}}, ".cache", ONE_CACHE),
+    "two caches": ({"cache": {"claimName": "models", "sizeLimit": "1Gi"}}, ".cache", ONE_CACHE),
+    "scratch of nothing": ({"scratch": {}}, ".scratch", "exactly one of ephemeral and sizeLimit"),
+    "a claim of no size": ({"scratch": {"ephemeral": {}}}, ".scratch.ephemeral.size", ""),
+    "a capability that no stage has a use for": ({"capabilities": ["SYS_ADMIN"]}, ".capabilities[0]", "IPC_LOCK"),
     "no time to end": ({"terminationGracePeriodSeconds": 0}, ".terminationGracePeriodSeconds", "1"),
     "a volume of ours": (
         {"volumes": [volume("cache")], "volumeMounts": [{"name": "cache", "mountPath": "/x"}]},
@@ -92,6 +106,9 @@ ALLOWED: Final[Pod] = {
     "securityContext": {"fsGroupChangePolicy": "OnRootMismatch"},
     "env": [{"name": "AWS_REGION", "value": "eu-west-1"}, {"name": "HTTPS_PROXY", "value": ""}],
     "caBundle": BUNDLE,
+    "cache": {"ephemeral": {"size": "100Gi", "storageClassName": "fast"}},
+    "scratch": {"sizeLimit": "200Gi"},
+    "capabilities": ["IPC_LOCK"],
     "volumes": [
         volume(),
         volume("model", image={"reference": "registry.example/llava:1"}),
@@ -104,6 +121,11 @@ ALLOWED: Final[Pod] = {
         {"name": "prompts", "mountPath": "/etc/prompts"},
     ],
 }
+
+
+def claimed(size: str, **more: str) -> Pod:
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}, **more}
+    return {"ephemeral": {"volumeClaimTemplate": {"spec": spec}}}
 
 
 def wrong(pod: Pod) -> dict[str, str]:
@@ -132,6 +154,13 @@ def test_what_may_be_given_may_be_given() -> None:
     FeedbackIteration.model_validate(manifest(sampling={"pod": ALLOWED}), by_alias=True, by_name=False)
 
 
+@pytest.mark.parametrize("field", ["labels", "annotations", "nodeSelector"])
+def test_null_in_a_map_is_as_good_as_nothing(field: str) -> None:
+    """As the API server has it, which prunes it."""
+    section = StageSection.model_validate({"resources": {"limits": {"memory": None}}, "pod": {field: {"team": None}}})
+    assert section == StageSection()
+
+
 def test_no_place_and_no_variable_of_ours_can_be_given() -> None:
     """The lists in the API are of what is built: whatever a pod has by itself is refused."""
     for path in (CONFIG_MOUNT, CA_MOUNT, *(mount["mountPath"] for mount in MOUNTS)):
@@ -144,6 +173,40 @@ def test_pods_stay_restricted_whatever_is_given() -> None:
     context = pod_settings(StageSection.model_validate({"pod": ALLOWED}))["securityContext"]
     plain = pod_settings(StageSection())["securityContext"]
     assert context == {**plain, "fsGroupChangePolicy": "OnRootMismatch"}
+
+
+def test_containers_are_given_no_capability_but_those_that_are_asked_for() -> None:
+    given = container_settings(StageSection.model_validate({"pod": ALLOWED}))["securityContext"]
+    plain = container_settings(StageSection())["securityContext"]
+    assert plain["capabilities"] == {"drop": ["ALL"]}
+    assert given == {**plain, "capabilities": {"drop": ["ALL"], "add": ["IPC_LOCK"]}}
+
+
+@pytest.mark.parametrize(
+    ("pod", "cache", "tmp"),
+    [
+        ({}, {"emptyDir": {}}, {"emptyDir": {}}),
+        ({"cache": {"claimName": "m"}}, {"persistentVolumeClaim": {"claimName": "m"}}, {"emptyDir": {}}),
+        (
+            {"cache": {"sizeLimit": "20Gi"}, "scratch": {"sizeLimit": "1Gi"}},
+            {"emptyDir": {"sizeLimit": "20Gi"}},
+            {"emptyDir": {"sizeLimit": "1Gi"}},
+        ),
+        (
+            {
+                "cache": {"ephemeral": {"size": "20Gi", "storageClassName": "fast"}},
+                "scratch": {"ephemeral": {"size": "1Ti"}},
+            },
+            claimed("20Gi", storageClassName="fast"),
+            claimed("1Ti"),
+        ),
+    ],
+    ids=["the node's disk", "a claim", "so much of the node's disk", "claims of the pod's own"],
+)
+def test_where_pods_write(pod: Pod, cache: Pod, tmp: Pod) -> None:
+    made = {one["name"]: one for one in volumes(PodOverrides.model_validate(pod))}
+    assert made["cache"] == {"name": "cache", **cache}
+    assert made["tmp"] == {"name": "tmp", **tmp}
 
 
 def test_labels_of_ours_are_beside_those_that_are_given() -> None:

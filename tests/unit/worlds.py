@@ -12,7 +12,9 @@ from feedback_operator.api import FeedbackIteration
 from feedback_operator.api.status import timestamp
 from feedback_operator.cluster.jobs import job_of
 from feedback_operator.plan.planner import Plan, plan
-from feedback_operator.plan.snapshot import Endpoint, Job, Parent, Pod, Snapshot
+from feedback_operator.plan.snapshot import Endpoint, Job, Parent, Pod, Snapshot, Words
+from feedback_operator.resources import house_rules
+from feedback_operator.resources.house_rules import HouseRules
 from feedback_operator.stages import STAGES
 from feedback_workloads.contract import Artifact, Ranking, RankingChoice, StageFailure, StageResult
 
@@ -109,6 +111,9 @@ class Simulation:
     elsewhere: dict[str, tuple[Job, ...]] = field(default_factory=dict)
     unseen: dict[str, tuple[Pod, ...]] = field(default_factory=dict)
     """Pods by Job that no watch shows: one has to read them."""
+    house: HouseRules = house_rules.NONE
+    said: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """What the cluster says, when asked, of a Job by name that has no pods: reason and text."""
 
     @classmethod
     def of(cls, **spec: Any) -> Simulation:
@@ -116,7 +121,9 @@ class Simulation:
 
     def snapshot(self) -> Snapshot:
         jobs = tuple(self.jobs.values())
-        return Snapshot(self.iteration, jobs, self.now, self.parent, self.endpoint, elsewhere=self.elsewhere)
+        return Snapshot(
+            self.iteration, jobs, self.now, self.parent, self.endpoint, elsewhere=self.elsewhere, house=self.house
+        )
 
     def step(self) -> Plan:
         """Plan once, and carry the plan out."""
@@ -124,6 +131,10 @@ class Simulation:
         if decided.read:
             for name in decided.read:
                 self.jobs[name] = replace(self.jobs[name], pods=self.unseen.pop(name, ()), pods_read=True)
+            decided = decide(self.snapshot())
+        if decided.ask:
+            for name in decided.ask:
+                self.jobs[name] = replace(self.jobs[name], words=Words(self.now, *self.said.get(name, ())))
             decided = decide(self.snapshot())
         for made in decided.create:
             if made["kind"] == "Job":

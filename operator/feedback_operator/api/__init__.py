@@ -9,7 +9,7 @@ namespace.
 from feedback_operator.api.apis import APISpec, LabelerAPISpec, SecretKey, requests_of
 from feedback_operator.api.base import DECIMAL_PATTERN, GROUP, NAME_PATTERN, amount
 from feedback_operator.api.iteration import API_VERSION, KIND, VERSION, FeedbackIteration, Metadata
-from feedback_operator.api.pods import CA_VARIABLES, PodOverrides, StageSection
+from feedback_operator.api.pods import CA_VARIABLES, Capability, PodOverrides, StageSection
 from feedback_operator.api.sources import SourceSpec, model_of
 from feedback_operator.api.spec import (
     BenchmarkSpec,
@@ -46,6 +46,7 @@ __all__ = [
     "VERSION",
     "APISpec",
     "BenchmarkSpec",
+    "Capability",
     "CombinedResult",
     "Condition",
     "DecodingSpec",

@@ -64,6 +64,13 @@ def plain_json(value: Any) -> Any:
             return value
 
 
+def _pruned(value: object) -> object:
+    return {key: one for key, one in value.items() if one is not None} if isinstance(value, dict) else value
+
+
+WithoutNulls: Final = BeforeValidator(_pruned)
+"""Of a map whose values are never null: the API server takes such a key for one that is not given."""
+
 Integer = Annotated[int, Strict()]
 Switch = Annotated[bool, Strict()]
 """Neither is "8" an integer nor "true" a boolean: as the API server has it."""

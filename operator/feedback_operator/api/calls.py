@@ -73,7 +73,14 @@ KINDS: Final = (
         "who may reach the pods",
         labels=OF_ENDPOINTS,
     ),
-    Kind("Event", "events.k8s.io/v1", "events", ("create",), "what happened, for kubectl describe"),
+    Kind(
+        "Event",
+        "events.k8s.io/v1",
+        "events",
+        ("list", "create"),
+        "what happened, for kubectl describe; and why a Job gets no pods",
+    ),
+    Kind("Workload", "kueue.x-k8s.io/v1beta2", "workloads", ("list",), "why Kueue does not admit a Job"),
     Kind("Lease", "coordination.k8s.io/v1", "leases", ("get", "create", "update"), "one replica acts at a time"),
 )
 """Leases only in the operator's own namespace."""

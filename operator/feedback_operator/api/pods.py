@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from feedback_operator.api.base import GROUP, Integer, Name, ObjectName, Quantity, Resource, amount
+from feedback_operator.api.base import GROUP, Integer, Name, ObjectName, Quantity, Resource, WithoutNulls, amount
 from feedback_operator.api.rules import OPERATIONAL, Rule, UniqueBy
-from feedback_operator.api.volumes import CABundle, CacheVolume, Volume, VolumeMount
+from feedback_operator.api.volumes import CABundle, CacheVolume, ScratchVolume, Volume, VolumeMount
 from feedback_workloads.contract import COMMON_KEY_VARIABLE, KEY_VARIABLES
 
 _STANDARD: Final = ("cpu", "memory", "ephemeral-storage")
@@ -37,6 +37,7 @@ Amounts = Annotated[
         message="devices such as nvidia.com/gpu must be counted in whole numbers without a unit",
         holds=_whole_devices,
     ),
+    WithoutNulls,
 ]
 
 
@@ -190,6 +191,7 @@ PodLabels = Annotated[
         f"must not be labels that the operator or Kubernetes sets: {GROUP}/*, batch.kubernetes.io/*, app.kubernetes.io/"
         "name, instance, component, managed-by, controller-uid, job-name, pod-template-hash; choose another key",
     ),
+    WithoutNulls,
 ]
 PodAnnotations = Annotated[
     dict[str, Annotated[str, Field(max_length=4096)]],
@@ -205,6 +207,7 @@ PodAnnotations = Annotated[
         (),
         "must not change what confines containers; leave out those of AppArmor and seccomp",
     ),
+    WithoutNulls,
 ]
 
 _CREDENTIALS: Final = (
@@ -259,6 +262,9 @@ class PodSecurityContext(Resource):
     )
 
 
+Capability = Literal["IPC_LOCK"]
+
+
 class PodOverrides(Resource):
     """What pods may be given beyond the defaults; anything else is refused."""
 
@@ -300,6 +306,7 @@ class PodOverrides(Resource):
             message="keys must be labels of nodes, such as example.com/pool",
             holds=lambda labels: all(re.fullmatch(_LABEL_KEY.strip("^$"), key) for key in labels),
         ),
+        WithoutNulls,
     ] = Field(default={}, description="Labels that a node must have.")
     tolerations: Annotated[list[Toleration], Field(max_length=16)] = Field(
         default=[], description="Taints of nodes that the pods put up with."
@@ -316,6 +323,11 @@ class PodOverrides(Resource):
         default=None,
         description="Time between SIGTERM and SIGKILL, in which a stage leaves what is complete; absent: 30. At an "
         "endpoint, requests end in all of it but 15 seconds; absent: 75.",
+    )
+    capabilities: Annotated[list[Capability], Field(max_length=1), UniqueBy()] = Field(
+        default=[],
+        description="What the containers may do beyond nothing: IPC_LOCK pins memory for RDMA between GPUs of several "
+        "nodes. Only where whoever runs the operator allows it.",
     )
     security_context: PodSecurityContext | None = Field(default=None, description="About the files of claims.")
     env: Annotated[list[EnvVar], Field(max_length=32), UniqueBy(("name",))] = Field(
@@ -336,7 +348,11 @@ class PodOverrides(Resource):
         default=[], description="Where they are mounted, all read-only."
     )
     cache: CacheVolume | None = Field(
-        default=None, description="Volume for downloaded models; absent: each pod downloads them anew."
+        default=None,
+        description="Volume for downloaded models; absent: the node's disk, on which each pod downloads them anew.",
+    )
+    scratch: ScratchVolume | None = Field(
+        default=None, description="Volume for what goes with the pod; absent: the node's disk."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field
@@ -612,6 +613,12 @@ class IterationSpec(Resource):
         default=None,
         description="Seconds after which finished Jobs are removed, artifacts stay; absent: with the iteration.",
     )
+
+    def sections(self) -> Iterator[tuple[str, StageSection]]:
+        """Every section that becomes pods, with its name."""
+        for name in type(self).model_fields:
+            if isinstance(section := getattr(self, name), StageSection):
+                yield name, section
 
     def section(self, stage: str) -> StageSection:
         """The section of the stage of this name."""

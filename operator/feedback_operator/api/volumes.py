@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from feedback_operator.api.base import ObjectName, Resource
+from feedback_operator.api.base import ObjectName, Quantity, Resource
 from feedback_operator.api.rules import Rule, exactly_one
 
 
@@ -93,7 +93,38 @@ class VolumeMount(Resource):
     ] = Field(description="Absolute path, such as /models.")
 
 
-class CacheVolume(Resource):
-    """A volume that keeps downloaded models between pods."""
+class EphemeralClaim(Resource):
+    """A PersistentVolumeClaim that is made for each pod and goes with it."""
 
-    claim_name: ObjectName = Field(description="PersistentVolumeClaim of the same namespace to mount as the cache.")
+    size: Quantity = Field(description="What the claim asks for, such as 100Gi.")
+    storage_class_name: ObjectName | None = Field(
+        default=None, description="StorageClass of the claim; absent: the cluster's default."
+    )
+
+
+class CacheVolume(Resource):
+    """Where downloaded models are: on a claim, which keeps them between pods, or on space of the pod's own."""
+
+    RULES = (exactly_one("claimName", "ephemeral", "sizeLimit"),)
+
+    claim_name: ObjectName | None = Field(
+        default=None, description="PersistentVolumeClaim of the same namespace to mount as the cache."
+    )
+    ephemeral: EphemeralClaim | None = Field(
+        default=None, description="A claim for each pod: its node's disk need not hold the models."
+    )
+    size_limit: Quantity | None = Field(
+        default=None, description="How much of its node's disk the pod may take; who takes more is evicted."
+    )
+
+
+class ScratchVolume(Resource):
+    """Where a pod writes what goes with it: `/tmp`, with the states and checkpoints of training until they are
+    stored."""
+
+    RULES = (exactly_one("ephemeral", "sizeLimit"),)
+
+    ephemeral: EphemeralClaim | None = Field(default=None, description="A claim for each pod.")
+    size_limit: Quantity | None = Field(
+        default=None, description="How much of its node's disk the pod may take; who takes more is evicted."
+    )

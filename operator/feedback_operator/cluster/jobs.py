@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from feedback_operator.api.status import moment_of
 from feedback_operator.plan.snapshot import Job
+from feedback_operator.resources.house_rules import LABELS_ANNOTATION
 from feedback_operator.resources.job import (
     ADDRESS_ANNOTATION,
     ATTEMPT_LABEL,
@@ -51,6 +52,8 @@ def job_of(body: Mapping[str, Any]) -> Job:
         reached=int(annotations.get(REACHED_ANNOTATION, 0)),
         suspended_by_us=SUSPENDED_ANNOTATION in annotations,
         pods_digest=annotations.get(PODS_ANNOTATION, ""),
+        labels_digest=annotations.get(LABELS_ANNOTATION, ""),
+        pods_wanted=spec.get("completions", 1),
     )
 
 

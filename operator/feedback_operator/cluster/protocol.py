@@ -20,6 +20,10 @@ class Cluster(Protocol):
         """Have the next snapshot show all pods of a Job that has ended as they are, whatever was seen of them."""
         ...
 
+    async def ask(self, namespace: str, job: str) -> None:
+        """Have the next snapshot show what the cluster says of why a Job has no pods, or not all of them."""
+        ...
+
     async def create(self, manifest: Manifest) -> None:
         """Create a child; one of that name already there is as good."""
         ...

@@ -27,9 +27,11 @@ async def reconcile(cluster: Cluster, key: str, images: Images) -> Reconciled | 
     if world is None:
         return None
     decided = plan(world, images)
-    if decided.read:
+    if decided.read or decided.ask:
         for job in decided.read:
             await cluster.read_pods(world.iteration.metadata.namespace, job)
+        for job in decided.ask:
+            await cluster.ask(world.iteration.metadata.namespace, job)
         world = await cluster.snapshot(key) or world
         decided = plan(world, images)
     refusal = await _carry_out(cluster, world.iteration.metadata.namespace, decided)

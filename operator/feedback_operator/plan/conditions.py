@@ -211,7 +211,7 @@ def _stage_status(name: str, state: Progress, world: Snapshot) -> StageStatus:
 def _running_status(state: Running, recorded: StageStatus | None, world: Snapshot) -> StageStatus:
     job, reached = state.job, reached_by(state.job, recorded)
     reason, message = (state.trouble.reason, state.trouble.message) if state.trouble else ("", reached.phase)
-    if job.state == "Suspended" and not world.iteration.spec.suspend:
+    if job.state == "Suspended" and not world.iteration.spec.suspend and not state.trouble:
         reason, message = _why_suspended(job)
     known = {"done": reached.done, "total": reached.total, "reason": reason, "message": message}
     return job_status(job, "Suspended" if job.state == "Suspended" else "Running").model_copy(update=known)
@@ -222,7 +222,8 @@ def _why_suspended(job: Job) -> tuple[str, str]:
     if job.suspended_by_us:
         return "", ""
     if job.queued:
-        return "Queued", f"stage {job.stage} waits for Kueue to admit its Job"
+        said = f": {job.words.text}" if job.words and job.words.text else ""
+        return "Queued", f"stage {job.stage} waits for Kueue to admit its Job{said}"
     return "JobSuspended", (
         f"{job.stage}: Job {job.name} was suspended by somebody else and is left so; `{job.resume_command}` lets it go "
         f"on; where Kueue manages all Jobs, name a queue in the iteration's label {QUEUE_LABEL}"

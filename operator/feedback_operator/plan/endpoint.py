@@ -182,12 +182,13 @@ class _Rollout:
 
     def plan(self) -> EndpointPlan:
         service = build_service(self.serving)
-        wanted = (
+        made = (
             build_deployment(self.serving),
             service,
             build_pod_disruption_budget(self.serving),
             build_endpoint_policy(self.serving),
         )
+        wanted = [self.world.house.followed(manifest, self.serving.owner) for manifest in made]
         observed = _objects(self.endpoint, self.serving.name)
         rollout = Rollout.of(observed.get("Deployment"))
         own = revision(self.serving)

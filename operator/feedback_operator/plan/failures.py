@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
 from feedback_operator.api import IterationSpec
 from feedback_operator.plan.snapshot import Job, Pod, Units
@@ -29,13 +29,14 @@ class Trouble:
     """What keeps a pod of a running Job from its work. It may pass: the Job goes on by itself then.
 
     `since` may lie ahead: until then it is no trouble yet. `over`: when it has passed if nothing more happens; None
-    where time alone changes nothing.
+    where time alone changes nothing. `waiting`: what it is good for; where it may help, only for so long.
     """
 
     reason: str
     message: str
     since: datetime
     over: datetime | None = None
+    waiting: Literal["Helps", "MayHelp", "CannotHelp"] = "MayHelp"
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,6 @@ COMMUNICATION: Final = re.compile(
     re.I,
 )
 """What the words of a training process that lost the others have in common."""
-
-PODS_APPEAR: Final = timedelta(seconds=60)
-"""A Job without pods is no trouble before."""
 
 PODS_START: Final = timedelta(minutes=5)
 """Nor is a pod of which nothing is said but that it has not started: images are large."""
@@ -208,16 +206,11 @@ def _communication(job: Job, pod: Pod, message: str) -> Failure:
 
 
 def trouble_of(job: Job, about: Circumstances) -> Trouble | None:
-    """What has kept a pod of an active Job from its work for longest; None where all is well."""
+    """What has kept a pod of an active Job from its work for longest; None where all is well. Of pods that are not
+    there at all: missing_pods.py."""
     began = job.started or job.created
     if began is None:
         return None
-    if not job.pods:
-        message = (
-            f"{job.stage}: Job {job.name} has no pods; `kubectl describe job {job.name}` says why "
-            "(a quota, an admission policy, or a ServiceAccount or PriorityClass that is not there)"
-        )
-        return Trouble("PodsNotCreated", message, began + PODS_APPEAR)
     found = [trouble for pod in job.pods if (trouble := _pod_trouble(job, pod, pod.since or began, about))]
     found += _repeated_evictions(job, about)
     return min(found, key=lambda trouble: trouble.since, default=None)

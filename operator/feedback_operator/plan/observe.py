@@ -9,7 +9,16 @@ from typing import Final, assert_never
 
 from feedback_operator.api import FeedbackIteration, ResolvedModel, StageStatus, model_of
 from feedback_operator.api.status import moment_of, timestamp
-from feedback_operator.plan.failures import Circumstances, Failure, failed_pods, failure_of, kept, trouble_of
+from feedback_operator.plan.failures import (
+    Circumstances,
+    Failure,
+    Trouble,
+    failed_pods,
+    failure_of,
+    kept,
+    trouble_of,
+)
+from feedback_operator.plan.missing_pods import PODS_APPEAR, asks_at, trouble_in_queue, trouble_of_missing
 from feedback_operator.plan.snapshot import Job, Snapshot
 from feedback_operator.plan.states import (
     REPLACED,
@@ -185,11 +194,16 @@ class _View:
         labels, suspend = self.world.iteration.metadata.labels, self.world.iteration.spec.suspend
         given = tuple(labels.get(label, "") for label in KUEUE_LABELS)
         moved = not suspend and (job.queue, job.priority_class) != given
-        return self._replacing(job) if self._corrected(job) or moved else Running(job)
+        if self._corrected(job) or moved:
+            return self._replacing(job)
+        return Running(job) if suspend else self._going_on(job, trouble_in_queue(job))
 
     def _corrected(self, job: Job) -> bool:
-        """The spec would give it other pods by now."""
+        """It would be given other pods by now, or other labels, whose edit makes no generation."""
         spec = self.world.iteration.spec
+        labels = self.world.house.labels_digest(self.world.iteration.metadata)
+        if job.labels_digest != labels and not spec.suspend:
+            return True
         pods = pods_digest(self.stage.section(spec), self.config, self.stage.pods(spec), self.stage.keys(spec))
         return self._edited_since(job) and job.pods_digest != pods
 
@@ -199,17 +213,34 @@ class _View:
     def _of_active(self, job: Job) -> Progress:
         if not job.pods and not job.deleting and self._corrected(job):
             return self._replacing(job)
-        trouble = None if job.deleting else trouble_of(job, self._circumstances(job))
-        if trouble is None:
-            return Running(job)
-        if trouble.since > self.world.now:
-            return Running(job, until=trouble.since)
+        trouble = None if job.deleting else self._trouble_of(job)
+        if trouble is None or trouble.since > self.world.now:
+            return self._going_on(job, None, trouble.since if trouble else None)
         if self._edited_since(job) and not any(pod.running or pod.exit_code == 0 for pod in job.pods):
             return self._replacing(job)  # the edit may be the cure
-        patience = trouble.since + timedelta(seconds=self.world.limits.stall_after_seconds)
-        stuck = self.world.now >= patience
-        moments = [trouble.over, None if stuck else patience]
+        return self._going_on(job, trouble)
+
+    def _trouble_of(self, job: Job) -> Trouble | None:
+        found = (trouble_of(job, self._circumstances(job)), trouble_of_missing(job))
+        return min((trouble for trouble in found if trouble), key=lambda trouble: trouble.since, default=None)
+
+    def _going_on(self, job: Job, trouble: Trouble | None, until: datetime | None = None) -> Running:
+        """A Job that is left to itself, and when to look again if nothing happens before `until`."""
+        patience = self._patience(trouble) if trouble else None
+        stuck = patience is not None and self.world.now >= patience
+        moments = (until, trouble.over if trouble else None, None if stuck else patience, asks_at(job))
         return Running(job, trouble, stuck, until=min((moment for moment in moments if moment), default=None))
+
+    def _patience(self, trouble: Trouble) -> datetime | None:
+        """Until when somebody need not look; None for ever. What waiting cannot help may be mended by a manifest that
+        arrives a moment later."""
+        match trouble.waiting:
+            case "Helps":
+                return None
+            case "MayHelp":
+                return trouble.since + timedelta(seconds=self.world.limits.stall_after_seconds)
+            case "CannotHelp":
+                return trouble.since + PODS_APPEAR
 
     def _of_complete(self, job: Job) -> Progress:
         wanted = self.stage.results(self.world.iteration.spec)

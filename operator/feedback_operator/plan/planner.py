@@ -13,8 +13,10 @@ from typing import Final
 
 from feedback_operator.api import IterationStatus
 from feedback_operator.api.status import moment_of
+from feedback_operator.plan.blocked import blocked
 from feedback_operator.plan.conditions import gate_result, promoted_model, status_of
 from feedback_operator.plan.endpoint import EndpointPlan, endpoint_plan
+from feedback_operator.plan.missing_pods import asks_at
 from feedback_operator.plan.observe import observe
 from feedback_operator.plan.snapshot import Job, Snapshot
 from feedback_operator.plan.states import (
@@ -57,6 +59,7 @@ class Plan:
     `wake_at`: the next moment at which time alone changes the plan.
     `read`: Jobs by name that have ended and whose pods have to be read before anything follows from it. That comes
         first, and then another plan in the place of this one.
+    `ask`: Jobs by name of which the cluster has to be asked why they have no pods, or not all; likewise.
     """
 
     create: tuple[Manifest, ...]
@@ -67,12 +70,15 @@ class Plan:
     apply: tuple[Manifest, ...] = ()
     wake_at: datetime | None = None
     read: tuple[str, ...] = ()
+    ask: tuple[str, ...] = ()
 
 
 def plan(world: Snapshot, images: Images) -> Plan:
     """Decide everything for one iteration. One that is being deleted is left alone: what it owns goes with it."""
     if world.iteration.metadata.deletion_timestamp:
         return Plan(create=(), suspend=(), status=world.iteration.status)
+    if broken := world.house.broken_by(world.iteration):
+        return Plan(create=(), suspend=(), status=_not_allowed(world, broken))
     progress = observe(world)
     gate = gate_result(world, progress)
     promoted = promoted_model(world, progress, gate, images["generate"])
@@ -86,6 +92,20 @@ def plan(world: Snapshot, images: Images) -> Plan:
         status=status_of(world, progress, gate, promoted, endpoint),
         wake_at=_wake_at(world, progress, endpoint),
         read=_unread(world, progress),
+        ask=_unasked(world, progress),
+    )
+
+
+def _not_allowed(world: Snapshot, message: str) -> IterationStatus:
+    """What was made goes on, and nothing is added to it."""
+    iteration = world.iteration
+    return blocked(
+        iteration.status,
+        "NotAllowed",
+        message,
+        before=iteration.status.conditions,
+        generation=iteration.metadata.generation,
+        now=world.now,
     )
 
 
@@ -120,7 +140,7 @@ def _creations(world: Snapshot, progress: Mapping[str, Progress], images: Images
             ]
     if manifests and not world.jobs:
         manifests.insert(0, build_stages_policy(owner))
-    return tuple(manifests)
+    return tuple(world.house.followed(manifest, owner) for manifest in manifests)
 
 
 def _suspensions(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[tuple[str, bool], ...]:
@@ -176,6 +196,14 @@ def _unread(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[str, ...
     """Jobs that ended a while ago, and that count as running because their pods did not follow."""
     running = [state for state in progress.values() if isinstance(state, Running)]
     return tuple(s.job.name for s in running if not is_live(s.job) and s.until and s.until <= world.now)
+
+
+def _unasked(world: Snapshot, progress: Mapping[str, Progress]) -> tuple[str, ...]:
+    """Jobs whose pods do not appear, if that was not asked for lately."""
+    if world.iteration.spec.suspend:
+        return ()
+    running = [state.job for state in progress.values() if isinstance(state, Running)]
+    return tuple(job.name for job in running if (at := asks_at(job)) and at <= world.now)
 
 
 def _may_change(job: Job, state: str) -> bool:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from feedback_operator.api import FeedbackIteration
+from feedback_operator.resources import house_rules
+from feedback_operator.resources.house_rules import HouseRules
 from feedback_workloads.contract import Model, StageFailure, StageResult
 
 
@@ -60,6 +62,22 @@ class Pod:
 
 
 @dataclass(frozen=True)
+class Words:
+    """What the cluster said, when it was `asked`, of why a Job has no pods, or not all: `text` is empty where it said
+    nothing. `since`: when it said so first.
+
+    `reason`: `FailedCreate`, of the API server's refusals, which the Job controller tells of in Events; or, of a Job in
+    a queue of Kueue, that of its Workload's condition `QuotaReserved`, such as `Pending` or `Inadmissible`, or
+    `Deactivated` (the Workload's `spec.active` is false), `NoWorkload` (there is none), `NoKueue` (nor is Kueue).
+    """
+
+    asked: datetime
+    reason: str = ""
+    text: str = ""
+    since: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Evictions:
     """How often the pods of one index of a Job were taken by nodes that had run out of something (memory, disk), the
     last of these pods, when it began, when it was last, and how long the one lived that lived longest."""
@@ -95,6 +113,8 @@ class Job:
     `suspended_by_us`: an annotation says that it was we who suspended it last. `pods_digest`: what its pods were made
     from (see job.pods_digest); empty where it was made by a version that did not say.
     `evictions`: of its pods, by nodes that had run out of something.
+    `pods_wanted`: how many pods it is to have, one an index. `words`: what the cluster says of those that are not
+        there; None where it was not asked. `labels_digest`: see HouseRules.
     `disrupted`: one of its pods was evicted, preempted or lost with its node, whether or not that pod is still there.
     `created`, `started`, `finished`: creationTimestamp, `status.startTime`, and when it became Complete or Failed.
     `pods_read`: `pods` are what the API server itself has of them since the Job ended. Otherwise they are what a watch
@@ -126,6 +146,9 @@ class Job:
     reached: int = 0
     evictions: Evictions = Evictions()
     disrupted: bool = False
+    pods_wanted: int = 1
+    words: Words | None = None
+    labels_digest: str = ""
 
     @property
     def queued(self) -> bool:
@@ -204,7 +227,7 @@ class Snapshot:
 
     `jobs`: every Job that it controls. `parent`: None where `spec.model.from` is not given. `endpoint`: None where
     `spec.serving.endpoint` is not given, or where there are no endpoints. `elsewhere`: the Jobs of other iterations of
-    its namespace by address, looked for when asked for.
+    its namespace by address, looked for when asked for. `house`: what whoever runs the operator demands.
     """
 
     iteration: FeedbackIteration
@@ -214,3 +237,4 @@ class Snapshot:
     endpoint: Endpoint | None = None
     limits: Limits = Limits()
     elsewhere: Mapping[str, tuple[Job, ...]] = field(default_factory=dict)
+    house: HouseRules = house_rules.NONE

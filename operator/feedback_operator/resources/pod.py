@@ -6,7 +6,7 @@ from typing import Final
 
 from feedback_operator.api import CA_VARIABLES, PodOverrides, StageSection
 from feedback_operator.api.base import Resource
-from feedback_operator.api.volumes import CABundle, KeyReference
+from feedback_operator.api.volumes import CABundle, CacheVolume, KeyReference, ScratchVolume
 from feedback_operator.resources import Manifest
 
 CACHE_MOUNT: Final = "/var/cache/feedback"
@@ -37,11 +37,10 @@ MOUNTS: Final = (
 
 def volumes(pod: PodOverrides) -> list[Manifest]:
     """What `mounts` mounts: the only places that a container can write to, and what it is given to read."""
-    cache = {"persistentVolumeClaim": {"claimName": pod.cache.claim_name}} if pod.cache else {"emptyDir": {}}
     ca_bundle = [{"name": "ca-bundle", **_certificates(pod.ca_bundle)}] if pod.ca_bundle else []
     return [
-        {"name": "cache", **cache},
-        {"name": "tmp", "emptyDir": {}},
+        {"name": "cache", **_space(pod.cache)},
+        {"name": "tmp", **_space(pod.scratch)},
         {"name": "shm", "emptyDir": {"medium": "Memory"}},
         *ca_bundle,
         *(_given(volume) for volume in pod.volumes),
@@ -62,6 +61,21 @@ def environment(pod: PodOverrides) -> list[Manifest]:
         *({"name": name, "value": f"{CA_MOUNT}/{CA_FILE}"} for name in trusted),
         *map(_given, pod.env),
     ]
+
+
+def _space(given: CacheVolume | ScratchVolume | None) -> Manifest:
+    """The source of a volume to write to."""
+    if isinstance(given, CacheVolume) and given.claim_name:
+        return {"persistentVolumeClaim": {"claimName": given.claim_name}}
+    if given and given.ephemeral:
+        claim: Manifest = {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": given.ephemeral.size}},
+        }
+        if given.ephemeral.storage_class_name:
+            claim["storageClassName"] = given.ephemeral.storage_class_name
+        return {"ephemeral": {"volumeClaimTemplate": {"spec": claim}}}
+    return {"emptyDir": {"sizeLimit": given.size_limit} if given else {}}
 
 
 def _certificates(bundle: CABundle) -> Manifest:
@@ -119,5 +133,11 @@ def container_settings(section: StageSection) -> Manifest:
     return {
         **({"envFrom": env_from} if env_from else {}),
         **({"resources": resources} if resources else {}),
-        "securityContext": CONTAINER_SECURITY,
+        "securityContext": _with_capabilities(section.pod),
     }
+
+
+def _with_capabilities(pod: PodOverrides) -> Manifest:
+    if not pod.capabilities:
+        return CONTAINER_SECURITY
+    return {**CONTAINER_SECURITY, "capabilities": {"drop": ["ALL"], "add": list(pod.capabilities)}}

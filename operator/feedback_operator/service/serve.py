@@ -29,6 +29,7 @@ from feedback_operator.cluster.kubernetes.progress_board import ProgressBoard
 from feedback_operator.cluster.kubernetes.sweeper import Sweeper
 from feedback_operator.plan.planner import Images
 from feedback_operator.plan.snapshot import Limits
+from feedback_operator.resources.house_rules import HouseRules
 from feedback_operator.service.controller import Controller
 from feedback_operator.service.handlers import Connection, Hooks, registry_of, watch
 from feedback_operator.service.telemetry import IterationFigures, Telemetry
@@ -48,6 +49,7 @@ class Options:
     images: Images
     terms: Terms
     limits: Limits
+    house: HouseRules
     workers: int
     metrics_port: int
     health_port: int
@@ -70,7 +72,7 @@ async def serve(options: Options) -> None:
         board = ProgressBoard(caches, queue.add)
         journal = Journal(fenced, options.terms.identity)
         controller = Controller(
-            KubernetesCluster(fenced, caches, board, options.limits, queue.add),
+            KubernetesCluster(fenced, caches, board, options.limits, queue.add, house=options.house),
             queue,
             options.images,
             leadership=leadership,

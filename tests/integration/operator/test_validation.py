@@ -21,7 +21,7 @@ from feedback_operator.api import FeedbackIteration
 from feedback_operator.api.status import moment_of
 from feedback_operator.plan.observe import PARENTS_SETTLE
 from feedback_operator.plan.snapshot import Claimant, Endpoint, Parent
-from feedback_operator.resources import Manifest
+from feedback_operator.resources import Manifest, house_rules
 from feedback_operator.stages import GRAPH, stages_of
 from feedback_workloads.contract import Model
 from tests.cluster.api import ITERATIONS, KINDS, Api, Object, Refused
@@ -111,7 +111,8 @@ def _whole_life(accepted: FeedbackIteration) -> list[Manifest]:
     spec = accepted.spec
     awake = accepted.model_copy(update={"spec": spec.model_copy(update={"suspend": False})})
     parent = Parent(spec.model.from_.iteration, model=MODEL) if spec.model.from_ else None
-    world = Simulation(awake, parent=parent, endpoint=_endpoint(accepted), now=_settled(accepted))
+    endpoint, now = _endpoint(accepted), _settled(accepted)
+    world = Simulation(awake, parent=parent, endpoint=endpoint, now=now, house=house_rules.LENIENT)
     made: list[Manifest] = []
     for _ in range(len(GRAPH) + 1):
         decided = world.step()

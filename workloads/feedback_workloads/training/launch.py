@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feedback_workloads.contract import BadInput, Disconnected, ExitCode, Temporary, TrainingConfig
+from feedback_workloads.training.interruption import Interruption, ending_after_a_step
 from feedback_workloads.training.worker import FAILURE_FILE, LAUNCHER_VARIABLE, TrainingRun, WorkerFailure, alone, train
 
 if TYPE_CHECKING:
@@ -27,8 +28,13 @@ def run(job: TrainingRun, node: int) -> None:
 
     A single process trains in this one. Several are started as torchrun does, and meet those of other machines at
     MASTER_ADDR:MASTER_PORT. Raises what they raised: BadInput, Temporary or Disconnected; RuntimeError where one was
-    killed.
+    killed; Terminated after SIGTERM, here or on another machine, when the state after the step is handed over.
     """
+    with ending_after_a_step(Interruption(job.work)):
+        _run(job, node)
+
+
+def _run(job: TrainingRun, node: int) -> None:
     config = job.config
     if config.nodes * config.processes_per_node == 1:
         with alone(job.work / "meeting") if config.zero_stage else contextlib.nullcontext():
@@ -58,6 +64,7 @@ def _start_and_wait(config: TrainingConfig, node: int, job_file: Path) -> None:
         rdzv_configs={"rank": node, "timeout": MEETING_SECONDS} if several else {},
         local_addr=None if several else "127.0.0.1",
         max_restarts=0,  # the stage is retried as a whole
+        signals_to_handle="SIGINT,SIGHUP,SIGQUIT",  # SIGTERM is ours: the processes learn of it from a file
         logs_specs=DefaultLogsSpecs(log_dir=str(job_file.parent / "launcher")),
     )
     os.environ[LAUNCHER_VARIABLE] = str(os.getpid())
@@ -95,7 +102,7 @@ def _meeting_point() -> str:
 @contextmanager
 def _signals_restored() -> Iterator[None]:
     """The launcher takes signals over, to pass them on to its processes; give them back afterwards."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     before = {number: signal.getsignal(number) for number in numbers}
     try:
         yield

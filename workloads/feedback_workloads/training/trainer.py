@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from feedback_workloads.contract import Loss
     from feedback_workloads.models.family import Family
+    from feedback_workloads.training.interruption import Interruption
     from feedback_workloads.training.references import Row, Score, Scores
     from feedback_workloads.training.schedule import MicroBatches
 
@@ -150,11 +151,13 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Hand over the policy and, unless this was the last step, all that training needs to go on from here."""
+        """Hand over the policy, if this is a step to keep it of, and, unless it was the last one, all that training
+        needs to go on from here."""
         step = self.state.global_step
-        weights = self._whole_weights()
-        if self.is_world_process_zero():
-            self._save_policy(weights, self._outbox.folder(step, CHECKPOINT))
+        if step in self._batches.schedule.checkpoint_steps:
+            weights = self._whole_weights()
+            if self.is_world_process_zero():
+                self._save_policy(weights, self._outbox.folder(step, CHECKPOINT))
         state = self._outbox.folder(step, STATE)
         if step < self.state.max_steps:
             self._save_optimizer_and_scheduler(str(state))
@@ -251,6 +254,25 @@ class CheckpointAt(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         control.should_save = state.global_step in self._steps
+
+
+class EndWhenAsked(TrainerCallback):
+    """Ends training after the step in which one of its processes, on whichever machine, was asked to; its state is
+    saved first."""
+
+    def __init__(self, interruption: Interruption) -> None:
+        self._interruption = interruption
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._interruption.begin()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        asked = torch.tensor(float(self._interruption.asked), device=args.device)
+        if torch.distributed.is_initialized():  # a signal reaches machines at different steps, or one alone
+            torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+        if asked.item():
+            self._interruption.ask()
+            control.should_save = control.should_training_stop = True
 
 
 class EndWhenDiverged(TrainerCallback):

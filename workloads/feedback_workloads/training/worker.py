@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from feedback_workloads.contract import TRAINING_LOG_NAME, BadInput, ExitCode, Frozen, Temporary, TrainingConfig
 from feedback_workloads.models.precision import resolved
 from feedback_workloads.training import references
+from feedback_workloads.training.interruption import Interruption
 from feedback_workloads.training.publishing.outbox import REFERENCES, Outbox
 from feedback_workloads.training.schedule import MicroBatches, Schedule, accumulation_steps
 from feedback_workloads.training.training_log import LogFile
@@ -64,7 +65,7 @@ def choose_accelerator() -> None:
 
 
 def train(job: TrainingRun) -> None:
-    """Train from the job's pairs to its last step, handing checkpoints over to the job's outbox.
+    """Train from the job's pairs to its last step, or until asked to end, handing checkpoints to the job's outbox.
 
     Raises BadInput where the configuration does not fit the processes or the device's memory.
     """
@@ -99,7 +100,7 @@ def make_trainer(job: TrainingRun) -> PairTrainer:
     from feedback_workloads.training import policy_model
     from feedback_workloads.training.batches.collator import PictureCollator
     from feedback_workloads.training.batches.shared_prompt import take_pairs
-    from feedback_workloads.training.trainer import CheckpointAt, EndWhenDiverged, PairTrainer
+    from feedback_workloads.training.trainer import CheckpointAt, EndWhenAsked, EndWhenDiverged, PairTrainer
 
     config, cuda = job.config, torch.cuda.is_available()
     bfloat16 = resolved(config.precision, on_gpu=cuda) == "bfloat16"
@@ -133,7 +134,12 @@ def make_trainer(job: TrainingRun) -> PairTrainer:
             crop_seed=config.seed if config.loss.has("Conditional") else None,
         ),
         peft_config=policy_model.lora_config(family, model, config.lora) if config.lora else None,
-        callbacks=[EndWhenDiverged(), CheckpointAt(schedule.checkpoint_steps), LogFile(job.work / TRAINING_LOG_NAME)],
+        callbacks=[
+            EndWhenDiverged(),
+            CheckpointAt(schedule.checkpoint_steps),
+            EndWhenAsked(Interruption(job.work)),
+            LogFile(job.work / TRAINING_LOG_NAME),
+        ],
         batches=MicroBatches(schedule, config.per_device_batch_size, arguments.process_index, world),
         outbox=Outbox(job.work),
         family=family,

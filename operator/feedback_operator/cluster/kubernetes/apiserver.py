@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
@@ -134,9 +134,10 @@ class ApiServer:
     async def get(self, kind: Kind, namespace: str, name: str) -> Manifest:
         return await self._call(_Request("get", kind, "GET", kind.path(namespace, name)))
 
-    async def list(self, kind: Kind, namespace: str, labels: str) -> list[Manifest]:
-        """Objects with these labels, as items of a list: without kind and apiVersion."""
-        query = {"labelSelector": labels}
+    async def list(self, kind: Kind, namespace: str, labels: str = "", fields: str = "") -> list[Manifest]:
+        """Objects with these labels and fields, as items of a list: without kind and apiVersion."""
+        selectors = {"labelSelector": labels, "fieldSelector": fields}
+        query = {name: selector for name, selector in selectors.items() if selector}
         answer = await self._call(_Request("list", kind, "GET", kind.path(namespace), query=query))
         return list(answer["items"])
 
@@ -174,6 +175,15 @@ class ApiServer:
         """In the foreground: the object stays until what it owns is gone. Only that very object, by its uid."""
         options = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
         return await self._call(_Request("delete", kind, "DELETE", kind.path(namespace, name), options))
+
+    async def preferred(self, kind: Kind) -> Kind:
+        """The kind in the version of its group that the API server prefers. Raises Missing where it has none."""
+        path = f"/apis/{kind.group}"
+        with self._span("discover", {"url.path": path}):
+            answer = await self._once(_Request("get", kind, "GET", path))
+        if answer.status != 200:
+            raise error_of(f"GET {path}", answer)
+        return replace(kind, api_version=str(answer.body["preferredVersion"]["groupVersion"]))
 
     async def serves(self, kind: Kind) -> bool:
         """Whether the API server knows this kind: for a custom resource, whether its definition is installed."""

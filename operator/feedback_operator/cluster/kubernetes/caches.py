@@ -27,7 +27,7 @@ from feedback_operator.cluster.kubernetes.observed import (
     whole,
 )
 from feedback_operator.plan.failures import is_disrupted
-from feedback_operator.plan.snapshot import Job
+from feedback_operator.plan.snapshot import Job, Words
 from feedback_operator.resources import ENDPOINT_LABEL, ITERATION_LABEL
 
 Value = TypeVar("Value")
@@ -133,6 +133,8 @@ class Caches:
     disrupted: Recent = field(default_factory=Recent)
     """Jobs one of whose pods was taken from its node: such a pod is gone soon, long before what it did to the others
     makes the Job fail."""
+    words: dict[str, Words] = field(default_factory=dict)
+    """What the cluster said of Jobs that wait for their pods, by uid."""
     _children: defaultdict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     _addresses: defaultdict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
 
@@ -218,10 +220,12 @@ class Caches:
         return (entry for entry in found if entry and entry.value.address == address)
 
     def _put_job(self, identity: Identity, body: Body) -> tuple[str, ...]:
-        seen = job_of(body)
+        seen, before = job_of(body), self.jobs.get(identity.key)
         news = self.jobs.put(identity, owner_of(body).uid, seen)
         if news:
             self._addresses[seen.address][identity.key] = None
+        if news and before and before.value.state != seen.state:
+            self.words.pop(identity.uid, None)  # said of what it waited for then
         return self._if(news, _iteration_key(body))
 
     def drop_job(self, key: str, uid: str) -> bool:
@@ -229,6 +233,7 @@ class Caches:
         entry = self.jobs.get(key)
         if not self.jobs.drop(key, uid) or entry is None:
             return False
+        self.words.pop(uid, None)
         address = entry.value.address
         self._addresses[address].pop(key, None)
         if not self._addresses[address]:

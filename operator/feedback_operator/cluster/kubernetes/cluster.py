@@ -24,14 +24,18 @@ from feedback_operator.cluster.kubernetes.observed import (
     identity_of,
     owner_of,
     pods_by_index,
+    words_of_events,
+    words_of_workloads,
 )
 from feedback_operator.cluster.kubernetes.progress_board import ProgressBoard
 from feedback_operator.cluster.protocol import Blocked
 from feedback_operator.plan.blocked import blocked
 from feedback_operator.plan.chain import parent_of
 from feedback_operator.plan.endpoint import claimants
-from feedback_operator.plan.snapshot import Endpoint, Job, Limits, Pod, Snapshot
-from feedback_operator.resources import Manifest
+from feedback_operator.plan.missing_pods import waits_in_queue
+from feedback_operator.plan.snapshot import Endpoint, Job, Limits, Pod, Snapshot, Words
+from feedback_operator.resources import Manifest, house_rules
+from feedback_operator.resources.house_rules import HouseRules
 from feedback_operator.resources.job import SUSPENDED_ANNOTATION
 from feedback_operator.stages import STAGES
 
@@ -40,6 +44,8 @@ logger = logging.getLogger(__name__)
 ITERATION: Final = BY_NAME["FeedbackIteration"]
 JOB: Final = BY_NAME["Job"]
 POD: Final = BY_NAME["Pod"]
+EVENT: Final = BY_NAME["Event"]
+WORKLOAD: Final = BY_NAME["Workload"]
 
 SILENCE_SECONDS: Final = 300.0
 """A running Job that nothing was heard of for so long is read by name: whatever vanished while a watch was broken
@@ -56,13 +62,21 @@ class KubernetesCluster:
     """
 
     def __init__(
-        self, api: ApiServer, caches: Caches, board: ProgressBoard, limits: Limits, enqueue: Callable[[str], None]
+        self,
+        api: ApiServer,
+        caches: Caches,
+        board: ProgressBoard,
+        limits: Limits,
+        enqueue: Callable[[str], None],
+        *,
+        house: HouseRules = house_rules.NONE,
     ) -> None:
         self._api = api
         self._enqueue = enqueue
         self._caches = caches
         self._board = board
         self._limits = limits
+        self._house = house
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -88,6 +102,7 @@ class KubernetesCluster:
             endpoint=self._endpoint(iteration),
             limits=self._limits,
             elsewhere=_Elsewhere(self._caches, iteration),
+            house=self._house,
         )
 
     def _jobs(self, uid: str) -> Iterator[Job]:
@@ -99,6 +114,7 @@ class KubernetesCluster:
                 pods_read=uid in self._caches.pods_read,
                 evictions=evictions_of(pod.value for pod in self._caches.pods.of(uid)),
                 disrupted=uid in self._caches.disrupted,
+                words=self._caches.words.get(uid),
                 units=self._board.units(uid, together=stage is not None and stage.together),
             )
 
@@ -175,6 +191,29 @@ class KubernetesCluster:
         if entry := self._caches.jobs.get(f"{namespace}/{job}"):
             await self._list_pods(entry.identity)
             self._caches.pods_read.add(entry.identity.uid)
+
+    async def ask(self, namespace: str, job: str) -> None:
+        entry, asked = self._caches.jobs.get(f"{namespace}/{job}"), datetime.now(UTC)
+        if entry is None:
+            return
+        try:
+            words = await (self._words_of_kueue if waits_in_queue(entry.value) else self._words_of_events)(entry, asked)
+        except Refused as error:
+            logger.warning("why Job %s has no pods cannot be asked: %s", job, error)
+            words = Words(asked)
+        self._caches.words[entry.identity.uid] = words
+
+    async def _words_of_events(self, job: Entry[Job], asked: datetime) -> Words:
+        about = f"regarding.uid={job.identity.uid},reason=FailedCreate"
+        return words_of_events(await self._api.list(EVENT, job.identity.namespace, fields=about), asked)
+
+    async def _words_of_kueue(self, job: Entry[Job], asked: datetime) -> Words:
+        try:
+            kind = await self._api.preferred(WORKLOAD)
+        except Missing:
+            return Words(asked, "NoKueue", "the cluster has no Kueue")
+        about = f"kueue.x-k8s.io/job-uid={job.identity.uid}"
+        return words_of_workloads(await self._api.list(kind, job.identity.namespace, about), asked)
 
     # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

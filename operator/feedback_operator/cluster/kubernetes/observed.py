@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from feedback_operator.api import KIND
 from feedback_operator.api.status import moment_of
-from feedback_operator.plan.snapshot import Evictions, Pod
+from feedback_operator.plan.snapshot import Evictions, Pod, Words
 from feedback_operator.resources import ITERATION_LABEL
 from feedback_operator.resources.deployment import sets_replicas
 
@@ -332,6 +332,55 @@ def evictions_of(pods: Iterable[ObservedPod]) -> Evictions:
 
 def _rank(seen: ObservedPod) -> tuple[bool, str, str]:
     return seen.pod.exit_code == 0, seen.created, seen.pod.name
+
+
+# ── what is said of a Job without pods ───────────────────────────────────────────────────────────────────────────────
+
+REFUSALS_LAST: Final = timedelta(minutes=10)
+"""A refusal that was not told of again for so long is over: the Job controller tries again every minute at the latest,
+and its events are thinned out to one in five minutes."""
+
+SAID_BEFORE: Final = ("(combined from similar events): ", "Error creating: ")
+"""What the Job controller puts before the API server's words."""
+
+LONGEST_WORDS: Final = 1000
+
+
+def words_of_events(events: Iterable[Body], asked: datetime) -> Words:
+    """Why the API server refused a pod of a Job last, from the Job's events `FailedCreate`."""
+    told = [(last, event) for event in events if (last := _last_told(event)) and asked - last < REFUSALS_LAST]
+    if not told:
+        return Words(asked)
+    _, latest = max(told, key=lambda one: one[0])
+    text = str(latest.get("note", ""))
+    for prefix in SAID_BEFORE:
+        text = text.removeprefix(prefix)
+    since = min(filter(None, (_first_told(event) for _, event in told)), default=None)
+    return Words(asked, str(latest.get("reason", "")), text[:LONGEST_WORDS], since)
+
+
+def _last_told(event: Body) -> datetime | None:
+    series = event.get("series") or {}
+    return moment_of(series.get("lastObservedTime") or event.get("deprecatedLastTimestamp") or event.get("eventTime"))
+
+
+def _first_told(event: Body) -> datetime | None:
+    return moment_of(event.get("deprecatedFirstTimestamp") or event.get("eventTime"))
+
+
+def words_of_workloads(workloads: Sequence[Body], asked: datetime) -> Words:
+    """Why Kueue has not admitted a Job, from the newest of its Workloads."""
+    if not workloads:
+        return Words(asked, "NoWorkload", "Kueue has not taken it up; see that its controller manager runs")
+    newest = max(workloads, key=lambda one: str(one["metadata"].get("creationTimestamp", "")))
+    conditions = {c["type"]: c for c in (newest.get("status") or {}).get("conditions", ())}
+    if (newest.get("spec") or {}).get("active") is False:
+        evicted = conditions.get("Evicted", {}).get("message", "")
+        return Words(asked, "Deactivated", str(evicted or "its Workload was deactivated")[:LONGEST_WORDS])
+    pending = conditions.get("QuotaReserved", {})
+    if pending.get("status") != "False":
+        return Words(asked)
+    return Words(asked, str(pending.get("reason", "")), str(pending.get("message", ""))[:LONGEST_WORDS])
 
 
 # ── everything else ──────────────────────────────────────────────────────────────────────────────────────────────────

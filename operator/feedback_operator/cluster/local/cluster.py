@@ -25,10 +25,8 @@ from feedback_operator.cluster.local.process import GRACE_SECONDS, StageProcess,
 from feedback_operator.cluster.progress import scrape
 from feedback_operator.plan.chain import parent_of
 from feedback_operator.plan.snapshot import Job, Pod, Snapshot
-from feedback_operator.resources import Manifest
-from feedback_operator.resources.job import (
-    CONFIG_MOUNT,
-)
+from feedback_operator.resources import Manifest, house_rules
+from feedback_operator.resources.job import CONFIG_MOUNT
 from feedback_operator.resources.pod import CA_MOUNT, CACHE_MOUNT
 from feedback_operator.stages import STAGES
 
@@ -120,6 +118,7 @@ class LocalCluster:
             datetime.now(UTC),
             parent=parent_of(iteration, namespace),
             elsewhere=self._elsewhere(key),
+            house=house_rules.LENIENT,  # processes have the rights of whoever starts them
         )
 
     def _elsewhere(self, key: str) -> dict[str, tuple[Job, ...]]:
@@ -132,6 +131,9 @@ class LocalCluster:
 
     async def read_pods(self, namespace: str, job: str) -> None:
         """Nothing to do: what is known of processes is never behind."""
+
+    async def ask(self, namespace: str, job: str) -> None:
+        """Nothing to ask: a Job has all its pods at once, and they say what they wait for."""
 
     async def create(self, manifest: Manifest) -> None:
         name = manifest["metadata"]["name"]

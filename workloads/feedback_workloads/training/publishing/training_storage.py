@@ -3,7 +3,8 @@
 Below the stage's folder:
 
     checkpoint-000120/    an artifact: a complete model, or an adapter; usable alone as the source of a model
-    state/000120-<run>/   all that training needs to go on after step 120; an iteration keeps its newest alone
+    state/000130-<run>/   all that training needs to go on after step 130, that of a checkpoint or the one that it was
+                          ended in; an iteration keeps its newest alone
     references/<key>/     how the sampler's log-probabilities compared, and recomputed ones where they were needed
 
 Each has a manifest, written last, so that a kill at any moment leaves the newest complete state to go on from. The
@@ -124,7 +125,7 @@ class TrainingStorage:
         stored = self.checkpoints(steps)
         for state in reversed(self._stored_states()):
             complete = all(checkpoint_name(step) in stored for step in steps if step <= state.step)
-            found = self.store.find(self._state_uri(state)) if complete and state.step in steps else None
+            found = self.store.find(self._state_uri(state)) if complete else None
             if found and found[0].config == self._content(self._shape(state.step)):
                 return state
         return None

@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from feedback_workloads.models.checkpoint import rename_weights
 from feedback_workloads.models.families import name_weights
-from feedback_workloads.models.llava import new_processor
+from feedback_workloads.models.llava import FLAT_TOWER, new_processor
 from feedback_workloads.models.llava_llama import convert
 from feedback_workloads.models.omnilmm import conversion
 from tests.integration.models import byte_tokenizer, llava_next_processor, tiny_llava, tiny_llava_with_siglip
@@ -35,18 +36,25 @@ CHATML: Final = (
 """How Qwen and InternVL lay out a chat; `picture` is what stands for one."""
 
 
+OF_LANGUAGE: Final = ("language_model", "text_model", "lm_head")
+"""What names of a language model's weights have in them."""
+
+
 @dataclass(frozen=True)
 class Tiny:
     """How a family's tiny model is made, and which of its parameters training moves.
 
-    `trained` are beginnings of their names as transformers has them. With `one_size`, pictures of any size have as many
-    tokens; `one_row` tells whether the answers of a pair share one.
+    `trained` are beginnings of their names as transformers has them, `language` is that of the decoder's. With
+    `one_size`, pictures of any size have as many tokens; `one_row` tells whether the answers of a pair share one, and
+    `lora` whether it is trained as an adapter, too.
     """
 
     build: Callable[[Path], Path]
     trained: tuple[str, ...]
     one_size: bool = False
     one_row: bool = True
+    lora: bool = True
+    language: str = "model.language_model."
 
 
 def decoder(tokenizer: Any, **more: Any) -> dict[str, Any]:
@@ -72,7 +80,7 @@ def save(model: PreTrainedModel, processor: Any, folder: Path) -> Path:
 
     for name, parameter in model.named_parameters():  # the defaults are so small that all answers look alike
         if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.15 if "language_model" in name or "lm_head" in name else 0.1)
+            torch.nn.init.normal_(parameter, std=0.15 if any(part in name for part in OF_LANGUAGE) else 0.1)
     tokenizer = processor.tokenizer
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -109,6 +117,53 @@ def llava_next(folder: Path, text: str = "mistral") -> Path:
         image_seq_length=(SIDE // 14) ** 2,
     )  # fmt: skip
     return save(LlavaNextForConditionalGeneration(config), processor, folder)
+
+
+def llava_onevision(folder: Path) -> Path:
+    """`LlavaOnevisionForConditionalGeneration`, with SigLIP's tower without its head, and the 36 grids of up to 6 x 6.
+
+    What is published as `llava-hf/llava-onevision-qwen2-7b-ov-hf` was looked up in the script that made it,
+    transformers' `convert_llava_onevision_weights_to_hf.py`, and in the defaults of its configuration.
+    """
+    import torch
+    from transformers import (
+        LlavaOnevisionConfig,
+        LlavaOnevisionForConditionalGeneration,
+        LlavaOnevisionImageProcessor,
+        LlavaOnevisionProcessor,
+        LlavaOnevisionVideoProcessor,
+        SiglipVisionConfig,
+    )
+
+    tokenizer = byte_tokenizer(
+        pad="<|endoftext|>",
+        bos=None,
+        eos="<|im_end|>",
+        named={"image_token": "<image>", "video_token": "<video>", "im_start": "<|im_start|>"},
+        chat_template=CHATML.format(picture="<image>\n"),
+    )
+    grids = [[rows * SIDE, columns * SIDE] for rows in range(1, 7) for columns in range(1, 7)]
+    side = {"height": SIDE, "width": SIDE}
+    processor = LlavaOnevisionProcessor(
+        LlavaOnevisionImageProcessor(size=side, image_grid_pinpoints=grids),
+        tokenizer,
+        LlavaOnevisionVideoProcessor(size=side),
+        num_image_tokens=(SIDE // 14) ** 2,
+        vision_feature_select_strategy="full",
+        chat_template=tokenizer.chat_template,
+    )
+    torch.manual_seed(0)
+    config = LlavaOnevisionConfig(
+        vision_config=SiglipVisionConfig(
+            hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE,
+            patch_size=14, vision_use_head=False,
+        ).to_dict(),
+        text_config={"model_type": "qwen2", **decoder(tokenizer)},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=grids,
+    )  # fmt: skip
+    return save(LlavaOnevisionForConditionalGeneration(config), processor, folder)
 
 
 QWEN: Final = {
@@ -251,11 +306,128 @@ def internvl(folder: Path, text: str = "qwen2") -> Path:
     return save(InternVLForConditionalGeneration(config), processor, folder)
 
 
+SMOLVLM_TILES: Final = 4  # a side at most
+
+SMOLVLM: Final = {
+    "image_token": "<image>",
+    "fake_image_token": "<fake_token_around_image>",
+    "global_image_token": "<global-img>",
+    **{
+        f"row_{row}_col_{column}": f"<row_{row}_col_{column}>"
+        for row in range(1, SMOLVLM_TILES + 1)
+        for column in range(1, SMOLVLM_TILES + 1)
+    },
+}
+
+SMOLVLM_TEMPLATE: Final = (
+    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}:"
+    "{% if message['content'] is string %} {{ message['content'] }}{% else %}"
+    "{% if message['content'][0]['type'] != 'image' %} {% endif %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+
+
+def smolvlm(folder: Path) -> Path:
+    """`SmolVLMForConditionalGeneration`, with up to 4 x 4 tiles and the whole picture.
+
+    What is published as `HuggingFaceTB/SmolVLM2-500M-Video-Instruct` was looked up in its preprocessor_config.json and
+    generation_config.json, and in the defaults of transformers' configuration and processor.
+    """
+    import torch
+    from transformers import (
+        SmolVLMConfig,
+        SmolVLMForConditionalGeneration,
+        SmolVLMImageProcessor,
+        SmolVLMProcessor,
+        SmolVLMVideoProcessor,
+    )
+
+    tokenizer = byte_tokenizer(
+        pad="<|im_end|>", bos="<|im_start|>", eos="<end_of_utterance>", named=SMOLVLM, chat_template=SMOLVLM_TEMPLATE
+    )
+    patch, scale = 7, 2
+    tile, whole = {"longest_edge": SIDE}, {"longest_edge": SMOLVLM_TILES * SIDE}
+    processor = SmolVLMProcessor(
+        SmolVLMImageProcessor(size=whole, max_image_size=tile),
+        tokenizer,
+        SmolVLMVideoProcessor(size=whole, max_image_size=tile),
+        image_seq_len=(SIDE // patch // scale) ** 2,
+        chat_template=tokenizer.chat_template,
+    )
+    torch.manual_seed(0)
+    config = SmolVLMConfig(
+        vision_config={
+            "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "image_size": SIDE, "patch_size": patch,
+        },
+        text_config={"model_type": "llama", **decoder(tokenizer)},
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        scale_factor=scale,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return save(SmolVLMForConditionalGeneration(config), processor, folder)
+
+
 def omnilmm(folder: Path) -> Path:
     """OmniLMM in the layout of its first publication, converted."""
     original = original_omnilmm.write(folder.parent / "published", files=1)
     folder.mkdir()
     conversion.convert(original.folder, folder, "omnilmm")
+    return folder
+
+
+GEMMA3: Final = {
+    "boi_token": "<start_of_image>",
+    "image_token": "<image_soft_token>",
+    "eoi_token": "<end_of_image>",
+    "start_of_turn": "<start_of_turn>",
+    **{f"newlines_{count}": count * "\n" for count in range(1, 5)},
+}
+"""With lines' ends as Gemma's tokenizer has them, up to four as one token; vLLM asks for these by name."""
+
+GEMMA3_TEMPLATE: Final = (
+    "{{ bos_token }}{% for message in messages %}<start_of_turn>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<start_of_image>{% else %}{{ part['text'] | trim }}{% endif %}{% endfor %}"
+    "{% endif %}<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+
+
+def gemma3(folder: Path) -> Path:
+    """`Gemma3ForConditionalGeneration`, with SigLIP's tower, a layer with a window and one without. It is not trained.
+
+    Looked up in transformers' configuration and processor, as `google/gemma-3-4b-it` has them.
+    """
+    import torch
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3ImageProcessor, Gemma3Processor
+
+    tokenizer = byte_tokenizer(bos="<bos>", eos="<end_of_turn>", named=GEMMA3, chat_template=GEMMA3_TEMPLATE)
+    side = 2 * SIDE
+    features = (side // 14 // 2) ** 2
+    processor = Gemma3Processor(
+        Gemma3ImageProcessor(size={"height": side, "width": side}),
+        tokenizer,
+        chat_template=tokenizer.chat_template,
+        image_seq_length=features,
+    )
+    torch.manual_seed(0)
+    config = Gemma3Config(
+        vision_config={
+            "model_type": "siglip_vision_model", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": side, "patch_size": 14, "vision_use_head": False,
+        },
+        text_config={
+            **decoder(tokenizer), "head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 128,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+        mm_tokens_per_image=features,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image_soft_token>"),
+        boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
+        eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"),
+    )  # fmt: skip
+    save(Gemma3ForConditionalGeneration(config), processor, folder)
+    rename_weights(folder, lambda name: FLAT_TOWER.sub("vision_tower.vision_model.", name))  # as they are published
     return folder
 
 
@@ -267,11 +439,13 @@ FAMILIES: Final[Mapping[str, Tiny]] = {
     "llava, SigLIP": Tiny(tiny_llava_with_siglip, (PROJECTOR, *LANGUAGE), one_size=True),
     "llava_llama": Tiny(llava_llama, (PROJECTOR, *LANGUAGE), one_size=True),
     "llava_next": Tiny(llava_next, (PROJECTOR, "model.image_newline", *LANGUAGE)),
+    "llava_onevision": Tiny(llava_onevision, (PROJECTOR, "model.image_newline", *LANGUAGE), lora=False),
     "qwen2_5_vl": Tiny(qwen2_5_vl, ("model.visual.merger.", *LANGUAGE)),
     "qwen3_vl": Tiny(
         qwen3_vl, ("model.visual.merger.", "model.visual.deepstack_merger_list.", "model.language_model.")
     ),
     "internvl": Tiny(internvl, (PROJECTOR, *LANGUAGE)),
+    "smolvlm": Tiny(smolvlm, ("model.connector.", "model.text_model.", "lm_head."), language="model.text_model."),
     "omnilmm": Tiny(
         omnilmm,
         (*(f"{PROJECTOR}{part}" for part in ("attn.", "kv_proj.", "ln_", "proj", "query")), *LANGUAGE),

@@ -39,7 +39,7 @@ def processed(family: Family, questions: Sequence[str], pictures: Sequence[bytes
     return dict(
         family.processor(
             text=texts,
-            images=[family.picture(data) for data in pictures],
+            images=[[family.picture(data)] for data in pictures],
             add_special_tokens=not (bos and texts[0].startswith(bos)),
             padding=True,
             padding_side="right",

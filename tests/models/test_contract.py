@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
-from feedback_workloads.contract import Decoding, EngineConfig, ExitCode, LoRA, Manifest, Source
+from feedback_workloads.contract import BadInput, Decoding, EngineConfig, ExitCode, LoRA, Manifest, Source
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
 from feedback_workloads.models.adapters import merge
-from feedback_workloads.models.families import family_of
+from feedback_workloads.models.families import check_trainable, family_of
 from feedback_workloads.models.family import Family
 from feedback_workloads.models.sources import described, fetch
 from feedback_workloads.rows.rejected import BadRow
@@ -48,6 +48,8 @@ PICTURES: Final = (picture(1, 120, 80), picture(2, 60, 150))
 ALL: Final = {**FAMILIES, **DECODERS}
 SHORT: Final = ("llava", "llava_next", "qwen3_vl", "llava, LFM2")
 """What is part of `make test`: three families, and a decoder that cannot share a row. All are in the long target."""
+ADAPTED: Final = [name for name, tiny in FAMILIES.items() if tiny.lora]
+"""Families whose adapters vLLM serves."""
 
 
 def marked(names: Sequence[str]) -> list[Any]:
@@ -232,12 +234,12 @@ def test_one_row_is_for_those_who_heed_its_mask(model: Model) -> None:
 
 @dataclass(frozen=True)
 class Trained:
-    """A model trained in full, and an adapter trained on top of that checkpoint as its model."""
+    """A model trained in full, and where its family has adapters, those of one run on top of that checkpoint."""
 
     tiny: Tiny
     study: Study
     full: Path
-    adapters: tuple[Path, Path]
+    adapters: tuple[Path, ...] = ()
 
     @cached_property
     def model(self) -> Model:
@@ -253,6 +255,8 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     whole = made.start("full", zero_stage=2, **how)  # DeepSpeed can begin once in a process
     assert whole.wait() == ExitCode.DONE, whole.output
     full = whole.folder / "checkpoint-000002"
+    if not tiny.lora:
+        return Trained(tiny, made, full)
     lora = {"rank": 4, "alpha": 8, "dropout": 0.0}
     # Its pairs were not sampled from that checkpoint, so the references are recomputed.
     far = {"parity_limit": 10.0, "model": Source(uri=str(full))}
@@ -264,7 +268,8 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def engine(trained: Trained) -> Iterator[Engine]:
     """Loaded from the checkpoint's own folder, tokenizer, processor and template included."""
     settings = EngineConfig(max_model_len=256, max_num_seqs=16)
-    with Engine.load(trained.model.family, settings, adapter=trained.adapters[1]) as loaded:
+    adapter = trained.adapters[1] if trained.adapters else None
+    with Engine.load(trained.model.family, settings, adapter=adapter) as loaded:
         yield loaded
 
 
@@ -289,6 +294,7 @@ def test_full_checkpoint(trained: Trained, engine: Engine) -> None:
     assert metrics["parity_max_difference"] < EXACT, "the trainer's forward pass is the one that the pairs came from"
 
 
+@pytest.mark.parametrize("trained", marked(ADAPTED), indirect=True)
 def test_adapters(trained: Trained, engine: Engine) -> None:
     """Every checkpoint has an adapter of its own, and the model below it answers as before when it is off."""
     plain = by_transformers(trained.model, load(trained.full))
@@ -303,12 +309,22 @@ def test_adapters(trained: Trained, engine: Engine) -> None:
     assert not torch.equal(*(first_b(adapter) for adapter in trained.adapters))
 
 
+def test_an_adapter_that_vllm_would_not_load_is_refused(model: Model) -> None:
+    family = model.family
+    assert ("lora" in family.capabilities) == (model.tiny.lora and model.tiny.one_row)
+    check_trainable(family, "model", lora=False)
+    if "lora" not in family.capabilities:
+        with pytest.raises(BadInput, match="no adapter of it was seen to work in vLLM"):
+            check_trainable(family, "model", lora=True)
+
+
 def first_b(adapter: Path) -> torch.Tensor:
     """The first B matrix of an adapter; it starts at zero."""
     weights = load_file(adapter / "adapter_model.safetensors")
     return weights[min(name for name in weights if "lora_B" in name)]
 
 
+@pytest.mark.parametrize("trained", marked(ADAPTED), indirect=True)
 def test_merged_is_what_was_trained(trained: Trained, engine: Engine, tmp_path: Path) -> None:
     """An adapter merged into its base, saved as a checkpoint is: what a child iteration is given."""
     expect = by_transformers(trained.model, load(trained.full, trained.adapters[1]))
@@ -319,6 +335,7 @@ def test_merged_is_what_was_trained(trained: Trained, engine: Engine, tmp_path: 
     engine.use(trained.full)
 
 
+@pytest.mark.parametrize("trained", marked(ADAPTED), indirect=True)
 def test_a_child_is_given_the_merged_model(trained: Trained, tmp_path: Path) -> None:
     """Merged once, beside the artifacts of whoever came first; what it was trained from is in its manifest."""
     store, said, source = ArtifactStore(tmp_path / "cache"), list[str](), Source(uri=str(trained.adapters[1]))
@@ -332,9 +349,10 @@ def test_a_child_is_given_the_merged_model(trained: Trained, tmp_path: Path) -> 
     assert fetch(store, source, near, said.append, merged=False) == trained.adapters[1]
 
 
+@pytest.mark.parametrize("trained", marked(ADAPTED), indirect=True)
 def test_adapters_change_the_language_model_alone(trained: Trained) -> None:
     weights = load_file(trained.adapters[1] / "adapter_model.safetensors")
-    assert all(".language_model." in name for name in weights)
+    assert all(name.startswith(f"base_model.model.{trained.tiny.language}") for name in weights)
     network = load(trained.full)
     config = policy_model.lora_config(trained.model.family, network, LoRA())
     assert len(weights) == 2 * len(config.target_modules or ())

@@ -563,7 +563,7 @@ class IterationSpec(Resource):
 
     model: ModelSpec = Field(
         description="The policy to align; also the reference and the baseline. A model of a family that can be "
-        "trained: LLaVA-1.5, LLaVA-NeXT, Qwen2.5-VL, Qwen3-VL, InternVL or OmniLMM."
+        "trained: LLaVA-1.5, LLaVA-NeXT, LLaVA-OneVision, Qwen2.5-VL, Qwen3-VL, InternVL, SmolVLM2 or OmniLMM."
     )
     instructions: SourceSpec | None = Field(
         default=None,

@@ -17,6 +17,9 @@ from feedback_workloads.models.precision import resolved
 LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM reserves room for; an adapter takes the next one."""
 
+LANGUAGE_MODELS: Final = (".language_model.", ".text_model.")
+"""What names of a language model's layers have in them, as transformers names it in models that see."""
+
 CPU_BLOCK_TOKENS: Final = 32
 """Prefixes are shared in whole blocks; this is the smallest one that vLLM takes on a CPU."""
 
@@ -102,7 +105,7 @@ class Adapter:
             # base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight
             changed = sorted({name.partition(".lora_")[0] for name in weights.keys()})  # noqa: SIM118
         for name in changed:
-            if ".language_model." not in name or name.endswith(".lm_head"):
+            if not any(part in name for part in LANGUAGE_MODELS) or name.endswith(".lm_head"):
                 raise BadInput(
                     f"{folder} changes {name}, outside the language model's layers, which the engine cannot switch "
                     "on and off; merge the adapter into its base and name the whole checkpoint"

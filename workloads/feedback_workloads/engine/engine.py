@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -149,13 +150,28 @@ class Engine:
         return int(self._llm.llm_engine.model_config.max_model_len)
 
     def check(self, prompt: Prompt) -> None:
-        """Raise BadRow `prompt-too-long` unless the model can read the prompt and answer at least one token."""
+        """Raise BadRow `prompt-too-long` unless the model can read the prompt and answer at least one token.
+
+        Raises BadInput where vLLM would show a picture otherwise than the model sees it.
+        """
+        if prompt.picture is not None and self._sees_one_way:
+            raise BadInput(
+                f"{self.family.model.uri} lets the tokens of a picture see each other both ways, which vLLM computes "
+                "on GPUs alone: its answers would be another model's; give the pods a GPU, or name another model"
+            )
         # Never by rendering it: vLLM takes a picture that was rendered for one that was sent, and does not send it with
         # the next prompt.
         if prompt.length >= self.max_model_len:
             raise BadRow(
                 "prompt-too-long", f"{prompt.length} tokens leave no room for an answer within {self.max_model_len}"
             )
+
+    @cached_property
+    def _sees_one_way(self) -> bool:
+        """Whether tokens of a picture see those before them alone, although the model's see all of them."""
+        from vllm.platforms import current_platform
+
+        return bool(current_platform.is_cpu() and self._llm.llm_engine.model_config.is_mm_prefix_lm)
 
     # ── which weights answer ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -12,13 +13,29 @@ from feedback_workloads.models.family import Capability, Config, Family
 from feedback_workloads.models.internvl import InternVL
 from feedback_workloads.models.llava import Llava
 from feedback_workloads.models.llava_next import LlavaNext
+from feedback_workloads.models.llava_onevision import LlavaOnevision
 from feedback_workloads.models.omnilmm.family import OmniLMM
 from feedback_workloads.models.overrides import check_code, check_overrides, quantized
 from feedback_workloads.models.qwen_vl import Qwen3VL, Qwen25VL
+from feedback_workloads.models.smolvlm import SmolVLM
 from feedback_workloads.models.standard import Standard, Text
 
-FAMILIES: Final[tuple[type[Standard], ...]] = (Llava, LlavaNext, Qwen25VL, Qwen3VL, InternVL, OmniLMM)
+FAMILIES: Final[tuple[type[Standard], ...]] = (
+    Llava,
+    LlavaNext,
+    LlavaOnevision,
+    Qwen25VL,
+    Qwen3VL,
+    InternVL,
+    SmolVLM,
+    OmniLMM,
+)
 """Those that can be trained."""
+
+UNTRAINED: Final[Mapping[str, str]] = {
+    "gemma3": "lets the tokens of a picture see each other both ways: no trainer and vLLM were seen to agree on it",
+}
+"""Why models of a `model_type` that one might look for among `FAMILIES` are not there."""
 
 SEEING: Final = ("vision_config", "vq_config")
 """What config.json has of a model that sees."""
@@ -62,15 +79,12 @@ def check(family: Family, capability: Capability, uri: str) -> None:
     what = f"{uri} is of type {kind} ({', '.join(family.config.get('architectures') or ('without an architecture',))})"
     match capability:
         case "train":
+            why = UNTRAINED.get(str(family.config.get("model_type")), "cannot be trained here")
             trained = "; ".join(family.described() for family in FAMILIES)
-            raise BadInput(
-                f"the policy {what}, which cannot be trained here; give one of type {trained} (a labeler may be of any "
-                "type)"
-            )
+            raise BadInput(f"the policy {what}, which {why}; give one of type {trained} (a labeler may be of any type)")
         case "lora":
             raise BadInput(
-                f"the policy {what}, and no adapter of that language model was seen to work in vLLM; leave "
-                "spec.training.lora out"
+                f"the policy {what}, and no adapter of it was seen to work in vLLM; leave spec.training.lora out"
             )
         case _:
             raise BadInput(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from feedback_workloads.models.standard import Standard
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class InternVL(Standard):
@@ -13,7 +16,7 @@ class InternVL(Standard):
     TYPES: ClassVar = ("internvl",)
     DECODER: ClassVar = "qwen2"
 
-    def _expansion(self, tokens: int) -> list[int]:
+    def _expansion(self, picture: Image.Image) -> list[int]:
         """One token for each feature, and two around them."""
         begin, end = self.processor.start_image_token_id, self.processor.end_image_token_id
-        return [begin, *[self.image_token_id] * (tokens - 2), end]
+        return [begin, *[self.image_token_id] * (self.image_tokens(picture) - 2), end]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from feedback_workloads.models.family import Features
 from feedback_workloads.models.llava import Llava
 from feedback_workloads.models.pictures import load_picture
+from feedback_workloads.models.standard import filled_up
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,11 +27,5 @@ class LlavaNext(Llava):
         """`pixel_values` (pictures, tiles, channels, height, width), filled up to the most tiles; the model knows how
         many are real from `image_sizes` (pictures, 2), heights and widths before all resizing.
         """
-        import torch
-
         most = max(one["pixel_values"].shape[1] for one in pictures)
-
-        def filled(tiles: torch.Tensor) -> torch.Tensor:
-            return torch.cat([tiles, tiles.new_zeros(1, most - tiles.shape[1], *tiles.shape[2:])], dim=1)
-
-        return super().collate([{**one, "pixel_values": filled(one["pixel_values"])} for one in pictures])
+        return super().collate([{**one, "pixel_values": filled_up(one["pixel_values"], most)} for one in pictures])

@@ -291,12 +291,12 @@ class Standard:
 
     def expand(self, ids: Sequence[int], picture: Image.Image) -> list[int]:
         """A prompt as the model sees it, the picture token replaced by what stands for the picture."""
-        expansion = self._expansion(self.image_tokens(picture))
+        expansion = self._expansion(picture)
         return [token for i in ids for token in (expansion if i == self.image_token_id else [i])]
 
-    def _expansion(self, tokens: int) -> list[int]:
-        """What stands for a picture of that many tokens: one for each feature."""
-        return [self.image_token_id] * tokens
+    def _expansion(self, picture: Image.Image) -> list[int]:
+        """What stands for a picture: one token for each feature."""
+        return [self.image_token_id] * self.image_tokens(picture)
 
     def features(self, picture: Image.Image) -> Features:
         """What the image processor makes of one picture."""
@@ -355,6 +355,13 @@ class Standard:
     def saved_name(self, name: str) -> str:
         """The same name: vLLM reads what transformers saves."""
         return name
+
+
+def filled_up(tiles: torch.Tensor, most: int) -> torch.Tensor:
+    """What a model is given of a picture's tiles, (1, tiles, ...), with zeros behind it up to `most` tiles."""
+    import torch
+
+    return torch.cat([tiles, tiles.new_zeros(1, most - tiles.shape[1], *tiles.shape[2:])], dim=1)
 
 
 class Text(Standard):

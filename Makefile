@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 UV := build/uv/bin/uv
 DEMO := build/demo
 RUN := build/run
-PARTS := test-operator-faults test-operator test-workloads test-training test-models test-kills chart-test lint test-unit
+PARTS := test-operator-faults test-operator test-workloads test-training test-serving test-kills test-models chart-test lint test-unit
 
-.PHONY: demo demo-seeds demo-run shapes control-plane node-programs test test-unit test-operator test-operator-faults test-workloads test-specs test-kills test-training test-models test-long lint lint-here generate bench bench-operator bench-data ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here test-node-long demo-cluster chart-test chart-tools lock clean help
+.PHONY: demo demo-seeds demo-run shapes control-plane node-programs test test-unit test-operator test-operator-faults test-workloads test-serving test-specs test-kills test-training test-models test-long lint lint-here generate bench bench-operator bench-data ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here test-node-long demo-cluster chart-test chart-tools lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -35,7 +35,7 @@ test: $(VENV)/.ready  ## Everything but what is long and says little more; ends 
 
 # Those of the operator mostly wait, and so start first; others would take their places while Kubernetes is built.
 ifdef FEEDBACK_TEST_START
-test-training test-models test-kills lint test-unit: | control-plane
+test-training test-serving test-models test-kills lint test-unit: | control-plane
 endif
 
 # Alone it has all processors; beside the other parts of `make test`, one.
@@ -55,8 +55,12 @@ test-operator: $(VENV)/.ready control-plane  ## The operator on a real control p
 test-operator-faults: $(VENV)/.ready control-plane  ## The same, when something fails: pods, the API server, the operator
 	$(TIMED) "operator, faults" $(BIN)/python -m pytest $(FAULTS) -q
 
-test-workloads: $(VENV)/.ready  ## Stages, engines, artifacts and server, with real vLLM, TRL and S3
-	$(TIMED) workloads $(BIN)/python -m pytest tests/integration --ignore tests/integration/operator -q
+SERVING := tests/integration/test_serving.py
+test-workloads: $(VENV)/.ready  ## Stages, engines and artifacts, with real vLLM, TRL and S3
+	$(TIMED) workloads $(BIN)/python -m pytest tests/integration --ignore tests/integration/operator --ignore $(SERVING) -q
+
+test-serving: $(VENV)/.ready  ## The server, asked by real clients, slow ones and hostile ones
+	$(TIMED) serving $(BIN)/python -m pytest $(SERVING) -q
 
 test-kills: $(VENV)/.ready  ## kill -9 of stage or runner, at random moments
 	$(TIMED) kills $(BIN)/python -m pytest tests/e2e/test_kills.py -q -s

@@ -36,6 +36,7 @@ from feedback_workloads.report.evidence import (
     Pair,
     PairAnswer,
     answers_by_question,
+    difference,
     kind_of,
     ranked_words,
     reward_of,
@@ -157,6 +158,7 @@ def _examples(report: list[Row], said: list[dict[str, Any]], scores: dict[str, A
     return Examples(
         shown=[Example(kind, png(row.scene), row.question, answers[row.id]) for kind, row in sorted(first.items())],
         best_of=ranked_words(best),
+        difference=difference([answers[row.id] for row in report]),
         numbers={
             kind: list(kinds.values()).count(kind)
             for kind in ("mended", "still wrong", "newly wrong", "right before and after")

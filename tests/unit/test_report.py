@@ -17,6 +17,7 @@ from markupsafe import escape
 from PIL import Image
 
 from feedback_workloads.contract import Artifact, BadInput, BenchmarkConfig, FileEntry, Manifest, Source
+from feedback_workloads.method.statistics import Rate
 from feedback_workloads.report import charts
 from feedback_workloads.report.evidence import (
     Claim,
@@ -32,7 +33,7 @@ from feedback_workloads.report.evidence import (
 )
 from feedback_workloads.report.iteration import Iteration, Shard, StageRecord
 from feedback_workloads.report.page import Segment, duration, picture, render, segments, shortened
-from feedback_workloads.report.summary import cell, change, on_baseline, served, summarise, table
+from feedback_workloads.report.summary import cell, change, on_baseline, paired, served, summarise, table
 
 from .evidences import ITERATION, evidence
 
@@ -118,6 +119,30 @@ def test_untrusted_text_is_escaped(whole: Evidence) -> None:
     assert "<img src=x" not in page
     assert "<mark>&lt;img</mark>" in page
     WellFormed(page)
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [
+        pytest.param(
+            Rate(-0.296, -0.342, -0.25), "29.6 points (25.0 to 34.2) fewer answers of the aligned policy", id="fewer"
+        ),
+        pytest.param(Rate(0.02, -0.01, 0.05), "2.0 points (-1.0 to 5.0) more answers of the aligned policy", id="more"),
+    ],
+)
+def test_what_is_gained_is_told_question_by_question(difference: Rate, said: str) -> None:
+    assert said in paired(difference)
+    assert paired(None) == paired(Rate(None, None, None)) == ""
+
+
+def test_the_paired_interval_is_narrower_than_both(whole: Evidence) -> None:
+    found, scores = whole.examples.difference, whole.scores
+    assert found is not None
+    assert scores is not None
+    before, after = (scores[who]["response_hallucination"] for who in ("baseline", "aligned"))
+    assert found.value == pytest.approx(after["value"] - before["value"], abs=0.02)  # who names nothing is in none
+    assert (found.high or 0) - (found.low or 0) < (before["high"] - before["low"]) + (after["high"] - after["low"])
+    assert summarise(whole)["difference"] == found.to_json()
 
 
 def test_the_gate_is_a_table(page: str) -> None:

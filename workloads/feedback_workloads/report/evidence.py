@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -19,6 +19,8 @@ from feedback_workloads.contract import (
     Temporary,
 )
 from feedback_workloads.method.ranking import best, reward
+from feedback_workloads.method.statistics import Judged, Rate, differences
+from feedback_workloads.method.words import count_words
 from feedback_workloads.report.iteration import Iteration, StageRecord
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.schemas import PAIRS, SCORES, VERDICTS
@@ -33,6 +35,7 @@ Kind = Literal["mended", "still wrong", "newly wrong", "right before and after"]
 EXAMPLES: Final[Mapping[Kind, int]] = {"mended": 3, "still wrong": 2, "newly wrong": 2, "right before and after": 1}
 """How many example pictures of each kind are shown, where there are as many."""
 PAIRS_SHOWN: Final = 4
+RESAMPLES: Final = 1000
 
 
 KEYS: Final = {"baseline", "baseline_best_of_n", "best_of_rule", "ranking", "reward_on_baseline", "selection"}
@@ -59,6 +62,8 @@ class Examples:
     numbers: Mapping[Kind, int] = field(default_factory=dict)
     best_of: str = ""
     """How the best-ranked answer is called; empty where nothing is ranked."""
+    difference: Rate | None = None
+    """Response-level hallucination of aligned less that of the baseline, over the questions that both answered."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,7 @@ def find_examples(store: ArtifactStore, scores: Artifact) -> Examples:
         shown=[Example(kind, pictures[id].image, pictures[id].question, answers[id]) for id, kind in chosen.items()],
         numbers={kind: list(kinds.values()).count(kind) for kind in EXAMPLES},
         best_of=ranked_words(summary["best_of_n"]),
+        difference=difference([answers[id] for id in kinds]),
     )
 
 
@@ -173,6 +179,18 @@ def find_pairs(store: ArtifactStore, pairs: Artifact, labels: Sequence[Artifact]
     return [
         Pair(row["image"]["bytes"], row["question"], answer(row, "chosen"), answer(row, "rejected")) for row in first
     ]
+
+
+def difference(answers: Sequence[Mapping[str, Row]]) -> Rate | None:
+    """Response-level hallucination of aligned less that of the baseline, question by question; None without any."""
+    aligned, baseline = ([_judged(three[who]) for three in answers] for who in ("aligned", "baseline"))
+    return differences([aligned], baseline, RESAMPLES, seed=0)[0] if answers else None
+
+
+def _judged(row: Row) -> Judged:
+    """What the benchmark said, of a row of SCORES."""
+    numbers = {one.name: row[one.name] for one in fields(Judged) if one.name != "words"}
+    return Judged(**numbers, words=count_words(row["answer"]))
 
 
 def answers_by_question(

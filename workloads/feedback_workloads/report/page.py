@@ -27,6 +27,7 @@ from feedback_workloads.report.summary import (
     labeler,
     measured,
     on_baseline,
+    paired,
     served,
 )
 from feedback_workloads.rows.rejected import BadRow
@@ -81,6 +82,7 @@ def render(evidence: Evidence) -> str:
         columns=columns(evidence.scores) if evidence.scores else {},
         ranked_words=ranked_words(evidence.scores["best_of_n"]) if evidence.scores else "",
         headline=headline(evidence.scores) if evidence.scores else None,
+        paired=paired(evidence.examples.difference),
         served=served(evidence.scores) if evidence.scores else None,
         ending=evidence.iteration.ending,
         result_figures=_result_figures(evidence.scores) if evidence.scores else [],

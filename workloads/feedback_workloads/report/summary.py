@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from feedback_workloads.contract import MANIFEST_NAME
+from feedback_workloads.method.statistics import Rate
 from feedback_workloads.report.cost import api_usage
 from feedback_workloads.report.evidence import Evidence, ranked_words, rule_words
 from feedback_workloads.report.iteration import StageRecord
@@ -35,6 +36,7 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
     return {
         "baseline": scores.get("baseline"),
         "aligned": scores.get("aligned"),
+        "difference": evidence.examples.difference.to_json() if evidence.examples.difference else None,
         "best_of_n": scores.get("best_of_n"),
         "baseline_best_of_n": scores.get("baseline_best_of_n"),
         "baseline_ranking": scores.get("baseline_ranking"),
@@ -62,6 +64,19 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
         "processor": evidence.iteration.processor,
         "missing": list(evidence.missing),
     }
+
+
+def paired(difference: Rate | None) -> str:
+    """How much less the aligned policy hallucinates, in a sentence; empty where that is not known."""
+    if difference is None or difference.value is None or difference.low is None or difference.high is None:
+        return ""
+    less = difference.value <= 0
+    low, high = (difference.low, difference.high) if not less else (-difference.high, -difference.low)
+    return (
+        f"Question by question, {100 * abs(difference.value):.1f} points ({100 * low:.1f} to {100 * high:.1f}) "
+        f"{'fewer' if less else 'more'} answers of the aligned policy have a hallucination than of the baseline: a "
+        "paired interval, in which what is hard about a question cancels out."
+    )
 
 
 def labeler(metrics: Mapping[str, float]) -> str:

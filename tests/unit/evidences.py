@@ -137,7 +137,8 @@ def evidence() -> Evidence:
     }
     first = report[0]
     shown = Pair(png(first.scene), first.question, *(_pair_answer(baseline.say(first, number)) for number in (0, 1)))
-    return Evidence(ITERATION, scores, pairs(), training(), _examples(report, said, scores), (), [shown])
+    versions = {"torch": ["2.13.0"], "vllm": ["0.31.0", "0.32.0"]}
+    return Evidence(ITERATION, scores, pairs(), training(), _examples(report, said, scores), (), [shown], versions)
 
 
 def _pair_answer(said: Marked) -> PairAnswer:

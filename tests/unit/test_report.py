@@ -145,6 +145,12 @@ def test_the_paired_interval_is_narrower_than_both(whole: Evidence) -> None:
     assert summarise(whole)["difference"] == found.to_json()
 
 
+def test_the_software_that_made_it_is_named(whole: Evidence, page: str) -> None:
+    assert "Its artifacts were made by torch 2.13.0, vllm 0.31.0 and 0.32.0." in page
+    assert summarise(whole)["versions"] == {"torch": ["2.13.0"], "vllm": ["0.31.0", "0.32.0"]}
+    assert "Its artifacts were made by" not in render(replace(whole, versions={}))
+
+
 def test_the_gate_is_a_table(page: str) -> None:
     rows = re.findall(r'<tr class="reason">(.*?)</tr>', page, re.DOTALL)
     met, broken = (" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in rows)
@@ -237,7 +243,8 @@ class Stored:
         file = FileEntry(name="scores.json", bytes=1, sha256="0" * 64)
         benchmark = BenchmarkConfig(name="shapes", type="shapes", source=Source(uri="s3://b/shapes"))
         config = {"benchmarks": [benchmark.model_dump(mode="json")]}
-        return Manifest(stage="evaluation", config=config, config_hash="", files=(file,), counts={})
+        versions = {"torch": "2.13.0"}
+        return Manifest(stage="evaluation", config=config, config_hash="", files=(file,), counts={}, versions=versions)
 
     def read(self, _uri: str, _file: FileEntry) -> bytes:
         return json.dumps(self.scores).encode()
@@ -253,6 +260,7 @@ def test_scores_of_an_earlier_version_are_named_and_not_read(whole: Evidence, mi
     scores["baseline"] = {name: value for name, value in scores["baseline"].items() if name != missing}
     found = gather(ITERATION, Stored(scores))  # type: ignore[arg-type]
     assert found.scores is None
+    assert found.versions == {"torch": ["2.13.0"]}
     said = "Stage evaluation is done, but scores.json is of an earlier version; run evaluation again."
     assert found.missing.count(said) == 1
     WellFormed(render(found))

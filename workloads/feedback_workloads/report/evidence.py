@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
@@ -105,6 +106,8 @@ class Evidence:
     examples: Examples
     missing: Sequence[str]
     pair_examples: Sequence[Pair] = ()
+    versions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Of packages that made its artifacts, more than one where stages ran with several."""
 
 
 def gather(iteration: Iteration, store: ArtifactStore) -> Evidence:
@@ -132,7 +135,19 @@ def gather(iteration: Iteration, store: ArtifactStore) -> Evidence:
         examples=attempt("evaluation", lambda ref: find_examples(store, ref), Examples()),
         pair_examples=attempt("pairing", lambda ref: find_pairs(store, ref, labels), ()),
         missing=list(dict.fromkeys(missing)),
+        versions=find_versions(iteration, store),
     )
+
+
+def find_versions(iteration: Iteration, store: ArtifactStore) -> dict[str, list[str]]:
+    """Which packages made the artifacts that are there, as their manifests have it."""
+    found: dict[str, list[str]] = {}
+    for stage in iteration.status.stages:
+        if stage.done and stage.artifacts:
+            with suppress(BadInput, Temporary):  # whoever reads the artifact itself has said it
+                for package, version in store.manifest(stage.artifacts[0]).versions.items():
+                    found.setdefault(package, []).append(version)
+    return {package: sorted(set(versions)) for package, versions in found.items()}
 
 
 def find_examples(store: ArtifactStore, scores: Artifact) -> Examples:

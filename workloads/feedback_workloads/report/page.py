@@ -94,6 +94,7 @@ def render(evidence: Evidence) -> str:
         numbers=evidence.examples.numbers,
         examples=[example(one, evidence.examples.best_of) for one in evidence.examples.shown],
         stages=evidence.iteration.status.stages,
+        versions=[f"{package} {' and '.join(of)}" for package, of in evidence.versions.items()],
         api_usage=[words for stage in evidence.iteration.status.stages if (words := api_words(stage))],
         spec=yaml.safe_dump(evidence.iteration.spec, sort_keys=False, allow_unicode=True, width=100),
     )

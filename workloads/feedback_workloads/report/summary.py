@@ -62,6 +62,7 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
         "stages": [_stage(stage) for stage in evidence.iteration.status.stages],
         "wall_seconds": evidence.iteration.wall_seconds,
         "processor": evidence.iteration.processor,
+        "versions": {package: list(of) for package, of in evidence.versions.items()},
         "missing": list(evidence.missing),
     }
 

@@ -29,6 +29,13 @@ EVERYTHING: Final[Values] = {
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
         "egress": [{"ports": [{"protocol": "TCP", "port": 443}]}],
     },
+    "allowed": {
+        "images": ["registry.example/"],
+        "serviceAccounts": ["trainer"],
+        "priorityClasses": [],
+        "runtimeClasses": [],
+    },
+    "operator": {"inheritLabels": ["team"], "allowCapabilities": ["IPC_LOCK"]},
     "tracing": {"endpoint": "http://collector:4318"},
     "extraEnv": [{"name": "OTEL_RESOURCE_ATTRIBUTES", "value": "cluster=a"}],
     "nodeSelector": {"kubernetes.io/os": "linux"},

@@ -112,6 +112,22 @@ FACTS: Final[list[tuple[str, Values, Look, object]]] = [
         lambda r: (r.environment()["FEEDBACK_NAMESPACES"], r.one("Role", NAME)["metadata"]["namespace"]),
         (NAMESPACE, NAMESPACE),
     ),
+    (
+        "namespaced: roles for the people of each namespace",
+        {"scope": "Namespaced", "namespaces": ["a", "b"]},
+        lambda r: [
+            (role["metadata"]["namespace"], "create" in role["rules"][0]["verbs"])
+            for suffix in ("-iterations-edit", "-iterations-view")
+            for role in r.all("Role", suffix)
+        ],
+        [("a", True), ("b", True), ("a", False), ("b", False)],
+    ),
+    (
+        "namespaced: roles for people left out",
+        {"scope": "Namespaced", "rbac": {"aggregate": False}},
+        lambda r: r.all("Role", "-iterations-edit") + r.all("Role", "-iterations-view"),
+        [],
+    ),
     ("namespaced: nothing of the cluster's", {"scope": "Namespaced"}, lambda r: r.all("ClusterRole"), []),
     (
         "namespaced: several",

@@ -29,6 +29,13 @@ EVERYTHING: Final[Values] = {
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
         "egress": [{"ports": [{"protocol": "TCP", "port": 443}]}],
     },
+    "allowed": {
+        "images": ["registry.example/"],
+        "serviceAccounts": ["trainer"],
+        "priorityClasses": [],
+        "runtimeClasses": [],
+    },
+    "operator": {"inheritLabels": ["team"], "allowCapabilities": ["IPC_LOCK"]},
     "tracing": {"endpoint": "http://collector:4318"},
     "extraEnv": [{"name": "OTEL_RESOURCE_ATTRIBUTES", "value": "cluster=a"}],
     "nodeSelector": {"kubernetes.io/os": "linux"},
@@ -104,6 +111,22 @@ FACTS: Final[list[tuple[str, Values, Look, object]]] = [
         {"scope": "Namespaced"},
         lambda r: (r.environment()["FEEDBACK_NAMESPACES"], r.one("Role", NAME)["metadata"]["namespace"]),
         (NAMESPACE, NAMESPACE),
+    ),
+    (
+        "namespaced: roles for the people of each namespace",
+        {"scope": "Namespaced", "namespaces": ["a", "b"]},
+        lambda r: [
+            (role["metadata"]["namespace"], "create" in role["rules"][0]["verbs"])
+            for suffix in ("-iterations-edit", "-iterations-view")
+            for role in r.all("Role", suffix)
+        ],
+        [("a", True), ("b", True), ("a", False), ("b", False)],
+    ),
+    (
+        "namespaced: roles for people left out",
+        {"scope": "Namespaced", "rbac": {"aggregate": False}},
+        lambda r: r.all("Role", "-iterations-edit") + r.all("Role", "-iterations-view"),
+        [],
     ),
     ("namespaced: nothing of the cluster's", {"scope": "Namespaced"}, lambda r: r.all("ClusterRole"), []),
     (

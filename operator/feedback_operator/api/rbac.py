@@ -25,6 +25,7 @@ NAMESPACED_HEADER: Final = f"""\
 # Made from operator/feedback_operator/api/calls.py by `make generate`; edit that, not this.
 # The operator for one namespace, {NAMESPACE}, in which it runs and its iterations live:
 #   kubectl create namespace {NAMESPACE} && kubectl apply -f deploy/rbac-namespaced.yaml
+# People are given the Roles feedback-iterations-edit and feedback-iterations-view by a RoleBinding.
 """
 CLUSTER_HEADER: Final = f"""\
 # Made from operator/feedback_operator/api/calls.py by `make generate`; edit that, not this.
@@ -55,8 +56,15 @@ def _rule(group: str, resource: str, verbs: Sequence[str]) -> Manifest:
 
 
 def namespaced() -> list[Manifest]:
-    """ServiceAccount, Role and RoleBinding of an operator for its own namespace."""
-    return [_account(), _role("Role", [*rules(KINDS), _rule(*FINALIZERS)]), _binding("RoleBinding", "Role")]
+    """ServiceAccount, Role and RoleBinding of an operator for its own namespace, and Roles for people there."""
+    made = chart_rules()
+    return [
+        _account(),
+        _role("Role", [*rules(KINDS), _rule(*FINALIZERS)]),
+        _binding("RoleBinding", "Role"),
+        _people_there("edit", made["edit"]),
+        _people_there("view", made["view"]),
+    ]
 
 
 def cluster() -> list[Manifest]:
@@ -127,6 +135,16 @@ def _people(role: str, of: list[Manifest]) -> Manifest:
                 **{f"{RBAC}/aggregate-to-{builtin}": "true" for builtin in towards},
             },
         },
+        "rules": of,
+    }
+
+
+def _people_there(role: str, of: list[Manifest]) -> Manifest:
+    """The same in one namespace, where it has to be bound: only ClusterRoles are added to those of Kubernetes."""
+    return {
+        "apiVersion": f"{RBAC}/v1",
+        "kind": "Role",
+        "metadata": {**_metadata("Role"), "name": f"feedback-iterations-{role}"},
         "rules": of,
     }
 

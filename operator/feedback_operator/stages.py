@@ -91,6 +91,7 @@ def sampling_config(given: Inputs) -> StageConfig:
         prompts=tuple(spec.sampling.prompts),
         max_length=spec.training.max_length,
         lora=spec.training.lora is not None,
+        trained_on=_trained_on(spec),
         later_models=tuple(_later_models(given)),
         labeler_api=_labeler_api(labeler) if (labeler := _given(spec.labeling).api) else None,
         splitter_api=_api(splitter) if (splitter := api_of(spec, "splitting")) else None,
@@ -107,6 +108,7 @@ def _later_models(given: Inputs) -> Iterator[contract.LaterModel]:
             capability="label",
             source=labeler,
             max_model_len=labeling.max_model_len,
+            engine=_engine(labeling, labeling.max_model_len) if _same_cards(spec.sampling, labeling) else None,
         )
     if spec.splitting.llm is not None and spec.splitting.llm.model is not None:
         yield contract.LaterModel(
@@ -114,7 +116,17 @@ def _later_models(given: Inputs) -> Iterator[contract.LaterModel]:
             capability="split",
             source=model_of(spec.splitting.llm.model),
             max_model_len=spec.splitting.max_model_len,
+            engine=_engine(spec.splitting, spec.splitting.max_model_len)
+            if _same_cards(spec.sampling, spec.splitting)
+            else None,
         )
+
+
+def _trained_on(spec: IterationSpec) -> contract.TrainedOn | None:
+    training = spec.training
+    if not _same_cards(spec.sampling, training):
+        return None
+    return contract.TrainedOn(processes=training.nodes * training.processes_per_node, zero_stage=training.zero_stage)
 
 
 def splitting_config(given: Inputs) -> StageConfig:
@@ -332,6 +344,18 @@ def gpus(section: StageSection) -> int:
     """GPUs that an engine in a pod of this section uses; 1 also where there are none."""
     resources = section.resources
     return max(1, contract.counted_gpus(resources.limits) + sum(claim.devices for claim in resources.claims))
+
+
+def _same_cards(first: StageSection, second: StageSection) -> bool:
+    """Whether the pods of two sections ask for the same devices, as many as they may be, on the same nodes."""
+
+    def asked(section: StageSection) -> tuple[Any, ...]:
+        limits, pod = section.resources.limits, section.pod
+        devices = {name for name in limits if contract.counted_gpus({name: "1"})}
+        templates = {claim.resource_claim_template_name for claim in section.resources.claims}
+        return devices, templates, pod.node_selector, pod.affinity, pod.tolerations
+
+    return asked(first) == asked(second)
 
 
 def _without_devices(section: StageSection) -> StageSection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,22 @@ import yaml
 from typer.testing import CliRunner
 
 from feedback_operator.cli.main import app
-from feedback_workloads.contract import BadInput, ExitCode, LaterModel, SamplingConfig, Source
+from feedback_workloads.contract import (
+    BadInput,
+    EngineConfig,
+    ExitCode,
+    LaterModel,
+    SamplingConfig,
+    Source,
+    TrainedOn,
+)
+from feedback_workloads.models.families import family_of
+from feedback_workloads.models.memory import served, size_of, trained
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import Rejected
 from feedback_workloads.shapes.build import write_rows
 from feedback_workloads.shapes.world import rows
-from feedback_workloads.stages.preflight import check_later, check_those_in_reach
+from feedback_workloads.stages.preflight import check_later, check_room, check_those_in_reach
 from feedback_workloads.storage.artifacts import ArtifactStore
 from tests.integration.models import byte_tokenizer, picture, tiny_llava
 
@@ -64,6 +75,45 @@ def test_a_labeler_whose_context_is_too_short(llava: Path) -> None:
         check_later(labeler(llava, max_model_len=32), llava, asked(80))
 
 
+def test_cards_that_are_too_small(llava: Path) -> None:
+    """Of the kind that the first stage has, and of another, at which only the labeler's own pods can look."""
+    same = labeler(llava).model_copy(update={"engine": EngineConfig()})
+    check_later(same, llava, asked(80), card=2**30)
+    with pytest.raises(BadInput, match=r"spec\.labeling\.model .* takes at least .* of a card .* or a quantized model"):
+        check_later(same, llava, asked(80), card=2**16)
+    check_later(labeler(llava), llava, asked(80), card=2**16)
+
+
+def test_a_size_promises_no_more_than_an_engine_needs(llava: Path, tmp_path: Path) -> None:
+    """vLLM reads no more than the tokenizer says, and layers with a window keep no more than that."""
+    whole, folder = size_of(family_of(llava)), shutil.copytree(llava, tmp_path / "llava")
+    said = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**said, "model_max_length": 64}))
+    config = json.loads((folder / "config.json").read_text())
+    text = {**config["text_config"], "model_type": "mistral", "sliding_window": 32}
+    (folder / "config.json").write_text(json.dumps({**config, "text_config": text}))
+    found = size_of(family_of(folder))
+    assert whole is not None
+    assert whole.kept > 0
+    assert found == replace(whole, longest=64, kept=0)
+
+
+def test_a_policy_on_cards_that_are_too_small(llava: Path) -> None:
+    source, family = Source(uri=str(llava)), family_of(llava)
+    given = SamplingConfig(output="out", model=source, instructions=source, trained_on=TrainedOn(zero_stage=0))
+    size = size_of(family)
+    assert size is not None
+    enough = trained(size, TrainedOn(zero_stage=0), lora=False)
+    assert sum(served(size, given.engine)) < 0.9 * enough, "a card that is too small for training alone"
+    check_room(given, family, enough)
+    with pytest.raises(BadInput, match=r"spec\.model .* to be trained on 1 with ZeRO-0"):
+        check_room(given, family, enough - 1)
+    check_room(given.model_copy(update={"trained_on": None}), family, enough - 1)
+    with pytest.raises(BadInput, match=r"spec\.model .* for a sequence of 2048 tokens"):
+        check_room(given, family, 2**16)
+    check_room(given, family, None)
+
+
 def test_a_labeler_without_the_word(llava: Path, tmp_path: Path) -> None:
     """A vocabulary in which yes is two tokens: the probability of the first says nothing of the word."""
     folder = shutil.copytree(llava, tmp_path / "llava")
@@ -90,7 +140,7 @@ def test_what_only_a_later_stage_may_read_is_left_to_it(
     source = Source(uri=str(tmp_path / "instructions"))
     elsewhere = labeler(tmp_path / "elsewhere")
     given = SamplingConfig(output="out", model=source, instructions=source, later_models=(elsewhere,))
-    check_those_in_reach(given, ArtifactStore(tmp_path / "cache"), 0)
+    check_those_in_reach(given, ArtifactStore(tmp_path / "cache"), 0, None)
     assert "spec.labeling.model was not looked at: there is no folder" in capsys.readouterr().err
 
 

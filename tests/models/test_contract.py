@@ -25,6 +25,7 @@ from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
 from feedback_workloads.models.adapters import merge
 from feedback_workloads.models.families import check_trainable, family_of
 from feedback_workloads.models.family import Family
+from feedback_workloads.models.memory import size_of
 from feedback_workloads.models.sources import described, fetch
 from feedback_workloads.rows.rejected import BadRow
 from feedback_workloads.storage.artifacts import ArtifactStore
@@ -201,6 +202,17 @@ def test_a_pair_is_two_rows(model: Model) -> None:
         assert parameter.requires_grad == name.startswith(model.tiny.trained), name
     # What vision towers of LLaVA compute behind the layer that is looked at is never used.
     assert {name for name, parameter in trained.named_parameters() if parameter.requires_grad} == ours.keys()
+
+
+def test_its_size_is_known_from_its_config(model: Model) -> None:
+    """What the first stage compares with a card, without the weights."""
+    network = policy_model.load(model.family, torch.float32)
+    size = size_of(model.family)
+    assert size is not None
+    assert size.weights == sum(parameter.numel() for parameter in network.parameters())
+    assert size.trained == sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    assert size.trained < size.weights
+    assert (size.kept > 0) == model.tiny.one_row
 
 
 def test_a_chosen_answer_under_a_piece_of_its_picture(model: Model) -> None:

@@ -6,7 +6,16 @@ import pytest
 
 from feedback_operator.api import model_of
 from feedback_operator.stages import GRAPH, STAGES, Inputs, Stage, gpus
-from feedback_workloads.contract import Artifact, EngineConfig, Model, Source, StageConfig, TrainingConfig
+from feedback_workloads.contract import (
+    Artifact,
+    EngineConfig,
+    Model,
+    SamplingConfig,
+    Source,
+    StageConfig,
+    TrainedOn,
+    TrainingConfig,
+)
 from tests.unit.worlds import Simulation, iteration, manifest
 
 SECTIONS = (*STAGES, "serving")
@@ -219,6 +228,40 @@ def test_what_is_said_of_a_model_reaches_every_stage_that_uses_it() -> None:
     assert [later["source"] for later in configs["sampling"]["later_models"]] == [
         labeler.model_dump(), text.model_dump(),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("labeling", "training", "expect"),
+    [
+        pytest.param({}, {}, (EngineConfig(), TrainedOn()), id="no devices anywhere, as on one machine"),
+        pytest.param(
+            {"resources": {"limits": {"nvidia.com/gpu": 4}}},
+            {"resources": {"limits": {"nvidia.com/gpu": 8}}, "processesPerNode": 8, "zeroStage": 3},
+            (EngineConfig(tensor_parallel_size=4), TrainedOn(processes=8, zero_stage=3)),
+            id="more of the same",
+        ),
+        pytest.param(
+            {"resources": {"limits": {"nvidia.com/gpu": 1}}, "pod": {"nodeSelector": {"card": "large"}}},
+            {"resources": {"limits": {"amd.com/gpu": 1}}},
+            (None, None),
+            id="on other nodes, and of another make",
+        ),
+    ],
+)
+def test_the_first_stage_is_told_which_stages_have_cards_of_its_kind(
+    labeling: dict[str, object], training: dict[str, object], expect: tuple[EngineConfig | None, TrainedOn | None]
+) -> None:
+    given = manifest()["spec"]
+    of_sampling = {"resources": {"limits": {"nvidia.com/gpu": 1}}} if labeling else {}
+    config = config_of(
+        GRAPH[0],
+        sampling={**given.get("sampling", {}), **of_sampling},
+        labeling={**given["labeling"], **labeling},
+        training={**given.get("training", {}), **training},
+    )
+    assert isinstance(config, SamplingConfig)
+    (labeler,) = config.later_models
+    assert (labeler.engine, config.trained_on) == expect
 
 
 ADDRESSES = {

@@ -120,6 +120,15 @@ class LaterModel(Frozen):
     capability: Literal["label", "split"]
     source: Model
     max_model_len: int | None = None
+    engine: EngineConfig | None = None
+    """How its engine uses cards, where they are of the kind that the first stage has; None where they may be others."""
+
+
+class TrainedOn(Frozen):
+    """How training divides the policy over its cards, of the kind that the first stage has."""
+
+    processes: int = 1
+    zero_stage: Literal[0, 2, 3] = 2
 
 
 class SamplingConfig(StageConfig):
@@ -130,7 +139,7 @@ class SamplingConfig(StageConfig):
     """
 
     INFRASTRUCTURE: ClassVar[frozenset[str]] = frozenset(
-        {"output", "engine", "max_length", "lora", "later_models", "labeler_api", "splitter_api"}
+        {"output", "engine", "max_length", "lora", "trained_on", "later_models", "labeler_api", "splitter_api"}
     )
     FORMAT_VERSION: ClassVar[int] = 3
     """2: transparent pictures lie on white, not on black. 3: gray pictures of 16 bits keep their shades."""
@@ -146,6 +155,8 @@ class SamplingConfig(StageConfig):
     """That of training, which changes nothing that is sampled: where prompts leave no room within it, nothing is."""
     lora: bool = False
     """Whether training makes an adapter: where the policy cannot have one, nothing is sampled either."""
+    trained_on: TrainedOn | None = None
+    """Likewise: where the cards are too small for it, nothing is sampled. None where they may be of another kind."""
     later_models: tuple[LaterModel, ...] = ()
     """Likewise: where one of them cannot do its part, nothing is sampled."""
     labeler_api: APILabeler | None = None

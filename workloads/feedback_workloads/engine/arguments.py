@@ -67,6 +67,16 @@ def engine_arguments(
     return arguments
 
 
+def card_memory() -> int | None:
+    """Bytes of a card that an engine of this process would have; None where it would run on a processor.
+
+    vLLM asks the driver: the card is not begun to be used, after which it could not fork.
+    """
+    from vllm.platforms import current_platform
+
+    return None if current_platform.is_cpu() else int(current_platform.get_device_total_memory())
+
+
 def compile_nothing_on_a_cpu() -> None:
     """Have torch run vLLM's sampler as it is written; call it before an engine is made.
 

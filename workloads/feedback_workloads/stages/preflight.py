@@ -24,6 +24,7 @@ from feedback_workloads.contract import (
 )
 from feedback_workloads.models.families import check, check_trainable, family_of
 from feedback_workloads.models.family import Family
+from feedback_workloads.models.memory import check_served, check_trained, size_of
 from feedback_workloads.models.sources import described
 from feedback_workloads.process.commands import ended, run
 from feedback_workloads.rows.instructions import Instruction
@@ -57,8 +58,24 @@ def check_policy(config: SamplingConfig, family: Family, rows: Rows) -> None:
         )
 
 
-def check_those_in_reach(config: SamplingConfig, store: ArtifactStore, shard: int) -> None:
-    """Check the models of later stages, but for those that this stage's pods may not read; theirs may."""
+def check_room(config: SamplingConfig, family: Family, card: int | None) -> None:
+    """Raise BadInput where the policy cannot be sampled from, or not be trained, on cards of `card` bytes.
+
+    None of them, on a processor, means that nothing is known.
+    """
+    if card is None or (size := size_of(family)) is None:
+        return
+    policy = f"spec.model {config.model.uri}"
+    check_served(policy, "spec.sampling", size, config.engine, card)
+    if config.trained_on is not None:
+        check_trained(policy, size, config.trained_on, card, lora=config.lora)
+
+
+def check_those_in_reach(config: SamplingConfig, store: ArtifactStore, shard: int, card: int | None) -> None:
+    """Check the models of later stages, but for those that this stage's pods may not read; theirs may.
+
+    `card` are the bytes of a card of this stage's, None where there is none.
+    """
     for model in config.later_models:
         try:
             folder = described(store, model.source)
@@ -66,7 +83,7 @@ def check_those_in_reach(config: SamplingConfig, store: ArtifactStore, shard: in
             sys.stderr.write(f"sampling: {model.field} was not looked at: {error}\n")
             continue
         if folder:
-            check_later(model, folder, store.instructions(config.instructions, shard, config.shards))
+            check_later(model, folder, store.instructions(config.instructions, shard, config.shards), card)
 
 
 def check_apis(config: SamplingConfig) -> None:
@@ -88,13 +105,17 @@ def check_apis(config: SamplingConfig) -> None:
             sys.stderr.write(f"sampling: {error}\n")
 
 
-def check_later(model: LaterModel, folder: Path, rows: Rows) -> None:
+def check_later(model: LaterModel, folder: Path, rows: Rows, card: int | None = None) -> None:
     """Raise BadInput where a model of a later stage, whose files are in `folder`, cannot do its part.
 
-    A labeler is asked about the pictures of the first of `rows`.
+    A labeler is asked about the pictures of the first of `rows`. With `card`, the bytes of one of this stage's, it has
+    to fit that where its own are of that kind.
     """
     family = family_of(folder, model.source)
     check(family, model.capability, model.source.uri)
+    if card is not None and model.engine is not None and (size := size_of(family)):
+        section = ".".join(model.field.split(".")[:2])
+        check_served(f"{model.field} {model.source.uri}", section, size, model.engine, card)
     if model.capability == "split":
         family.text_prompt(QUESTION)  # it has a tokenizer and a chat template
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute as pc
 
 from feedback_workloads.contract import SamplingConfig, shard_uri
-from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
+from feedback_workloads.engine import Draw, Engine, Prompt, Sampled, card_memory
 from feedback_workloads.models.families import family_of
 from feedback_workloads.models.sources import fetch
 from feedback_workloads.process.outcome import Outcome, check_rejected
@@ -18,7 +18,7 @@ from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import BadRow, Rejected
 from feedback_workloads.rows.schemas import SAMPLES
 from feedback_workloads.stages.ordered import OrderedParts, stored_table
-from feedback_workloads.stages.preflight import check_apis, check_policy, check_those_in_reach
+from feedback_workloads.stages.preflight import check_apis, check_policy, check_room, check_those_in_reach
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,7 +51,9 @@ def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Prog
             progress.phase("loading the policy")
             family = family_of(fetch(store, config.model, config.output, progress.phase), config.model)
             check_policy(config, family, store.instructions(config.instructions, shard, config.shards))
-            check_those_in_reach(config, store, shard)
+            card = card_memory()
+            check_room(config, family, card)
+            check_those_in_reach(config, store, shard, card)
             rows = store.instructions(config.instructions, shard, config.shards)
             todo = (row for row in rows if row.id not in finished)
             check = partial(check_rejected, config, most=len(ids) * config.candidates)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
@@ -71,7 +71,7 @@ PINNED: Final = Rule(
 class SplitterModelSpec(SourceSpec):
     """A model that is asked in words, and how."""
 
-    RULES = (PINNED,)
+    RULES: ClassVar[tuple[Rule, ...]] = (PINNED,)
 
     system_prompt: SystemPrompt = None
     chat_template: ChatTemplate = None

@@ -81,7 +81,7 @@ class Client:
         self._call = call
         self.model = model
         self.names = names
-        self._headers = {RAW: "true", **({} if key else {"Authorization": Omit()})}
+        self._headers: dict[str, str | Omit] = {RAW: "true", **({} if key else {"Authorization": Omit()})}
         self._openai = OpenAI(
             base_url=self.url,
             api_key=key or NO_KEY,

@@ -12,7 +12,7 @@ from feedback_workloads.apis.asking import ATTEMPTS, Request
 from feedback_workloads.benchmarks.judging import Judge
 from feedback_workloads.benchmarks.scripts import Script
 from feedback_workloads.contract import BadInput, Temporary
-from tests.unit.judges import judge_that
+from tests.unit.judges import failure, judge_that
 
 
 def judge(address: str, folder: Path, waited: list[float] | None = None) -> Judge:
@@ -31,6 +31,15 @@ def test_replies_stand_in_the_order_of_the_requests(tmp_path: Path, monkeypatch:
     }
     assert {headers["Authorization"] for headers in server.headers} == {"Bearer secret"}
     assert "secret" not in (tmp_path / "replies.jsonl").read_text()
+
+
+def test_a_key_that_is_not_taken_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would stand in logs and in the status otherwise."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with judge_that(lambda _: failure(401, "no sk-secret here")) as server, pytest.raises(BadInput) as refused:
+        judge(server.address, tmp_path).replies([Request.of("?")])
+    assert "it says no *** here" in str(refused.value)
+    assert "sk-secret" not in str(refused.value)
 
 
 def test_without_a_key_none_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 from feedback_workloads.contract import Artifact, BadInput, BenchmarkConfig, FileEntry, Manifest, Source
 from feedback_workloads.method.statistics import Rate
 from feedback_workloads.report import charts
+from feedback_workloads.report.cards import Origin
 from feedback_workloads.report.evidence import (
     Claim,
     Evidence,
@@ -33,7 +34,9 @@ from feedback_workloads.report.evidence import (
 )
 from feedback_workloads.report.iteration import Iteration, Shard, StageRecord
 from feedback_workloads.report.page import Segment, duration, picture, render, segments, shortened
+from feedback_workloads.report.push import labeler_of
 from feedback_workloads.report.summary import cell, change, on_baseline, paired, served, summarise, table
+from feedback_workloads.storage.artifacts import ArtifactStore
 
 from .evidences import ITERATION, evidence
 
@@ -231,6 +234,25 @@ def test_what_an_api_was_paid_is_told_in_all_of_its_shards(whole: Evidence) -> N
     sentence = "1,800,000 tokens sent, 2,400 received, for 4.52 in the currency of its price."
     assert f"labeling asked an API 2,400 times: {sentence}" in render(changed)
     assert "asked an API" not in render(whole)
+
+
+@pytest.mark.parametrize(
+    ("labeling", "fact", "origin"),
+    [
+        pytest.param(
+            {"type": "API", "api": {"url": "https://b/v1", "model": "sees"}},
+            "labeler <code>sees</code> at <code>https://b/v1</code>",
+            "sees at https://b/v1",
+            id="behind an API",
+        ),
+        pytest.param({"model": {"from": "Policy"}}, "its own labeler", "s3://b/policy", id="the policy"),
+    ],
+)
+def test_who_labelled_is_told(whole: Evidence, labeling: dict[str, Any], fact: str, origin: str) -> None:
+    spec = {**whole.iteration.spec, "labeling": labeling}
+    iteration = whole.iteration.model_copy(update={"spec": spec})
+    assert f"<li>{fact}</li>" in render(replace(whole, iteration=iteration))
+    assert labeler_of(iteration, Origin("s3://b/policy"), ArtifactStore(Path())).uri == origin
 
 
 @dataclass

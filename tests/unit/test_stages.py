@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from feedback_operator.api import model_of
+from feedback_operator.cluster.local.cluster import local_variables
 from feedback_operator.stages import GRAPH, STAGES, Inputs, Stage, gpus
 from feedback_workloads.contract import (
     Artifact,
@@ -117,8 +118,10 @@ def test_pods_that_ask_an_api_get_its_key_from_the_secret() -> None:
         simulation.run_until(stage)
         simulation.jobs.clear()
         (job,) = (made for made in simulation.step().create if made["kind"] == "Job")
-        environment = job["spec"]["template"]["spec"]["containers"][0]["env"]
-        found[stage] = {one["name"]: one["valueFrom"]["secretKeyRef"] for one in environment if "valueFrom" in one}
+        container = job["spec"]["template"]["spec"]["containers"][0]
+        keys = {one["name"]: one["valueFrom"]["secretKeyRef"] for one in container["env"] if "valueFrom" in one}
+        found[stage] = keys
+        assert keys.keys().isdisjoint(one["name"] for one in local_variables(container)), "here they are a person's own"
     labeler, splitter = ({"name": "keys", "key": key} for key in ("labeler", "splitter"))
     assert found == {
         "sampling": {"SPLITTING_API_KEY": splitter, "LABELING_API_KEY": labeler},

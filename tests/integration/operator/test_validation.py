@@ -303,3 +303,28 @@ async def test_what_determines_artifacts_cannot_change_at_work(edit: Edit, chang
 )
 async def test_all_else_can_change(edit: Edit, change: Object, status: Object | None, suspended: bool) -> None:
     await edit(change, status, suspended)
+
+
+BEHIND_APIS: Final = {
+    "labeling": {"type": "API", "model": None, "api": {"url": "https://b/v1", "model": "sees"}},
+    "splitting": {"type": "LLM", "llm": {"api": {"url": "https://b/v1", "model": "writes"}}},
+}
+
+
+async def test_how_an_api_is_asked_can_change_at_work_and_which_it_is_cannot(control_plane: ControlPlane) -> None:
+    async with Api.connect(control_plane.kubeconfig) as api:
+        await api.create(ITERATIONS, NAMESPACE, iteration("asking", **BEHIND_APIS))
+        try:
+            await api.patch(ITERATIONS, NAMESPACE, "asking", {"status": AT_WORK}, subresource="status")
+            for limits in ({"limits": {"tokens": 5}, "concurrency": 2}, {"limits": None}):
+                change = {"labeling": {"api": limits}, "splitting": {"llm": {"api": limits}}}
+                await api.patch(ITERATIONS, NAMESPACE, "asking", {"spec": change})
+            for field, change in (
+                ("spec.labeling.api.url", {"labeling": {"api": {"url": "https://c/v1"}}}),
+                ("spec.splitting.llm.api.model", {"splitting": {"llm": {"api": {"model": "other"}}}}),
+            ):
+                with pytest.raises(Refused) as refused:
+                    await api.patch(ITERATIONS, NAMESPACE, "asking", {"spec": change})
+                assert [cause["field"] for cause in refused.value.causes] == [field]
+        finally:
+            await api.delete(ITERATIONS, NAMESPACE, "asking")

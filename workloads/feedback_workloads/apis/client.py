@@ -81,7 +81,8 @@ class Client:
         self._call = call
         self.model = model
         self.names = names
-        self._options: Any = {"headers": {RAW: "true", **({} if key else {"Authorization": Omit()})}}
+        self._key = key
+        self._headers: dict[str, str | Omit] = {RAW: "true", **({} if key else {"Authorization": Omit()})}
         self._openai = OpenAI(
             base_url=self.url,
             api_key=key or NO_KEY,
@@ -98,7 +99,7 @@ class Client:
 
         try:
             raw: Any = self._openai.post(
-                self._call, cast_to=object, body={"model": self.model, **body}, options=self._options
+                self._call, cast_to=object, body={"model": self.model, **body}, options={"headers": self._headers}
             )
         except APIConnectionError as error:
             why = error.__cause__ or error
@@ -135,7 +136,10 @@ class Client:
     def _trouble(self, error: Any) -> Exception:
         """What an error status means, as one sentence. `error` is openai's APIStatusError."""
         names, status = self.names, error.status_code
-        said = f"(HTTP {status}: {_line(error.response.text)[:300]})"
+        told = error.response.text
+        if self._key:
+            told = told.replace(self._key, "***")  # some APIs tell the key that they do not take
+        said = f"(HTTP {status}: {_line(told)[:300]})"
         if error.code == WITHOUT_CREDIT:
             return BadInput(
                 f"the account at {names.api} {self._place} has no credit left {said}; see to it, or {names.key}"

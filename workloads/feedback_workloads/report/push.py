@@ -110,7 +110,7 @@ def _collect(iteration: Iteration, aligned: Artifact, store: ArtifactStore, poli
         scores=gather(iteration, store).scores,
         policy=aligned,
         base=base,
-        labeler=_labeler(iteration, base, store),
+        labeler=labeler_of(iteration, base, store),
         pairs=pairing.count("rows") if pairing else 0,
         adapter=adapter,
         published=_origin(source, store) if (source := _source(iteration, "pairs", "source")) else None,
@@ -130,7 +130,7 @@ def _source(iteration: Iteration, *path: str) -> Source | None:
     return Source(uri=given["uri"], revision=given.get("revision"), sha256=given.get("sha256")) if given else None
 
 
-def _labeler(iteration: Iteration, policy: Origin, store: ArtifactStore) -> Origin:
+def labeler_of(iteration: Iteration, policy: Origin, store: ArtifactStore) -> Origin:
     """Who labelled: a model of its own, one behind an API, or the policy."""
     if api := iteration.given("labeling", "api"):
         return Origin(f"{api['model']} at {api['url']}")

@@ -29,7 +29,7 @@ from feedback_workloads.models.sources import described
 from feedback_workloads.process.commands import ended, run
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import BadRow, Rejected
-from feedback_workloads.stages.behind_apis import PROBE, check_labeler, check_splitter
+from feedback_workloads.stages.behind_apis import FIELDS, PROBE, check_labeler, check_splitter
 from feedback_workloads.storage.artifacts import ArtifactStore
 
 PROBED: Final = 64
@@ -175,9 +175,9 @@ def _check(config: SamplingConfig, store: ArtifactStore) -> None:
             check_later(model, folder, store.instructions(config.instructions))
         sys.stdout.write(f"{model.field} {model.source.uri} can {model.capability}\n")
     check_apis(config)
-    for field, api in (("spec.splitting.llm.api", config.splitter_api), ("spec.labeling.api", config.labeler_api)):
+    for stage, api in (("splitting", config.splitter_api), ("labeling", config.labeler_api)):
         if api:
-            sys.stdout.write(f"{field} {api.url} answers as {api.model}\n")
+            sys.stdout.write(f"{FIELDS[stage]} {api.url} answers as {api.model}\n")
 
 
 if __name__ == "__main__":

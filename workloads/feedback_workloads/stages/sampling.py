@@ -46,8 +46,9 @@ def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Prog
         finished = parts.finished_ids()
         progress.start(len(ids), done=sum(id in finished for id in ids))
         if not finished.issuperset(ids):
-            progress.phase("asking the APIs of later stages")
-            check_apis(config)
+            if config.labeler_api or config.splitter_api:
+                progress.phase("asking the APIs of later stages")
+                check_apis(config)
             progress.phase("loading the policy")
             family = family_of(fetch(store, config.model, config.output, progress.phase), config.model)
             check_policy(config, family, store.instructions(config.instructions, shard, config.shards))

@@ -95,7 +95,7 @@ def test_nothing_is_sampled_from_a_policy_that_cannot_be_trained(config: Made, t
     assert f"type {config.get('model_type')}" in message
     assert all(name in message for name in config.get("architectures", ()))
     assert "type llava with clip_vision_model or siglip_vision_model; llava_next" in message
-    assert "qwen2_5_vl; qwen3_vl; internvl; omnilmm" in message
+    assert "qwen2_5_vl; qwen3_vl; internvl; smolvlm; omnilmm" in message
 
 
 def test_an_adapter_that_nobody_could_serve_is_not_trained(tmp_path: Path) -> None:

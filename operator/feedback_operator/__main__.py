@@ -76,6 +76,12 @@ def main(  # noqa: PLR0917 each is an option
         list[str],
         typer.Option(envvar="FEEDBACK_ALLOW_CAPABILITIES", help="What spec.*.pod.capabilities may name; repeatable."),
     ] = [],  # noqa: B006 typer copies it
+    platform_uid: Annotated[
+        bool,
+        typer.Option(
+            "--platform-uid", envvar="FEEDBACK_PLATFORM_UID", help="Leave user and group of pods to the platform."
+        ),
+    ] = False,
     metrics_port: Annotated[
         int, typer.Option(envvar="FEEDBACK_METRICS_PORT", min=0, max=65535, help="Prometheus metrics; 0: none.")
     ] = 0,
@@ -106,6 +112,7 @@ def main(  # noqa: PLR0917 each is an option
         house=HouseRules(
             inherited_labels=label_keys(inherit_label),
             capabilities=capabilities(allow_capability),
+            platform_uid=platform_uid,
         ),
         workers=workers,
         metrics_port=metrics_port,

@@ -113,6 +113,14 @@ FACTS: Final[list[tuple[str, Values, Look, object]]] = [
         (NAMESPACE, NAMESPACE),
     ),
     (
+        "house rules",
+        {"operator": {"inheritLabels": ["team", "a/b"], "allowCapabilities": ["IPC_LOCK"], "platformUid": True}},
+        lambda r: [
+            r.environment()[f"FEEDBACK_{name}"] for name in ("INHERIT_LABELS", "ALLOW_CAPABILITIES", "PLATFORM_UID")
+        ],
+        ["team,a/b", "IPC_LOCK", "true"],
+    ),
+    (
         "namespaced: roles for the people of each namespace",
         {"scope": "Namespaced", "namespaces": ["a", "b"]},
         lambda r: [

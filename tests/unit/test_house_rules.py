@@ -51,6 +51,20 @@ def test_an_endpoint_has_them_too_and_they_are_no_part_of_its_revision() -> None
     assert len(revisions) == 1
 
 
+@pytest.mark.parametrize("house", [HouseRules(platform_uid=True), HouseRules()], ids=["the platform's", "ours"])
+def test_user_and_group_may_be_left_to_the_platform(house: HouseRules) -> None:
+    world = labelled(serving={"endpoint": "chat"})
+    world.house, world.endpoint = house, Endpoint()
+    templates = [one["spec"]["template"] for one in world.step().create if one["kind"] == "Job"]
+    world.complete(world.run_until("evaluation"))
+    templates += [one["spec"]["template"] for one in world.step().apply if one["kind"] == "Deployment"]
+    assert len(templates) == 2
+    for template in templates:
+        context = template["spec"]["securityContext"]
+        assert context["runAsNonRoot"] is True
+        assert {"runAsUser", "fsGroup"} & context.keys() == (set() if house.platform_uid else {"runAsUser", "fsGroup"})
+
+
 def test_a_job_that_waits_follows_the_labels_and_one_that_runs_does_not() -> None:
     world = labelled()
     job = world.run_until("sampling")

@@ -12,28 +12,35 @@ from feedback_operator.resources.owner import short_digest
 
 LABELS_ANNOTATION: Final = f"{GROUP}/labels"
 """On a Job: what it has inherited, in short."""
+IDS: Final = ("runAsUser", "fsGroup")
 
 
 @dataclass(frozen=True)
 class HouseRules:
     """`inherited_labels`: keys of labels that all children and their pods take over from their iteration.
-    `capabilities`: those that `spec.*.pod.capabilities` may name."""
+    `capabilities`: those that `spec.*.pod.capabilities` may name. `platform_uid`: user and group of pods are left to
+    the platform, as OpenShift demands it, which gives each namespace a range of its own."""
 
     inherited_labels: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
+    platform_uid: bool = False
 
     def followed(self, manifest: Manifest, owner: Metadata) -> Manifest:
         """A child of the iteration `owner` with what is demanded; what it has already stays as it is."""
         labels = self._inherited(owner)
-        if not labels:
-            return manifest
         made = _labelled(manifest, labels)
         if template := manifest.get("spec", {}).get("template"):
-            made["spec"] = {**manifest["spec"], "template": _labelled(template, labels)}
-        if manifest["kind"] == "Job":
+            made["spec"] = {**manifest["spec"], "template": self._pods(_labelled(template, labels))}
+        if manifest["kind"] == "Job" and labels:
             digest = {LABELS_ANNOTATION: self.labels_digest(owner)}
             made["metadata"]["annotations"] = {**manifest["metadata"].get("annotations", {}), **digest}
         return made
+
+    def _pods(self, template: Manifest) -> Manifest:
+        if not self.platform_uid:
+            return template
+        context = {name: value for name, value in template["spec"]["securityContext"].items() if name not in IDS}
+        return {**template, "spec": {**template["spec"], "securityContext": context}}
 
     def labels_digest(self, owner: Metadata) -> str:
         """What a Job inherits, in short: empty where that is nothing."""

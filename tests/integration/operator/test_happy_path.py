@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.cluster.api import BUDGETS, DEPLOYMENTS, NETWORK_POLICIES, SERVICES
+from tests.cluster.api import BUDGETS, DEPLOYMENTS, JOBS, NETWORK_POLICIES, SERVICES, Object
 from tests.cluster.operator_process import OperatorProcess
 from tests.cluster.pod_agent import BEST_OF, GOOD_SCORES
-from tests.cluster.world import READY, STAGES, World, condition_of, iteration, stage_is, stage_of
+from tests.cluster.world import READY, STAGES, Expected, World, condition_of, iteration, stage_is, stage_of
 
 
 async def test_an_iteration_runs_all_stages_and_is_promoted(world: World, operator: OperatorProcess) -> None:
@@ -53,17 +53,26 @@ async def test_shards_and_training_nodes_are_pods_of_one_job(world: World, opera
     assert len(stage_of(done, "labeling")["shards"]) == 2
     assert len(stage_of(done, "training")["shards"]) == 1
     wanted = {"sampling": 3, "splitting": 2, "labeling": 2, "pairing": 1, "training": 2, "evaluation": 1}
-    found = {
-        job["metadata"]["labels"]["feedback.rlaif.dev/stage"]: job["status"]["succeeded"]
-        for job in (await world.jobs("wide")).values()
-    }
-    assert found == wanted
+    jobs = await world.jobs("wide")
+    found = {job["metadata"]["labels"]["feedback.rlaif.dev/stage"]: name for name, job in jobs.items()}
+    assert found.keys() == wanted.keys()
+    for stage, pods in wanted.items():  # results are in before the Job controller has counted their pods
+        await world.api.wait(JOBS, world.namespace, found[stage], succeeded(pods))
     service = next(
         item for item in await world.api.list(SERVICES, world.namespace) if item["spec"]["clusterIP"] == "None"
     )
     training_job = stage_of(done, "training")["job"]
     assert service["metadata"]["name"] == training_job
     assert (await world.jobs())[training_job]["spec"]["template"]["spec"]["subdomain"] == training_job
+
+
+def succeeded(pods: int) -> Expected:
+    """So many pods of a Job have ended well."""
+
+    def holds(job: Object) -> bool:
+        return bool(job.get("status", {}).get("succeeded") == pods)
+
+    return holds
 
 
 async def test_progress_of_a_running_stage_shows_in_the_status(world: World, operator: OperatorProcess) -> None:

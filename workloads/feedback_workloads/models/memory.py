@@ -8,7 +8,7 @@ is not may still be too much. All amounts are bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from feedback_workloads.contract import BadInput, EngineConfig, TrainedOn
 from feedback_workloads.models.family import Family
@@ -55,19 +55,24 @@ def size_of(family: Family) -> Size | None:
         config = AutoConfig.from_pretrained(family.folder)
         with torch.device("meta"):
             model = kind.from_config(config)
-    except (ValueError, KeyError):  # transformers does not know the type; vLLM may
+    except (ValueError, KeyError, ImportError):  # transformers does not know the type, or not here; vLLM may
         return None
     weights, trained = sum(one.numel() for one in model.parameters()), 0
     if "train" in family.capabilities:
         family.freeze(model)
         trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
     text = config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    keeps_all = text.model_type in FULL_ATTENTION and not getattr(text, "sliding_window", None)
-    kept = 2 * text.num_hidden_layers * heads * width if keeps_all else 0
     # The lesser of both is what vLLM reads where no other length is asked for.
-    return Size(weights, trained, kept, int(min(text.max_position_embeddings, family.tokenizer.model_max_length)))
+    longest = int(min(getattr(text, "max_position_embeddings", 0), family.tokenizer.model_max_length))
+    return Size(weights, trained, _kept(text), longest)
+
+
+def _kept(text: Any) -> int:
+    """Keys and values of one token, by the configuration of a decoder; 0 of one that may drop some."""
+    if text.model_type not in FULL_ATTENTION or getattr(text, "sliding_window", None):
+        return 0
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return int(2 * text.num_hidden_layers * text.num_key_value_heads * width)
 
 
 def served(size: Size, engine: EngineConfig) -> tuple[int, int]:

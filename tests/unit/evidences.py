@@ -175,6 +175,8 @@ def training() -> list[dict[str, Any]]:
             "loss": 0.693 * math.exp(-step / 90) + random.gauss(0, 0.03),
             "reward_margin": step / 150 + random.gauss(0, 0.08),
             "accuracy": min(1.0, 0.5 + 0.4 * (1 - math.exp(-step / 25)) + random.gauss(0, 0.06)),
+            "grad_norm": 2.0 + random.gauss(0, 0.2),
+            "learning_rate": 3e-6 * (1 - step / 120),
         }
         for step in range(1, 121)
     ]

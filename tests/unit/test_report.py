@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 import re
@@ -152,6 +153,21 @@ def test_the_software_that_made_it_is_named(whole: Evidence, page: str) -> None:
     assert "Its artifacts were made by torch 2.13.0, vllm 0.31.0 and 0.32.0." in page
     assert summarise(whole)["versions"] == {"torch": ["2.13.0"], "vllm": ["0.31.0", "0.32.0"]}
     assert "Its artifacts were made by" not in render(replace(whole, versions={}))
+
+
+def test_every_chart_has_its_numbers(whole: Evidence, page: str) -> None:
+    links = {name: url for url, name in re.findall(r'href="(data:text/csv[^"]+)" download="([^"]+)"', page)}
+    assert len(links) == page.count("<figure")
+    tables = {
+        name: list(csv.DictReader(io.StringIO(base64.b64decode(url.partition(",")[2]).decode())))
+        for name, url in links.items()
+    }
+    assert [float(row["loss"]) for row in tables["loss-and-rewards.csv"]] == [row["loss"] for row in whole.training]
+    assert whole.scores is not None
+    baseline = whole.scores["baseline"]["recall"]
+    [row] = [row for row in tables["before-and-after.csv"] if row["answers"] == "baseline"]
+    assert {end: float(row[f"recall.{end}"]) for end in ("value", "low", "high")} == baseline
+    assert len(tables["ranking-several-answers.csv"]) == len(whole.scores["ranking"])
 
 
 def test_the_gate_is_a_table(page: str) -> None:

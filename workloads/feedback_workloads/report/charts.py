@@ -252,8 +252,14 @@ def chain(policies: Sequence[Row | None], kept: int | None, number: int) -> str:
 
 
 def training(log: Sequence[Row]) -> str:
-    """Loss, and how often and by how much the chosen side is rewarded more, by optimizer step."""
-    panels = [("loss", "loss"), ("reward_margin", "reward margin"), ("accuracy", "accuracy")]
+    """Loss, by how much and how often the chosen side is rewarded more, and what moved the weights, by step."""
+    panels = [
+        ("loss", "loss"),
+        ("reward_margin", "reward margin"),
+        ("accuracy", "accuracy"),
+        ("grad_norm", "gradient\nnorm"),
+        ("learning_rate", "learning\nrate"),
+    ]
     found = [(key, name, [(row["step"], row[key]) for row in log if key in row]) for key, name in panels]
     shown = [(key, name, points) for key, name, points in found if points]
     if not shown:

@@ -18,6 +18,7 @@ from feedback_workloads.models.pictures import load_picture
 from feedback_workloads.report import charts
 from feedback_workloads.report.cost import api_words
 from feedback_workloads.report.evidence import Claim, Evidence, Example, Kind, Row, ranked_words
+from feedback_workloads.report.series import counted, csv_url
 from feedback_workloads.report.summary import (
     MEASURES,
     cell,
@@ -65,11 +66,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart and what it shows."""
+    """A chart, what it shows, and its numbers as a URL of CSV."""
 
     title: str
     svg: Markup
     caption: str
+    csv: str
 
 
 def render(evidence: Evidence) -> str:
@@ -241,24 +243,34 @@ def _tone(name: str, before: float | None, after: float | None) -> str:
 def _result_figures(scores: Row) -> list[Figure]:
     return _drawn(
         Figure(
-            "Before and after", Markup(charts.measures(scores)), "Report split, 95% bootstrap intervals over questions."
+            "Before and after",
+            Markup(charts.measures(scores)),
+            "Report split, 95% bootstrap intervals over questions.",
+            csv_url([{"answers": name, **column} for name, column in columns(scores).items()]),
         ),
         Figure(
             "Ranking several answers",
             Markup(charts.ranking_curves(scores)),
             "The aligned policy draws N answers, and a rule says which is returned; all rules rank the same answers. "
             f"The server's default: {scores['best_of_rule']}",
+            csv_url(scores["ranking"]),
         ),
-        Figure("Ranking the baseline's own answers", Markup(charts.baseline_curves(scores)), on_baseline(scores)),
+        Figure(
+            "Ranking the baseline's own answers",
+            Markup(charts.baseline_curves(scores)),
+            on_baseline(scores),
+            csv_url(scores["reward_on_baseline"] or []),
+        ),
     )
 
 
 def _training_figures(log: Sequence[Row], scores: Row | None) -> list[Figure]:
     steps = "Direct preference optimisation; pale lines are single steps, strong ones their moving average."
-    return _drawn(
-        Figure("Loss and rewards", Markup(charts.training(log)), steps),
-        *([Figure("Checkpoints", Markup(charts.checkpoints(scores)), scores["rule"])] if scores else []),
-    )
+    shown = [Figure("Loss and rewards", Markup(charts.training(log)), steps, csv_url(log))]
+    if scores:
+        numbers = csv_url(scores["checkpoints"])
+        shown.append(Figure("Checkpoints", Markup(charts.checkpoints(scores)), scores["rule"], numbers))
+    return _drawn(*shown)
 
 
 def _pair_figures(pairs: Row) -> list[Figure]:
@@ -274,17 +286,32 @@ def _pair_figures(pairs: Row) -> list[Figure]:
             "From answers to pairs",
             Markup(charts.funnel(pairs["funnel"])),
             f"Answers in grey, pairs in blue.{truth} {labeler(metrics)}".rstrip(),
+            csv_url(counted(pairs["funnel"], "step")),
         ),
         Figure(
             "Lengths",
             Markup(charts.lengths(pairs["words"])),
             "The length balance drops pairs whose rejected answer is much the longer one.",
+            csv_url(
+                [
+                    {"pairs": step, "answers": side, **row}
+                    for step, sides in pairs["words"].items()
+                    for side, counts in sides.items()
+                    for row in counted(counts, "words")
+                ]
+            ),
         ),
-        Figure("Scores of the answers", Markup(charts.score_histogram(pairs["scores"])), "Before they are paired."),
+        Figure(
+            "Scores of the answers",
+            Markup(charts.score_histogram(pairs["scores"])),
+            "Before they are paired.",
+            csv_url(counted(pairs["scores"], "score")),
+        ),
         Figure(
             "Differences in the pairs",
             Markup(charts.difference_histogram(pairs["differences"])),
             "After length balance.",
+            csv_url(counted(pairs["differences"], "difference")),
         ),
     )
 

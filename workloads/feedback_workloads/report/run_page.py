@@ -14,6 +14,7 @@ from feedback_workloads.report.iteration import StageRecord
 from feedback_workloads.report.page import Figure, card, duration, template
 from feedback_workloads.report.run import Chain, Member, chains
 from feedback_workloads.report.run_summary import amount, cost_in_words, followed, page_of, processors, said, seconds
+from feedback_workloads.report.series import csv_url
 from feedback_workloads.report.summary import MEASURES
 
 
@@ -39,7 +40,10 @@ def _chain(chain: Chain, number: int, shown: Mapping[str, str], out: Path) -> di
     """What the template shows of a chain."""
     policies = [chain.before, *(member.summary.aligned for member in chain.members)]
     kept = chain.members.index(chain.kept) + 1 if chain.kept else None
-    svg = charts.chain([policy and policy.to_json() for policy in policies], kept, number)
+    found = [policy and policy.to_json() for policy in policies]
+    svg = charts.chain(found, kept, number)
+    names = ["before", *(member.name for member in chain.members)]
+    numbers = [{"policy": name, **one} for name, one in zip(names, found, strict=True) if one]
     return {
         "names": [member.name for member in chain.members],
         "said": said(chain),
@@ -57,7 +61,7 @@ def _chain(chain: Chain, number: int, shown: Mapping[str, str], out: Path) -> di
             }
             for member in chain.members
         ],
-        "figures": [Figure("Over the iterations", Markup(svg), CAPTION)] if svg else [],
+        "figures": [Figure("Over the iterations", Markup(svg), CAPTION, csv_url(numbers))] if svg else [],
     }
 
 

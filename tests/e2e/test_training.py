@@ -191,7 +191,12 @@ def stored(name: str) -> Callable[[Run], bool]:
     [
         pytest.param(stored("checkpoint-000004"), {}, id="checkpoint stored, its state perhaps not"),
         pytest.param(stored("state/000004-*"), {}, id="first state stored"),
-        pytest.param(stored("state/000008-*"), {"zero_stage": 2, "processes_per_node": 2}, id="ZeRO-2, two processes"),
+        pytest.param(
+            stored("state/000008-*"),
+            {"zero_stage": 2, "processes_per_node": 2},
+            id="ZeRO-2, two processes",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_resumed_equals_uninterrupted(

@@ -19,6 +19,8 @@ from tests.integration.models import picture, tiny_llava
 from tests.integration.servers import Server
 from tests.integration.test_generate_stages import ENGINE, World, stored
 
+pytestmark = pytest.mark.long  # a server starts for it; what APIs do to a stage is in tests/unit/test_behind_apis.py
+
 WORDS = ("red", "blue", "green", "round", "large", "there")
 PICTURES = 8
 

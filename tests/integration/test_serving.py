@@ -1069,18 +1069,6 @@ def test_sigterm_finishes_what_runs_and_turns_new_requests_away(adapter_server: 
     assert server.process.wait(PATIENCE_SECONDS) == 0
 
 
-def test_sigterm_finishes_a_request_whose_body_still_arrives(models: Models, tmp_path: Path) -> None:
-    server = Server(tmp_path / "arriving.log", *flags(models.policy, models.reference, drain_seconds=PATIENCE_SECONDS))
-    body = json.dumps({"model": "tiny", "messages": about(PICTURE), "max_tokens": 4}).encode()
-    with begin(server, len(body), body[:1]) as connection:
-        server.terminate()
-        server.wait_until(lambda: server.health() == 503)
-        server.wait_until(lambda: turned_away(server))
-        connection.sendall(body[1:])
-        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
-    assert server.process.wait(PATIENCE_SECONDS) == 0
-
-
 def turned_away(server: Server) -> bool:
     """Whether new requests are."""
     with pytest.raises(openai.APIStatusError) as caught:
@@ -1088,15 +1076,21 @@ def turned_away(server: Server) -> bool:
     return caught.value.status_code == 503
 
 
-def test_a_connection_that_is_kept_is_answered_until_load_balancers_know(models: Models, tmp_path: Path) -> None:
-    server = Server(tmp_path / "leaving.log", *flags(models.policy, models.reference, unlisted_seconds=10))
-    with server.client:
+def test_a_server_that_leaves_answers_whom_it_has(models: Models, tmp_path: Path) -> None:
+    """A connection that is kept, until load balancers know; and a request whose body still arrives then."""
+    leaving = {"unlisted_seconds": 10, "drain_seconds": PATIENCE_SECONDS}
+    server = Server(tmp_path / "leaving.log", *flags(models.policy, models.reference, **leaving))
+    body = json.dumps({"model": "tiny", "messages": about(PICTURE), "max_tokens": 4}).encode()
+    with server.client, begin(server, len(body), body[:1]) as connection:
         ask(server, best_of=1, max_tokens=4)
         server.terminate()
         server.wait_until(lambda: server.health() == 503)
         answers = server.client.chat.completions.with_raw_response
         last = answers.create(model="tiny", messages=about(PICTURE), max_tokens=4)
         assert (last.status_code, last.headers["connection"]) == (200, "close")
+        server.wait_until(lambda: turned_away(server))
+        connection.sendall(body[1:])
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
     assert server.process.wait(PATIENCE_SECONDS) == 0
 
 

@@ -9,14 +9,17 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from markupsafe import escape
 from PIL import Image
 
+from feedback_operator.api import FeedbackIteration
 from feedback_workloads.contract import Artifact, BadInput, BenchmarkConfig, FileEntry, Manifest, Source
 from feedback_workloads.method.statistics import Rate
 from feedback_workloads.report import charts
@@ -168,6 +171,16 @@ def test_every_chart_has_its_numbers(whole: Evidence, page: str) -> None:
     [row] = [row for row in tables["before-and-after.csv"] if row["answers"] == "baseline"]
     assert {end: float(row[f"recall.{end}"]) for end in ("value", "low", "high")} == baseline
     assert len(tables["ranking-several-answers.csv"]) == len(whole.scores["ranking"])
+
+
+def test_the_manifest_on_the_page_is_one_that_runs(whole: Evidence) -> None:
+    """As `feedback run` of it would read it."""
+    given = FeedbackIteration.model_validate(yaml.safe_load(Path("examples/shapes.yaml").read_text()))
+    iteration = Iteration.model_validate_json(given.model_dump_json(by_alias=True, exclude_none=True))
+    page = render(replace(whole, iteration=iteration))
+    [text] = re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL)
+    again = FeedbackIteration.model_validate(yaml.safe_load(unescape(text)))
+    assert (again.kind, again.metadata.name, again.spec) == (given.kind, given.metadata.name, given.spec)
 
 
 def test_the_gate_is_a_table(page: str) -> None:

@@ -58,6 +58,12 @@ SAID_OF_A_MODEL: Final = ("system_prompt", "chat_template", "processor_kwargs", 
 COMMIT: Final = "^[0-9a-f]{40}$"
 
 
+URI_OR_FROM: Final = Rule(
+    cel="has(self.uri) != has(self.from)",
+    message="give exactly one of uri and from",
+    holds=lambda model: (model.uri is None) != (model.from_ is None),
+)
+
 PINNED: Final = Rule(
     cel="!has(self.trustRemoteCode) || !self.trustRemoteCode || has(self.sha256) || "
     f"(has(self.uri) && self.uri.startsWith('hf://') && has(self.revision) && self.revision.matches('{COMMIT}'))",
@@ -97,11 +103,7 @@ class LabelerModelSpec(SplitterModelSpec):
     """A model that is asked about pictures, and how; or the policy."""
 
     RULES = (
-        Rule(
-            cel="has(self.uri) != has(self.from)",
-            message="give exactly one of uri and from",
-            holds=lambda model: (model.uri is None) != (model.from_ is None),
-        ),
+        URI_OR_FROM,
         Rule(
             cel="!has(self.from) || !(has(self.revision) || has(self.sha256) || has(self.systemPrompt) || "
             "has(self.chatTemplate) || has(self.processorKwargs) || has(self.quantization))",
@@ -133,11 +135,7 @@ class ModelSpec(Resource):
     """The policy to align: either a source of its own, or the outcome of an earlier iteration."""
 
     RULES = (
-        Rule(
-            cel="has(self.uri) != has(self.from)",
-            message="give exactly one of uri and from",
-            holds=lambda model: (model.uri is None) != (model.from_ is None),
-        ),
+        URI_OR_FROM,
         Rule(
             cel="has(self.uri) || (!has(self.revision) && !has(self.sha256))",
             message="revision and sha256 must not be given with from; the iteration brings its own digest",

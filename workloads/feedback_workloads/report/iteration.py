@@ -162,6 +162,8 @@ class GateRule(Partial):
 class Iteration(Partial):
     """A FeedbackIteration at its end. `spec` is kept as it was written."""
 
+    api_version: str = ""
+    kind: str = ""
     metadata: MetadataRecord
     spec: dict[str, Any] = {}
     status: Status = Status()
@@ -184,6 +186,12 @@ class Iteration(Partial):
         except ValidationError as error:
             details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise BadInput(f"{file} is not an iteration with its status: {details}") from error
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What a person applies: the iteration without what became of it."""
+        head = {"apiVersion": self.api_version, "kind": self.kind, "metadata": {"name": self.metadata.name}}
+        return {**head, "spec": self.spec}
 
     def given(self, *path: str | int) -> Any:
         """What the spec says at this path, such as `"model", "uri"`; None where it says nothing."""

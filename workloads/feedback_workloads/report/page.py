@@ -98,7 +98,7 @@ def render(evidence: Evidence) -> str:
         stages=evidence.iteration.status.stages,
         versions=[f"{package} {' and '.join(of)}" for package, of in evidence.versions.items()],
         api_usage=[words for stage in evidence.iteration.status.stages if (words := api_words(stage))],
-        spec=yaml.safe_dump(evidence.iteration.spec, sort_keys=False, allow_unicode=True, width=100),
+        manifest=yaml.safe_dump(evidence.iteration.manifest, sort_keys=False, allow_unicode=True, width=100),
     )
 
 
@@ -153,7 +153,7 @@ def example(one: Example, best_of: str) -> dict[str, Any]:
         "picture": picture(one.image),
         "question": one.question,
         "answers": [
-            {"who": name, "key": who, "segments": segments(row["answer"], row["spans"]), "found": found(row)}
+            {"who": name, "key": who, "segments": segments(row["answer"], row["spans"]), "tally": tally(row)}
             for who, name in names.items()
             if (row := one.answers.get(who))
         ],
@@ -167,7 +167,7 @@ def judged(claim: Claim) -> str:
     return f"{'' if claim.accepted else 'rejected, '}p(yes) {claim.p_yes:.2f}"
 
 
-def found(row: Row) -> str:
+def tally(row: Row) -> str:
     """`1 of 6 mentions not there; names 4 of 5 that are`."""
     return (
         f"{row['hallucinated']} of {row['mentions']} mentions not there; "

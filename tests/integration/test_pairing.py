@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,14 @@ from feedback_workloads.process.progress import Progress
 from feedback_workloads.report.evidence import PAIRS_SHOWN, Claim, PairAnswer, find_pairs
 from feedback_workloads.rows.schemas import CLAIMS, SAMPLES, VERDICTS
 from feedback_workloads.stages import pairing
-from feedback_workloads.stages.pairing import Labelled, accuracy, judge_of
+from feedback_workloads.stages.pairing import (
+    Labelled,
+    Verdicts,
+    accuracy,
+    calibration,
+    judge_of,
+    known_answers,
+)
 from feedback_workloads.storage.artifacts import ArtifactStore
 
 
@@ -295,23 +302,36 @@ def test_agreement_with_the_truth(tmp_path: Path) -> None:
     assert outcome.metrics["truth_agreement"] == pytest.approx(1 / 3)
     assert outcome.metrics["truth_ties"] == pytest.approx(1 / 3)
     assert outcome.metrics["labeler.answers_right"] == pytest.approx(1 / 2)
+    assert given.statistics()["calibration"] == []  # no claim here names an object
 
 
 def test_accuracy_of_the_labeler() -> None:
     answers = [
-        Labelled(("known", 0), "A cat. A dog.", "stop", ["A cat.", "A dog."], [True, False]),
-        Labelled(("known", 1), "A cat.", "stop", ["A cat."], [False]),
-        Labelled(("known", 2), "Well. Two dogs.", "stop", ["Well.", "Two dogs."], [True, True]),
-        Labelled(("unknown", 0), "A dog.", "stop", ["A dog."], [True]),
+        labelled("known", 0, {"A cat.": 0.96, "A dog.": 0.04}),
+        labelled("known", 1, {"A cat.": 0.25}),
+        labelled("known", 2, {"Well.": 0.9, "Two dogs.": 1.0}),
+        labelled("unknown", 0, {"A dog.": 0.9}),
     ]
     judge = judge_of("coco-objects", {"known": '["cat"]'})
     assert judge
-    assert accuracy(answers, judge) == {
+    known = known_answers(answers, judge)
+    assert accuracy(known) == {
         "labeler.true_claims_accepted": 1 / 2,
         "labeler.untrue_claims_rejected": 1 / 2,
         "labeler.answers_right": 1 / 3,
     }
-    assert accuracy(answers[-1:], judge) == {}
+    assert calibration(known) == [
+        {"claims": 1, "p_yes": 0.04, "true": 0},
+        {"claims": 1, "p_yes": 0.25, "true": 1},
+        {"claims": 2, "p_yes": pytest.approx(0.98), "true": 1},
+    ]
+    assert (accuracy(known[3:]), calibration(known[3:])) == ({}, [])
+
+
+def labelled(id: str, candidate: int, p_yes: Mapping[str, float]) -> Labelled:
+    """An answer of these claims, accepted where yes is more probable than not."""
+    verdicts = Verdicts([p > 0.5 for p in p_yes.values()], list(p_yes.values()))
+    return Labelled((id, candidate), " ".join(p_yes), "stop", list(p_yes), verdicts)
 
 
 def test_unreadable_truth_names_the_instruction(tmp_path: Path) -> None:

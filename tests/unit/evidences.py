@@ -206,6 +206,10 @@ def pairs() -> dict[str, Any]:
             "drawn": {"chosen": histogram(16.2, 702), "rejected": histogram(19.8, 702)},
             "balanced": {"chosen": histogram(16.9, 640), "rejected": histogram(18.1, 640)},
         },
+        "calibration": [
+            {"claims": 1810, "p_yes": 0.02, "true": 90}, {"claims": 240, "p_yes": 0.16, "true": 61},
+            {"claims": 205, "p_yes": 0.74, "true": 140}, {"claims": 9905, "p_yes": 0.99, "true": 9720},
+        ],
     }  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def test_page_is_well_formed_small_and_needs_no_network(page: str) -> None:
     assert len(page) < 3_000_000
     assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(https?:)?//""", page)
     assert {tag for tag, _ in found.elements}.isdisjoint({"script", "link", "iframe", "object"})
-    assert sum(tag == "svg" for tag, _ in found.elements) == 9
+    assert sum(tag == "svg" for tag, _ in found.elements) == 10
     pictures = [attributes for tag, attributes in found.elements if tag == "img"]
     assert pictures
     assert all((one["src"] or "").startswith("data:image/png;base64,") and one["alt"] for one in pictures)

@@ -341,6 +341,35 @@ def score_histogram(scores: Mapping[str, int]) -> str:
     return _bars("scores", scores, "score: minus the number of rejected claims", "answers", "Answers by score")
 
 
+def calibration(tenths: Sequence[Row]) -> str:
+    """How many of the claims are true among those to which the labeler gives which p(yes)."""
+    if not tenths:
+        return ""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], ":", color=MUTED, linewidth=1.2)
+        axes.plot(
+            [row["p_yes"] for row in tenths],
+            [row["true"] / row["claims"] for row in tenths],
+            "s-", color=ALIGNED, clip_on=False,
+        )  # fmt: skip
+        for row in tenths:
+            share = row["true"] / row["claims"]
+            axes.annotate(
+                f"{row['claims']:,}", (row["p_yes"], share), (0, 6 if share < 0.9 else -13), ha="center",
+                textcoords="offset points", fontsize=8, color=INK,
+            )  # fmt: skip
+        axes.set_xlabel("p(yes)")
+        axes.set_ylabel("true claims")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PERCENT)
+
+    return _svg("calibration", 3.2, draw, "Share of true claims by the labeler's probability of yes")
+
+
 def difference_histogram(differences: Mapping[str, int]) -> str:
     """How many pairs have which difference of scores."""
     return _bars(

@@ -289,6 +289,13 @@ def _pair_figures(pairs: Row) -> list[Figure]:
             csv_url(counted(pairs["funnel"], "step")),
         ),
         Figure(
+            "How sure the labeler is",
+            Markup(charts.calibration(pairs.get("calibration", ()))),
+            "Claims by p(yes), in tenths, with their number, and how many are true; those in which the benchmark finds "
+            "something to judge. On the dotted line, a labeler is as sure as it is right.",
+            csv_url(pairs.get("calibration", ())),
+        ),
+        Figure(
             "Lengths",
             Markup(charts.lengths(pairs["words"])),
             "The length balance drops pairs whose rejected answer is much the longer one.",

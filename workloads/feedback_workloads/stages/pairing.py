@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from feedback_workloads.benchmarks import benchmark
 from feedback_workloads.contract import (
     STATISTICS_NAME,
-    Artifact,
     BadInput,
     BenchmarkType,
     PairingConfig,
@@ -43,14 +42,26 @@ Fate = Literal["scored", "without_claims", "unlabelled", "truncated", "mismatche
 
 
 @dataclass(frozen=True)
+class Verdicts:
+    """What the labeler says about the claims of an answer: which it accepts, and its probability of yes."""
+
+    accepted: list[bool]
+    p_yes: list[float]
+
+
+@dataclass(frozen=True)
 class Labelled:
-    """One answer with what earlier stages found. `claims` and `accepted` are None where a stage left the answer out."""
+    """One answer with what earlier stages found. `claims` and `verdicts` are None where a stage left the answer out."""
 
     key: Key
     text: str
     finish_reason: str
     claims: list[str] | None
-    accepted: list[bool] | None
+    verdicts: Verdicts | None
+
+    @property
+    def accepted(self) -> list[bool] | None:
+        return self.verdicts and self.verdicts.accepted
 
     @property
     def fate(self) -> Fate:
@@ -74,10 +85,10 @@ class LabelledAnswers:
     The tokens stay in Arrow, where they take a tenth of the memory of Python objects.
     """
 
-    def __init__(self, samples: pa.Table, claims: dict[Key, list[str]], accepted: dict[Key, list[bool]]) -> None:
+    def __init__(self, samples: pa.Table, claims: dict[Key, list[str]], verdicts: dict[Key, Verdicts]) -> None:
         light = samples.select(["id", "candidate", "answer", "finish_reason"]).to_pylist()
         keyed = sorted((_key(row), row["answer"], row["finish_reason"]) for row in light)
-        self._by_key = {key: Labelled(key, text, end, claims.get(key), accepted.get(key)) for key, text, end in keyed}
+        self._by_key = {key: Labelled(key, text, end, claims.get(key), verdicts.get(key)) for key, text, end in keyed}
         self._place = {_key(row): place for place, row in enumerate(light)}
         self._tokens = samples.select(["token_ids", "logprobs"]).combine_chunks()
 
@@ -134,8 +145,11 @@ def run(config: PairingConfig, shard: int, store: ArtifactStore, progress: Progr
     progress.phase("scoring answers")
     answers = LabelledAnswers(
         store.read_table(config.samples, SAMPLES),
-        _column(store, config.claims, CLAIMS, "claims"),
-        _column(store, config.verdicts, VERDICTS, "accepted"),
+        {_key(row): row["claims"] for row in store.rows(config.claims, CLAIMS, ["id", "candidate", "claims"])},
+        {
+            _key(row): Verdicts(row["accepted"], row["p_yes"])
+            for row in store.rows(config.verdicts, VERDICTS, ["id", "candidate", "accepted", "p_yes"])
+        },
     )
     selection = select(config, answers)
     progress.phase("writing pairs")
@@ -143,9 +157,7 @@ def run(config: PairingConfig, shard: int, store: ArtifactStore, progress: Progr
     with store.append(output, PAIRS) as parts:
         instructions = store.instructions(config.instructions)
         truths = write_pairs(selection.pairs, answers, instructions, parts, progress)
-    known = judge_of(config.truth, truths)
-    truth = {**agreement(selection.pairs, known), **accuracy(answers.of("scored"), known)} if known else {}
-    statistics = summarise(selection, answers, truth)
+    statistics = summarise(selection, answers, judge_of(config.truth, truths))
     file = store.put(canonical_json(statistics), output, STATISTICS_NAME)
     return Outcome(
         files=(*parts.files(), file),
@@ -265,47 +277,83 @@ def agreement(pairs: Iterable[Pair], judge: Judge) -> dict[str, float]:
     }
 
 
-def accuracy(answers: Iterable[Labelled], judge: Judge) -> dict[str, float]:
-    """How often the labeler is right, over the answers whose truth is known; what was never to be judged has no share.
+@dataclass(frozen=True)
+class KnownClaim:
+    """A claim in which the benchmark finds something to judge: what the labeler says of it, and whether it is true."""
 
-    `true_claims_accepted` and `untrue_claims_rejected` are shares of the claims in which the benchmark finds something
-    to judge; `answers_right` of the answers: that all their claims are accepted where nothing is untrue, and not all
-    where something is.
+    p_yes: float
+    accepted: bool
+    true: bool
+
+
+@dataclass(frozen=True)
+class KnownAnswer:
+    """An answer whose truth is known: whether the labeler is right about the whole, and its claims to be judged.
+
+    It is right where it accepts all claims and nothing is untrue, and where it does not and something is.
     """
-    true: list[bool] = []
-    untrue: list[bool] = []
-    whole: list[bool] = []
+
+    right: bool
+    claims: tuple[KnownClaim, ...]
+
+
+def known_answers(answers: Iterable[Labelled], judge: Judge) -> list[KnownAnswer]:
+    """Those of the scored answers whose truth is known."""
+    known: list[KnownAnswer] = []
     for answer in answers:
-        id = answer.key[0]
-        if (found := judge(id, answer.text)) is None:
+        id, verdicts = answer.key[0], answer.verdicts
+        if verdicts is None or (found := judge(id, answer.text)) is None:
             continue
-        whole.append(all(answer.accepted or ()) == (found.hallucinated == 0))
-        for claim, accepted in zip(answer.claims or (), answer.accepted or (), strict=True):
-            match judge(id, claim):
-                case Judgement(mentions=0):
-                    pass
-                case Judgement(hallucinated=0):
-                    true.append(accepted)
-                case _:
-                    untrue.append(not accepted)
+        said = zip(answer.claims or (), verdicts.p_yes, verdicts.accepted, strict=True)
+        judged = [(judge(id, claim), p_yes, accepted) for claim, p_yes, accepted in said]
+        claims = tuple(
+            KnownClaim(p_yes, accepted, one.hallucinated == 0)
+            for one, p_yes, accepted in judged
+            if one and one.mentions
+        )
+        known.append(KnownAnswer(all(verdicts.accepted) == (found.hallucinated == 0), claims))
+    return known
+
+
+def accuracy(known: Sequence[KnownAnswer]) -> dict[str, float]:
+    """How often the labeler is right: `true_claims_accepted` and `untrue_claims_rejected` are shares of the claims,
+    `answers_right` of the answers; what was never to be judged has no share.
+    """
+    claims = [claim for answer in known for claim in answer.claims]
     return {
-        **_share("labeler.true_claims_accepted", true),
-        **_share("labeler.untrue_claims_rejected", untrue),
-        **_share("labeler.answers_right", whole),
+        **_share("labeler.true_claims_accepted", [claim.accepted for claim in claims if claim.true]),
+        **_share("labeler.untrue_claims_rejected", [not claim.accepted for claim in claims if not claim.true]),
+        **_share("labeler.answers_right", [answer.right for answer in known]),
     }
+
+
+def calibration(known: Sequence[KnownAnswer]) -> list[dict[str, float]]:
+    """Claims by the labeler's p(yes), in tenths: how many, its mean, and how many of them are true; without empty ones.
+
+    A labeler that knows how sure it is has as many true ones among them as its p(yes) says.
+    """
+    tenths: dict[int, list[KnownClaim]] = {}
+    for claim in (claim for answer in known for claim in answer.claims):
+        tenths.setdefault(min(int(10 * claim.p_yes), 9), []).append(claim)
+    return [
+        {"claims": len(some), "p_yes": fmean(one.p_yes for one in some), "true": sum(one.true for one in some)}
+        for _, some in sorted(tenths.items())
+    ]
 
 
 def _share(name: str, found: Sequence[bool]) -> dict[str, float]:
     return {name: sum(found) / len(found)} if found else {}
 
 
-def summarise(selection: Selection, answers: LabelledAnswers, truth: dict[str, float]) -> dict[str, Any]:
+def summarise(selection: Selection, answers: LabelledAnswers, judge: Judge | None) -> dict[str, Any]:
     """The content of statistics.json.
 
     `funnel`: numbers at each step; `metrics`: mean lengths before and after the length balance, its threshold,
     agreement of labeler and pairs with the truth; `scores`: answers by score; `differences`: pairs by difference of
-    scores; `words`: pairs by length of either side, before (`drawn`) and after (`balanced`) the length balance.
+    scores; `words`: pairs by length of either side, before (`drawn`) and after (`balanced`) the length balance;
+    `calibration`: see there, only where a benchmark judges.
     """
+    known = known_answers(answers.of("scored"), judge) if judge else []
     steps = {"drawn": selection.drawn, "balanced": selection.pairs}
     lengths = {
         step: {"chosen": [pair.chosen.words for pair in pairs], "rejected": [pair.rejected.words for pair in pairs]}
@@ -319,11 +367,13 @@ def summarise(selection: Selection, answers: LabelledAnswers, truth: dict[str, f
                 f"{step}.{side}_words": fmean(words) for step, sides in lengths.items() for side, words in sides.items()
             },
             **({} if threshold is None else {"balance_threshold": threshold}),
-            **truth,
+            **(agreement(selection.pairs, judge) if judge else {}),
+            **accuracy(known),
         },
         "scores": _histogram(_answer(one).score for one in answers.of("scored")),
         "differences": _histogram(pair.chosen.score - pair.rejected.score for pair in selection.pairs),
         "words": {step: {side: _histogram(words) for side, words in sides.items()} for step, sides in lengths.items()},
+        **({"calibration": calibration(known)} if judge else {}),
     }
 
 
@@ -352,10 +402,6 @@ def _why_empty(config: PairingConfig, funnel: dict[str, int]) -> str:
         f"the length balance dropped all {funnel['drawn']} pairs, for each chosen answer is empty beside its rejected "
         "one; set spec.pairing.lengthBalance to Disabled"
     )
-
-
-def _column(store: ArtifactStore, refs: Sequence[Artifact], schema: pa.Schema, column: str) -> dict[Key, list[Any]]:
-    return {_key(row): row[column] for row in store.rows(refs, schema, ["id", "candidate", column])}
 
 
 def _key(row: Mapping[str, Any]) -> Key:

@@ -153,7 +153,7 @@ chart-test: $(VENV)/.ready chart-tools control-plane  ## The Helm chart: lint, t
 RESOLVE = $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate \
   --python-version 3.11 --override requirements/overrides.txt
 lock: $(UV)  ## Resolve the hash-locked requirements anew; images have the versions that the tests run, where they can
-	$(RESOLVE) --extra operator --extra generate-cpu --extra train --extra benchmarks --extra data --extra local --extra dev pyproject.toml -o requirements/local.txt
+	$(RESOLVE) --extra operator --extra generate-cpu --extra train --extra benchmarks --extra data --extra people --extra local --extra dev pyproject.toml -o requirements/local.txt
 	$(RESOLVE) -c requirements/local.txt --extra operator --extra tracing pyproject.toml -o requirements/operator.txt
 	$(RESOLVE) -c requirements/local.txt --extra train pyproject.toml -o requirements/train.txt
 	$(RESOLVE) -c requirements/local.txt --extra generate-cpu pyproject.toml -o requirements/generate-cpu.txt

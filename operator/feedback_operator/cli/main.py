@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from feedback_operator.api import FeedbackIteration, PromotedModel, ServingSpec
-from feedback_operator.cli import data, manifests, on_cluster
+from feedback_operator.cli import data, manifests, on_cluster, people
 from feedback_operator.cli.cluster_errors import ClusterError, ManifestRejected
 from feedback_operator.cli.ending import ExitStatus
+from feedback_operator.cli.finished import errors, finished
 from feedback_operator.cli.local import shapes as build_shapes
 from feedback_operator.cli.local import workload
 from feedback_operator.cli.models import check_models
-from feedback_operator.cli.run import RunFacts, s3_environment
 from feedback_operator.cli.run import run as run_iterations
+from feedback_operator.cli.run import s3_environment
 from feedback_operator.cluster.local.embedded_s3 import EmbeddedS3Error
 from feedback_operator.cluster.local.process import AlreadyRunning
 from feedback_operator.plan.conditions import scored_model
@@ -27,7 +25,6 @@ from feedback_operator.resources.deployment import model_arguments
 from feedback_workloads.contract import ShapesConfig
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
 Target = Annotated[Path, typer.Argument(metavar="FILE", help="A manifest, or a folder of manifests.")]
 State = Annotated[
@@ -120,7 +117,7 @@ def serve(
 
     Options after DIR go to the server: --host, --port, --best-of and others (feedback serve --help-server).
     """
-    iteration = _finished(result)
+    iteration = finished(result)
     model = served_model(iteration)
     if model is None:
         errors.print(f"{result}: the run has no aligned policy to serve; run it to its end first")
@@ -247,7 +244,7 @@ def push(
     owner/name-pairs, and HF_TOKEN has to be one that may write there. Exit codes: 0 published; 2 there is nothing to
     publish, or it is refused; 75 a server was out of reach.
     """
-    iteration = _finished(result)
+    iteration = finished(result)
     arguments = [f"--result={result}", f"--to={to}", *(["--public"] if public else [])]
     with s3_environment(state, [iteration.spec.artifacts.uri]) as environment:
         raise typer.Exit(workload("feedback_workloads.report.push", arguments, state, environment))
@@ -255,6 +252,7 @@ def push(
 
 app.add_typer(on_cluster.app)
 app.add_typer(data.app, name="data")
+app.add_typer(people.app)
 
 
 def main() -> None:
@@ -280,19 +278,3 @@ def served_model(iteration: FeedbackIteration) -> PromotedModel | None:
     reference = iteration.status.model
     scores = next((shard for stage in iteration.status.stages for shard in stage.shards if shard.aligned), None)
     return scored_model(iteration.spec, scores, reference) if scores and reference else None
-
-
-def _finished(folder: Path) -> FeedbackIteration:
-    file = folder / "iteration.json"
-    try:
-        data = json.loads(file.read_text())
-    except OSError as error:
-        errors.print(f"{file}: cannot be read: {error.strerror}; name the --out folder of a finished run")
-        raise typer.Exit(ExitStatus.INVALID) from error
-    facts = {field.name for field in fields(RunFacts)}
-    try:
-        return FeedbackIteration.model_validate({k: v for k, v in data.items() if k not in facts})
-    except ValidationError as error:
-        field = ".".join(map(str, error.errors()[0]["loc"]))
-        errors.print(f"{file}: {field}: {error.errors()[0]['msg']}; another version made it, so run it again with this")
-        raise typer.Exit(ExitStatus.INVALID) from error

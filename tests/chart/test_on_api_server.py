@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import ssl
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +17,7 @@ import yaml
 
 from feedback_operator.api.calls import FINALIZERS, KINDS
 from tests.chart.openapi import LOCATION, write_schemas
+from tests.chart.plain import FILE
 from tests.chart.rendering import CHART, NAME, NAMESPACE, RELEASE, ROOT, Rendered, Values, helm, render
 from tests.chart.test_templates import EVERYTHING
 from tests.chart.tools import program
@@ -33,6 +36,8 @@ EVERY_MODE: Final[dict[str, Values]] = {
     "namespaced": {"scope": "Namespaced"},
     "everything": EVERYTHING,
 }
+TOOLS: Final = Path(sys.executable).parent
+PLAIN: Final = ROOT / FILE
 RESTRICTED: Final = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
@@ -99,6 +104,50 @@ async def test_pods_meet_the_restricted_standard(api: Api, namespace: str) -> No
     lax = {**replica["spec"], "serviceAccountName": "default", "priorityClassName": "", "hostNetwork": True}
     with pytest.raises(ApiRefused, match="violates PodSecurity"):
         await api.create(PODS, namespace, {"metadata": {"name": "lax"}, "spec": lax}, query={"dryRun": "All"})
+
+
+async def test_the_plain_manifest_installs_the_operator_on_an_empty_cluster(
+    bare: ControlPlane, api: Api, namespace: str
+) -> None:
+    """README's line as it stands there; a second time, nothing changes."""
+    [line] = [
+        line
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.endswith("kubectl apply --server-side -f -")
+    ]
+    environment = {**os.environ, "KUBECONFIG": str(bare.kubeconfig), "PATH": f"{TOOLS}:{os.environ['PATH']}"}
+
+    def typed(text: str) -> str:
+        ended = subprocess.run(
+            ["bash", "-ec", text], cwd=ROOT, env=environment, check=False, capture_output=True, text=True
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    try:
+        assert "deployment.apps/feedback-operator serverside-applied" in typed(line)
+        await established(api)
+        first = await api.get(DEPLOYMENTS, namespace, "feedback-operator")
+        [container] = first["spec"]["template"]["spec"]["containers"]
+        assert container["image"].startswith("registry.example/team/feedback-operator/operator:")
+        images = [one["value"] for one in container["env"] if one["name"].endswith("_IMAGE")]
+        assert [image.rpartition(":")[0] for image in images] == [
+            "registry.example/team/feedback-operator/generate",
+            "registry.example/team/feedback-operator/train",
+        ]
+        for verb in ("create", "delete"):
+            review = {"namespace": "team", "group": "batch", "resource": "jobs", "verb": verb}
+            user = f"system:serviceaccount:{namespace}:feedback-operator"
+            told = await api.create(REVIEWS, "", {"spec": {"user": user, "resourceAttributes": review}})
+            assert told["status"]["allowed"]
+        typed(line)
+        second = await api.get(DEPLOYMENTS, namespace, "feedback-operator")
+        assert second["metadata"]["generation"] == first["metadata"]["generation"]
+    finally:
+        kept = "Namespace"  # of the tests around this one
+        objects = [item for item in yaml.safe_load_all(PLAIN.read_text()) if item["kind"] != kept]
+        (bare.folder / "plain.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+        typed(f"kubectl delete --ignore-not-found -f {bare.folder / 'plain.json'}")
 
 
 async def test_the_life_of_a_release(bare: ControlPlane, api: Api, namespace: str) -> None:

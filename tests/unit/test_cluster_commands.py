@@ -15,6 +15,7 @@ from feedback_operator.cli.cluster_errors import (
     ClusterError,
     ClusterRequest,
     ClusterUnavailable,
+    Forbidden,
     ManifestRejected,
     NotFound,
     Owned,
@@ -38,9 +39,9 @@ LOG = ClusterRequest("get", "pods/log", "team-a", "shapes-sampling-0-x", "work")
     [
         pytest.param(401, {}, LIST, ClusterError, "credentials of context work; log in", id="credentials"),
         pytest.param(
-            403, {}, LIST, ClusterError, "may not list feedbackiterations in namespace team-a; ask", id="forbidden"
+            403, {}, LIST, Forbidden, "may not list feedbackiterations in namespace team-a; ask", id="forbidden"
         ),
-        pytest.param(403, {}, LOG, ClusterError, "may not get pods/log in namespace team-a", id="forbidden logs"),
+        pytest.param(403, {}, LOG, Forbidden, "may not get pods/log in namespace team-a", id="forbidden logs"),
         pytest.param(
             404,
             "404 page not found",

@@ -37,6 +37,14 @@ class NotFound(ClusterError):
     """There is no object of this name."""
 
 
+class Forbidden(ClusterError):
+    """The user may not, or admission refuses what they send; `said` are the API server's own words."""
+
+    def __init__(self, message: str, said: str) -> None:
+        super().__init__(message)
+        self.said = said
+
+
 @dataclass(frozen=True)
 class ClusterRequest:
     """What was asked of the API server, as a person would say it."""
@@ -62,13 +70,16 @@ def explain(status: int, body: bytes, asked: ClusterRequest) -> ClusterError:
         )
     if status in (400, 422):
         return ManifestRejected("\n".join(f"{asked.name}: {line}" for line in _causes(answer, message)))
-    known = {
-        401: f"the cluster does not accept the credentials of context {asked.context}; log in to it again",
-        403: f"you may not {asked.verb} {asked.resource} in namespace {asked.namespace}; ask for the role edit there, "
-        "or name another namespace with -n",
-    }
-    if status in known:
-        return ClusterError(known[status])
+    if status == 401:
+        return ClusterError(
+            f"the cluster does not accept the credentials of context {asked.context}; log in to it again"
+        )
+    if status == 403:
+        return Forbidden(
+            f"you may not {asked.verb} {asked.resource} in namespace {asked.namespace}; ask for the role edit there, "
+            "or name another namespace with -n",
+            message,
+        )
     return ClusterUnavailable(f"the API server answered {status}: {message}; try again")
 
 

@@ -8,13 +8,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from feedback_operator.api import FeedbackIteration
 from feedback_operator.cli import manifests, stage_logs
 from feedback_operator.cli.describe import description, listing, now
 from feedback_operator.cli.ending import ExitStatus, endings, exit_status
+from feedback_operator.cli.examining import POD_SECONDS, Form, Wish, as_json, as_text, examined
 from feedback_operator.cli.remote import Remote
 from feedback_operator.cli.run import RunFacts
 from feedback_operator.cli.run import report as write_report
-from feedback_operator.cli.submit import conclude, wait
+from feedback_operator.cli.submit import conclude, home, wait
 from feedback_operator.cli.submit import submit as submit_all
 from feedback_operator.stages import STAGES
 
@@ -146,6 +148,48 @@ def delete(names: Names, namespace: Namespace = None, context: Context = None) -
     for name in names:
         remote.delete(name)
         output.print(f"{name} deleted; its artifacts stay")
+
+
+@app.command()
+def doctor(  # noqa: PLR0917 each is an option
+    file: Annotated[
+        Path | None,
+        typer.Option("-f", "--file", metavar="FILE", help="A manifest, or a folder of them, whose needs to look at."),
+    ] = None,
+    pods: Annotated[
+        bool, typer.Option("--pods/--no-pods", help="Start pods that try S3, the hub and images as the stages would.")
+    ] = True,
+    timeout: Annotated[int, typer.Option(min=1, help="Seconds that these pods are waited for.")] = POD_SECONDS,
+    form: Annotated[Form, typer.Option("-o", "--output", help="text, or json.")] = Form.TEXT,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Check a cluster for what iterations need, and say what to do: one line a check.
+
+    Nothing is changed; pods that try things out are taken away again. What you may not look at is told as such.
+
+    Exit codes: 0 nothing failed; 1 something did, or the cluster cannot be used; 2 a manifest is wrong.
+    """
+    iterations: tuple[FeedbackIteration | None, ...] = (None,)
+    if file is not None:
+        loaded = manifests.load(file, elsewhere=True)
+        for problem in loaded.problems:
+            errors.print(str(problem))
+        if loaded.problems:
+            raise typer.Exit(ExitStatus.INVALID)
+        iterations = loaded.iterations
+    remote = Remote.connect(context, namespace)
+    wish = Wish(pods, timeout, errors.print)
+    found = {
+        one.metadata.name if one else "": examined(home(remote, one, namespace) if one else remote, one, wish)
+        for one in iterations
+    }
+    if form is Form.JSON:
+        typer.echo(as_json(found))
+    else:
+        output.print(as_text(found))
+    if any(finding.outcome == "failed" for findings in found.values() for finding in findings):
+        raise typer.Exit(ExitStatus.FAILED)
 
 
 def _flags(namespace: str | None, context: str | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlencode
 
@@ -113,14 +115,8 @@ class Remote:
         """Server-side apply of what the manifest says. Raises Rejected where the API server finds it wrong."""
         name = iteration.metadata.name
         before = self._version(name)
-        manifest = {
-            "apiVersion": API_VERSION,
-            "kind": KIND,
-            "metadata": _own_metadata(iteration),
-            "spec": iteration.spec.model_dump(mode="json", by_alias=True, exclude_unset=True),
-        }
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-        call = Call("PATCH", self._path(name), self._asked("patch", name), manifest, APPLY, query)
+        call = Call("PATCH", self._path(name), self._asked("patch", name), _manifest(iteration), APPLY, query)
         try:
             after = self._send(call)
         except Owned as error:
@@ -171,6 +167,32 @@ class Remote:
             yield from (line.decode(errors="replace") for line in lines)
         if rest:
             yield rest.decode(errors="replace")
+
+    # ── any object ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def version(self) -> tuple[str, datetime]:
+        """The API server's version, and the time by its clock."""
+        response = self._open(Call("GET", "/version", self._asked("get", resource="version")))
+        return json.loads(response.data)["gitVersion"], parsedate_to_datetime(response.headers["Date"])
+
+    def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The object or list at a path of the API."""
+        return self._send(Call("GET", path, self._asked("get", resource=_resource(path)), query=query or {}))
+
+    def create(self, path: str, body: Any, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """What becomes of an object that is made at the path of its kind; with dryRun, what would become of it."""
+        return self._send(Call("POST", path, self._asked("create", resource=_resource(path)), body, query=query or {}))
+
+    def dry_apply(self, iteration: FeedbackIteration) -> None:
+        """Have the API server look at the iteration as if it were applied."""
+        name = iteration.metadata.name
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", "dryRun": "All", "force": "true"}
+        self._send(Call("PATCH", self._path(name), self._asked("patch", name), _manifest(iteration), APPLY, query))
+
+    def remove(self, path: str) -> None:
+        """Delete the object at a path, and then what belongs to it."""
+        query = {"propagationPolicy": "Background"}
+        self._send(Call("DELETE", path, self._asked("delete", resource=_resource(path)), query=query))
 
     # ── requests ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -232,6 +254,22 @@ def stage_pod(item: Mapping[str, Any]) -> StagePod:
         begun="running" in state or "terminated" in state,
         waits_for=state.get("waiting", {}).get("reason") or next(filter(None, scheduled), "Pending"),
     )
+
+
+def _resource(path: str) -> str:
+    """What a path of the API leads to, for people: `secrets`."""
+    parts = [part for part in path.split("/") if part]
+    within = parts.index("namespaces") + 2 if "namespaces" in parts[:-2] else 3 if parts[0] == "apis" else 2
+    return parts[within] if within < len(parts) else parts[-1]
+
+
+def _manifest(iteration: FeedbackIteration) -> dict[str, Any]:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": _own_metadata(iteration),
+        "spec": iteration.spec.model_dump(mode="json", by_alias=True, exclude_unset=True),
+    }
 
 
 def _own_metadata(iteration: FeedbackIteration) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.operator_process import OperatorProcess
 from tests.cluster.pod_agent import PodAgent, Script
 from tests.cluster.setup import prepare
+from tests.cluster.terminal import Terminal
 from tests.cluster.world import World
 
 _numbers = itertools.count(1)
@@ -43,6 +44,12 @@ def operator(world: World) -> Iterator[OperatorProcess]:
     """The operator, at work on the test's namespace."""
     with world.operator() as running:
         yield running
+
+
+@pytest.fixture
+def terminal(world: World, tmp_path: Path) -> Terminal:
+    plane = world.control_plane
+    return Terminal(plane.kubeconfig_for("admin", plane.tokens["admin"], namespace=world.namespace), tmp_path)
 
 
 @asynccontextmanager

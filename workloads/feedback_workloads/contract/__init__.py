@@ -70,6 +70,7 @@ from feedback_workloads.contract.configs import (
     shard_folder,
     shard_uri,
 )
+from feedback_workloads.contract.trials import Look, TrialOrder, TrialReport
 
 __all__ = [
     "COMMON_KEY_VARIABLE",
@@ -102,6 +103,7 @@ __all__ = [
     "LabelingConfig",
     "LaterModel",
     "LoRA",
+    "Look",
     "Loss",
     "LossTerm",
     "LossType",
@@ -128,6 +130,8 @@ __all__ = [
     "Temporary",
     "TrainedOn",
     "TrainingConfig",
+    "TrialOrder",
+    "TrialReport",
     "Votes",
     "WholeAnswer",
     "canonical_json",

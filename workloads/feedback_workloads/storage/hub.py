@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from feedback_workloads.contract import BadInput, Temporary
+
+SEE_SECONDS: Final = 20
 
 
 def fetch(uri: str, revision: str | None, ignored: Sequence[str] = ()) -> Path:
@@ -17,17 +21,36 @@ def fetch(uri: str, revision: str | None, ignored: Sequence[str] = ()) -> Path:
     user, and Temporary where it cannot be reached.
     """
     from huggingface_hub import snapshot_download
+
+    name, kind = _named(uri)
+    with _sentences(uri, revision):
+        return Path(snapshot_download(name, repo_type=kind, revision=revision, ignore_patterns=list(ignored)))
+
+
+def see(uri: str, revision: str | None) -> None:
+    """Raise what `fetch` would where the hub has no such thing for this user or cannot be reached; fetches nothing."""
+    from huggingface_hub import HfApi
+
+    name, kind = _named(uri)
+    with _sentences(uri, revision):
+        HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=SEE_SECONDS)
+
+
+def _named(uri: str) -> tuple[str, str]:
+    """Name and kind of a repository."""
+    name = uri.removeprefix("hf://")
+    return name.removeprefix("datasets/"), "dataset" if name.startswith("datasets/") else "model"
+
+
+@contextmanager
+def _sentences(uri: str, revision: str | None) -> Iterator[None]:
+    """Turn what the hub's client raises into BadInput or Temporary."""
+    from httpx import TransportError
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    name = uri.removeprefix("hf://")
-    kind = "dataset" if name.startswith("datasets/") else "model"
     try:
-        return Path(
-            snapshot_download(
-                name.removeprefix("datasets/"), repo_type=kind, revision=revision, ignore_patterns=list(ignored)
-            )
-        )
-    except LocalEntryNotFoundError as error:
+        yield
+    except (LocalEntryNotFoundError, TransportError, ConnectionError) as error:
         raise Temporary(
             f"the Hugging Face hub cannot be reached for {uri}; check the network, HF_ENDPOINT and HF_HUB_OFFLINE"
         ) from error

@@ -79,6 +79,9 @@ class Objects(Protocol):
         Atomic between processes, on S3 only where the server knows `If-Match` for writes.
         """
 
+    def heeds_conditions(self, uri: str) -> bool:
+        """Whether `create` and `replace` are atomic here; an object is at `uri`."""
+
     def upload(self, file: Path, uri: str) -> Digest:
         """Store a local file, in bounded memory; return the digest of the bytes that were sent."""
 
@@ -172,6 +175,9 @@ class FileObjects:
                 return True
         return False
 
+    def heeds_conditions(self, uri: str) -> bool:
+        return True
+
     def upload(self, file: Path, uri: str) -> Digest:
         destination = local_path(uri)
         if destination.exists() and destination.samefile(file):
@@ -221,6 +227,10 @@ class Guarded:
     def replace(self, uri: str, data: bytes, tag: str) -> bool:
         self.check()
         return self.objects.replace(uri, data, tag)
+
+    def heeds_conditions(self, uri: str) -> bool:
+        self.check()
+        return self.objects.heeds_conditions(uri)
 
     def upload(self, file: Path, uri: str) -> Digest:
         self.check()

@@ -81,6 +81,23 @@ class S3Objects:
     def replace(self, uri: str, data: bytes, tag: str) -> bool:
         return self._write_if(uri, data, tag)
 
+    def heeds_conditions(self, uri: str) -> bool:
+        """Some servers know no conditions, and some pass over them: ask for what must be refused."""
+        bucket, key = split(uri)
+        data = self.read(uri)
+        checksum = self._checksum(data)
+
+        def write() -> bool:
+            try:
+                self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*", **checksum)
+            except errors.ClientError as error:
+                if status_of(error) in (412, 501):
+                    return status_of(error) == 412
+                raise
+            return False
+
+        return patiently(uri, write)
+
     def _write_if(self, uri: str, data: bytes, tag: str | None) -> bool:
         """Write where the version `tag` is there (None: where nothing is); return whether it was."""
         bucket, key = split(uri)

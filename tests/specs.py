@@ -238,6 +238,12 @@ def _batches_that_divide(spec: Json, chance: random.Random) -> None:
         training |= {"globalBatchSize": 48, "perDeviceBatchSize": 3, "nodes": chance.choice([1, 2, 4])}
 
 
+def _weights_that_are_rounded_whole(spec: Json, chance: random.Random) -> None:
+    training = spec.get("training", {})
+    if training.get("lora", {}).get("quantization") and training.get("zeroStage") == 3:
+        training["zeroStage"] = chance.choice([0, 2])
+
+
 def _terms_that_go_together(spec: Json, chance: random.Random) -> None:
     loss = spec.get("training", {}).get("loss")
     if loss is None:
@@ -323,6 +329,7 @@ REPAIRS: Final = (
     _weight_of_its_rule,
     _pods_that_can_be_replaced,
     _batches_that_divide,
+    _weights_that_are_rounded_whole,
     _terms_that_go_together,
     _gate_with_bounds,
     _possible_pods,

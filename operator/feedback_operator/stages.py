@@ -21,6 +21,7 @@ from feedback_operator.api import (
     SourceSpec,
     SplittingSpec,
     StageSection,
+    TrainingSpec,
     model_of,
     requests_of,
 )
@@ -126,7 +127,15 @@ def _trained_on(spec: IterationSpec) -> contract.TrainedOn | None:
     training = spec.training
     if not _same_cards(spec.sampling, training):
         return None
-    return contract.TrainedOn(processes=training.nodes * training.processes_per_node, zero_stage=training.zero_stage)
+    return contract.TrainedOn(
+        processes=training.nodes * training.processes_per_node,
+        zero_stage=training.zero_stage,
+        quantization=_rounded_below(training),
+    )
+
+
+def _rounded_below(training: TrainingSpec) -> Literal["nf4"] | None:
+    return "nf4" if training.lora and training.lora.quantization else None
 
 
 def splitting_config(given: Inputs) -> StageConfig:
@@ -196,7 +205,10 @@ def training_config(given: Inputs) -> StageConfig:
     # none.
     sampled = not spec.sampling.prompts and spec.pairs is None
     lora = training.lora and contract.LoRA(
-        rank=training.lora.rank, alpha=training.lora.alpha, dropout=float(training.lora.dropout)
+        rank=training.lora.rank,
+        alpha=training.lora.alpha,
+        dropout=float(training.lora.dropout),
+        quantization=_rounded_below(training),
     )
     return contract.TrainingConfig(
         **_shared(given),

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
@@ -26,6 +28,7 @@ from feedback_workloads.models.adapters import merge
 from feedback_workloads.models.families import check_trainable, family_of
 from feedback_workloads.models.family import Family
 from feedback_workloads.models.memory import size_of
+from feedback_workloads.models.saving import save_full
 from feedback_workloads.models.sources import described, fetch
 from feedback_workloads.rows.rejected import BadRow
 from feedback_workloads.storage.artifacts import ArtifactStore
@@ -334,6 +337,37 @@ def first_b(adapter: Path) -> torch.Tensor:
     """The first B matrix of an adapter; it starts at zero."""
     weights = load_file(adapter / "adapter_model.safetensors")
     return weights[min(name for name in weights if "lora_B" in name)]
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [pytest.param(name, marks=() if name == SHORT[0] else pytest.mark.long) for name in ADAPTED],
+    indirect=True,
+)
+def test_an_adapter_over_four_bits(trained: Trained, engine: Engine, tmp_path: Path) -> None:
+    """QLoRA trains what LoRA does over the values that the weights are rounded to; it goes over the model as it is."""
+    family, lora = trained.model.family, {"rank": 4, "alpha": 8, "dropout": 0.0}
+    how = {"epochs": 1, "per_device_batch_size": 2, "gradient_checkpointing": True, "parity_limit": 10.0}
+    run = trained.study.run("rounded", lora={**lora, "quantization": "nf4"}, model=Source(uri=str(trained.full)), **how)
+    assert run.manifest.metrics["references_recomputed"] == 1.0
+    assert abs(run.log[0]["reward_margin"]) < EXACT, "the reference is the rounded model"
+
+    values = load(trained.full)
+    for name, module in policy_model.load(family, torch.float32, nf4_on=torch.device("cpu")).named_modules():
+        if isinstance(module, Linear4bit):
+            values.get_submodule(name).weight.data = dequantize_4bit(module.weight.data, module.weight.quant_state)
+    save_full(values, values.state_dict(), family, tmp_path)
+    same = trained.study.run("values", lora=lora, model=Source(uri=str(tmp_path)), reference="recomputed", **how)
+    adapters = [load_file(one.folder / "checkpoint-000002" / "adapter_model.safetensors") for one in (run, same)]
+    assert adapters[0].keys() == adapters[1].keys()
+    for name, value in adapters[1].items():  # TRL begins with matrices that were bfloat16 for a moment
+        assert (adapters[0][name] - value).norm() < 0.05 * value.norm(), name
+
+    engine.use(run.folder / "checkpoint-000002")
+    expect = by_transformers(trained.model, load(trained.full, run.folder / "checkpoint-000002"))
+    assert furthest(by_vllm(engine, trained.model), expect) < TOLERANCE
+    assert furthest(expect, by_transformers(trained.model, load(trained.full))) > 2 * TOLERANCE, "it was trained"
+    engine.use(trained.full)
 
 
 @pytest.mark.parametrize("trained", marked(ADAPTED), indirect=True)

@@ -9,7 +9,13 @@ import pytest
 from feedback_workloads.contract import BadInput, EngineConfig, TrainedOn
 from feedback_workloads.models.memory import GIBIBYTE, Size, check_served, check_trained, served, trained
 
-SEVEN: Final = Size(weights=7_063_427_072, trained=6_759_919_616, kept=2 * 32 * 32 * 128, longest=4096)
+SEVEN: Final = Size(
+    weights=7_063_427_072,
+    trained=6_759_919_616,
+    kept=2 * 32 * 32 * 128,
+    longest=4096,
+    adapted=32 * (4 * 4096**2 + 3 * 4096 * 11008),
+)
 """LLaVA-1.5-7B: 32 layers of 32 heads of 128, and a tower of 303,507,456 that is not trained."""
 THIRTY_FOUR: Final = Size(weights=34_750_000_000, trained=34_400_000_000, kept=2 * 60 * 8 * 128, longest=4096)
 """LLaVA-NeXT-34B, about: 60 layers of 8 heads of 128."""
@@ -44,6 +50,13 @@ def test_what_an_engine_holds(size: Size, engine: EngineConfig, expect: tuple[in
 def test_what_training_holds(processes: int, zero_stage: int, lora: bool, expect: int) -> None:
     on = TrainedOn.model_validate({"processes": processes, "zero_stage": zero_stage})
     assert trained(SEVEN, on, lora=lora) == expect
+
+
+@pytest.mark.parametrize("processes", [1, 8])
+def test_a_base_of_4_bits_is_whole_on_each_card(processes: int) -> None:
+    on = TrainedOn(processes=processes, zero_stage=2, quantization="nf4")
+    whole = 2 * (SEVEN.weights - SEVEN.adapted)  # tower, projector, embeddings, lm_head, norms
+    assert trained(SEVEN, on, lora=True) == pytest.approx(whole + 4.127 / 8 * SEVEN.adapted, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -112,9 +125,19 @@ def test_what_does_not_fit_an_engine(size: Size, section: str, card: int, expect
         ),
         pytest.param(
             TrainedOn(processes=1, zero_stage=2), True, 12,
-            "m takes at least 13.2 GiB of a card to be trained on 1 with ZeRO-2, and there are 12.0 GiB; give training "
-            "more GPUs, or larger ones",
+            "m takes at least 13.2 GiB of a card to be trained on 1 with ZeRO-2, and there are 12.0 GiB; round the "
+            "model below a LoRA by spec.training.lora.quantization NF4, or give training more GPUs, or larger ones",
             id="an adapter, too",
+        ),
+        pytest.param(
+            TrainedOn(processes=1, zero_stage=2, quantization="nf4"), True, 5,
+            None, id="an adapter over 4 bits",
+        ),
+        pytest.param(
+            TrainedOn(processes=8, zero_stage=2, quantization="nf4"), True, 4,
+            "m takes at least 4.2 GiB of a card to be trained on 8 with ZeRO-2, and there are 4.0 GiB; give training "
+            "more GPUs, or larger ones",
+            id="which nothing makes smaller",
         ),
     ],
 )  # fmt: skip

@@ -10,6 +10,7 @@ from feedback_operator.stages import GRAPH, STAGES, Inputs, Stage, gpus
 from feedback_workloads.contract import (
     Artifact,
     EngineConfig,
+    LoRA,
     Model,
     SamplingConfig,
     Source,
@@ -265,6 +266,26 @@ def test_the_first_stage_is_told_which_stages_have_cards_of_its_kind(
     assert isinstance(config, SamplingConfig)
     (labeler,) = config.later_models
     assert (labeler.engine, config.trained_on) == expect
+
+
+def test_an_adapter_over_rounded_weights_is_another_one() -> None:
+    """Training is told, and the first stage, which counts what a card has to hold; nothing that is sampled changes."""
+    plain, rounded = (
+        {stage.name: config_of(stage, training={"lora": lora}) for stage in GRAPH}
+        for lora in ({}, {"quantization": "NF4"})
+    )
+    assert isinstance(rounded["sampling"], SamplingConfig)
+    assert rounded["sampling"].trained_on == TrainedOn(quantization="nf4")
+    assert isinstance(rounded["training"], TrainingConfig)
+    assert rounded["training"].lora == LoRA(quantization="nf4")
+    assert "quantization" not in plain["training"].content()["lora"]
+    differ = {name for name in plain if plain[name].content_hash() != rounded[name].content_hash()}
+    assert differ == {"training"}
+
+
+def test_rounded_weights_are_not_divided() -> None:
+    with pytest.raises(ValueError, match=r"lora\.quantization needs zeroStage 2 or 0: ZeRO-3 cannot divide rounded"):
+        iteration(training={"lora": {"quantization": "NF4"}, "zeroStage": 3})
 
 
 ADDRESSES = {

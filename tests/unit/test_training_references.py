@@ -48,6 +48,11 @@ def test_a_policy_that_the_sampler_computes_otherwise_is_never_trained(mean: flo
         Parity(4, 100, mean, 9.0, 0.0).check(0.2)
 
 
+def test_a_policy_that_rounding_has_made_another_is_never_trained() -> None:
+    with pytest.raises(BadInput, match=r"are 0.21 nats a token .*: rounded by spec.training.lora.quantization it is"):
+        Parity(4, 100, 0.21, 9.0, 0.0).check(0.2, rounded=True)
+
+
 @pytest.mark.parametrize("limit", ["0.03", "0.01"])
 def test_a_limit_within_the_tolerance_is_refused_by_operator_and_stage(limit: str) -> None:
     with pytest.raises(ValidationError, match=r"must be greater than 0\.03"):

@@ -189,6 +189,12 @@ class LoRASpec(Resource):
     dropout: Fraction = Field(
         default="0.05", description="Share of the adapters' inputs that is dropped while training, from 0 to 1."
     )
+    quantization: Literal["NF4"] | None = Field(
+        default=None,
+        description="NF4: the layers below the adapters are rounded to 4 bits while these are trained (QLoRA), for a "
+        "card that is too small for the model. The adapters are scored and served over the model as it is. Absent: "
+        "nothing is rounded.",
+    )
 
 
 PREFERENCES: Final[tuple[LossType, ...]] = get_args(PreferenceLoss)
@@ -279,6 +285,14 @@ class TrainingSpec(StageSection):
                 training.global_batch_size
                 % (training.per_device_batch_size * training.nodes * training.processes_per_node)
                 == 0
+            ),
+        ),
+        Rule(
+            cel="!has(self.lora) || !has(self.lora.quantization) || self.zeroStage != 3",
+            message="lora.quantization needs zeroStage 2 or 0: ZeRO-3 cannot divide rounded weights, of which each GPU "
+            "holds all",
+            holds=lambda training: (
+                training.lora is None or training.lora.quantization is None or training.zero_stage != 3
             ),
         ),
     )

@@ -5,7 +5,15 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
-from pydantic import Field, FiniteFloat, JsonValue, TypeAdapter, model_validator
+from pydantic import (
+    Field,
+    FiniteFloat,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    model_serializer,
+    model_validator,
+)
 
 from feedback_workloads.contract.base import (
     Artifact,
@@ -129,6 +137,8 @@ class TrainedOn(Frozen):
 
     processes: int = 1
     zero_stage: Literal[0, 2, 3] = 2
+    quantization: Literal["nf4"] | None = None
+    """Of the weights below an adapter."""
 
 
 class SamplingConfig(StageConfig):
@@ -297,6 +307,13 @@ class LoRA(Frozen):
     rank: int = 64
     alpha: int = 16
     dropout: float = 0.05
+    quantization: Literal["nf4"] | None = None
+    """To what the weights below it are rounded while it is trained (QLoRA); None: they are as they are."""
+
+    @model_serializer(mode="wrap")
+    def _what_is_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `quantization` where there is none: such an adapter has the address that it had before there was."""
+        return {name: value for name, value in dump(self).items() if name != "quantization" or value is not None}
 
 
 class LossTerm(Frozen):

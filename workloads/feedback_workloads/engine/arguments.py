@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from feedback_workloads import contract
 from feedback_workloads.contract import BadInput, Precision
 from feedback_workloads.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from feedback_workloads.models.family import Family
+from feedback_workloads.models.overrides import quantization_of, quantized
 from feedback_workloads.models.precision import resolved
 
 LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -24,6 +26,9 @@ CPU_BLOCK_TOKENS: Final = 32
 """Prefixes are shared in whole blocks; this is the smallest one that vLLM takes on a CPU."""
 
 GIBIBYTE: Final = 2**30
+
+ROUNDED_AGAIN: Final = "fp8"
+"""Quantized weights of which vLLM gives those that it joins a common scale (`requantize_with_max_scale`)."""
 
 
 def engine_arguments(
@@ -48,11 +53,6 @@ def engine_arguments(
         **family.engine_arguments(),
     }
     if on_cpu:
-        if arguments.get("quantization"):
-            raise BadInput(
-                f"quantization {str(arguments['quantization']).upper()} of {family.model.uri} takes a GPU: vLLM has no "
-                "such arithmetic on a processor; leave it out, or give the pods a GPU"
-            )
         arguments |= {
             # Nothing is compiled, and with a given cache size nothing is profiled: ready in seconds, not in half a
             # minute.
@@ -65,6 +65,47 @@ def engine_arguments(
             "enable_chunked_prefill": False,
         }
     return arguments
+
+
+def check_quantized(family: Family, precision: Precision) -> None:
+    """Raise BadInput where vLLM cannot compute with the family's weights as they are quantized, on this device.
+
+    It is known without them; what a layer's shape does not fit is known as it is loaded.
+    """
+    from vllm.model_executor.layers.quantization import get_quantization_config
+    from vllm.platforms import current_platform
+
+    name, asked, method = family.model.uri, family.model.quantization, quantized(family.config)
+    if asked and current_platform.is_cpu():
+        raise BadInput(
+            f"quantization {asked.upper()} of {name} takes a GPU: vLLM cannot round weights on a processor; leave it "
+            "out, or give the pods a GPU"
+        )
+    if method is None:
+        return
+    if method == ROUNDED_AGAIN and current_platform.is_cpu():
+        raise BadInput(
+            f"{name} is quantized ({method}), which takes a GPU: vLLM would round its weights once more, and cannot on "
+            "a processor; give the pods a GPU, or name weights that were quantized as compressed-tensors"
+        )
+    try:
+        rounding = get_quantization_config(method).from_config(copy.deepcopy(quantization_of(family.config)))
+    except (ValueError, KeyError, NotImplementedError) as error:
+        line = " ".join(str(error).split())
+        raise BadInput(f"vLLM cannot read {name} as it is quantized ({method}): {line}; name another model") from error
+    computed = resolved(precision, on_gpu=not current_platform.is_cpu())
+    able = [str(dtype).removeprefix("torch.") for dtype in rounding.get_supported_act_dtypes()]
+    if computed not in able:
+        raise BadInput(
+            f"{name} is quantized ({method}), and vLLM computes with such weights in {' and '.join(able)}, not in "
+            f"{computed}; set spec.precision to BFloat16"
+        )
+    here, least = current_platform.get_device_capability(), rounding.get_min_capability()
+    if here and here.to_int() < least:
+        raise BadInput(
+            f"{name} is quantized ({method}), which takes a GPU of capability {least / 10:g}, and this one has "
+            f"{here.to_int() / 10:g}; give the pods another one"
+        )
 
 
 def card_memory() -> int | None:

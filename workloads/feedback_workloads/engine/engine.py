@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from feedback_workloads import contract
 from feedback_workloads.contract import BadInput, Decoding, Precision, Temporary
-from feedback_workloads.engine.arguments import Adapter, compile_nothing_on_a_cpu, engine_arguments
+from feedback_workloads.engine.arguments import Adapter, check_quantized, compile_nothing_on_a_cpu, engine_arguments
 from feedback_workloads.engine.logprobs import of_tokens, read_with_prompt, weighed, weighing
 from feedback_workloads.models.adapters import ADAPTER_CONFIG
 from feedback_workloads.models.family import Family, Prompt
+from feedback_workloads.models.overrides import quantized
 from feedback_workloads.rows.rejected import BadRow
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ BANNED: Final = -100.0
 """Bias that keeps a token from being sampled; raw log-probabilities are taken before it."""
 
 PROBE_TOKENS: Final = 16
+
+LONGEST: Final = 600
+"""Characters of what vLLM says of a model that it does not load."""
 
 Key = TypeVar("Key")
 
@@ -117,15 +121,18 @@ class Engine:
             # prepares pictures while the GPU works.
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         compile_nothing_on_a_cpu()
+        check_quantized(family, precision)
         arguments = engine_arguments(family, settings, precision, seed)
         if adapter is not None:
             arguments |= Adapter.read(adapter).engine_arguments()
+        # Where vLLM lacks the arithmetic for quantized weights, each kind of layer says so in its own way.
+        unfit = (RuntimeError,) if quantized(family.config) or family.model.quantization else ()
         try:
             llm = LLM(str(family.folder), **arguments)
-        except (ValueError, OSError, KeyError) as error:
-            first = str(error).strip().splitlines()[0]
+        except (ValueError, OSError, KeyError, NotImplementedError, *unfit) as error:
+            line = " ".join(str(error).split())[:LONGEST]
             raise BadInput(
-                f"vLLM cannot load the model in {family.folder}: {first}; check its files, its architecture and the "
+                f"vLLM cannot load the model in {family.folder}: {line}; check its files, its architecture and the "
                 "engine's settings"
             ) from error
         # Twice what runs at once: whatever finishes, there is a prepared request to take its place.

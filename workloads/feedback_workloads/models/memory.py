@@ -20,6 +20,8 @@ HALF: Final = 2
 """Bytes of a number in bfloat16, in which models are loaded on cards."""
 FULL: Final = 4
 """Bytes of a number in float32."""
+NF4: Final = (4 + 8 / 64 + 32 / (64 * 256)) / 8
+"""Bytes of a number that QLoRA rounds to 4 bits: 64 share a scale of 8 bits, and 256 such scales one of 32."""
 ADAM: Final = 2 * FULL
 """What AdamW keeps of each number that is trained."""
 MOST_CARDS: Final = 16
@@ -31,13 +33,14 @@ class Size:
     """A model in numbers: all of its weights, those that training in full moves, and those of a token.
 
     `kept` are the keys and values of one token in all layers, 0 of a decoder that may drop some; `longest` is the
-    number of tokens that it can read.
+    number of tokens that it can read; `adapted` are the weights of the layers that adapters are put on.
     """
 
     weights: int
     trained: int
     kept: int
     longest: int
+    adapted: int = 0
 
 
 def size_of(family: Family) -> Size | None:
@@ -57,14 +60,16 @@ def size_of(family: Family) -> Size | None:
             model = kind.from_config(config)
     except (ValueError, KeyError, ImportError):  # transformers does not know the type, or not here; vLLM may
         return None
-    weights, trained = sum(one.numel() for one in model.parameters()), 0
+    weights, trained, adapted = sum(one.numel() for one in model.parameters()), 0, 0
     if "train" in family.capabilities:
         family.freeze(model)
         trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
+    if "lora" in family.capabilities:
+        adapted = sum(model.get_submodule(name).weight.numel() for name in family.lora_targets(model))
     text = config.get_text_config()
     # The lesser of both is what vLLM reads where no other length is asked for.
     longest = int(min(getattr(text, "max_position_embeddings", 0), family.tokenizer.model_max_length))
-    return Size(weights, trained, _kept(text), longest)
+    return Size(weights, trained, _kept(text), longest, adapted)
 
 
 def _kept(text: Any) -> int:
@@ -86,8 +91,11 @@ def trained(size: Size, on: TrainedOn, *, lora: bool) -> int:
     """What each card holds while the model is trained in bfloat16.
 
     ZeRO-2 has all weights on every card and the rest divided, ZeRO-3 divides the weights as well; without it they are
-    float32, and there is one copy of everything. An adapter's own state is small beside its base.
+    float32, and there is one copy of everything. An adapter's own state is small beside its base, whose layers below it
+    may be rounded.
     """
+    if lora and on.quantization:
+        return HALF * (size.weights - size.adapted) + int(NF4 * size.adapted)
     if lora:
         return HALF * size.weights // (on.processes if on.zero_stage == 3 else 1)
     if not on.zero_stage:
@@ -128,11 +136,13 @@ def check_trained(model: str, size: Size, on: TrainedOn, card: int, *, lora: boo
     if needed <= card:
         return
     ways = []
-    divided = on.model_copy(update={"zero_stage": 3})
-    if trained(size, divided, lora=lora) <= card:
+    divided, rounded = on.model_copy(update={"zero_stage": 3}), on.model_copy(update={"quantization": "nf4"})
+    if not on.quantization and trained(size, divided, lora=lora) <= card:
         ways.append("set spec.training.zeroStage to 3")
     if not lora and trained(size, on, lora=True) <= card:
         ways.append("train a LoRA by spec.training.lora")
+    elif not on.quantization and on.zero_stage != 3 and size.adapted and trained(size, rounded, lora=True) <= card:
+        ways.append("round the model below a LoRA by spec.training.lora.quantization NF4")
     ways.append("give training more GPUs, or larger ones")
     raise BadInput(
         f"{model} takes at least {_gib(needed)} of a card to be trained on {on.processes} with ZeRO-{on.zero_stage}, "

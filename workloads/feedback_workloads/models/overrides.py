@@ -44,8 +44,13 @@ def check_overrides(family: Family) -> None:
 
 def quantized(config: Config) -> str | None:
     """The method by which the weights of a model of this config.json were quantized; None where they were not."""
-    found = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+    found = quantization_of(config)
     return str(found.get("quant_method", "of an unnamed method")) if found else None
+
+
+def quantization_of(config: Config) -> dict[str, Any]:
+    """What config.json says of how the weights were quantized; empty where they were not."""
+    return config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config") or {}
 
 
 def _check_template(family: Family) -> None:

@@ -22,6 +22,7 @@ from feedback_workloads.contract import (
     SamplingConfig,
     Temporary,
 )
+from feedback_workloads.engine import check_quantized
 from feedback_workloads.models.families import check, check_trainable, family_of
 from feedback_workloads.models.family import Family
 from feedback_workloads.models.memory import check_served, check_trained, size_of
@@ -84,6 +85,8 @@ def check_those_in_reach(config: SamplingConfig, store: ArtifactStore, shard: in
             continue
         if folder:
             check_later(model, folder, store.instructions(config.instructions, shard, config.shards), card)
+            if model.engine is not None:
+                check_quantized(family_of(folder, model.source), config.precision)
 
 
 def check_apis(config: SamplingConfig) -> None:

@@ -120,7 +120,8 @@ def _references_key(config: TrainingConfig, model: Path, prepared: Prepared) -> 
         weights = [config.model.sha256]
     else:
         weights = [digest_of(file).sha256 for file in sorted(model.glob("*.safetensors"))]
-    return hashlib.sha256(" ".join([*weights, prepared.digest]).encode()).hexdigest()
+    rounded = [config.lora.quantization] if config.lora and config.lora.quantization else []
+    return hashlib.sha256(" ".join([*weights, *rounded, prepared.digest]).encode()).hexdigest()
 
 
 def _store_files(store: ArtifactStore, uri: str, log: Path, prepared: Prepared) -> tuple[FileEntry, ...]:

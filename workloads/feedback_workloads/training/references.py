@@ -52,15 +52,24 @@ class Parity:
     max_difference: float
     margin_drift: float
 
-    def check(self, limit: float) -> None:
-        """Raise BadInput where the difference is no rounding error: the two sides compute different models."""
-        if not self.mean_difference <= limit:  # nor is it where it is no number
-            raise BadInput(
-                f"the sampler's log-probabilities are {self.mean_difference:.3g} nats a token from those of a forward "
-                f"pass, on average over {self.tokens} tokens, more than spec.training.parityLimit {limit:g}: vLLM and "
-                "transformers compute different models, and best-of-N would rank answers by the wrong one; set "
-                "spec.precision to Float32, give a model that both compute alike, or raise the limit"
-            )
+    def check(self, limit: float, *, rounded: bool = False) -> None:
+        """Raise BadInput where the difference is no rounding error: the two sides compute different models.
+
+        Where the forward pass is that of a `rounded` model, which is not the sampler's, it is to be close to that one.
+        """
+        if self.mean_difference <= limit:  # which it is not where it is no number
+            return
+        why = (
+            "rounded by spec.training.lora.quantization it is another model than the one that was sampled from and is "
+            "to be served; leave that out, or raise the limit"
+            if rounded
+            else "vLLM and transformers compute different models, and best-of-N would rank answers by the wrong one; "
+            "set spec.precision to Float32, give a model that both compute alike, or raise the limit"
+        )
+        raise BadInput(
+            f"the sampler's log-probabilities are {self.mean_difference:.3g} nats a token from those of a forward "
+            f"pass, on average over {self.tokens} tokens, more than spec.training.parityLimit {limit:g}: {why}"
+        )
 
     def holds(self, tolerance: float) -> bool:
         return self.mean_difference <= tolerance and self.margin_drift <= DRIFT_TOLERANCE

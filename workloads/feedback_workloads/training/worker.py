@@ -120,7 +120,10 @@ def make_trainer(job: TrainingRun) -> PairTrainer:
     # Mixed precision keeps float32 weights of what is trained: DeepSpeed makes them itself, and peft an adapter's.
     half = bfloat16 and (config.zero_stage or config.lora)
     family = family_of(job.model, config.model)
-    model = policy_model.load(family, torch.bfloat16 if half else torch.float32)
+    rounded = config.lora is not None and config.lora.quantization is not None
+    model = policy_model.load(
+        family, torch.bfloat16 if half else torch.float32, nf4_on=arguments.device if rounded else None
+    )
     disable_dropout_in_model(model)
     take_pairs(model, family, config.max_length)
     trainer = PairTrainer(
@@ -147,6 +150,8 @@ def make_trainer(job: TrainingRun) -> PairTrainer:
         loss=config.loss,
     )
     trainer.remove_callback(PrinterCallback)  # the log file says it all
+    if rounded:
+        policy_model.keep_whole(trainer.model)
     return trainer
 
 
@@ -204,21 +209,22 @@ def _arguments(job: TrainingRun, schedule: Schedule, accumulation: int, *, bfloa
 def _find_references(trainer: Any, config: TrainingConfig) -> references.References:
     """Measure parity on a few rows, and score all rows with the base model where the sampler's values do not hold.
 
-    A conditional loss needs values that no sampler has; all come from the same forward passes then. Raises BadInput
-    where the sampler's are beyond `parity_limit`.
+    A conditional loss needs values that no sampler has, and an adapter over rounded weights those of the rounded model;
+    all come from the same forward passes then. Raises BadInput where the sampler's are beyond `parity_limit`.
     """
     from accelerate.utils import broadcast_object_list, gather_object
 
     dataset, rank, world = trainer.train_dataset, trainer.args.process_index, trainer.args.world_size
     parity = None
-    recompute = config.reference == "recomputed" or config.loss.has("Conditional")
+    rounded = config.lora is not None and config.lora.quantization is not None
+    recompute = config.reference == "recomputed" or config.loss.has("Conditional") or rounded
     with trainer.scoring(SCORED_AT_ONCE * config.per_device_batch_size) as score:
         if config.parity_rows:
             rows = dataset.select(references.spread(len(dataset), config.parity_rows))
             found = [references.compare(rows, score(rows), config.beta)]
             broadcast_object_list(found)  # rounding may differ between processes, what follows from it must not
             parity = found[0]
-            parity.check(config.parity_limit)
+            parity.check(config.parity_limit, rounded=rounded)
             recompute = recompute or not parity.holds(config.parity_tolerance)
         if not recompute:
             return references.References.of(parity, None)

@@ -313,6 +313,11 @@ def _mount(pod: Json) -> None:
         pod.setdefault("volumeMounts", []).append({"name": volume["name"], "mountPath": f"/mnt/{volume['name']}"})
 
 
+def _canary_of_an_endpoint(spec: Json, chance: random.Random) -> None:
+    if "canary" in spec.get("serving", {}):
+        spec["serving"].setdefault("endpoint", "shapes")
+
+
 def _time_to_end(spec: Json, chance: random.Random) -> None:
     pod = spec.get("serving", {}).get("pod", {})
     if pod.get("terminationGracePeriodSeconds", 16) < 16:
@@ -334,6 +339,7 @@ REPAIRS: Final = (
     _gate_with_bounds,
     _possible_pods,
     _time_to_end,
+    _canary_of_an_endpoint,
 )
 """What makes a random spec meet the rules over several fields."""
 

@@ -190,12 +190,15 @@ async def established(api: Api) -> dict[str, Any]:
 async def test_the_operator_may_do_what_it_does_and_no_more(
     bare: ControlPlane, api: Api, namespace: str, mode: str
 ) -> None:
-    on(bare, "install", RELEASE, CHART, values=EVERY_MODE[mode])
+    routes = {"rbac": {"routes": mode == "cluster"}}
+    on(bare, "install", RELEASE, CHART, values={**EVERY_MODE[mode], **routes})
     try:
         await api.wait(SERVICE_ACCOUNTS, namespace, NAME, bool)
-        wanted = {
-            (kind.group, kind.plural, "", verb) for kind in KINDS for verb in kind.verbs if kind.name != "Lease"
-        } | {(kind.group, kind.plural, "status", verb) for kind in KINDS for verb in kind.status}
+        kinds = [kind for kind in KINDS if kind.name != "Lease" and not kind.optional]
+        optional = {(kind.group, kind.plural, "", verb) for kind in KINDS if kind.optional for verb in kind.verbs}
+        wanted = {(kind.group, kind.plural, "", verb) for kind in kinds for verb in kind.verbs} | {
+            (kind.group, kind.plural, "status", verb) for kind in KINDS for verb in kind.status
+        }
         wanted |= {(FINALIZERS[0], "feedbackiterations", "finalizers", verb) for verb in FINALIZERS[2]}
         leases = {(kind.group, kind.plural, "", verb) for kind in KINDS if kind.name == "Lease" for verb in kind.verbs}
         forbidden = {("", "secrets", "", "get"), ("", "pods", "exec", "create"), ("", "configmaps", "", "get")}
@@ -203,6 +206,8 @@ async def test_the_operator_may_do_what_it_does_and_no_more(
         for call in sorted(wanted):
             assert await may(api, call, namespace), call
             assert await may(api, call, "elsewhere") is elsewhere, call
+        for call in sorted(optional):
+            assert await may(api, call, namespace) is routes["rbac"]["routes"], call
         for call in sorted(leases):
             assert (await may(api, call, namespace), await may(api, call, "elsewhere")) == (True, False), call
         for call in sorted(forbidden):

@@ -63,6 +63,7 @@ ADMISSION_POLICIES: Final = Kind(
 ADMISSION_BINDINGS: Final = Kind(
     "ValidatingAdmissionPolicyBinding", "admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings"
 )
+HTTP_ROUTES: Final = Kind("HTTPRoute", "gateway.networking.k8s.io/v1", "httproutes")
 QUOTAS: Final = Kind("ResourceQuota", "v1", "resourcequotas")
 LIMIT_RANGES: Final = Kind("LimitRange", "v1", "limitranges")
 DEFINITIONS: Final = Kind("CustomResourceDefinition", "apiextensions.k8s.io/v1", "customresourcedefinitions")
@@ -76,7 +77,7 @@ KINDS: Final = {
         ITERATIONS, JOBS, PODS, CONFIG_MAPS, SERVICES, SERVICE_ACCOUNTS, SECRETS, EVENTS, NODES, NAMESPACES,
         DEPLOYMENTS, REPLICA_SETS, BUDGETS, AUTOSCALERS, NETWORK_POLICIES, LEASES, DEFINITIONS, CLUSTER_ROLES,
         CLUSTER_ROLE_BINDINGS, ROLES, ROLE_BINDINGS, QUOTAS, LIMIT_RANGES, ADMISSION_POLICIES,
-        ADMISSION_BINDINGS,
+        ADMISSION_BINDINGS, HTTP_ROUTES,
     )
 }  # fmt: skip
 

@@ -137,6 +137,30 @@ def test_the_cluster_is_asked_ever_more_seldom() -> None:
             id="more than the queue can ever give",
         ),
         pytest.param(
+            ("Pending", "couldn't assign flavors to pod set main: resource nvidia.com/gpu unavailable in ClusterQueue"),
+            "ExceedsQuota", "correct spec.sampling.resources", id="of which the queue has nothing",
+        ),
+        pytest.param(
+            ("Pending", "resources didn't satisfy LimitRange constraints: podsets[0]: 65Gi: exceeds maximum"),
+            "ExceedsQuota", "LimitRange", id="more than a LimitRange admits",
+        ),
+        pytest.param(
+            ("Pending", "couldn't assign flavors to pod set main: flavor spot doesn't match node affinity"),
+            "Unschedulable", "spec.sampling.pod.nodeSelector", id="other machines than the queue has",
+        ),
+        pytest.param(
+            ("Pending", "untolerated taint {gpu true NoSchedule <nil>} in flavor a"),
+            "Unschedulable", "spec.sampling.pod.tolerations", id="machines that take none such",
+        ),
+        pytest.param(
+            ("Pending", "Workload namespace doesn't match ClusterQueue selector"), "QueueStopped",
+            "have the namespace admitted", id="a queue of others",
+        ),
+        pytest.param(
+            ("Inadmissible", "ClusterQueue gpus is terminating or missing"), "QueueMissing", "create it",
+            id="a queue that goes",
+        ),
+        pytest.param(
             ("Inadmissible", "LocalQueue gpus doesn't exist"), "QueueMissing", "kueue.x-k8s.io/queue-name",
             id="no such queue",
         ),

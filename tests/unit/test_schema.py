@@ -81,6 +81,8 @@ def test_lists_merge_by_their_keys() -> None:
     assert keys == {
         "spec.training.loss.terms": ["type"],
         "spec.evaluation.benchmarks": ["name"],
+        "spec.serving.canary.gateways": ["name"],
+        "spec.serving.canary.hostnames": ["the item itself"],
         "status.conditions": ["type"],
         "status.stages": ["name"],
         "status.stages[].shards": ["shard"],

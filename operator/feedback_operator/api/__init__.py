@@ -13,6 +13,7 @@ from feedback_operator.api.pods import CA_VARIABLES, Capability, PodOverrides, S
 from feedback_operator.api.sources import SourceSpec, model_of
 from feedback_operator.api.spec import (
     BenchmarkSpec,
+    CanarySpec,
     DecodingSpec,
     GateRule,
     IterationSpec,
@@ -24,6 +25,7 @@ from feedback_operator.api.spec import (
     TrainingSpec,
 )
 from feedback_operator.api.status import (
+    CanaryStatus,
     CombinedResult,
     Condition,
     Hallucination,
@@ -46,6 +48,8 @@ __all__ = [
     "VERSION",
     "APISpec",
     "BenchmarkSpec",
+    "CanarySpec",
+    "CanaryStatus",
     "Capability",
     "CombinedResult",
     "Condition",

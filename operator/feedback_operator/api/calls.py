@@ -14,7 +14,8 @@ Verb = Literal["get", "list", "watch", "create", "update", "patch", "delete"]
 class Kind:
     """A kind of object: how its URL is made, what may be done with it, and why.
 
-    `status` are verbs on the subresource `status`. `labels` selects the objects that are watched at all.
+    `status` are verbs on the subresource `status`. `labels` selects the objects that are watched at all. `optional`:
+    the right to it is given only where it is asked for.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Kind:
     why: str
     status: tuple[Verb, ...] = ()
     labels: str = ""
+    optional: bool = False
 
     @property
     def group(self) -> str:
@@ -81,6 +83,14 @@ KINDS: Final = (
         "what happened, for kubectl describe; and why a Job gets no pods",
     ),
     Kind("Workload", "kueue.x-k8s.io/v1beta2", "workloads", ("list",), "why Kueue does not admit a Job"),
+    Kind(
+        "HTTPRoute",
+        "gateway.networking.k8s.io/v1",
+        "httproutes",
+        ("get", "create", "patch"),
+        "the share of requests that a canary has",
+        optional=True,
+    ),
     Kind("Lease", "coordination.k8s.io/v1", "leases", ("get", "create", "update"), "one replica acts at a time"),
 )
 """Leases only in the operator's own namespace."""

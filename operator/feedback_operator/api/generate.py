@@ -28,6 +28,7 @@ def files() -> dict[Path, str]:
         Path("docs/reference.md"): reference(),
         Path("deploy/rbac-namespaced.yaml"): rbac.text(rbac.NAMESPACED_HEADER, rbac.namespaced()),
         Path("deploy/rbac-cluster.yaml"): rbac.text(rbac.CLUSTER_HEADER, rbac.cluster()),
+        Path("deploy/rbac-routes.yaml"): rbac.text(rbac.ROUTES_HEADER, rbac.routes()),
         CHART_FILES / "crd.yaml": crd_text(),
         CHART_FILES / "rules.yaml": rbac.chart_text(),
     }

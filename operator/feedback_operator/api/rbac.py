@@ -34,6 +34,14 @@ CLUSTER_HEADER: Final = f"""\
 # Who may edit or view a namespace may edit or view its iterations.
 """
 
+ROUTES_HEADER: Final = f"""\
+# Made from operator/feedback_operator/api/calls.py by `make generate`; edit that, not this.
+# For canaries (spec.serving.canary) besides: the operator may write routes of the Gateway API, everywhere or in TEAM.
+#   kubectl apply -f deploy/rbac-routes.yaml
+#   kubectl create clusterrolebinding {NAME}-routes --clusterrole {NAME}-routes --serviceaccount {NAMESPACE}:{NAME}
+#   kubectl create rolebinding {NAME}-routes --clusterrole {NAME}-routes --serviceaccount {NAMESPACE}:{NAME} -n TEAM
+"""
+
 CHART_HEADER: Final = """\
 # Made from operator/feedback_operator/api/calls.py by `make generate`; edit that, not this.
 """
@@ -60,7 +68,7 @@ def namespaced() -> list[Manifest]:
     made = chart_rules()
     return [
         _account(),
-        _role("Role", [*rules(KINDS), _rule(*FINALIZERS)]),
+        _role("Role", [*rules(kind for kind in KINDS if not kind.optional), _rule(*FINALIZERS)]),
         _binding("RoleBinding", "Role"),
         _people_there("edit", made["edit"]),
         _people_there("view", made["view"]),
@@ -81,11 +89,19 @@ def cluster() -> list[Manifest]:
     ]
 
 
+def routes() -> list[Manifest]:
+    """What canaries need besides, to be bound for all namespaces or for one."""
+    role = _role("ClusterRole", chart_rules()["routes"])
+    return [{**role, "metadata": {**role["metadata"], "name": f"{NAME}-routes"}}]
+
+
 def chart_rules() -> dict[str, list[Manifest]]:
-    """The rules by themselves: where iterations are, where the operator is, and for people."""
-    everywhere = [kind for kind in KINDS if kind.name not in OWN]
+    """The rules by themselves: where iterations are, for canaries, where the operator is, and for
+    people."""
+    everywhere = [kind for kind in KINDS if kind.name not in OWN and not kind.optional]
     return {
         "iterations": [*rules(everywhere), _rule(*FINALIZERS)],
+        "routes": rules(kind for kind in KINDS if kind.optional),
         "leader": rules(kind for kind in KINDS if kind.name in OWN),
         "edit": [_rule(GROUP, "feedbackiterations", _EDIT)],
         "view": [_rule(GROUP, "feedbackiterations", _VIEW)],

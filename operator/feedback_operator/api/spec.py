@@ -17,6 +17,7 @@ from feedback_operator.api.base import (
     Heat,
     Integer,
     Name,
+    ObjectName,
     Positive,
     Resource,
     Revision,
@@ -475,10 +476,51 @@ class EvaluationSpec(StageSection):
     )
 
 
+class CanaryStep(Resource):
+    """A share of the requests, for a while."""
+
+    weight: Integer = Field(ge=1, le=100, description="Percent of the requests that the canary is given.")
+    seconds: Integer = Field(ge=1, le=604800, description="How long the step lasts.")
+
+
+class GatewayRef(Resource):
+    """A Gateway of the Gateway API, as a parentRef of a route names it."""
+
+    name: ObjectName = Field(description="Name of the Gateway.")
+    namespace: Name | None = Field(default=None, description="Its namespace; absent: that of the iteration.")
+    section_name: ObjectName | None = Field(default=None, description="One of its listeners; absent: all of them.")
+
+
+class CanarySpec(Resource):
+    """How a new revision of the endpoint is tried on a share of the requests before it takes over.
+
+    Shares are weights of an HTTPRoute of the endpoint's name, so requests have to come by its gateways; those that go
+    to the endpoint's Service directly never meet a canary.
+    """
+
+    gateways: Annotated[list[GatewayRef], Field(min_length=1, max_length=8), UniqueBy(("name",))] = Field(
+        description="Gateways that the route is attached to."
+    )
+    hostnames: Annotated[list[ObjectName], Field(max_length=16), UniqueBy()] = Field(
+        default=[], description="Host names of the route; none: those of the gateways."
+    )
+    steps: Annotated[list[CanaryStep], Field(min_length=1, max_length=16)] = Field(
+        description="One after the other; after the last the endpoint's own pods are rolled over. An edit holds for "
+        "the step that is at work, too."
+    )
+    replicas: Integer = Field(default=1, ge=1, le=1000, description="Pods of the canary, beside those that serve.")
+
+
 class ServingSpec(StageSection):
     """The best-of-N endpoint of the promoted policy."""
 
     RULES = (
+        Rule(
+            cel="!has(self.canary) || (has(self.endpoint) && self.endpoint.size() <= 56)",
+            message="canary needs an endpoint, with a name of at most 56 characters: its objects are called "
+            "ENDPOINT-canary",
+            holds=lambda serving: serving.canary is None or 0 < len(serving.endpoint or "") <= 56,
+        ),
         Rule(
             cel="self.maxSurge > 0 || self.maxUnavailable > 0",
             message="maxSurge and maxUnavailable must not both be 0: no pod could be replaced",
@@ -530,6 +572,11 @@ class ServingSpec(StageSection):
         ge=10,
         le=86400,
         description="A rollout without a newly ready pod for so long is taken back: the pods load models in this time.",
+    )
+    canary: CanarySpec | None = Field(
+        default=None,
+        description="Try each new revision on a share of the requests first, beside the one that serves; absent: pods "
+        "are rolled over at once. Needs the Gateway API, and an operator that may write its routes.",
     )
 
 

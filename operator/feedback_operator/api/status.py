@@ -233,6 +233,16 @@ class PromotedModel(Observed):
     )
 
 
+class CanaryStatus(Observed):
+    """A new revision beside the one that serves."""
+
+    revision: Annotated[str, Field(max_length=64)] = Field(description="Identity of its pods.")
+    step: Whole = Field(default=0, description="The step that it is at, from 1; 0 until its pods are ready.")
+    weight: Annotated[int, Field(ge=0, le=100)] = Field(default=0, description="Percent of the requests that it has.")
+    since: Moment = Field(default="", description="When the step began.")
+    passed: bool = Field(default=False, description="True once all steps are over, until the endpoint has followed.")
+
+
 class ServingStatus(Observed):
     """The endpoint, as far as this iteration has to do with it."""
 
@@ -249,6 +259,9 @@ class ServingStatus(Observed):
     )
     rolled_back_revision: Annotated[str, Field(max_length=64)] = Field(
         default="", description="This revision, where its pods did not become ready and were taken back."
+    )
+    canary: CanaryStatus | None = Field(
+        default=None, description="The canary that goes on by spec.serving.canary; absent where none does."
     )
 
 

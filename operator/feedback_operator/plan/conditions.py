@@ -261,7 +261,7 @@ def _readiness_of_stage(name: str, state: Progress) -> Readiness:
 
 def _readiness_of_endpoint(endpoint: EndpointPlan) -> Readiness:
     match endpoint.state:
-        case "RollingOut" | "Unavailable":
+        case "RollingOut" | "Unavailable" | "Canary":
             return Readiness("Reconciling", endpoint.state, f"endpoint: {endpoint.message}")
         case "RolledBack" | "Unschedulable":
             return Readiness("Stalled", endpoint.state, f"endpoint: {endpoint.message}")

@@ -1,24 +1,36 @@
 """Who holds an endpoint, and how its rollout goes.
 
 Promoted iterations take an endpoint over in turn: the newest holds it, and it alone applies the endpoint's objects. One
-whose pods were taken back before it ever served yields to the next. The others are owners beside the holder, so that
-the endpoint outlives it.
+whose pods were taken back before it ever served yields to the next, and so does one that is tried as a canary first.
+The others are owners beside the holder, so that the endpoint outlives it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, Literal
 
 from feedback_operator.api import FeedbackIteration, PromotedModel, ServingStatus
-from feedback_operator.plan.failures import WORDS
+from feedback_operator.plan.canary import (
+    NO_TRIAL,
+    ROUTE_LOOKED_AT,
+    Trial,
+    canary_objects,
+    ended_objects,
+    is_held_by,
+    objects_of,
+    route_of,
+    trial_of,
+    weight_at_work,
+)
+from feedback_operator.plan.rollout import Rollout, lacks_a_node, loads_until, what_pods_say
 from feedback_operator.plan.snapshot import Claimant, Endpoint, Snapshot
 from feedback_operator.resources import Manifest
 from feedback_operator.resources.deployment import (
+    CANARY_SUFFIX,
     CONTAINER,
-    REVISION_ANNOTATION,
     Serving,
     applied_replicas,
     build_deployment,
@@ -39,6 +51,12 @@ def claimants(iterations: Iterable[FeedbackIteration], endpoint: str) -> tuple[C
     return _newest_first(found)
 
 
+def has_canaries(iterations: Iterable[FeedbackIteration], objects: Iterable[Manifest], endpoint: str) -> bool:
+    """Whether an endpoint may have a route: one of those that name it asks for canaries, or there was one."""
+    asked = any(iteration.spec.serving and iteration.spec.serving.canary for iteration in iterations)
+    return asked or any(made["metadata"]["name"] == f"{endpoint}{CANARY_SUFFIX}" for made in objects)
+
+
 def _claims(iteration: FeedbackIteration, endpoint: str) -> bool:
     serving, meta = iteration.spec.serving, iteration.metadata
     named = serving is not None and serving.endpoint == endpoint
@@ -47,9 +65,14 @@ def _claims(iteration: FeedbackIteration, endpoint: str) -> bool:
 
 def _claim(iteration: FeedbackIteration) -> Claimant:
     """As it stands, whether or not its latest edit was looked at: only one that changes its pods is another try."""
-    serving, promoted = iteration.status.serving, iteration.status.promoted
-    same = serving and promoted and serving.rolled_back_revision == revision(_serving(iteration, promoted))
-    return _claimant(iteration, yields=bool(same and serving and _yields(serving)))
+    serving, promoted, spec = iteration.status.serving, iteration.status.promoted, iteration.spec.serving
+    if serving is None or promoted is None or spec is None:
+        return _claimant(iteration, yields=False)
+    taken_back = bool(serving.rolled_back_revision) and serving.rolled_back_revision == revision(
+        _serving(iteration, promoted)
+    )
+    tries = spec.canary is not None and serving.canary is not None and not serving.canary.passed and not taken_back
+    return _claimant(iteration, yields=_yields(serving, taken_back or tries), tries=tries)
 
 
 def _serving(iteration: FeedbackIteration, promoted: PromotedModel) -> Serving:
@@ -67,13 +90,14 @@ def _serving(iteration: FeedbackIteration, promoted: PromotedModel) -> Serving:
     )
 
 
-def _claimant(iteration: FeedbackIteration, *, yields: bool) -> Claimant:
+def _claimant(iteration: FeedbackIteration, *, yields: bool, tries: bool = False) -> Claimant:
     meta = iteration.metadata
-    return Claimant(meta.name, meta.uid, meta.creation_timestamp, yields)
+    return Claimant(meta.name, meta.uid, meta.creation_timestamp, yields, tries)
 
 
-def _yields(serving: ServingStatus) -> bool:
-    return bool(serving.rolled_back_revision) and not serving.served_revision
+def _yields(serving: ServingStatus, unfit: bool) -> bool:
+    """What has served keeps its endpoint, whatever becomes of what follows."""
+    return unfit and not serving.served_revision
 
 
 def _newest_first(claims: Iterable[Claimant]) -> tuple[Claimant, ...]:
@@ -91,22 +115,17 @@ def image_at_work(world: Snapshot) -> str:
     spec = world.iteration.spec.serving
     if spec is None or spec.endpoint is None or spec.pod.image or world.endpoint is None:
         return ""
-    deployment = _objects(world.endpoint, spec.endpoint).get("Deployment")
-    if deployment is None or not _is_held_by(deployment, world.iteration.metadata.uid):
+    deployment = objects_of(world.endpoint, spec.endpoint).get("Deployment")
+    if deployment is None or not is_held_by(deployment, world.iteration.metadata.uid):
         return ""
     containers = deployment["spec"]["template"]["spec"]["containers"]
     return next((str(one["image"]) for one in containers if one["name"] == CONTAINER), "")
 
 
-def _is_held_by(deployment: Manifest, uid: str) -> bool:
-    owners = deployment["metadata"].get("ownerReferences", ())
-    return any(owner.get("controller") and owner["uid"] == uid for owner in owners)
-
-
 # ── the decision of one iteration ────────────────────────────────────────────────────────────────────────────────────
 
 State = Literal[
-    "NotRequested", "NotPromoted", "Superseded", "RollingOut", "Serving", "Unavailable", "Unschedulable",
+    "NotRequested", "NotPromoted", "Superseded", "Canary", "RollingOut", "Serving", "Unavailable", "Unschedulable",
     "ScaledToZero", "RolledBack",
 ]  # fmt: skip
 
@@ -137,27 +156,83 @@ def endpoint_plan(world: Snapshot, promoted: PromotedModel | None) -> EndpointPl
     serving = _serving(world.iteration, promoted)
     if before.rolled_back_revision != revision(serving):
         before = before.model_copy(update={"rolled_back_revision": ""})
-    own = _claimant(world.iteration, yields=_yields(before))
+    trial = trial_of(world, world.endpoint, serving, before)
+    before = before.model_copy(update={"canary": trial.status})
+    if trial.failed:
+        before = before.model_copy(update={"rolled_back_revision": revision(serving)})
+    unfit = bool(before.rolled_back_revision) or trial.goes_on
+    own = _claimant(world.iteration, yields=_yields(before, unfit), tries=trial.goes_on)
     claims = _newest_first([own, *(claim for claim in world.endpoint.claimants if claim.uid != own.uid)])
-    held_by = holder(claims)
-    deployment = _objects(world.endpoint, spec.endpoint).get("Deployment")
-    if own.yields and not (held_by is None and Rollout.of(deployment).completes(before.rolled_back_revision)):
-        return EndpointPlan("RolledBack", _still_rolled_back(world, held_by), status=before)
-    if held_by is not None and held_by != own:
-        message = f"iteration {held_by.name} is newer and holds endpoint {spec.endpoint}"
-        nothing = {"revision": "", "replicas": 0, "ready_replicas": 0, "rolled_back_revision": ""}
-        return EndpointPlan("Superseded", message, status=before.model_copy(update=nothing))
-    in_hand = replace(
-        serving,
-        co_owners=tuple((claim.uid, claim.name) for claim in claims if claim != own),
-        spec=spec.model_copy(update={"replicas": applied_replicas(spec.replicas, deployment)}),
-    )
-    return _Rollout(world, world.endpoint, in_hand, before).plan()
+    serving = replace(serving, co_owners=tuple((claim.uid, claim.name) for claim in claims if claim != own))
+    return _Decision(world, world.endpoint, serving, before, trial, own, claims).plan()
 
 
-def _objects(endpoint: Endpoint, name: str) -> dict[str, Manifest]:
-    """What there is of the endpoint, by kind."""
-    return {made["kind"]: made for made in endpoint.objects if made["metadata"]["name"] == name}
+@dataclass(frozen=True)
+class _Decision:
+    """What one of the claimants does. `claims`: all of them, the newest first, `own` among them."""
+
+    world: Snapshot
+    endpoint: Endpoint
+    serving: Serving
+    before: ServingStatus
+    trial: Trial
+    own: Claimant
+    claims: tuple[Claimant, ...]
+
+    def plan(self) -> EndpointPlan:
+        held_by, name = holder(self.claims), self.serving.name
+        newer = self.claims[: self.claims.index(self.own)]
+        ahead = next((claim for claim in newer if not claim.yields or (claim.tries and self.own.yields)), None)
+        if self.own.yields and not self.trial.goes_on and not (held_by is None and self._is_late_but_ready()):
+            return self._out("RolledBack", self.trial.message or _still_rolled_back(self.world, held_by), self.before)
+        if ahead is not None:
+            does = "is tried there" if ahead.tries else f"holds endpoint {name}"
+            nothing = {"revision": "", "replicas": 0, "ready_replicas": 0, "rolled_back_revision": "", "canary": None}
+            status = self.before.model_copy(update=nothing)
+            return self._out("Superseded", f"iteration {ahead.name} is newer and {does}", status)
+        if self.trial.goes_on and held_by is not None and held_by != self.own:
+            status = self.before.model_copy(update={"revision": revision(self.serving)})
+            return EndpointPlan("Canary", self.trial.message, self._tried(), status, self.trial.until)
+        return self._hold(tried_by=next((claim for claim in newer if claim.tries), None))
+
+    def _is_late_but_ready(self) -> bool:
+        deployment = objects_of(self.endpoint, self.serving.name).get("Deployment")
+        return Rollout.of(deployment).completes(self.before.rolled_back_revision)
+
+    def _out(self, state: State, message: str, status: ServingStatus) -> EndpointPlan:
+        """Without the endpoint: a canary that this iteration has made ends as soon as it is given no requests."""
+        route = route_of(self.world, self.endpoint, self.serving, 0) if self.trial.failed else []
+        weight = 0 if self.trial.failed else weight_at_work(self.endpoint, self.serving)
+        ended = ended_objects(self.world, self.endpoint, self.serving, weight)
+        until = self.world.now + ROUTE_LOOKED_AT if weight else None
+        return EndpointPlan(state, message, (*route, *ended), status, until)
+
+    def _tried(self) -> tuple[Manifest, ...]:
+        """Beside what serves."""
+        made = canary_objects(self.world, self.endpoint, self.serving)
+        return (*made, *route_of(self.world, self.endpoint, self.serving, self.trial.weight))
+
+    def _hold(self, tried_by: Claimant | None) -> EndpointPlan:
+        """The endpoint in hand. A canary of another iteration goes before one's own."""
+        deployment = objects_of(self.endpoint, self.serving.name).get("Deployment")
+        replicas = applied_replicas(self.serving.spec.replicas, deployment)
+        in_hand = replace(self.serving, spec=self.serving.spec.model_copy(update={"replicas": replicas}))
+        if tried_by is not None and self.trial.goes_on:
+            message = f"its canary begins once that of iteration {tried_by.name} is over"
+            trial = replace(self.trial, message=message, until=None)
+            held = _Rollout(self.world, self.endpoint, in_hand, self.before, trial).plan()
+            return replace(held, status=held.status and held.status.model_copy(update={"canary": None}))
+        held = _Rollout(self.world, self.endpoint, in_hand, self.before, self.trial).plan()
+        if self.trial.goes_on:
+            return replace(held, apply=(*held.apply, *self._tried()))
+        if tried_by is not None:
+            return held
+        over = self.trial.status is None or held.state in ("Serving", "RolledBack")
+        weight = 0 if over else self.trial.weight
+        route = route_of(self.world, self.endpoint, self.serving, weight)
+        ended = ended_objects(self.world, self.endpoint, self.serving, weight)
+        status = held.status and held.status.model_copy(update={"canary": None if over else self.trial.status})
+        return replace(held, apply=(*held.apply, *route, *ended), status=status)
 
 
 def _still_rolled_back(world: Snapshot, held_by: Claimant | None) -> str:
@@ -173,12 +248,13 @@ def _said_when_taken_back(world: Snapshot) -> str:
 
 @dataclass(frozen=True)
 class _Rollout:
-    """The endpoint in the hands of its holder."""
+    """The endpoint's own objects, in the hands of its holder."""
 
     world: Snapshot
     endpoint: Endpoint
     serving: Serving
     before: ServingStatus
+    trial: Trial = NO_TRIAL
 
     def plan(self) -> EndpointPlan:
         service = build_service(self.serving)
@@ -189,10 +265,20 @@ class _Rollout:
             build_endpoint_policy(self.serving),
         )
         wanted = [self.world.house.followed(manifest, self.serving.owner) for manifest in made]
-        observed = _objects(self.endpoint, self.serving.name)
+        observed = objects_of(self.endpoint, self.serving.name)
         rollout = Rollout.of(observed.get("Deployment"))
         own = revision(self.serving)
-        apply = tuple(manifest for manifest in wanted if differs(manifest, observed.get(manifest["kind"])))
+        stays = self._stays(rollout, own)
+        apply = tuple(
+            manifest
+            for manifest in wanted
+            if differs(manifest, observed.get(manifest["kind"])) and not (stays and manifest["kind"] == "Deployment")
+        )
+        if self.trial.goes_on:
+            known = {"replicas": rollout.wanted, "ready_replicas": rollout.ready}
+            return EndpointPlan(
+                "Canary", self.trial.message, apply, self.before.model_copy(update=known), self.trial.until
+            )
         if self._is_taken_back(rollout, own):
             return self._taken_back(rollout, own, apply)
         ready = self._ready(rollout, own)
@@ -211,6 +297,11 @@ class _Rollout:
         )
         return EndpointPlan(state, message, apply, status, self._loads_until() if rollout.gives_up(own) else None)
 
+    def _stays(self, rollout: Rollout, own: str) -> bool:
+        """The Deployment is left to what serves: a canary goes on beside it, or has failed."""
+        failed = self.serving.spec.canary is not None and own == self.before.rolled_back_revision
+        return self.trial.goes_on or (failed and rollout.revision not in ("", own))
+
     def _is_taken_back(self, rollout: Rollout, own: str) -> bool:
         """Its pods did not become ready in time, and have not become so since. What has once served is never taken
         back; nor are pods that no node took, which have their whole time to load once one does."""
@@ -218,17 +309,10 @@ class _Rollout:
             return False
         if own == self.before.rolled_back_revision:
             return True
-        return rollout.gives_up(own) and not self._lacks_a_node() and self._loads_until() is None
-
-    def _lacks_a_node(self) -> bool:
-        return any(WORDS.get(pod.reason) == "Unschedulable" for pod in self.endpoint.pods)
+        return rollout.gives_up(own) and not lacks_a_node(self.endpoint.pods) and self._loads_until() is None
 
     def _loads_until(self) -> datetime | None:
-        """Until when the pod that found its node last has time to load; None where that is over."""
-        deadline = timedelta(seconds=self.serving.spec.progress_deadline_seconds)
-        loading = [pod for pod in self.endpoint.pods if not pod.reason and pod.exit_code is None]
-        until = max((pod.since + deadline for pod in loading if pod.since), default=None)
-        return until if until and until > self.world.now else None
+        return loads_until(self.endpoint.pods, self.serving.spec.progress_deadline_seconds, self.world.now)
 
     def _ready(self, rollout: Rollout, own: str) -> int:
         """Ready pods of this revision: those that were known, until what the Deployment says is about this revision.
@@ -241,7 +325,7 @@ class _Rollout:
         return rollout.ready if rollout.observed else known
 
     def _state(self, rollout: Rollout, own: str, ready: int) -> tuple[State, str]:
-        said = f"{ready}/{rollout.wanted} pods of revision {own} are ready"
+        said, wrong = f"{ready}/{rollout.wanted} pods of revision {own} are ready", what_pods_say(self.endpoint.pods)
         if rollout.revision != own or not (rollout.observed or ready):
             return "RollingOut", f"revision {own} is being rolled out"
         if rollout.wanted == 0:
@@ -249,11 +333,11 @@ class _Rollout:
         if rollout.complete:
             return "Serving", said
         if own == self.before.served_revision:
-            return ("Serving", said) if ready else ("Unavailable", f"{said}{self._said()}")
-        if self._lacks_a_node():
+            return ("Serving", said) if ready else ("Unavailable", f"{said}{wrong}")
+        if lacks_a_node(self.endpoint.pods):
             state: State = "Unschedulable" if rollout.given_up else "RollingOut"
-            return state, f"{said}{self._said()}; the pods that are there go on; {self._makes_room()}"
-        return "RollingOut", f"{said}{self._said()}"
+            return state, f"{said}{wrong}; the pods that are there go on; {self._makes_room()}"
+        return "RollingOut", f"{said}{wrong}"
 
     def _makes_room(self) -> str:
         """What helps pods that no node takes."""
@@ -272,59 +356,13 @@ class _Rollout:
         kept = ", and no older iteration takes over, since this one has served" if self.before.served_revision else ""
         message = (
             f"the pods of revision {own} did not become ready within spec.serving.progressDeadlineSeconds ({deadline})"
-            f"{self._said()}; what served before goes on{kept}; correct spec.serving, or raise the deadline"
+            f"{what_pods_say(self.endpoint.pods)}; what served before goes on{kept}; "
+            "correct spec.serving, or raise the deadline"
         )
-        known = _said_when_taken_back(self.world) if self.before.rolled_back_revision == own else ""
+        known = self.trial.message
+        if not known and self.before.rolled_back_revision == own:
+            known = _said_when_taken_back(self.world)
         status = self.before.model_copy(
             update={"revision": own, "replicas": rollout.wanted, "ready_replicas": 0, "rolled_back_revision": own}
         )
         return EndpointPlan("RolledBack", known or message, apply, status)
-
-    def _said(self) -> str:
-        """What pods say is wrong, after a colon."""
-        wrong = [pod for pod in self.endpoint.pods if pod.reason and not pod.running and pod.exit_code != 0]
-        words = [f"{pod.reason} {pod.message}".strip() for pod in wrong]
-        return f": {words[0][:500]}" if words else ""
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """A Deployment's own view of its rollout, as `kubectl rollout status` reads it."""
-
-    revision: str = ""
-    observed: bool = False
-    wanted: int = 0
-    ready: int = 0
-    complete: bool = False
-    given_up: bool = False
-
-    def completes(self, revision: str) -> bool:
-        """All pods are of this revision, and ready."""
-        return self.complete and self.revision == revision
-
-    def gives_up(self, revision: str) -> bool:
-        """No pod of this revision got ready for as long as it may take."""
-        return self.given_up and self.revision == revision
-
-    @classmethod
-    def of(cls, deployment: Manifest | None) -> Rollout:
-        if deployment is None:
-            return cls()
-        meta, status = deployment["metadata"], deployment.get("status", {})
-        wanted = deployment["spec"].get("replicas", 1)
-        updated, total = status.get("updatedReplicas", 0), status.get("replicas", 0)
-        available = status.get("availableReplicas", 0)
-        observed = status.get("observedGeneration", 0) >= meta.get("generation", 0)
-        old = total - updated
-        return cls(
-            revision=meta.get("annotations", {}).get(REVISION_ANNOTATION, ""),
-            observed=observed,
-            wanted=wanted,
-            ready=max(0, status.get("readyReplicas", 0) - old),
-            complete=observed and updated == total == available == wanted,
-            given_up=observed and _progress_reason(status.get("conditions", ())) == "ProgressDeadlineExceeded",
-        )
-
-
-def _progress_reason(conditions: Sequence[Manifest]) -> str:
-    return next((str(c.get("reason", "")) for c in conditions if c["type"] == "Progressing"), "")

@@ -67,10 +67,63 @@ REFUSALS: Final = (
 )
 """What the API server says of pods that it does not take, quotas apart; the first that is found is it."""
 
-QUEUES: Final[Mapping[str, tuple[str, str]]] = {
+
+@dataclass(frozen=True)
+class Obstacle:
+    """A kind of Kueue's words that waiting does not change: the reason that it becomes, and what helps. `{section}` is
+    the stage's in the spec."""
+
+    pattern: re.Pattern[str]
+    reason: str
+    remedy: str
+
+
+ANOTHER_QUEUE: Final = f"name another queue in the iteration's label {QUEUE_LABEL}"
+
+MAY_FIT: Final = re.compile(r"insufficient unused quota")
+"""Of one flavor, whatever keeps the others from it."""
+
+OBSTACLES: Final = (
+    Obstacle(
+        re.compile(r"maximum capacity"),
+        "ExceedsQuota",
+        "lower {section}.resources, or have the quota of its queue raised",
+    ),
+    Obstacle(
+        re.compile(r"resource \S+ unavailable in ClusterQueue"),
+        "ExceedsQuota",
+        f"its queue has no quota of that at all: correct {{section}}.resources, or {ANOTHER_QUEUE}",
+    ),
+    Obstacle(
+        re.compile(r"resources validation failed|didn't satisfy LimitRange"),
+        "ExceedsQuota",
+        "correct {section}.resources, or have the LimitRange of the namespace changed",
+    ),
+    Obstacle(
+        re.compile(r"doesn't match node affinity|untolerated taint"),
+        "Unschedulable",
+        f"correct {{section}}.pod.nodeSelector or {{section}}.pod.tolerations, or {ANOTHER_QUEUE}",
+    ),
+    Obstacle(
+        re.compile(r"doesn't exist|not found|terminating or missing"), "QueueMissing", f"create it, or {ANOTHER_QUEUE}"
+    ),
+    Obstacle(
+        re.compile(r"doesn't match ClusterQueue selector"),
+        "QueueStopped",
+        f"have the namespace admitted to it, or {ANOTHER_QUEUE}",
+    ),
+    Obstacle(
+        re.compile(r"is inactive|is stopped"),
+        "QueueStopped",
+        f"`kubectl describe localqueue,clusterqueue` says why; or {ANOTHER_QUEUE}",
+    ),
+)
+"""The first that is found is it."""
+
+KNOWN: Final[Mapping[str, tuple[str, str]]] = {
     "NoKueue": (
         "QueueMissing",
-        "install Kueue, or take the label {queue} off the iteration, suspend and resume it",
+        f"install Kueue, or take the label {QUEUE_LABEL} off the iteration, suspend and resume it",
     ),
     "Deactivated": ("Deactivated", "suspend and resume the iteration, whose Job is queued anew then"),
 }
@@ -105,15 +158,12 @@ def trouble_in_queue(job: Job) -> Trouble | None:
 
 def _blocked(job: Job, words: Words) -> tuple[str, str] | None:
     """Reason and remedy."""
-    if known := QUEUES.get(words.reason):
-        return known[0], known[1].format(queue=QUEUE_LABEL)
-    if "maximum capacity" in words.text and "insufficient unused quota" not in words.text:
-        return "ExceedsQuota", f"lower spec.{job.stage}.resources, or have the quota of its queue raised"
-    if "doesn't exist" in words.text:
-        return "QueueMissing", f"create it, or name another queue in the iteration's label {QUEUE_LABEL}"
-    if "is inactive" in words.text or "is stopped" in words.text:
-        return "QueueStopped", f"`kubectl describe localqueue,clusterqueue` says why; or name another in {QUEUE_LABEL}"
-    return None
+    if known := KNOWN.get(words.reason):
+        return known
+    if MAY_FIT.search(words.text):
+        return None
+    found = next((obstacle for obstacle in OBSTACLES if obstacle.pattern.search(words.text)), None)
+    return (found.reason, found.remedy.format(section=f"spec.{job.stage}")) if found else None
 
 
 def trouble_of_missing(job: Job) -> Trouble | None:

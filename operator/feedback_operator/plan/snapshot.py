@@ -182,29 +182,33 @@ class Parent:
 class Claimant:
     """A promoted iteration that names the endpoint and is not being deleted (see endpoint.py).
 
-    `yields`: its pods were taken back, and it has never served, so that an older one may.
+    `yields`: it has never served, and its pods were taken back or are tried first, so that an older one may.
+    `tries`: a canary of it goes on.
     """
 
     name: str
     uid: str
     created: str
     yields: bool
+    tries: bool = False
 
 
 @dataclass(frozen=True)
 class Endpoint:
     """The endpoint that `spec.serving.endpoint` names, as observed.
 
-    `objects`: the Deployment, Service, PodDisruptionBudget and NetworkPolicy of the namespace whose label
-    `feedback.rlaif.dev/endpoint` is its name: whole, as the API server gave them (of managedFields it is enough to know
-    who set `spec.replicas`).
+    `objects`: the Deployments, Services, PodDisruptionBudget and NetworkPolicies of the namespace whose label
+    `feedback.rlaif.dev/endpoint` is its name, and the HTTPRoute where there are canaries: whole, as the API server gave
+    them (of managedFields it is enough to know who set `spec.replicas`).
     `claimants`: see `endpoint.claimants`.
     `pods`: the newest pods of the Deployment, for what they say is wrong (`Pod.index` is 0); may be empty.
+    `canary_pods`: those of the canary's Deployment, likewise.
     """
 
     objects: tuple[dict[str, Any], ...] = ()
     claimants: tuple[Claimant, ...] = ()
     pods: tuple[Pod, ...] = ()
+    canary_pods: tuple[Pod, ...] = ()
 
 
 @dataclass(frozen=True)

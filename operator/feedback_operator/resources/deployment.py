@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from feedback_operator.api import GROUP, Metadata, PromotedModel, RankingStatus, ServingSpec
@@ -30,15 +30,17 @@ UNLISTED_SECONDS: Final = 5
 """For so long a pod that ends still takes requests: load balancers hear of it only then."""
 DRAIN_SECONDS: Final = 60
 LAST_SECONDS: Final = 10
+CANARY_SUFFIX: Final = "-canary"
 
 
 @dataclass(frozen=True)
 class Serving:
-    """One endpoint as one iteration wants it: all that its four objects are made from.
+    """One endpoint as one iteration wants it: all that its objects are made from.
 
     `owner` holds the endpoint. `co_owners` are the uids and names of the iterations that would take it over: as owners
     beside the holder they keep the endpoint alive when the holder is deleted.
-    `spec.replicas` are `applied_replicas`.
+    `spec.replicas` are `applied_replicas`. `canary`: these are the pods beside those that serve, under the same name to
+    clients.
     """
 
     name: str
@@ -47,6 +49,12 @@ class Serving:
     spec: ServingSpec
     promoted: PromotedModel
     max_model_len: int | None
+    canary: bool = False
+
+    @property
+    def object_name(self) -> str:
+        """Name of its objects, and what its pods are labelled with."""
+        return f"{self.name}{CANARY_SUFFIX}" if self.canary else self.name
 
 
 def applied_replicas(wanted: int | None, deployment: Manifest | None) -> int | None:
@@ -73,10 +81,10 @@ def sets_replicas(entry: Mapping[str, Any]) -> bool:
 
 
 def endpoint_metadata(serving: Serving) -> Manifest:
-    """Of all four objects: named like the endpoint."""
+    """Of all objects: named and labelled like the endpoint."""
     holder = owner_reference(serving.owner)
     return {
-        "name": serving.name,
+        "name": serving.object_name,
         "namespace": serving.owner.namespace,
         "labels": {**standard_labels(serving.owner, "serving"), ENDPOINT_LABEL: serving.name},
         "ownerReferences": [
@@ -106,25 +114,25 @@ def build_deployment(serving: Serving) -> Manifest:
                 "type": "RollingUpdate",
                 "rollingUpdate": {"maxUnavailable": serving.spec.max_unavailable, "maxSurge": serving.spec.max_surge},
             },
-            "selector": {"matchLabels": {ENDPOINT_LABEL: serving.name}},
+            "selector": {"matchLabels": {ENDPOINT_LABEL: serving.object_name}},
             "template": template,
         },
     }
 
 
 def revision(serving: Serving) -> str:
-    """Identity of the pods: ten hex digits over everything that makes a new rollout."""
-    text = json.dumps(_template(serving), sort_keys=True, separators=(",", ":"))
+    """Identity of the pods, a canary's or not: ten hex digits over everything that makes a new rollout."""
+    text = json.dumps(_template(replace(serving, canary=False)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def _template(serving: Serving) -> Manifest:
-    labels = {**standard_labels(serving.owner, "serving"), ENDPOINT_LABEL: serving.name}
+    labels = {**standard_labels(serving.owner, "serving"), ENDPOINT_LABEL: serving.object_name}
     spread = {
         "maxSkew": 1,
         "topologyKey": "kubernetes.io/hostname",
         "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": {"matchLabels": {ENDPOINT_LABEL: serving.name}},
+        "labelSelector": {"matchLabels": {ENDPOINT_LABEL: serving.object_name}},
     }
     return {
         "metadata": pod_metadata(labels, serving.spec.pod),

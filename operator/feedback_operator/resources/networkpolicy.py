@@ -42,7 +42,7 @@ def build_endpoint_policy(serving: Serving) -> Manifest:
         "kind": "NetworkPolicy",
         "metadata": endpoint_metadata(serving),
         "spec": {
-            "podSelector": {"matchLabels": {ENDPOINT_LABEL: serving.name}},
+            "podSelector": {"matchLabels": {ENDPOINT_LABEL: serving.object_name}},
             "policyTypes": ["Ingress"],
             "ingress": [{"ports": [{"protocol": "TCP", "port": HTTP_PORT}]}],
         },

@@ -13,7 +13,7 @@ def build_service(serving: Serving) -> Manifest:
         "kind": "Service",
         "metadata": endpoint_metadata(serving),
         "spec": {
-            "selector": {ENDPOINT_LABEL: serving.name},
+            "selector": {ENDPOINT_LABEL: serving.object_name},
             "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
         },
     }

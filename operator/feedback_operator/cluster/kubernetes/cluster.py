@@ -31,10 +31,11 @@ from feedback_operator.cluster.kubernetes.progress_board import ProgressBoard
 from feedback_operator.cluster.protocol import Blocked
 from feedback_operator.plan.blocked import blocked
 from feedback_operator.plan.chain import parent_of
-from feedback_operator.plan.endpoint import claimants
+from feedback_operator.plan.endpoint import claimants, has_canaries
 from feedback_operator.plan.missing_pods import waits_in_queue
 from feedback_operator.plan.snapshot import Endpoint, Job, Limits, Pod, Snapshot, Words
 from feedback_operator.resources import Manifest, house_rules
+from feedback_operator.resources.deployment import CANARY_SUFFIX
 from feedback_operator.resources.house_rules import HouseRules
 from feedback_operator.resources.job import SUSPENDED_ANNOTATION
 from feedback_operator.stages import STAGES
@@ -46,6 +47,7 @@ JOB: Final = BY_NAME["Job"]
 POD: Final = BY_NAME["Pod"]
 EVENT: Final = BY_NAME["Event"]
 WORKLOAD: Final = BY_NAME["Workload"]
+HTTP_ROUTE: Final = BY_NAME["HTTPRoute"]
 
 SILENCE_SECONDS: Final = 300.0
 """A running Job that nothing was heard of for so long is read by name: whatever vanished while a watch was broken
@@ -99,7 +101,7 @@ class KubernetesCluster:
             jobs=tuple(self._jobs(iteration.metadata.uid)),
             now=datetime.now(UTC),
             parent=parent_of(iteration, namespace),
-            endpoint=self._endpoint(iteration),
+            endpoint=await self._endpoint(iteration),
             limits=self._limits,
             elsewhere=_Elsewhere(self._caches, iteration),
             house=self._house,
@@ -118,17 +120,31 @@ class KubernetesCluster:
                 units=self._board.units(uid, together=stage is not None and stage.together),
             )
 
-    def _endpoint(self, iteration: FeedbackIteration) -> Endpoint | None:
-        serving = iteration.spec.serving
+    async def _endpoint(self, iteration: FeedbackIteration) -> Endpoint | None:
+        serving, namespace = iteration.spec.serving, iteration.metadata.namespace
         if serving is None or serving.endpoint is None:
             return None
-        group = f"{iteration.metadata.namespace}/{serving.endpoint}"
-        iterations = (valid for entry in self._caches.iterations.of(group) if (valid := _valid(entry.value.text)))
+        group = f"{namespace}/{serving.endpoint}"
+        iterations = [valid for entry in self._caches.iterations.of(group) if (valid := _valid(entry.value.text))]
+        objects = tuple(entry.value for entry in self._caches.objects.of(group))
+        if has_canaries(iterations, objects, serving.endpoint):
+            objects += await self._route(namespace, serving.endpoint)
         return Endpoint(
-            objects=tuple(entry.value for entry in self._caches.objects.of(group)),
+            objects=objects,
             claimants=claimants(iterations, serving.endpoint),
-            pods=tuple(replace(entry.value.pod, index=0) for entry in self._caches.pods.of(group)),
+            pods=self._pods_of_endpoint(group),
+            canary_pods=self._pods_of_endpoint(f"{group}{CANARY_SUFFIX}"),
         )
+
+    def _pods_of_endpoint(self, group: str) -> tuple[Pod, ...]:
+        return tuple(replace(entry.value.pod, index=0) for entry in self._caches.pods.of(group))
+
+    async def _route(self, namespace: str, name: str) -> tuple[Manifest, ...]:
+        """The route of an endpoint. Where routes may not be read, the refusal to write one is what is told."""
+        try:
+            return (await self._api.get(HTTP_ROUTE, namespace, name),)
+        except (Missing, Refused):
+            return ()
 
     async def _report_invalid(self, entry: Entry[ObservedIteration], error: ValidationError) -> None:
         """Say in the status what is wrong with a spec that the API server let in and that cannot be worked with."""
@@ -263,12 +279,17 @@ class KubernetesCluster:
 
     async def apply(self, manifest: Manifest) -> None:
         kind, meta = BY_NAME[manifest["kind"]], manifest["metadata"]
-        if not self._caches.objects.get(f"{meta['namespace']}/{kind.name}/{meta['name']}"):
-            await self._check_vacant(kind, meta["namespace"], meta["name"])
         try:
+            if not self._caches.objects.get(f"{meta['namespace']}/{kind.name}/{meta['name']}"):
+                await self._check_vacant(kind, meta["namespace"], meta["name"])
             self._remember(kind, await self._api.apply(kind, manifest))
         except Refused as error:
             raise Blocked(f"{kind.name}Refused", f"{kind.name} {meta['name']}: {error.message}") from error
+        except Missing as error:
+            if kind != HTTP_ROUTE or await self._api.serves(kind):
+                raise
+            remedy = "install the Gateway API, or leave out spec.serving.canary"
+            raise Blocked("HTTPRouteRefused", f"the cluster has no {kind.api_version} HTTPRoute; {remedy}") from error
 
     async def _check_vacant(self, kind: Kind, namespace: str, name: str) -> None:
         """An object that no iteration has made is not taken over."""

@@ -202,7 +202,7 @@ def make_ours(case: Case, work: Path) -> DPOTrainer:
         rows.append(
             {
                 "id": str(number),
-                "picture": encoded,
+                "pictures": [encoded],
                 "prompt_ids": family.expand(family.prompt_ids(QUESTION), family.picture(encoded)),
                 "chosen_ids": chosen,
                 "rejected_ids": rejected,

@@ -66,7 +66,7 @@ def _judge(engine: Engine, output: Path, *, shared: bool) -> Cost:
     before, began = _computed(engine), time.perf_counter()
     questions = tuple(QUESTION.format(number) for number in range(CLAIMS))
     cases = {str(i): Case((AskedAnswer(str(i), 0, questions),)) for i in range(PICTURES)}
-    instructions = [Instruction(str(i), picture(i, 320, 240), "What is it?") for i in range(PICTURES)]
+    instructions = [Instruction.plain(str(i), picture(i, 320, 240), "What is it?") for i in range(PICTURES)]
     store, judged = ArtifactStore(output / "cache"), 0
     with store.append(str(output), VERDICTS) as parts, OrderedParts(parts, PICTURES, Progress("labeling")) as ordered:
         judging = Judging(cases, ModelJudge(engine), ordered, min_mass=0.0)  # random weights say anything
@@ -81,7 +81,7 @@ def _judge(engine: Engine, output: Path, *, shared: bool) -> Cost:
 def _apart(requests: Iterator[Request]) -> Iterator[Request]:
     """The same prompts, each with a picture of its own as far as the engine knows."""
     for number, (key, prompt) in enumerate(requests):
-        yield key, replace(prompt, picture_key=f"{prompt.picture_key}-{number}")
+        yield key, replace(prompt, shown=tuple(replace(one, key=f"{one.key}-{number}") for one in prompt.shown))
 
 
 def _computed(engine: Engine) -> float:

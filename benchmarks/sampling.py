@@ -45,7 +45,7 @@ def run() -> list[Ratio]:
         with Engine.load(family_of(model), EngineConfig(max_model_len=512, max_num_seqs=256)) as engine:
             store = ArtifactStore(folder / "cache")
             rows = [row for row in store.instructions(instructions) if isinstance(row, Instruction)]
-            prompts = [engine.family.prompt(row.question, row.image) for row in rows]
+            prompts = [engine.family.conversation(row.messages, row.images) for row in rows]
             ours, peer = [], []
             for number in range(ROUNDS + 1):
                 config = _config(folder / f"round-{number}", instructions)
@@ -69,7 +69,8 @@ def _plain(engine: Engine, prompts: Sequence[Prompt]) -> int:
     from vllm import SamplingParams
 
     given: list[Any] = [
-        {"prompt_token_ids": list(prompt.ids), "multi_modal_data": {"image": prompt.picture}} for prompt in prompts
+        {"prompt_token_ids": list(prompt.ids), "multi_modal_data": {"image": list(prompt.pictures)}}
+        for prompt in prompts
     ]
     params = SamplingParams(
         n=CANDIDATES, temperature=DECODING.temperature, max_tokens=DECODING.max_new_tokens, logprobs=0, seed=1

@@ -142,7 +142,7 @@ def as_pairs(batch: dict[str, torch.Tensor], encoded: list[bytes]) -> Dataset:
             completion = batch["completion_mask"][row][batch["attention_mask"][row].bool()].bool()
             sides[f"{side}_ids"] = ids[completion].tolist()
             sides["prompt_ids"] = ids[~completion].tolist()
-        rows.append({**sides, "picture": encoded[i], "ref_chosen_logps": 0.0, "ref_rejected_logps": 0.0})
+        rows.append({**sides, "pictures": [encoded[i]], "ref_chosen_logps": 0.0, "ref_rejected_logps": 0.0})
     return Dataset.from_list(rows)
 
 
@@ -212,7 +212,7 @@ def pairs(family: Family) -> Dataset:
         [
             {
                 "id": f"pair-{number}",
-                "picture": data,
+                "pictures": [data],
                 "prompt_ids": family.expand(family.prompt_ids(question), family.picture(data)),
                 "chosen_ids": [*chosen, min(family.eos_ids)],
                 "rejected_ids": [*rejected, min(family.eos_ids)],
@@ -229,7 +229,7 @@ def pairs(family: Family) -> Dataset:
 def piece(family: Family, row: Mapping[str, Any]) -> bytes:
     """The picture that a pair's chosen answer is less likely to be about."""
     stream = BytesIO()
-    crop(family.picture(row["picture"]), Random(f"{SEED} {row['id']}")).save(stream, "PNG")
+    crop(family.picture(row["pictures"][0]), Random(f"{SEED} {row['id']}")).save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -293,8 +293,8 @@ def test_loss_and_gradients_are_those_of_plain_forward_passes(
     rows = pairs(family)
     losses = []
     for row, question in zip(rows, QUESTIONS, strict=True):
-        logp, chosen = log_ratio(network, reference, family, question, row["picture"], row["chosen_ids"])
-        _, rejected = log_ratio(network, reference, family, question, row["picture"], row["rejected_ids"])
+        logp, chosen = log_ratio(network, reference, family, question, row["pictures"][0], row["chosen_ids"])
+        _, rejected = log_ratio(network, reference, family, question, row["pictures"][0], row["rejected_ids"])
         _, cut = log_ratio(network, reference, family, question, piece(family, row), row["chosen_ids"])
         assert (cut - chosen).abs() > 1e-3, "the piece is another picture"
         losses.append(by_hand(chosen, rejected, cut, logp, len(row["chosen_ids"])))

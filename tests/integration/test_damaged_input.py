@@ -301,4 +301,4 @@ def test_damaged_rows_on_s3_are_rejected_and_counted(s3: S3) -> None:
         ("train.jsonl:6", "not-json"),
         ("f", None),
     ]
-    assert Digest.of(rows[0].image) == Digest.of(b"picture")
+    assert Digest.of(rows[0].images[0]) == Digest.of(b"picture")

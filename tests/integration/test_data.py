@@ -34,4 +34,4 @@ def test_from_a_folder_and_an_archive_on_s3_to_s3_and_on_to_a_stage(s3: S3) -> N
         if isinstance(row, Instruction)
     ]
     assert sorted(row.id for row in found) == ["mine-0", "mine-1", "mine-2"]
-    assert all(row.image == encoded(scene(int(row.id[-1]))) for row in found)
+    assert all(row.images == (encoded(scene(int(row.id[-1]))),) for row in found)

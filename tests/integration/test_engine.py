@@ -75,11 +75,11 @@ def forward(
     found = {}
     for key, answer in answers.items():
         prompt = prompts[key[0]]
-        ids = family.expand(prompt.ids, prompt.picture)
+        ids = family.expand(prompt.ids, *prompt.pictures)
         with torch.no_grad():
             logits = network(
                 input_ids=torch.tensor([[*ids, *answer.token_ids]]),
-                **family.features(prompt.picture),
+                **family.features(*prompt.pictures),
             ).logits[0]
         logps = logits.log_softmax(-1)
         found[key] = [logps[len(ids) - 1 + i, token].item() for i, token in enumerate(answer.token_ids)]
@@ -127,8 +127,8 @@ def test_yes_and_no_are_full_vocabulary_probabilities(engine, models, prompts, f
     for i, prompt in prompts.items():
         with torch.no_grad():
             logits = network(
-                input_ids=torch.tensor([family.expand(prompt.ids, prompt.picture)]),
-                **family.features(prompt.picture),
+                input_ids=torch.tensor([family.expand(prompt.ids, *prompt.pictures)]),
+                **family.features(*prompt.pictures),
             ).logits[0, -1]
         expected = logits.softmax(-1)
         for found, words in ((verdicts[i].p_yes, YES), (verdicts[i].p_no, NO)):
@@ -154,7 +154,7 @@ def test_prompts_of_many_pictures_at_once_keep_their_seeds(engine, family) -> No
     """More tokens than one step takes: a prompt that vLLM spread over two steps would end the engine on a CPU."""
     prompts = {i: family.prompt("why " * 60, picture(200 + i)) for i in range(40)}
     step = engine._llm.llm_engine.vllm_config.scheduler_config.max_num_batched_tokens
-    assert sum(len(family.expand(prompt.ids, prompt.picture)) for prompt in prompts.values()) > step
+    assert sum(len(family.expand(prompt.ids, *prompt.pictures)) for prompt in prompts.values()) > step
     first, again = (sampled(engine, prompts, family) for _ in range(2))
     assert {key: answer.token_ids for key, answer in first.items()} == {
         key: answer.token_ids for key, answer in again.items()
@@ -164,7 +164,7 @@ def test_prompts_of_many_pictures_at_once_keep_their_seeds(engine, family) -> No
 
 def test_an_answer_up_to_the_last_position_can_be_scored(engine, models, family) -> None:
     prompt = family.prompt("why " * 100, picture(1))
-    room = engine.max_model_len - len(family.expand(prompt.ids, prompt.picture))
+    room = engine.max_model_len - len(family.expand(prompt.ids, *prompt.pictures))
     requests = (((0, seed), prompt, Draw(seed, 1.0)) for seed in range(8))
     answers = dict(engine.sample(requests, Decoding(max_new_tokens=4096)))
     longest = max(len(answer.token_ids) for answer in answers.values())

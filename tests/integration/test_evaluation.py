@@ -458,7 +458,7 @@ def test_report_finds_examples(world: World, artifact: Artifact, summary: dict[s
     examples = find_examples(world.store, artifact)
     assert sum(examples.numbers.values()) == QUESTIONS["report"]
     assert examples.shown
-    assert all(one.image.startswith(b"\x89PNG") and one.answers.keys() == answered for one in examples.shown)
+    assert all(one.images[0].startswith(b"\x89PNG") and one.answers.keys() == answered for one in examples.shown)
 
 
 def test_report_of_a_run_whose_pairs_are_missing(

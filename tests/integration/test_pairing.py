@@ -194,7 +194,7 @@ def test_the_report_shows_pairs_with_what_the_labeler_said_of_each_claim(tmp_pat
     rejected = PairAnswer("One. Two.", -1, [Claim("claim 0", False, 0.5), Claim("claim 1", True, 0.5)])
     chosen = PairAnswer("Three. Four.", 0, [Claim("claim 0", True, 0.5), Claim("claim 1", True, 0.5)])
     assert [(pair.chosen, pair.rejected) for pair in shown] == [(chosen, rejected)] * PAIRS_SHOWN
-    assert {pair.image for pair in shown} == {png(1)}
+    assert {pair.images for pair in shown} == {(png(1),)}
     [first, *_] = find_pairs(given.store, pairs, [])
     assert [(claim.accepted, claim.p_yes) for claim in first.rejected.claims] == [(False, None), (True, None)]
 

@@ -43,7 +43,7 @@ def splitter(folder: Path) -> LaterModel:
 
 
 def asked(wide: int) -> list[Instruction | Rejected]:
-    return [Instruction("a", picture(1, wide, 60), "What?"), Instruction("b", b"?", "What?")]
+    return [Instruction.plain("a", picture(1, wide, 60), "What?"), Instruction.plain("b", b"?", "What?")]
 
 
 @pytest.fixture(scope="module")

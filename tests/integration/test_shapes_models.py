@@ -81,9 +81,9 @@ def forward(
     network: LlavaForConditionalGeneration, family: Family, prompt: Prompt, answer: tuple[int, ...]
 ) -> torch.Tensor:
     """Log-probabilities after the prompt and after each token of the answer: (answer + 1, words)."""
-    ids = family.expand(prompt.ids, prompt.picture)
+    ids = family.expand(prompt.ids, *prompt.pictures)
     with torch.no_grad():
-        logits = network(input_ids=torch.tensor([[*ids, *answer]]), **family.features(prompt.picture)).logits[0]
+        logits = network(input_ids=torch.tensor([[*ids, *answer]]), **family.features(*prompt.pictures)).logits[0]
     return logits[len(ids) - 1 :].log_softmax(-1)
 
 

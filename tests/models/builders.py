@@ -46,7 +46,7 @@ class Tiny:
 
     `trained` are beginnings of their names as transformers has them, `language` is that of the decoder's. With
     `one_size`, pictures of any size have as many tokens; `one_row` tells whether the answers of a pair share one, and
-    `lora` whether it is trained as an adapter, too.
+    `lora` whether it is trained as an adapter, too, and `several` whether a prompt may show more than one picture.
     """
 
     build: Callable[[Path], Path]
@@ -54,6 +54,7 @@ class Tiny:
     one_size: bool = False
     one_row: bool = True
     lora: bool = True
+    several: bool = False
     language: str = "model.language_model."
 
 
@@ -440,12 +441,16 @@ FAMILIES: Final[Mapping[str, Tiny]] = {
     "llava_llama": Tiny(llava_llama, (PROJECTOR, *LANGUAGE), one_size=True),
     "llava_next": Tiny(llava_next, (PROJECTOR, "model.image_newline", *LANGUAGE)),
     "llava_onevision": Tiny(llava_onevision, (PROJECTOR, "model.image_newline", *LANGUAGE), lora=False),
-    "qwen2_5_vl": Tiny(qwen2_5_vl, ("model.visual.merger.", *LANGUAGE)),
+    "qwen2_5_vl": Tiny(qwen2_5_vl, ("model.visual.merger.", *LANGUAGE), several=True),
     "qwen3_vl": Tiny(
-        qwen3_vl, ("model.visual.merger.", "model.visual.deepstack_merger_list.", "model.language_model.")
+        qwen3_vl,
+        ("model.visual.merger.", "model.visual.deepstack_merger_list.", "model.language_model."),
+        several=True,
     ),
-    "internvl": Tiny(internvl, (PROJECTOR, *LANGUAGE)),
-    "smolvlm": Tiny(smolvlm, ("model.connector.", "model.text_model.", "lm_head."), language="model.text_model."),
+    "internvl": Tiny(internvl, (PROJECTOR, *LANGUAGE), several=True),
+    "smolvlm": Tiny(
+        smolvlm, ("model.connector.", "model.text_model.", "lm_head."), several=True, language="model.text_model."
+    ),
     "omnilmm": Tiny(
         omnilmm,
         (*(f"{PROJECTOR}{part}" for part in ("attn.", "kv_proj.", "ln_", "proj", "query")), *LANGUAGE),
@@ -478,7 +483,7 @@ def llava_with_lfm2(folder: Path) -> Path:
 
 DECODERS: Final[Mapping[str, Tiny]] = {
     "llava_next, Qwen2": Tiny(partial(llava_next, text="qwen2"), (PROJECTOR, "model.image_newline", *LANGUAGE)),
-    "internvl, Qwen3": Tiny(partial(internvl, text="qwen3"), (PROJECTOR, *LANGUAGE)),
+    "internvl, Qwen3": Tiny(partial(internvl, text="qwen3"), (PROJECTOR, *LANGUAGE), several=True),
     "llava, LFM2": Tiny(llava_with_lfm2, (PROJECTOR, *LANGUAGE), one_size=True, one_row=False),
 }
 """Other language models in the same families, for what the trainer does with them."""

@@ -4,7 +4,8 @@ picture is prepared before the processor has it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,44 @@ def load(folder: Path, adapter: Path | None = None) -> PreTrainedModel:
     return model if adapter is None else PeftModel.from_pretrained(model, adapter).eval()
 
 
+@dataclass(frozen=True)
+class Chat:
+    """Turns, and the encoded pictures in them."""
+
+    messages: Sequence[Mapping[str, Any]]
+    pictures: Sequence[bytes]
+
+
+def about(question: str, picture: bytes) -> Chat:
+    """A question about a picture, which comes first."""
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    return Chat([{"role": "user", "content": content}], [picture])
+
+
 def chat(family: Family, question: str) -> str:
     """The text of a question about a picture, up to where the answer begins, as the template has it."""
-    content = [{"type": "image"}, {"type": "text", "text": question}]
-    messages = [{"role": "user", "content": content}]
-    text: str = family.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return _text(family, about(question, b""))
+
+
+def _text(family: Family, asked: Chat) -> str:
+    said = list(asked.messages)
+    text: str = family.processor.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
     return text
 
 
 def processed(family: Family, questions: Sequence[str], pictures: Sequence[bytes]) -> dict[str, Any]:
     """All that the processor makes of questions, each with its picture, padded on the right."""
-    texts = [chat(family, question) for question in questions]
+    return processed_chats(family, list(map(about, questions, pictures)))
+
+
+def processed_chats(family: Family, chats: Sequence[Chat]) -> dict[str, Any]:
+    """All that the processor makes of chats with their pictures, padded on the right."""
+    texts = [_text(family, one) for one in chats]
     bos = family.tokenizer.bos_token
     return dict(
         family.processor(
             text=texts,
-            images=[[family.picture(data)] for data in pictures],
+            images=[list(map(family.picture, one.pictures)) for one in chats],
             add_special_tokens=not (bos and texts[0].startswith(bos)),
             padding=True,
             padding_side="right",
@@ -49,8 +72,13 @@ def processed(family: Family, questions: Sequence[str], pictures: Sequence[bytes
 
 
 def logps(model: PreTrainedModel, family: Family, question: str, picture: bytes, answer: Sequence[int]) -> torch.Tensor:
+    """Those of `logps_in` for a question about a picture."""
+    return logps_in(model, family, about(question, picture), answer)
+
+
+def logps_in(model: PreTrainedModel, family: Family, asked: Chat, answer: Sequence[int]) -> torch.Tensor:
     """Log-probabilities of all tokens after the prompt and after each token of the answer: (answer + 1, tokens)."""
-    given = processed(family, [question], [picture])
+    given = processed_chats(family, [asked])
     prompt = given["input_ids"].shape[1]
     ids = torch.tensor([list(answer)], dtype=torch.long)
     for name, value in PER_TOKEN.items():
@@ -63,7 +91,12 @@ def logps(model: PreTrainedModel, family: Family, question: str, picture: bytes,
 def of_answer(
     model: PreTrainedModel, family: Family, question: str, picture: bytes, answer: Sequence[int]
 ) -> list[float]:
+    """Log-probabilities of the tokens of an answer to a question about a picture."""
+    return of_answer_in(model, family, about(question, picture), answer)
+
+
+def of_answer_in(model: PreTrainedModel, family: Family, asked: Chat, answer: Sequence[int]) -> list[float]:
     """Log-probabilities of an answer's tokens."""
     with torch.no_grad():
-        found = logps(model, family, question, picture, answer)
+        found = logps_in(model, family, asked, answer)
     return [found[i, token].item() for i, token in enumerate(answer)]

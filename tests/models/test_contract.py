@@ -24,8 +24,9 @@ from trl.trainer.utils import add_fused_lm_head
 
 from feedback_workloads.contract import BadInput, Decoding, EngineConfig, ExitCode, LoRA, Manifest, Source
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
+from feedback_workloads.models import verdicts
 from feedback_workloads.models.adapters import merge
-from feedback_workloads.models.families import check_trainable, family_of
+from feedback_workloads.models.families import check_pictures, check_trainable, family_of
 from feedback_workloads.models.family import Family
 from feedback_workloads.models.memory import size_of
 from feedback_workloads.models.saving import save_full
@@ -40,7 +41,18 @@ from feedback_workloads.training.trainer import Forward
 from tests.integration.models import picture
 from tests.integration.training_runs import Study, study
 from tests.models.builders import DECODERS, FAMILIES, Tiny
-from tests.models.reference import chat, load, logps, of_answer, processed
+from tests.models.reference import (
+    Chat,
+    about,
+    chat,
+    load,
+    logps,
+    logps_in,
+    of_answer,
+    of_answer_in,
+    processed,
+    processed_chats,
+)
 
 TOLERANCE: Final = 1e-3  # nats a token, between vLLM and transformers; measured: 6e-6
 EXACT: Final = 1e-4  # between two forward passes of transformers; measured: 4e-6
@@ -104,8 +116,42 @@ def test_ids_and_features_are_those_of_the_familys_own_processor(model: Model) -
     assert features.keys() == theirs.keys() - {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"}
     for name, value in features.items():
         assert torch.equal(value, theirs[name]), name
-    different = len({prompt.picture_tokens for prompt in prompts}) > 1
+    different = len({prompt.shown[0].tokens for prompt in prompts}) > 1
     assert different != model.tiny.one_size, "the two pictures show nothing if they have as many tokens"
+
+
+def conversation(model: Model) -> Chat:
+    """An earlier turn, with a picture of its own where the family takes two of them."""
+    one, two = about(QUESTIONS[0], PICTURES[0]), about(QUESTIONS[1], PICTURES[1])
+    said = {"role": "assistant", "content": [{"type": "text", "text": ANSWERS[0]}]}
+    if model.tiny.several:
+        return Chat([*one.messages, said, *two.messages], PICTURES)
+    return Chat([*one.messages, said, model.family.message(QUESTIONS[1])], PICTURES[:1])
+
+
+def test_pictures_and_turns_are_those_of_the_familys_own_processor(model: Model) -> None:
+    family, asked = model.family, conversation(model)
+    theirs = processed_chats(family, [asked])
+    prompt = family.conversation(asked.messages, asked.pictures)
+    expanded = family.expand(prompt.ids, *prompt.pictures)
+    assert expanded == theirs["input_ids"][0].tolist()
+    assert prompt.length == len(expanded)
+    features = family.collate(list(map(family.features, prompt.pictures)))
+    for name, value in features.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+def test_who_takes_one_picture_says_so(model: Model) -> None:
+    family = model.family
+    check_pictures(family, 1, "spec.model")
+    assert ("several-pictures" in family.capabilities) == model.tiny.several
+    if model.tiny.several:
+        check_pictures(family, 2, "spec.model")
+        return
+    with pytest.raises(BadRow, match="too-many-pictures: there are 2 pictures"):
+        family.conversation(claim("?", 2), PICTURES)
+    with pytest.raises(BadInput, match=r"a row of the instructions has 2 pictures, and spec.model .* takes one alone"):
+        check_pictures(family, 2, "spec.model")
 
 
 def test_no_question_stands_for_a_picture(model: Model) -> None:
@@ -117,17 +163,21 @@ def test_no_question_stands_for_a_picture(model: Model) -> None:
 # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def pairs(model: Model) -> list[dict[str, Any]]:
+CHATS: Final = tuple(map(about, QUESTIONS, PICTURES))
+"""One picture each."""
+
+
+def pairs(model: Model, chats: Sequence[Chat] = CHATS) -> list[dict[str, Any]]:
     """Rows of `dataset.PREPARED`: answers of different lengths, that begin alike in the first pair."""
     family = model.family
     answers = [[11, 12, 13, 14], [11, 12, 15], [16, 17], [18, 19, 20, 21, 22, 23]]
     rows = []
-    for number, (question, data) in enumerate(zip(QUESTIONS, PICTURES, strict=True)):
+    for number, one in enumerate(chats):
         chosen, rejected = ([*answers[2 * number + side], min(family.eos_ids)] for side in (0, 1))
-        prompt_ids = family.expand(family.prompt_ids(question), family.picture(data))
+        prompt_ids = family.expand(family.conversation_ids(one.messages), *map(family.picture, one.pictures))
         rows.append(
             {
-                "id": f"pair-{number}", "picture": data, "prompt_ids": prompt_ids, "chosen_ids": chosen,
+                "id": f"pair-{number}", "pictures": [*one.pictures], "prompt_ids": prompt_ids, "chosen_ids": chosen,
                 "rejected_ids": rejected, "ref_chosen_logps": 0.0, "ref_rejected_logps": 0.0,
             }
         )  # fmt: skip
@@ -162,22 +212,27 @@ def by_training(
     return [row[one[1:]] for row, one in zip(found, masks, strict=True)]
 
 
-def by_rows(model: Model, network: PreTrainedModel, rows: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
-    """The same, each answer in a forward pass of its own."""
+def by_rows(
+    model: Model, network: PreTrainedModel, rows: Sequence[Mapping[str, Any]], chats: Sequence[Chat] = CHATS
+) -> list[torch.Tensor]:
+    """The same, each answer in a forward pass of its own, behind the turns of `chats` and the pictures of its row."""
     found = []
     for side in ("chosen_ids", "rejected_ids"):
-        for row, question in zip(rows, QUESTIONS, strict=True):
+        for row, one in zip(rows, chats, strict=True):
             answer = torch.tensor(row[side])
-            all_tokens = logps(network, model.family, question, row["picture"], row[side])
+            all_tokens = logps_in(network, model.family, Chat(one.messages, row["pictures"]), row[side])
             found.append(all_tokens[:-1].gather(-1, answer[:, None]).squeeze(-1))
     return found
 
 
-def piece_of(family: Family, row: Mapping[str, Any]) -> bytes:
-    """The piece of a pair's picture, encoded."""
-    stream = BytesIO()
-    crop(family.picture(row["picture"]), Random(f"0 {row['id']}")).save(stream, "PNG")
-    return stream.getvalue()
+def pieces_of(family: Family, row: Mapping[str, Any]) -> list[bytes]:
+    """The pieces of a pair's pictures, encoded."""
+    pieces = []
+    for number, data in enumerate(row["pictures"]):
+        stream = BytesIO()
+        crop(family.picture(data), Random(f"0 {row['id']}{f' {number}' if number else ''}")).save(stream, "PNG")
+        pieces.append(stream.getvalue())
+    return pieces
 
 
 def gradients(network: PreTrainedModel, found: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -207,6 +262,32 @@ def test_a_pair_is_two_rows(model: Model) -> None:
     assert {name for name, parameter in trained.named_parameters() if parameter.requires_grad} == ours.keys()
 
 
+def test_a_pair_about_several_pictures_is_two_rows(model: Model) -> None:
+    """In one batch with a pair about one picture; the turns before the last are no part of what is learned.
+
+    So are the pieces that mDPO's conditional term takes in their place.
+    """
+    chats = [conversation(model), CHATS[1]]
+    rows = pairs(model, chats)
+    plain = policy_model.load(model.family, torch.float32)
+    pieces = [{**row, "pictures": pieces_of(model.family, row)} for row in rows]
+    with torch.no_grad():
+        under_pieces = by_rows(model, plain, pieces, chats)[: len(rows)]
+    expect = by_rows(model, plain, rows, chats)
+    trained = for_pairs(model.family)
+    found = by_training(model, trained, rows)
+    assert furthest([row.tolist() for row in found], [row.tolist() for row in expect]) < EXACT
+    theirs, ours = gradients(plain, expect), gradients(trained, found)
+    scale = max(value.abs().max().item() for value in theirs.values())
+    for name, value in ours.items():
+        torch.testing.assert_close(
+            value, theirs[name], atol=1e-5 * scale, rtol=1e-3, msg=lambda text, at=name: f"{at}: {text}"
+        )
+    with torch.no_grad():
+        cropped = by_training(model, trained, rows, crop_seed=0)[-len(rows) :]
+    assert furthest([row.tolist() for row in cropped], [row.tolist() for row in under_pieces]) < EXACT
+
+
 def test_its_size_is_known_from_its_config(model: Model) -> None:
     """What the first stage compares with a card, without the weights."""
     network = policy_model.load(model.family, torch.float32)
@@ -222,7 +303,7 @@ def test_a_chosen_answer_under_a_piece_of_its_picture(model: Model) -> None:
     """What mDPO's conditional term compares with: a piece has as many tokens as the whole, in any family."""
     rows = pairs(model)
     plain = policy_model.load(model.family, torch.float32)
-    pieces = [{**row, "picture": piece_of(model.family, row)} for row in rows]
+    pieces = [{**row, "pictures": pieces_of(model.family, row)} for row in rows]
     under_pieces = by_rows(model, plain, pieces)[: len(rows)]
     expect = [row.tolist() for row in [*by_rows(model, plain, rows), *under_pieces]]
     assert furthest(expect[: len(rows)], expect[-len(rows) :]) > 10 * EXACT, "a piece is another picture"
@@ -439,6 +520,35 @@ def test_sampled_log_probabilities_are_those_of_transformers(trained: Trained, e
     assert furthest([answer.logprobs for answer in answers.values()], expect) < TOLERANCE
     scored = dict(engine.score((key, prompts[key[0]], answer.token_ids) for key, answer in answers.items()))
     assert furthest([scored[key] for key in answers], expect) < TOLERANCE
+
+
+def test_several_pictures_and_turns_in_vllm(trained: Trained, engine: Engine) -> None:
+    """Sampled, scored and judged as transformers has it; a claim is judged on all pictures, without the turns."""
+    family, network, asked = trained.model.family, load(trained.full), conversation(trained.model)
+    engine.use(trained.full)
+    prompt = family.conversation(asked.messages, asked.pictures)
+    requests = ((seed, prompt, Draw(seed, 0.7)) for seed in range(3))
+    answers: dict[int, Sampled] = dict(engine.sample(requests, Decoding(max_new_tokens=16)))
+    assert {answer.prompt_tokens for answer in answers.values()} == {prompt.length}
+    expect = [of_answer_in(network, family, asked, answer.token_ids) for answer in answers.values()]
+    assert furthest([answer.logprobs for answer in answers.values()], expect) < TOLERANCE
+    scored = dict(engine.score((seed, prompt, answer.token_ids) for seed, answer in answers.items()))
+    assert furthest([scored[seed] for seed in answers], expect) < TOLERANCE
+    others = Chat(asked.messages, tuple(reversed(asked.pictures)))
+    same = [of_answer_in(network, family, others, answer.token_ids) for answer in answers.values()]
+    if trained.tiny.several:
+        assert furthest(same, expect) > 10 * TOLERANCE, "which picture stands where is told apart"
+    ((_, verdict),) = engine.yes_no([(0, verdicts.about(family, asked.pictures)(QUESTIONS[1]))])
+    judged = Chat(claim(QUESTIONS[1], len(asked.pictures)), asked.pictures)
+    with torch.no_grad():
+        whole = logps_in(network, family, judged, [])[0].exp()
+    assert verdict.p_yes == pytest.approx(whole[list(family.word_ids("yes"))].sum().item(), abs=1e-5)
+    assert verdict.p_no == pytest.approx(whole[list(family.word_ids("no"))].sum().item(), abs=1e-5)
+
+
+def claim(question: str, pictures: int) -> list[Mapping[str, Any]]:
+    """What the labeler is asked about so many pictures."""
+    return [{"role": "user", "content": [*[{"type": "image"}] * pictures, {"type": "text", "text": question}]}]
 
 
 def test_yes_and_no_are_probabilities_over_the_whole_vocabulary(trained: Trained, engine: Engine) -> None:

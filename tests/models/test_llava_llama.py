@@ -56,11 +56,10 @@ def test_it_computes_what_the_published_architecture_does(kind: Kind, unfrozen: 
     prompt = family.prompt(QUESTION, picture(1, 120, 80))
     ids = published.prompt_ids(original.folder, f"{SYSTEM} USER: <image>\n{QUESTION} ASSISTANT:")
     assert [IMAGE if i == family.image_token_id else i for i in prompt.ids] == ids
-    assert prompt.picture is not None
-    assert prompt.picture.size == (120, 120), "padded, not cropped"
-    pixels = family.features(prompt.picture)["pixel_values"]
+    assert prompt.pictures[0].size == (120, 120), "padded, not cropped"
+    pixels = family.features(*prompt.pictures)["pixel_values"]
     with torch.no_grad():
-        expanded = torch.tensor([family.expand(prompt.ids, prompt.picture)])
+        expanded = torch.tensor([family.expand(prompt.ids, *prompt.pictures)])
         found = model(input_ids=expanded, pixel_values=pixels).logits[0]
         expect = published.logits(original, ids, pixels[0])
     assert len(expect) == prompt.length == len(ids) - 1 + 16

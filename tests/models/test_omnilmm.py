@@ -61,13 +61,13 @@ def test_it_computes_what_the_published_architecture_does(saved_tokens: bool, tm
     prompt = family.prompt(QUESTION, painted(120, 80))
     ids = published.prompt_ids(original, published.chat(QUESTION))
     assert list(prompt.ids) == ids
-    assert prompt.picture is not None
-    pixels = family.features(prompt.picture)["pixel_values"]
+    pixels = family.features(*prompt.pictures)["pixel_values"]
     shade = 1 / 255 / 0.26  # torchvision and Pillow round the mean of some pixels to neighbouring shades
-    torch.testing.assert_close(pixels[0], published.pixels(prompt.picture, published.SIDE), atol=1.01 * shade, rtol=0)
+    theirs = published.pixels(prompt.pictures[0], published.SIDE)
+    torch.testing.assert_close(pixels[0], theirs, atol=1.01 * shade, rtol=0)
     model = load(family.folder)
     with torch.no_grad():
-        expanded = torch.tensor([family.expand(prompt.ids, prompt.picture)])
+        expanded = torch.tensor([family.expand(prompt.ids, *prompt.pictures)])
         found = model(input_ids=expanded, pixel_values=pixels).logits[0]
         expect = published.logits(original, ids, pixels[0])
         blank = published.logits(original, ids, torch.zeros_like(pixels[0]))
@@ -320,10 +320,9 @@ def test_an_engine_in_a_process_of_its_own_knows_it_by_the_entry_point(tmp_path:
     assert done.returncode == 0, done.stdout + done.stderr
     family = family_of(model)
     prompt = family.prompt("Is there a red block?", painted(120, 80))
-    assert prompt.picture is not None
     with torch.no_grad():
-        given = {"input_ids": torch.tensor([family.expand(prompt.ids, prompt.picture)])}
-        chances = load(model)(**given, **family.features(prompt.picture)).logits[0, -1].softmax(-1)
+        given = {"input_ids": torch.tensor([family.expand(prompt.ids, *prompt.pictures)])}
+        chances = load(model)(**given, **family.features(*prompt.pictures)).logits[0, -1].softmax(-1)
     expect = [chances[list(family.word_ids(word))].sum().item() for word in ("yes", "no")]
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("found ")]
     assert list(map(float, line.split()[1:])) == pytest.approx(expect, abs=1e-5)

@@ -172,7 +172,7 @@ def test_settings_of_the_processor_reach_tokens_and_features(name: str, folders:
         **SMALLER[name],
     )  # fmt: skip
     prompt = family.prompt(QUESTION, WIDE)
-    assert prompt.picture_tokens == len(theirs["input_ids"][0])
+    assert prompt.shown[0].tokens == len(theirs["input_ids"][0])
     assert (prompt.length < before) == (name != "llava_next")
     for field, value in family.features(family.picture(WIDE)).items():
         assert torch.equal(value, theirs[field])

@@ -136,7 +136,7 @@ def evidence() -> Evidence:
         "others": {},
     }
     first = report[0]
-    shown = Pair(png(first.scene), first.question, *(_pair_answer(baseline.say(first, number)) for number in (0, 1)))
+    shown = Pair([png(first.scene)], first.question, *(_pair_answer(baseline.say(first, number)) for number in (0, 1)))
     versions = {"torch": ["2.13.0"], "vllm": ["0.31.0", "0.32.0"]}
     return Evidence(ITERATION, scores, pairs(), training(), _examples(report, said, scores), (), [shown], versions)
 
@@ -157,7 +157,7 @@ def _examples(report: list[Row], said: list[dict[str, Any]], scores: dict[str, A
     kinds = {row.id: kind_of(answers[row.id]) for row in report}
     first = {kind: row for row in reversed(report) for kind in [kinds[row.id]]}
     return Examples(
-        shown=[Example(kind, png(row.scene), row.question, answers[row.id]) for kind, row in sorted(first.items())],
+        shown=[Example(kind, [png(row.scene)], row.question, answers[row.id]) for kind, row in sorted(first.items())],
         best_of=ranked_words(best),
         difference=difference([answers[row.id] for row in report]),
         numbers={

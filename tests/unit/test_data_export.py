@@ -13,7 +13,7 @@ from feedback_workloads.contract import BadInput
 from feedback_workloads.data import export as module
 from feedback_workloads.data.convert import convert
 from feedback_workloads.data.export import export
-from feedback_workloads.rows.schemas import IMAGE, PAIRS
+from feedback_workloads.rows.schemas import IMAGE, PAIRS, PAIRS_OF_CONVERSATIONS
 from feedback_workloads.storage.artifacts import ArtifactStore
 from tests.unit.test_data_sources import LOGPS, RLAIF_V, SAID, jpeg
 
@@ -41,23 +41,73 @@ def exported(tmp_path: Path, given: str, form: str, to: str = "out") -> Path:
     return tmp_path / to
 
 
+ANSWERED: dict[str, object] = {
+    **{f"{side}_token_ids": [1] for side in ("chosen", "rejected")},
+    **{f"{side}_logps": [-1.0] for side in ("chosen", "rejected")},
+    **{f"{side}_candidate": n for n, side in enumerate(("chosen", "rejected"))},
+    **{f"{side}_score": -n for n, side in enumerate(("chosen", "rejected"))},
+    **{f"{side}_claims": ["x"] for side in ("chosen", "rejected")},
+    **{f"{side}_accepted": [True] for side in ("chosen", "rejected")},
+}
+
+
 def of_pairing(tmp_path: Path) -> str:
     """What the stage leaves, in a shard's folder."""
-    row = {
-        "id": "coco-9",
-        "image": {"bytes": jpeg(3), "path": None},
-        **SAID,
-        **{f"{side}_token_ids": [1] for side in ("chosen", "rejected")},
-        **{f"{side}_logps": [-1.0] for side in ("chosen", "rejected")},
-        **{f"{side}_candidate": n for n, side in enumerate(("chosen", "rejected"))},
-        **{f"{side}_score": -n for n, side in enumerate(("chosen", "rejected"))},
-        **{f"{side}_claims": ["x"] for side in ("chosen", "rejected")},
-        **{f"{side}_accepted": [True] for side in ("chosen", "rejected")},
-    }
+    row = {"id": "coco-9", "image": {"bytes": jpeg(3), "path": None}, **SAID, **ANSWERED}
     folder = tmp_path / "pairing/shard-00000-of-00001"
     folder.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist([row], PAIRS), folder / "part-00000.parquet")
     return str(tmp_path / "pairing")
+
+
+TURNS: list[dict[str, object]] = [
+    {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "A dog."}]},
+    {"role": "user", "content": [{"type": "text", "text": "And "}, {"type": "image"}, {"type": "text", "text": "?"}]},
+]
+
+
+def of_conversations(tmp_path: Path) -> str:
+    """What the stage leaves of a pair with two pictures and turns, and of one with one of each."""
+    answers = {"chosen": "A cat.", "rejected": "Two cats.", **ANSWERED}
+    pictures = [{"bytes": jpeg(number), "path": None} for number in (1, 2)]
+    plain = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
+    rows = [
+        {"id": "two", "images": pictures, "messages": TURNS, **answers},
+        {"id": "one", "images": pictures[:1], "messages": plain, **answers},
+    ]
+    folder = tmp_path / "conversations"
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, PAIRS_OF_CONVERSATIONS), folder / "part-00000.parquet")
+    return str(folder)
+
+
+def test_several_pictures_and_turns(tmp_path: Path) -> None:
+    """As TRL and LLaMA-Factory take them; RLAIF-V's format has no place for them."""
+    from datasets import load_dataset
+    from trl.data_utils import prepare_multimodal_messages
+
+    given = of_conversations(tmp_path)
+    folder = exported(tmp_path, given, "trl")
+    data = load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "hub"))
+    assert [image.size for image in data[0]["images"]] == [(8, 6)] * 2
+    turns = prepare_multimodal_messages(data[0]["prompt"], data[0]["images"])
+    assert [(turn["role"], [part["type"] for part in turn["content"]]) for turn in turns] == [
+        ("system", ["text"]), ("user", ["image", "text"]), ("assistant", ["text"]), ("user", ["text", "image", "text"]),
+    ]  # fmt: skip
+    folder = exported(tmp_path, given, "llama-factory", "factory")
+    two, one = json.loads((folder / "feedback_pairs.json").read_text())
+    assert two["conversations"] == [
+        {"from": "system", "value": "Be brief."},
+        {"from": "human", "value": "<image>What is it?"},
+        {"from": "gpt", "value": "A dog."},
+        {"from": "human", "value": "And <image>?"},
+    ]
+    assert [(folder / name).read_bytes() for name in two["images"]] == [jpeg(1), jpeg(2)]
+    assert (one["conversations"], len(one["images"])) == ([{"from": "human", "value": "<image>What?"}], 1)
+    with pytest.raises(BadInput, match="'two' has 2 pictures and 4 turns, and RLAIF-V's format has one of each"):
+        exported(tmp_path, given, "rlaif-v", "rlaif-v")
 
 
 @pytest.mark.parametrize("rows", [PUBLISHED, SCORED], ids=["without logps", "with logps"])
@@ -125,5 +175,5 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"none has no \*\.parquet"):
         exported(tmp_path, str(tmp_path / "none"), "trl")
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "none/part-00000.parquet")
-    with pytest.raises(BadInput, match=r"part-00000.parquet has no column 'image' \(its columns are id\)"):
+    with pytest.raises(BadInput, match=r"part-00000.parquet has no column 'image' or 'images' \(its columns are id\)"):
         exported(tmp_path, str(tmp_path / "none"), "trl")

@@ -162,7 +162,9 @@ def questions() -> Questions:
     first, second = CONFIG.benchmarks
     splits = (BenchmarkSplit(first, "selection"), BenchmarkSplit(first, "report"), BenchmarkSplit(second, "test"))
     return {
-        split: [Instruction(f"{split.name}/{number:02}", b"", "What is there?", TRUTH) for number in range(QUESTIONS)]
+        split: [
+            Instruction.plain(f"{split.name}/{number:02}", b"", "What is there?", TRUTH) for number in range(QUESTIONS)
+        ]
         for split in splits
     }
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from feedback_workloads.engine import Prompt, Verdict
+from feedback_workloads.models.family import Shown
+from feedback_workloads.rows.conversations import Message, question_of
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import Rejected
 from feedback_workloads.stages.labeling import AskedAnswer, Case, Judging, ModelJudge
@@ -28,15 +31,12 @@ class Model:
     def check(self, prompt: Prompt) -> None:
         pass
 
-    def picture(self, data: bytes) -> bytes:
-        return data
+    def show(self, pictures: Sequence[bytes]) -> tuple[Shown, ...]:
+        return tuple(Shown(Image.new("RGB", (1, 1)), data.decode(), 16) for data in pictures)
 
-    def image_tokens(self, picture: bytes) -> int:
-        return 16
-
-    def prompt_ids(self, question: str, purpose: str) -> list[int]:
+    def conversation_ids(self, messages: Sequence[Message], purpose: str) -> list[int]:
         assert purpose == "verdict"
-        return [ord(character) for character in question]
+        return [ord(character) for character in question_of(messages)]
 
 
 @dataclass
@@ -61,10 +61,18 @@ def judged(answers: Sequence[Sequence[str]], said: Mapping[str, Verdict], floor:
     output = Output()
     case = Case([AskedAnswer("i", candidate, questions) for candidate, questions in enumerate(answers)])
     judging = Judging({"i": case}, ModelJudge(Model()), output, floor)  # type: ignore[arg-type]
-    instructions: Iterator[Instruction] = iter([Instruction("i", b"picture", "What is it?")])
+    instructions: Iterator[Instruction] = iter([Instruction.plain("i", b"picture", "What is it?")])
     for (id, question), _ in judging.questions(instructions):
         judging.take(id, question, said[question])
     return output
+
+
+def test_a_claim_is_judged_on_all_pictures_and_without_the_turns() -> None:
+    turns = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}, {"type": "image"}]},)
+    judging = Judging({"i": Case([AskedAnswer("i", 0, ["red?"])])}, ModelJudge(Model()), Output(), 0.5)  # type: ignore[arg-type]
+    ((_, prompt),) = judging.questions([Instruction("i", (b"a", b"b"), turns)])
+    assert [one.key for one in prompt.shown] == ["a", "b"]
+    assert "".join(map(chr, prompt.ids)) == "[picture 1] [picture 2] red?"
 
 
 def test_noise_never_decides_where_the_labeler_says_neither_yes_nor_no() -> None:

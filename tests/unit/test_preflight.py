@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
+from PIL import Image
 
 from feedback_workloads.contract import BadInput, Decoding, LaterModel, Model, SamplingConfig, Source
-from feedback_workloads.models.family import Prompt
+from feedback_workloads.models.family import Prompt, Shown
+from feedback_workloads.rows.conversations import Message, question_of
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import BadRow, Rejected
 from feedback_workloads.stages.preflight import PROBED, check_policy
@@ -17,19 +19,22 @@ class Counted:
     """Stands for a family whose pictures say how many tokens they have."""
 
     capabilities = frozenset({"train"})
+    most_pictures = 1
     config: Mapping[str, object] = {}
     model = Model(uri="s3://b/x")
 
-    def prompt(self, question: str, data: bytes) -> Prompt:
-        if data == b"?":
+    def conversation(self, messages: Sequence[Message], pictures: Sequence[bytes]) -> Prompt:
+        if b"?" in pictures:
             raise BadRow("undecodable-picture", "1 byte")
-        return Prompt(list(range(len(question))), picture_tokens=int(data))
+        picture = Image.new("RGB", (1, 1))
+        shown = tuple(Shown(picture, "", int(data)) for data in pictures)
+        return Prompt(list(range(len(question_of(messages)))), shown)
 
 
 def given(lengths: Iterable[int]) -> list[Instruction | Rejected]:
     """Instructions whose prompts have these lengths; an unreadable picture and a rejected row before them."""
-    bad = [Instruction("a", b"?", "What?"), Rejected("b", None, "empty-question", "no text")]
-    return [*bad, *(Instruction(str(i), str(length - 4).encode(), "What?") for i, length in enumerate(lengths))]
+    bad = [Instruction.plain("a", b"?", "What?"), Rejected("b", None, "empty-question", "no text")]
+    return [*bad, *(Instruction.plain(str(i), str(length - 4).encode(), "What?") for i, length in enumerate(lengths))]
 
 
 def config(**changes: object) -> SamplingConfig:

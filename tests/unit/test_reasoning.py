@@ -107,7 +107,7 @@ class Model:
     def family(self) -> Model:
         return self
 
-    def prompt(self, question: str, data: bytes) -> Prompt:
+    def conversation(self, messages: object, pictures: object) -> Prompt:
         return Prompt(list(range(9)))
 
     def check(self, prompt: Prompt) -> None:
@@ -147,7 +147,7 @@ class Output:
 
 def test_a_candidate_that_is_all_thought_is_rejected_and_the_others_are_not() -> None:
     config = SamplingConfig(output="o", model=Source(uri="m"), instructions=Source(uri="i"), candidates=3)
-    output, asked = Output(), [Instruction("i", b"picture", "What?")]
+    output, asked = Output(), [Instruction.plain("i", b"picture", "What?")]
     model: Any = Model(["A cat.", THOUGHT, "A dog."])
     list(sample(config, asked, model, output))  # type: ignore[arg-type]
     assert [(row["candidate"], row["answer"]) for row in output.rows] == [(0, "A cat."), (2, "A dog.")]

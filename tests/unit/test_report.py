@@ -120,7 +120,7 @@ def test_untrusted_text_is_escaped(whole: Evidence) -> None:
     iteration = ITERATION.model_copy(update={"spec": {"model": {"uri": attack}}})
     examples = replace(whole.examples, shown=shown)
     told = PairAnswer(attack, -1, [Claim(attack, accepted=False, p_yes=0.1)])
-    pairs = [Pair(b"", attack, told, told)]
+    pairs = [Pair([b""], attack, told, told)]
     page = render(Evidence(iteration, None, None, (), examples, missing=(), pair_examples=pairs))
     assert attack not in page
     assert "<img src=x" not in page
@@ -301,6 +301,9 @@ class Stored:
         return json.dumps(self.scores).encode()
 
     def rows(self, *_: object) -> Iterator[dict[str, Any]]:
+        return iter(())
+
+    def pairs(self, *_: object) -> Iterator[dict[str, Any]]:
         return iter(())
 
 

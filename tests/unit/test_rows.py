@@ -53,24 +53,24 @@ def write_lines(folder: Path, *lines: dict[str, Any] | bytes, name: str = "train
 def test_parquet_with_pictures_inside(tmp_path: Path) -> None:
     row = {"id": "a", "image": EMBEDDED, "question": "What?", "truth": "a cat", "split": "report"}
     write_parquet(tmp_path, [row])
-    assert read(tmp_path) == [Instruction("a", b"picture", "What?", "a cat", "report")]
+    assert read(tmp_path) == [Instruction.plain("a", b"picture", "What?", "a cat", "report")]
 
 
 def test_pictures_by_path_from_the_folder_of_their_file(tmp_path: Path) -> None:
     (tmp_path / "data" / "pictures").mkdir(parents=True)
     (tmp_path / "data" / "pictures" / "cat.png").write_bytes(b"cat")
     write_lines(tmp_path / "data", {"id": "a", "image": "pictures/cat.png", "question": "What?"})
-    assert read(tmp_path) == [Instruction("a", b"cat", "What?")]
+    assert read(tmp_path) == [Instruction.plain("a", b"cat", "What?")]
     (tmp_path / "data" / "train.jsonl").unlink()
     row = {"id": "a", "image": {"bytes": None, "path": "pictures/cat.png"}, "question": "What?"}
     write_parquet(tmp_path / "data", [row])
-    assert read(tmp_path) == [Instruction("a", b"cat", "What?")]
+    assert read(tmp_path) == [Instruction.plain("a", b"cat", "What?")]
 
 
 def test_names_of_the_reference(tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(b"cat")
     write_lines(tmp_path, {"ds_question_id": 7, "image_path": "cat.png", "question": "What?", "metainfos": {}})
-    assert read(tmp_path) == [Instruction("7", b"cat", "What?")]
+    assert read(tmp_path) == [Instruction.plain("7", b"cat", "What?")]
 
 
 def test_columns_of_other_arrow_types(tmp_path: Path) -> None:
@@ -83,8 +83,8 @@ def test_columns_of_other_arrow_types(tmp_path: Path) -> None:
     }
     pq.write_table(pa.table(columns), tmp_path / "train.parquet")
     assert read(tmp_path) == [
-        Instruction("1", b"picture", "What?", None, "report"),
-        Instruction("2", b"picture", "Who?", None, "report"),
+        Instruction.plain("1", b"picture", "What?", None, "report"),
+        Instruction.plain("2", b"picture", "Who?", None, "report"),
     ]
 
 
@@ -96,7 +96,7 @@ def test_text_is_text_in_whatever_type_a_library_writes_it(kind: pa.DataType, tm
     columns = {"id": "a", "image": "cat.png", "question": "What?", "truth": "a cat", "split": "report"}
     table = pa.table({name: pa.array([value]).cast(kind) for name, value in columns.items()})
     pq.write_table(table, tmp_path / "train.parquet")
-    assert read(tmp_path) == [Instruction("a", b"cat", "What?", "a cat", "report")]
+    assert read(tmp_path) == [Instruction.plain("a", b"cat", "What?", "a cat", "report")]
 
 
 def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(b"cat")
     line = json.dumps({"id": "a", "image": "cat.png", "question": "What?"}).encode()
     write_lines(tmp_path, b"\xef\xbb\xbf" + line, b"", b"  ", b"")
-    assert read(tmp_path) == [Instruction("a", b"cat", "What?")]
+    assert read(tmp_path) == [Instruction.plain("a", b"cat", "What?")]
 
 
 def encoded(kind: str) -> bytes:
@@ -136,16 +136,16 @@ def encoded(kind: str) -> bytes:
 def test_a_picture_in_base64(tmp_path: Path, spelled: Any, kind: str) -> None:
     data = encoded(kind)
     write_lines(tmp_path, {"id": "a", "image": spelled(data).decode(), "question": "What?"})
-    assert read(tmp_path) == [Instruction("a", data, "What?")]
+    assert read(tmp_path) == [Instruction.plain("a", data, "What?")]
 
 
 def test_a_picture_in_base64_or_in_bytes_of_parquet(tmp_path: Path) -> None:
     data = encoded("JPEG")
     texts = {"id": ["a"], "image": [base64.b64encode(data).decode()], "question": ["What?"]}
     pq.write_table(pa.table(texts), tmp_path / "train.parquet")
-    assert read(tmp_path) == [Instruction("a", data, "What?")]
+    assert read(tmp_path) == [Instruction.plain("a", data, "What?")]
     pq.write_table(pa.table({**texts, "image": [data]}), tmp_path / "train.parquet")
-    assert read(tmp_path) == [Instruction("a", data, "What?")]
+    assert read(tmp_path) == [Instruction.plain("a", data, "What?")]
 
 
 def test_a_path_that_looks_like_base64_is_a_path(tmp_path: Path) -> None:
@@ -178,8 +178,8 @@ def test_csv_and_tsv(tmp_path: Path, name: str, between: str) -> None:
     with (tmp_path / name).open("ab") as stream:
         stream.write(between.join(["Wh\xff", "e", "cat.png", "", ""]).encode("latin-1") + b"\r\n")
     assert read(tmp_path)[:2] == [
-        Instruction("7", b"cat", 'What,\n"exactly"?'),
-        Instruction("b", data, "Who?", "a cat"),
+        Instruction.plain("7", b"cat", 'What,\n"exactly"?'),
+        Instruction.plain("b", data, "Who?", "a cat"),
     ]
     assert [(row.id, reason(row)) for row in read(tmp_path)[2:]] == [
         ("c", "empty-question"),
@@ -196,7 +196,7 @@ def test_files_that_are_no_data_are_passed_over(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"\0\1")
     (tmp_path / "empty.parquet").touch()
-    assert read(tmp_path) == [Instruction("a", b"cat", "What?")]
+    assert read(tmp_path) == [Instruction.plain("a", b"cat", "What?")]
 
 
 # ── rows that are not ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -275,7 +275,7 @@ def test_truth_and_split_are_not_dropped_from_rows_after_one_without_them(
     (tmp_path / "cat.png").write_bytes(b"cat")
     poor = first if isinstance(first, bytes) else {**GOOD, "id": "first", **first}
     write_lines(tmp_path, poor, {**GOOD, "truth": "a cat", "split": "selection"})
-    assert read(tmp_path)[-1] == Instruction("a", b"cat", "What?", "a cat", "selection")
+    assert read(tmp_path)[-1] == Instruction.plain("a", b"cat", "What?", "a cat", "selection")
 
 
 def test_text_that_is_not_utf_8_in_parquet_spoils_its_own_row(tmp_path: Path) -> None:
@@ -308,8 +308,13 @@ def test_an_id_is_taken_even_by_a_row_that_is_rejected(tmp_path: Path) -> None:
         ),
         pytest.param(
             {"a.jsonl": b'{"id": "a"}\n{"id": "b", "image": "cat.png", "prompt": "What?"}'},
-            r"a.jsonl has no column 'question' \(its columns are id\)",
+            r"a.jsonl has no column 'question' or 'messages' \(its columns are id\)",
             id="no question in any row",
+        ),
+        pytest.param(
+            {"a.csv": b"id,image,messages\na,cat.png,[]\n"},
+            r"a.csv cannot hold the lists of a column 'messages'; give JSON lines or parquet",
+            id="turns in CSV",
         ),
     ],
 )

@@ -54,7 +54,7 @@ def rerank(**fields: Any) -> RerankRequest:
 )
 def test_what_is_asked(request_: ScoreRequest, message: dict[str, Any], place: str | None) -> None:
     chat = request_.chat
-    assert (chat.messages, chat.picture_param) == ((message,), place)
+    assert (chat.messages, [one.param for one in chat.pictures]) == ((message,), [place] if place else [])
 
 
 @pytest.mark.parametrize(

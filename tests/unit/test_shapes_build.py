@@ -67,7 +67,7 @@ def test_rows_are_what_the_stages_read(config: ShapesConfig, store: ArtifactStor
     assert not any(one & other for one, other in combinations(truths, 2))
     first = rows(7, "instructions", 1)[0]
     assert (asked[0].question, asked[0].truth) == (first.question, first.scene.truth)
-    assert Image.open(BytesIO(asked[0].image)).convert("RGB").tobytes() == picture(first.scene).tobytes()
+    assert Image.open(BytesIO(asked[0].images[0])).convert("RGB").tobytes() == picture(first.scene).tobytes()
 
 
 def test_a_finished_world_is_left_alone_without_torch(config: ShapesConfig) -> None:

@@ -18,7 +18,7 @@ from feedback_workloads.contract import BadInput, Source
 from feedback_workloads.data.pairs import PairRow, read_pairs
 from feedback_workloads.data.writing import check_empty
 from feedback_workloads.models.pictures import FORMATS, picture_key
-from feedback_workloads.rows.schemas import IMAGE
+from feedback_workloads.rows.schemas import IMAGE, MESSAGES
 from feedback_workloads.storage.artifacts import ArtifactStore
 
 Format = Literal["rlaif-v", "trl", "llama-factory"]
@@ -83,11 +83,17 @@ def rlaif_v(pairs: Iterable[PairRow], folder: Path) -> None:
 
 
 def _rlaif_v_row(pair: PairRow) -> dict[str, Any]:
-    said = {**OURS, "idx": pair.id, "image_path": f"{pair.id}.{kind_of(pair.image)}", **pair.origin}
+    if len(pair.images) > 1 or len(pair.messages) > 1:
+        raise BadInput(
+            f"the pair {pair.id!r} has {len(pair.images)} pictures and {len(pair.messages)} turns, and RLAIF-V's "
+            "format has one of each; export with --format trl or llama-factory"
+        )
+    (image,) = pair.images
+    said = {**OURS, "idx": pair.id, "image_path": f"{pair.id}.{kind_of(image)}", **pair.origin}
     return {
         **said,
         "idx": str(said["idx"]),
-        "image": {"bytes": pair.image, "path": None},
+        "image": {"bytes": image, "path": None},
         "question": pair.question,
         "chosen": pair.chosen,
         "rejected": pair.rejected,
@@ -101,18 +107,25 @@ _TURNS: Final = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string
 
 
 def trl(pairs: Iterable[PairRow], folder: Path) -> None:
-    """Parquet of conversations with a list of pictures, which TRL puts before the question itself."""
+    """Parquet of conversations with a list of pictures, which TRL puts before the question itself.
+
+    Where a pair has several pictures or turns, all prompts have parts, which say where the pictures stand.
+    """
+    pairs = iter(pairs)
+    first = next(pairs, None)
+    turns = MESSAGES if first and first.conversations else _TURNS
     schema = pa.schema(
-        [("images", pa.list_(IMAGE)), ("prompt", _TURNS), ("chosen", _TURNS), ("rejected", _TURNS)],
+        [("images", pa.list_(IMAGE)), ("prompt", turns), ("chosen", _TURNS), ("rejected", _TURNS)],
         metadata=_features("images"),
     )
-    _write(map(_trl_row, pairs), schema, folder, "train-{:05}.parquet")
+    _write(map(_trl_row, chain([first] if first else [], pairs)), schema, folder, "train-{:05}.parquet")
 
 
 def _trl_row(pair: PairRow) -> dict[str, Any]:
+    prompt = pair.messages if pair.conversations else [{"role": "user", "content": pair.question}]
     return {
-        "images": [{"bytes": pair.image, "path": None}],
-        "prompt": [{"role": "user", "content": pair.question}],
+        "images": [{"bytes": image, "path": None} for image in pair.images],
+        "prompt": prompt,
         "chosen": [{"role": "assistant", "content": pair.chosen}],
         "rejected": [{"role": "assistant", "content": pair.rejected}],
     }
@@ -132,6 +145,7 @@ def llama_factory(pairs: Iterable[PairRow], folder: Path) -> None:
     (folder / "dataset_info.json").write_text(json.dumps({DATA_SET: LLAMA_FACTORY_INFO}, indent=2) + "\n")
 
 
+SPEAKERS: Final = {"system": "system", "user": "human", "assistant": "gpt"}
 LLAMA_FACTORY_INFO: Final = {
     "file_name": f"{DATA_SET}.json",
     "formatting": "sharegpt",
@@ -141,14 +155,22 @@ LLAMA_FACTORY_INFO: Final = {
 
 
 def _llama_factory_row(pair: PairRow, folder: Path) -> dict[str, Any]:
-    name = f"images/{picture_key(pair.image)[:32]}.{kind_of(pair.image)}"  # one file, however many pairs it has
-    if not (folder / name).exists():
-        (folder / name).write_bytes(pair.image)
+    names = []
+    for image in pair.images:
+        names.append(f"images/{picture_key(image)[:32]}.{kind_of(image)}")  # one file, however many pairs it has
+        if not (folder / names[-1]).exists():
+            (folder / names[-1]).write_bytes(image)
     return {
-        "conversations": [{"from": "human", "value": f"<image>{pair.question}"}],
+        "conversations": [
+            {
+                "from": SPEAKERS[message["role"]],
+                "value": "".join(part.get("text", "<image>") for part in message["content"]),
+            }
+            for message in pair.messages
+        ],
         "chosen": {"from": "gpt", "value": pair.chosen},
         "rejected": {"from": "gpt", "value": pair.rejected},
-        "images": [name],
+        "images": names,
     }
 
 

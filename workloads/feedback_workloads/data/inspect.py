@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -32,10 +32,10 @@ QUANTILES: Final = {"5%": 0.05, "median": 0.5, "95%": 0.95}
 
 @dataclass(frozen=True)
 class Item:
-    """A row as it is shown: its texts by what they are."""
+    """A row as it is shown: its pictures, and its texts by what they are."""
 
     id: str
-    image: bytes
+    images: Sequence[bytes]
     texts: Mapping[str, str]
 
 
@@ -56,12 +56,13 @@ class Summary:
     def add(self, item: Item) -> None:
         """Take in a row."""
         self.rows += 1
-        self._pictures.add(_digest(item.image))
         self._questions.add(_digest(item.texts["question"].encode()))
-        kind, side = _look(item.image)
-        self.formats[kind] += 1
-        if side:
-            self.sides[side] += 1
+        for image in item.images:
+            self._pictures.add(_digest(image))
+            kind, side = _look(image)
+            self.formats[kind] += 1
+            if side:
+                self.sides[side] += 1
         for name, text in item.texts.items():
             self.words.setdefault(name, Counter())[len(text.split())] += 1
         chance = -row_seed(0, item.id, -1)
@@ -103,7 +104,7 @@ def inspect(store: ArtifactStore, uri: str, out: str | None) -> dict[str, str]:
         summary.add(item)
     numbers = summary.numbers(_manifest(store, folder))
     if out is not None:
-        examples = [Example(item.id, item.image, item.texts) for item in summary.examples()]
+        examples = [Example(item.id, item.images, item.texts) for item in summary.examples()]
         store.objects(out).write(join(out, PAGE), render(uri, numbers, examples).encode())
     return numbers
 
@@ -126,7 +127,7 @@ def _items(folder: Path, uri: str, summary: Summary) -> Iterator[Item]:
     if _has_pairs(folder):
         for pair in read_pairs(folder, uri):
             yield Item(
-                pair.id, pair.image, {"question": pair.question, "chosen": pair.chosen, "rejected": pair.rejected}
+                pair.id, pair.images, {"question": pair.question, "chosen": pair.chosen, "rejected": pair.rejected}
             )
         return
     for row in read_instructions(folder, uri):
@@ -139,7 +140,7 @@ def _items(folder: Path, uri: str, summary: Summary) -> Iterator[Item]:
 def _instruction(row: Instruction, summary: Summary) -> Item:
     if row.split is not None:
         summary.splits[row.split] += 1
-    return Item(row.id, row.image, {"question": row.question, **({"truth": row.truth} if row.truth else {})})
+    return Item(row.id, row.images, {"question": row.question, **({"truth": row.truth} if row.truth else {})})
 
 
 def _has_pairs(folder: Path) -> bool:

@@ -161,7 +161,7 @@ class Engine:
 
         Raises BadInput where vLLM would show a picture otherwise than the model sees it.
         """
-        if prompt.picture is not None and self._sees_one_way:
+        if prompt.shown and self._sees_one_way:
             raise BadInput(
                 f"{self.family.model.uri} lets the tokens of a picture see each other both ways, which vLLM computes "
                 "on GPUs alone: its answers would be another model's; give the pods a GPU, or name another model"
@@ -344,9 +344,10 @@ class Engine:
 
 def engine_prompt(prompt: Prompt) -> dict[str, Any]:
     """The prompt as vLLM's `TokensPrompt`."""
-    if prompt.picture is None:
+    if not prompt.shown:
         return {"prompt_token_ids": list(prompt.ids)}
-    given: dict[str, Any] = {"prompt_token_ids": list(prompt.ids), "multi_modal_data": {"image": prompt.picture}}
-    if prompt.picture_key:
-        given["multi_modal_uuids"] = {"image": prompt.picture_key}
-    return given
+    return {
+        "prompt_token_ids": list(prompt.ids),
+        "multi_modal_data": {"image": list(prompt.pictures)},
+        "multi_modal_uuids": {"image": [one.key for one in prompt.shown]},
+    }

@@ -99,6 +99,20 @@ def check_trainable(family: Family, uri: str, *, lora: bool) -> None:
         check(family, "lora", uri)
 
 
+def check_pictures(family: Family, most: int, field: str) -> None:
+    """Raise BadInput where rows of instructions have up to `most` pictures and the model of `field` takes fewer."""
+    if most <= family.most_pictures:
+        return
+    named = f"{field} {family.model.uri}"
+    if family.most_pictures > 1:
+        raise BadInput(f"a row of the instructions has {most} pictures, and {named} takes {family.most_pictures}")
+    types = " or ".join(other.described() for other in FAMILIES if other.SEVERAL_PICTURES)
+    raise BadInput(
+        f"a row of the instructions has {most} pictures, and {named} is of type {family.config.get('model_type')}, "
+        f"which takes one alone; give rows of one picture, or a model of type {types}"
+    )
+
+
 def _type(config: Config, part: str) -> str | None:
     return (config.get(part) or {}).get("model_type")
 

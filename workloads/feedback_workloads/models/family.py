@@ -9,21 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from feedback_workloads.contract import Model
+from feedback_workloads.rows.conversations import Message
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
     from transformers import PreTrainedModel
 
-Capability = Literal["sample", "label", "split", "train", "share-prompts", "lora"]
+Capability = Literal["sample", "label", "split", "train", "share-prompts", "lora", "several-pictures"]
 """What a model can be used for: to answer about pictures, to judge claims about them, to divide answers; to be trained,
-with both answers of a pair in one row, or as an adapter."""
+with both answers of a pair in one row, or as an adapter; to see more than one picture in a prompt."""
+
+MOST_PICTURES: Final = 64
+"""In a prompt of a model that sees several; vLLM reserves nothing for them, and has to have a limit."""
 
 Purpose = Literal["answer", "verdict"]
 """What the next answer of a chat is for: to be read as a whole, or for its first token, which must not be a thought."""
-
-Message = Mapping[str, Any]
-"""A chat message as Hugging Face templates take it: `role`, and `content` as text or as a list of parts."""
 
 Config = Mapping[str, Any]
 """The content of a model's config.json."""
@@ -47,22 +48,34 @@ AS_USUAL: Final = Rendering()
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """Tokens up to where the answer begins, with one unexpanded picture token where there is a picture.
+class Shown:
+    """A picture of a prompt, as the processor is to have it.
 
-    `picture_key` names the picture's content: prompts that share it share the picture's preparation and its prefix.
-    The model sees `picture_tokens` in place of that one token.
+    `key` names its content: prompts that share it share the picture's preparation and their prefix. The model sees
+    `tokens` in place of its one token.
     """
 
+    picture: Image.Image
+    key: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Tokens up to where the answer begins, with one unexpanded picture token for each picture that is shown."""
+
     ids: Sequence[int]
-    picture: Image.Image | None = None
-    picture_key: str = ""
-    picture_tokens: int = 1
+    shown: tuple[Shown, ...] = ()
+
+    @property
+    def pictures(self) -> tuple[Image.Image, ...]:
+        """What is shown, in the order of its tokens."""
+        return tuple(one.picture for one in self.shown)
 
     @property
     def length(self) -> int:
         """Number of tokens that the model sees."""
-        return len(self.ids) + self.picture_tokens - 1
+        return len(self.ids) + sum(one.tokens - 1 for one in self.shown)
 
 
 class Family(Protocol):
@@ -130,6 +143,22 @@ class Family(Protocol):
         """What to ask about an encoded picture. Raises BadRow where the picture or the question is no good."""
         ...
 
+    def conversation_ids(self, messages: Sequence[Message], purpose: Purpose = "answer") -> list[int]:
+        """Tokens of a chat that shows pictures, one token a picture, not expanded.
+
+        Raises BadRow `picture-token` where the template writes more or fewer of them, as where a text spells one, and
+        `template-refused` where it does not write the chat at all.
+        """
+        ...
+
+    def show(self, pictures: Sequence[bytes]) -> tuple[Shown, ...]:
+        """Encoded pictures of one prompt. Raises BadRow where one is no good, `too-many-pictures` for too many."""
+        ...
+
+    def conversation(self, messages: Sequence[Message], pictures: Sequence[bytes]) -> Prompt:
+        """What is asked in a chat that shows encoded pictures. Raises BadRow as `conversation_ids` and `show`."""
+        ...
+
     def text_prompt(self, text: str) -> Prompt:
         """A one-turn chat without a picture."""
         ...
@@ -181,6 +210,11 @@ class Family(Protocol):
 
     # ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def most_pictures(self) -> int:
+        """How many pictures a prompt may show."""
+        ...
+
     def picture(self, data: bytes) -> Image.Image:
         """An encoded picture as the processor is to have it. Raises BadRow."""
         ...
@@ -189,8 +223,8 @@ class Family(Protocol):
         """Number of tokens that the model sees in place of one picture token. Raises BadRow `picture-refused`."""
         ...
 
-    def expand(self, ids: Sequence[int], picture: Image.Image) -> list[int]:
-        """A prompt as the model sees it, the picture token replaced by what stands for the picture."""
+    def expand(self, ids: Sequence[int], *pictures: Image.Image) -> list[int]:
+        """A prompt as the model sees it, each picture token replaced by what stands for its picture."""
         ...
 
     def features(self, picture: Image.Image) -> Features:
@@ -198,7 +232,8 @@ class Family(Protocol):
         ...
 
     def collate(self, pictures: Sequence[Features]) -> Features:
-        """The features of several pictures, as a forward pass over their rows takes them."""
+        """The features of several pictures, as a forward pass over their rows takes them: row by row, and within a
+        row in the order of its tokens."""
         ...
 
     # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -206,7 +241,7 @@ class Family(Protocol):
     def positions(
         self, backbone: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, features: Features
     ) -> torch.Tensor:
-        """Positions of the tokens of rows that are padded on the right and have a picture each.
+        """Positions of the tokens of rows that are padded on the right and have the pictures of `features`.
 
         `input_ids` and `attention_mask` have shape (rows, tokens), and so has the result, or (axes, rows, tokens) where
         a position has several coordinates.

@@ -15,6 +15,7 @@ class InternVL(Standard):
 
     TYPES: ClassVar = ("internvl",)
     DECODER: ClassVar = "qwen2"
+    SEVERAL_PICTURES: ClassVar = True
 
     def _expansion(self, picture: Image.Image) -> list[int]:
         """One token for each feature, and two around them."""

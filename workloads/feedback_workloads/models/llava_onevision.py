@@ -9,7 +9,11 @@ from feedback_workloads.models.llava_next import LlavaNext
 
 
 class LlavaOnevision(LlavaNext):
-    """LLaVA-OneVision (https://arxiv.org/abs/2408.03326) as `-hf`. vLLM loads no adapters for it."""
+    """LLaVA-OneVision (https://arxiv.org/abs/2408.03326) as `-hf`. vLLM loads no adapters for it.
+
+    It was trained on several pictures, which transformers shows it without tiles; vLLM 0.32 shows each as if it were
+    alone. They do not compute one model, so it takes one picture here.
+    """
 
     TYPES: ClassVar = ("llava_onevision",)
     DECODER: ClassVar = "qwen2"

@@ -18,6 +18,7 @@ class Qwen25VL(Standard):
     TYPES: ClassVar = ("qwen2_5_vl",)
     DECODER: ClassVar = "qwen2_5_vl_text"
     PROJECTORS: ClassVar = ("merger",)
+    SEVERAL_PICTURES: ClassVar = True
 
     def positions(
         self, backbone: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, features: Features

@@ -20,6 +20,7 @@ class SmolVLM(Standard):
 
     TYPES: ClassVar = ("smolvlm",)
     DECODER: ClassVar = "llama"
+    SEVERAL_PICTURES: ClassVar = True
 
     def __init__(self, folder: Path, config: Config, model: Model | None = None) -> None:
         super().__init__(folder, config, model)

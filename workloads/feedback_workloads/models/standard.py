@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from feedback_workloads.contract import BadInput, Model
 from feedback_workloads.models.family import (
     AS_USUAL,
+    MOST_PICTURES,
     Capability,
     Config,
     Features,
-    Message,
     Prompt,
     Purpose,
     Rendering,
+    Shown,
 )
 from feedback_workloads.models.overrides import code_of
 from feedback_workloads.models.pictures import load_picture, picture_key
 from feedback_workloads.models.token_bytes import reading_of
+from feedback_workloads.rows.conversations import Message, asked, places
 from feedback_workloads.rows.rejected import BadRow
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ class Standard:
     """`model_type` of the language model where config.json does not say it."""
     PROJECTORS: ClassVar[tuple[str, ...]] = ()
     """Names of modules within the vision tower that are the projector."""
+    SEVERAL_PICTURES: ClassVar[bool] = False
+    """Whether its authors trained it on more than one picture in a prompt, and transformers and vLLM agree on them."""
 
     def __init__(self, folder: Path, config: Config, model: Model | None = None) -> None:
         self.folder = folder
@@ -80,6 +84,8 @@ class Standard:
             found.add("train")
             if (self.config.get("text_config") or {}).get("model_type", self.DECODER) in FULL_ATTENTION:
                 found |= {"share-prompts", "lora"}
+        if self.SEVERAL_PICTURES:
+            found.add("several-pictures")
         return frozenset(found)
 
     @cached_property
@@ -159,17 +165,43 @@ class Standard:
 
     def prompt_ids(self, question: str, purpose: Purpose = "answer") -> list[int]:
         """Tokens of a one-turn chat, picture first. Raises BadRow `picture-token` where the question spells one."""
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        ids = self.chat_ids([{"role": "user", "content": content}], purpose)
-        if [i for i in ids if i in self.banned_ids] != [self.image_token_id]:
+        return self.conversation_ids(asked(question), purpose)
+
+    def prompt(self, question: str, data: bytes, purpose: Purpose = "answer") -> Prompt:
+        """What to ask about an encoded picture. Raises BadRow where the picture or the question is no good."""
+        return Prompt(self.prompt_ids(question, purpose), self.show([data]))
+
+    def conversation_ids(self, messages: Sequence[Message], purpose: Purpose = "answer") -> list[int]:
+        """Tokens of a chat that shows pictures. Raises BadRow `picture-token` or `template-refused`."""
+        from jinja2 import TemplateError
+
+        try:
+            ids = self.chat_ids(messages, purpose)
+        except TemplateError as error:
+            why = str(error).strip().partition("\n")[0]
+            raise BadRow("template-refused", f"the model's chat template refuses this conversation: {why}") from error
+        wanted, found = places(messages), [i for i in ids if i in self.banned_ids]
+        if len(found) < wanted:
+            raise BadRow("picture-token", f"the model's chat template writes {len(found)} of {wanted} pictures")
+        if found != [self.image_token_id] * wanted:
             tokens = " or ".join(map(repr, self.tokenizer.convert_ids_to_tokens(list(self.banned_ids))))
             raise BadRow("picture-token", f"the question spells the picture token {tokens}")
         return ids
 
-    def prompt(self, question: str, data: bytes, purpose: Purpose = "answer") -> Prompt:
-        """What to ask about an encoded picture. Raises BadRow where the picture or the question is no good."""
-        ids, picture = self.prompt_ids(question, purpose), self.picture(data)
-        return Prompt(ids, picture, picture_key(data), self.image_tokens(picture))
+    def show(self, pictures: Sequence[bytes]) -> tuple[Shown, ...]:
+        """Encoded pictures of one prompt. Raises BadRow where one is no good, `too-many-pictures` for too many."""
+        most = self.most_pictures
+        if len(pictures) > most:
+            raise BadRow("too-many-pictures", f"there are {len(pictures)} pictures; the model takes {most} in a prompt")
+        return tuple(self._shown(data) for data in pictures)
+
+    def _shown(self, data: bytes) -> Shown:
+        picture = self.picture(data)
+        return Shown(picture, picture_key(data), self.image_tokens(picture))
+
+    def conversation(self, messages: Sequence[Message], pictures: Sequence[bytes]) -> Prompt:
+        """What is asked in a chat that shows encoded pictures."""
+        return Prompt(self.conversation_ids(messages), self.show(pictures))
 
     def text_prompt(self, text: str) -> Prompt:
         """A one-turn chat without a picture."""
@@ -255,6 +287,11 @@ class Standard:
 
     # ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def most_pictures(self) -> int:
+        """How many pictures a prompt may show."""
+        return MOST_PICTURES if "several-pictures" in self.capabilities else 1
+
     def picture(self, data: bytes) -> Image.Image:
         """The picture in its own shape. Raises BadRow."""
         return load_picture(data)
@@ -289,10 +326,10 @@ class Standard:
             **self.model.processor_kwargs,
         )
 
-    def expand(self, ids: Sequence[int], picture: Image.Image) -> list[int]:
-        """A prompt as the model sees it, the picture token replaced by what stands for the picture."""
-        expansion = self._expansion(picture)
-        return [token for i in ids for token in (expansion if i == self.image_token_id else [i])]
+    def expand(self, ids: Sequence[int], *pictures: Image.Image) -> list[int]:
+        """A prompt as the model sees it, each picture token replaced by what stands for its picture."""
+        expansions = iter([self._expansion(picture) for picture in pictures])
+        return [token for i in ids for token in (next(expansions) if i == self.image_token_id else [i])]
 
     def _expansion(self, picture: Image.Image) -> list[int]:
         """What stands for a picture: one token for each feature."""
@@ -340,7 +377,7 @@ class Standard:
     # ── engine and files ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def engine_arguments(self) -> dict[str, Any]:
-        """One picture a prompt, and what is said of the model.
+        """As many pictures a prompt as it takes, and what is said of the model.
 
         Without a limit, vLLM would reserve memory for the longest video that a model takes.
         """
@@ -350,7 +387,7 @@ class Standard:
             "quantization": self.model.quantization,
         }
         given = {name: value for name, value in said.items() if value is not None}
-        return {"limit_mm_per_prompt": {"image": 1, "video": 0}, **given}
+        return {"limit_mm_per_prompt": {"image": self.most_pictures, "video": 0}, **given}
 
     def saved_name(self, name: str) -> str:
         """The same name: vLLM reads what transformers saves."""

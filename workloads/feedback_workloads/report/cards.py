@@ -48,6 +48,13 @@ class Made:
     adapter: bool
     published: Origin | None = None
     """Where the pairs are from that were made elsewhere."""
+    conversations: bool = False
+    """Whether the pairs have `images` and `messages`."""
+
+    @property
+    def asked(self) -> str:
+        """The columns of what is answered."""
+        return "the last turn of `messages` about `images`" if self.conversations else "`question` about `image`"
 
     @property
     def licence(self) -> str | None:
@@ -112,14 +119,14 @@ def _description(made: Made, loading: str) -> tuple[str, ...]:
         return (
             f"{made.pairs} preference pairs of {made.published}, in the tokens of {made.base}.",
             _code(loading),
-            "`chosen` and `rejected` are answers to `question` about `image`, `*_token_ids` their tokens. They were "
+            f"`chosen` and `rejected` are answers to {made.asked}, `*_token_ids` their tokens. They were "
             "not sampled here: `*_logps` are no numbers, and there are no claims and scores.",
         )
     return (
         f"{made.pairs} preference pairs of one iteration of {PAPER}: answers of {made.base} to the instructions in "
         f"`{made.iteration.given('instructions', 'uri')}`, whose claims {made.labeler} accepted or rejected.",
         _code(loading),
-        "`chosen` and `rejected` are answers to `question` about `image`; `*_claims` what they say, `*_accepted` the "
+        f"`chosen` and `rejected` are answers to {made.asked}; `*_claims` what they say, `*_accepted` the "
         "labeler's verdict on each, `*_score` minus the number of claims it rejected; `*_token_ids` and `*_logps` the "
         "sampler's tokens and their log-probabilities, which DPO takes for those of the reference.",
     )

@@ -10,10 +10,10 @@ from feedback_workloads.report.page import picture, template
 
 @dataclass(frozen=True)
 class Example:
-    """A row: its encoded picture, and its texts by what they are, the question among them."""
+    """A row: its encoded pictures, and its texts by what they are, the question among them."""
 
     id: str
-    image: bytes
+    images: Sequence[bytes]
     texts: Mapping[str, str]
 
 
@@ -25,7 +25,7 @@ def render(uri: str, numbers: Mapping[str, str], examples: Sequence[Example]) ->
         examples=[
             {
                 "id": one.id,
-                "picture": picture(one.image),
+                "pictures": [picture(image) for image in one.images],
                 "question": one.texts["question"],
                 "texts": {name: text for name, text in one.texts.items() if name != "question"},
             }

@@ -23,8 +23,10 @@ from feedback_workloads.method.ranking import best, reward
 from feedback_workloads.method.statistics import Judged, Rate, differences
 from feedback_workloads.method.words import count_words
 from feedback_workloads.report.iteration import Iteration, StageRecord
+from feedback_workloads.rows.conversations import question_of
 from feedback_workloads.rows.instructions import Instruction
-from feedback_workloads.rows.schemas import PAIRS, SCORES, VERDICTS
+from feedback_workloads.rows.pair_files import asked_in
+from feedback_workloads.rows.schemas import SCORES, VERDICTS
 
 if TYPE_CHECKING:
     from feedback_workloads.storage.artifacts import ArtifactStore
@@ -49,7 +51,7 @@ class Example:
     """One question of the report split with three answers, as rows of SCORES."""
 
     kind: Kind
-    image: bytes
+    images: Sequence[bytes]
     question: str
     answers: Mapping[str, Row]
     """By who gave it: baseline, aligned, best_of_n (where several answers were ranked)."""
@@ -89,7 +91,7 @@ class PairAnswer:
 class Pair:
     """A preference pair with what the labeler said of it."""
 
-    image: bytes
+    images: Sequence[bytes]
     question: str
     chosen: PairAnswer
     rejected: PairAnswer
@@ -165,7 +167,7 @@ def find_examples(store: ArtifactStore, scores: Artifact) -> Examples:
     chosen = {id: kind for wanted, number in EXAMPLES.items() for id, kind in _first(kinds, wanted, number)}
     pictures = _pictures(store.instructions(benchmark.source), chosen)
     return Examples(
-        shown=[Example(kind, pictures[id].image, pictures[id].question, answers[id]) for id, kind in chosen.items()],
+        shown=[Example(kind, pictures[id].images, pictures[id].question, answers[id]) for id, kind in chosen.items()],
         numbers={kind: list(kinds.values()).count(kind) for kind in EXAMPLES},
         best_of=ranked_words(summary["best_of_n"]),
         difference=difference([answers[id] for id in kinds]),
@@ -174,7 +176,7 @@ def find_examples(store: ArtifactStore, scores: Artifact) -> Examples:
 
 def find_pairs(store: ArtifactStore, pairs: Artifact, labels: Sequence[Artifact]) -> Sequence[Pair]:
     """The first pairs, of as many instructions, with the probabilities that the labeler gave their claims."""
-    by_instruction = groupby(store.rows([pairs], PAIRS), key=lambda row: row["id"])
+    by_instruction = groupby(store.pairs([pairs]), key=lambda row: row["id"])
     first = [next(of) for _, of in islice(by_instruction, PAIRS_SHOWN)]
     wanted = {(row["id"], row[f"{side}_candidate"]) for row in first for side in ("chosen", "rejected")}
     given: dict[tuple[str, int], Sequence[float]] = {}
@@ -191,9 +193,11 @@ def find_pairs(store: ArtifactStore, pairs: Artifact, labels: Sequence[Artifact]
             row[side], row[f"{side}_score"], [Claim(*one) for one in zip(claims, accepted, p_yes, strict=True)]
         )
 
-    return [
-        Pair(row["image"]["bytes"], row["question"], answer(row, "chosen"), answer(row, "rejected")) for row in first
-    ]
+    def pair(row: Row) -> Pair:
+        messages, images = asked_in(row)
+        return Pair(images, question_of(messages), answer(row, "chosen"), answer(row, "rejected"))
+
+    return list(map(pair, first))
 
 
 def difference(answers: Sequence[Mapping[str, Row]]) -> Rate | None:

@@ -91,7 +91,7 @@ def render(evidence: Evidence) -> str:
         training_figures=_training_figures(evidence.training, evidence.scores),
         pairs=evidence.pairs,
         pair_figures=_pair_figures(evidence.pairs) if evidence.pairs else [],
-        pair_examples=[(one, picture(one.image)) for one in evidence.pair_examples],
+        pair_examples=[(one, [picture(image) for image in one.images]) for one in evidence.pair_examples],
         kinds=KINDS,
         numbers=evidence.examples.numbers,
         examples=[example(one, evidence.examples.best_of) for one in evidence.examples.shown],
@@ -150,7 +150,7 @@ def example(one: Example, best_of: str) -> dict[str, Any]:
     names = {"baseline": "baseline", "aligned": "aligned", "best_of_n": best_of}
     return {
         "kind": one.kind,
-        "picture": picture(one.image),
+        "pictures": [picture(image) for image in one.images],
         "question": one.question,
         "answers": [
             {"who": name, "key": who, "segments": segments(row["answer"], row["spans"]), "tally": tally(row)}

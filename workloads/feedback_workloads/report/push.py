@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import pyarrow.parquet as pq
+
 from feedback_workloads.contract import MANIFEST_NAME, Artifact, BadInput, Source, Temporary
 from feedback_workloads.models.adapters import ADAPTER_CONFIG
 from feedback_workloads.process.commands import ended, run
@@ -99,12 +101,13 @@ def _collect(iteration: Iteration, aligned: Artifact, store: ArtifactStore, poli
     if adapter and base.on_hub:
         _name_base(policy / ADAPTER_CONFIG, base.on_hub)
     pairing = iteration.stage("pairing")
-    number = 0
+    number, conversations = 0, False
     for artifact in pairing.artifacts if pairing else ():
         folder = store.download(artifact)
         for file in sorted(file for file in folder.iterdir() if is_part(file.name)):
             _place(file, pairs / "data" / f"train-{number:05d}.parquet")
             number += 1
+            conversations |= "messages" in pq.read_schema(file).names
     return Made(
         iteration=iteration,
         scores=gather(iteration, store).scores,
@@ -113,6 +116,7 @@ def _collect(iteration: Iteration, aligned: Artifact, store: ArtifactStore, poli
         labeler=labeler_of(iteration, base, store),
         pairs=pairing.count("rows") if pairing else 0,
         adapter=adapter,
+        conversations=conversations,
         published=_origin(source, store) if (source := _source(iteration, "pairs", "source")) else None,
     )
 

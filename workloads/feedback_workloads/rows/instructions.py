@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from feedback_workloads.rows.conversations import Message, asked, question_of
 from feedback_workloads.rows.identity import shard_of
 from feedback_workloads.rows.instruction_files import raw_rows
 from feedback_workloads.rows.rejected import BadRow, Rejected
@@ -13,13 +14,28 @@ from feedback_workloads.rows.rejected import BadRow, Rejected
 
 @dataclass(frozen=True)
 class Instruction:
-    """One picture and one question about it. `image` is the encoded file (JPEG, PNG, ...), not yet decoded."""
+    """What is asked about pictures. `images` are encoded files (JPEG, PNG, ...), not yet decoded.
+
+    `messages` are one turn or several, in which the pictures stand in their order; the user speaks last.
+    """
 
     id: str
-    image: bytes
-    question: str
+    images: tuple[bytes, ...]
+    messages: tuple[Message, ...]
     truth: str | None = None
     split: str | None = None
+
+    @classmethod
+    def plain(
+        cls, id: str, image: bytes, question: str, truth: str | None = None, split: str | None = None
+    ) -> Instruction:
+        """One question about one picture."""
+        return cls(id, (image,), asked(question), truth, split)
+
+    @property
+    def question(self) -> str:
+        """What is asked, as a text; see `question_of`."""
+        return question_of(self.messages)
 
 
 def read_instructions(folder: Path, uri: str, shard: int = 0, shards: int = 1) -> Iterator[Instruction | Rejected]:
@@ -28,7 +44,9 @@ def read_instructions(folder: Path, uri: str, shard: int = 0, shards: int = 1) -
     `uri` is the folder's name for people. It holds parquet files (columns `id`, `image` as a Hugging Face Image,
     `question`, and optionally `truth`, `split`), JSON lines (the same, in any row that has them), or CSV or TSV. A
     picture may also be its bytes, base64, or the path of a file, which is looked up from the folder of the file that
-    names it. The names of the RLAIF-V reference, `ds_question_id` and `image_path`, are understood too.
+    names it. The names of the RLAIF-V reference, `ds_question_id` and `image_path`, are understood too. Where there is
+    no `image`, a list of them may be in `images`, and where there is no `question`, turns in `messages`: see
+    `conversation`, for whose reasons rows are rejected, too.
 
     Rows that cannot be used come as Rejected, for one of the reasons missing-id, duplicate-id (the second and later;
     an id is taken even if the row that has it is rejected), empty-question, missing-picture, picture-too-large,
@@ -50,6 +68,7 @@ def read_instructions(folder: Path, uri: str, shard: int = 0, shards: int = 1) -
             continue
         seen.add(id)
         try:
-            yield Instruction(id, row.picture(), row.question(), row.text("truth"), row.text("split"))
+            images = row.pictures()
+            yield Instruction(id, images, row.messages(len(images)), row.text("truth"), row.text("split"))
         except BadRow as bad:
             yield Rejected(id, None, bad.reason, bad.detail)

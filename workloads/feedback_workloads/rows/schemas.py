@@ -112,6 +112,30 @@ PAIRS = pa.schema(
 minus the number of claims that were not accepted. Of pairs that were made elsewhere there is no sampler: `*_logps` are
 no numbers (NaN), `*_candidate` is -1, `*_score` 0, and there are no claims."""
 
+MESSAGES = pa.list_(
+    pa.struct(
+        [
+            pa.field("role", pa.string()),
+            pa.field("content", pa.list_(pa.struct([pa.field("type", pa.string()), pa.field("text", pa.string())]))),
+        ]
+    )
+)
+"""Turns as Hugging Face has them: parts of type `text` have a text, those of type `image` stand for a picture each."""
+
+PAIRS_OF_CONVERSATIONS = pa.schema(
+    [
+        PAIRS.field("id"),
+        pa.field("images", pa.list_(IMAGE)),
+        pa.field("messages", MESSAGES),
+        *(field for field in PAIRS if field.name not in {"id", "image", "question"}),
+    ],
+    metadata={
+        "huggingface": '{"info": {"features": {"images": {"feature": {"_type": "Image"}, "_type": "List"}}}}',
+    },
+)
+"""PAIRS of a data set in which some row has several pictures or turns: `images` and `messages` take the place of
+`image` and `question`. All rows of an artifact are of one form."""
+
 SCORES = pa.schema(
     [
         _strict("checkpoint", pa.string()),

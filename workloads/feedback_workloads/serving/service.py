@@ -216,7 +216,7 @@ class Service:
         blank = BytesIO()
         Image.new("RGB", (64, 48), "white").save(blank, "PNG")
         messages = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]},)
-        prompt = await self.prompts.prompt(Chat(messages, blank.getvalue()))
+        prompt = await self.prompts.prompt(Chat(messages, (blank.getvalue(),), (None,)))
         sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=4, seed=0)
         ranked = await best_of(self.engines, prompt, sampling, 2, ranking=Ranking(), beta=self.settings.beta)
         for score in ranked.scores or ():

@@ -144,7 +144,7 @@ class Answers:
         assert self._engine is not None
         for question in todo:
             try:
-                prompt = self._engine.family.prompt(question.question, question.image)
+                prompt = self._engine.family.conversation(question.messages, question.images)
                 self._engine.check(prompt)
             except BadRow as bad:
                 output.reject(Rejected(question.id, None, bad.reason, bad.detail))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -130,16 +130,17 @@ class _Poll:
 
 
 class APIJudge:
-    """A labeler behind an API. What it asks is a chat of one message, picture first."""
+    """A labeler behind an API. What it asks is a chat of one message, pictures first."""
 
     def __init__(self, asking: Asking, api: APILabeler) -> None:
         self._asking = asking
         self._api = api
 
-    def about(self, image: bytes) -> Callable[[str], Messages]:
-        """What asks a question about a picture. Raises BadRow where that cannot be read."""
-        picture = {"type": "image_url", "image_url": {"url": data_url(image, self._api.max_picture_side)}}
-        return lambda question: ({"role": "user", "content": [picture, {"type": "text", "text": question}]},)
+    def about(self, images: Sequence[bytes]) -> Callable[[str], Messages]:
+        """What asks a question about pictures. Raises BadRow where one cannot be read."""
+        urls = [data_url(image, self._api.max_picture_side) for image in images]
+        shown = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+        return lambda question: ({"role": "user", "content": [*shown, {"type": "text", "text": question}]},)
 
     def yes_no(self, requests: Iterable[tuple[Key, Messages]]) -> Iterator[tuple[Key, Verdict | BadRow]]:
         """Verdicts as they come; BadRow where there is none."""
@@ -183,7 +184,7 @@ def check_labeler(api: APILabeler, requests: Requests) -> None:
     Image.new("RGB", (PROBE_SIDE, PROBE_SIDE), "white").save(blank, "PNG")
     with _probing("labeling", api, requests) as asking:
         judge = APIJudge(asking, api)
-        ((_, verdict),) = judge.yes_no([(None, judge.about(blank.getvalue())(PROBE_QUESTION))])
+        ((_, verdict),) = judge.yes_no([(None, judge.about([blank.getvalue()])(PROBE_QUESTION))])
     if isinstance(verdict, BadRow) and verdict.reason == WITHOUT_PROBABILITIES:
         raise BadInput(
             f"{FIELDS['labeling']} {api.url} does not tell how likely its answers are; give {FIELDS['labeling']}.votes"

@@ -322,7 +322,8 @@ def check_question(question: Instruction, of: BenchmarkConfig) -> None:
     if question.truth is None:
         raise BadRow("missing-truth", "the column truth is empty, so that no answer can be judged")
     benchmark(of.type).judge("", question.truth)
-    load_picture(question.image)
+    for image in question.images:
+        load_picture(image)
 
 
 def find_checkpoints(config: EvaluationConfig, store: ArtifactStore) -> dict[str, Artifact]:

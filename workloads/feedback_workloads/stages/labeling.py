@@ -1,6 +1,7 @@
 """labeling: the labeler accepts or rejects each claim about the picture (paper, section 3.2).
 
-The picture comes first and the claim last in every prompt, and all questions about one picture follow each other, so
+Of several pictures, all come before each question, and earlier turns do not: a claim is understood without them. The
+picture comes first and the claim last in every prompt, and all questions about one picture follow each other, so
 that the engine computes the picture's prefix once for all of them. Answers to one instruction often make the same
 claims: a question about a picture is asked once, however many of them it comes from.
 """
@@ -19,8 +20,8 @@ import pyarrow.compute as pc
 from feedback_workloads.contract import LabelingConfig, shard_uri
 from feedback_workloads.engine import Engine, Prompt, Verdict
 from feedback_workloads.models.families import check, family_of
-from feedback_workloads.models.pictures import picture_key
 from feedback_workloads.models.sources import fetch
+from feedback_workloads.models.verdicts import about
 from feedback_workloads.process.outcome import Outcome, check_rejected
 from feedback_workloads.rows.identity import shard_of
 from feedback_workloads.rows.instructions import Instruction
@@ -103,8 +104,8 @@ def run(config: LabelingConfig, shard: int, store: ArtifactStore, progress: Prog
 class Labeler(Protocol):
     """A model that answers questions about pictures by yes or no, here or behind an API."""
 
-    def about(self, image: bytes) -> Callable[[str], Any]:
-        """What makes requests of questions about an encoded picture. Both raise BadRow."""
+    def about(self, images: Sequence[bytes]) -> Callable[[str], Any]:
+        """What makes requests of questions about encoded pictures, all of which are shown. Both raise BadRow."""
         ...
 
     def yes_no(self, requests: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, Verdict | BadRow]]:
@@ -135,13 +136,11 @@ class ModelJudge:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def about(self, image: bytes) -> Callable[[str], Prompt]:
-        family = self._engine.family
-        picture, key = family.picture(image), picture_key(image)
-        tokens = family.image_tokens(picture)
+    def about(self, images: Sequence[bytes]) -> Callable[[str], Prompt]:
+        ask = about(self._engine.family, images)
 
         def prompt(question: str) -> Prompt:
-            asked = Prompt(family.prompt_ids(question, "verdict"), picture, key, tokens)
+            asked = ask(question)
             self._engine.check(asked)
             return asked
 
@@ -199,7 +198,7 @@ class Judging:
         try:
             if isinstance(instruction, Rejected):
                 raise BadRow(instruction.reason, instruction.detail)
-            ask = self._labeler.about(instruction.image)
+            ask = self._labeler.about(instruction.images)
         except BadRow as bad:
             self._give_up(id, bad)
             return

@@ -23,8 +23,9 @@ from feedback_workloads.method.pairing import Balance, Pair, ScoredAnswer, balan
 from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.rows.identity import row_seed
 from feedback_workloads.rows.instructions import Instruction
+from feedback_workloads.rows.pair_files import asked_columns
 from feedback_workloads.rows.rejected import BadRow, Rejected
-from feedback_workloads.rows.schemas import CLAIMS, PAIRS, SAMPLES, VERDICTS
+from feedback_workloads.rows.schemas import CLAIMS, PAIRS, PAIRS_OF_CONVERSATIONS, SAMPLES, VERDICTS
 from feedback_workloads.stages import published
 
 if TYPE_CHECKING:
@@ -96,12 +97,11 @@ class LabelledAnswers:
         """The answers that met one of the fates; all of them where none is named."""
         return [one for one in self._by_key.values() if one.fate in fates or not fates]
 
-    def pair_row(self, pair: Pair, instruction: Instruction) -> dict[str, Any]:
-        """The row of PAIRS for `pair`."""
+    def pair_row(self, pair: Pair, instruction: Instruction, schema: pa.Schema) -> dict[str, Any]:
+        """The row of `schema` for `pair`."""
         return {
             "id": pair.id,
-            "image": {"bytes": instruction.image, "path": None},
-            "question": instruction.question,
+            **asked_columns(schema, instruction.messages, instruction.images),
             **self._side("chosen", pair.id, pair.chosen),
             **self._side("rejected", pair.id, pair.rejected),
         }
@@ -134,7 +134,7 @@ class Selection:
 
 
 def run(config: PairingConfig, shard: int, store: ArtifactStore, progress: Progress) -> Outcome:
-    """Write PAIRS with the pictures embedded, and statistics.json.
+    """Write PAIRS, or PAIRS_OF_CONVERSATIONS, with the pictures embedded, and statistics.json.
 
     Deterministic: the same samples, claims and verdicts give the same bytes in whatever order their shards are named.
     Raises BadInput where no pair is left, naming the step that lost the last one.
@@ -154,7 +154,8 @@ def run(config: PairingConfig, shard: int, store: ArtifactStore, progress: Progr
     selection = select(config, answers)
     progress.phase("writing pairs")
     output = shard_uri(config, shard)
-    with store.append(output, PAIRS) as parts:
+    schema = PAIRS_OF_CONVERSATIONS if store.survey(config.instructions).conversations else PAIRS
+    with store.append(output, schema) as parts:
         instructions = store.instructions(config.instructions)
         truths = write_pairs(selection.pairs, answers, instructions, parts, progress)
     statistics = summarise(selection, answers, judge_of(config.truth, truths))
@@ -232,7 +233,7 @@ def write_pairs(
         missing.remove(instruction.id)
         if instruction.id in finished:
             continue
-        part += [answers.pair_row(pair, instruction) for pair in pairs_of.get(instruction.id, ())]
+        part += [answers.pair_row(pair, instruction, parts.schema) for pair in pairs_of.get(instruction.id, ())]
         rejected += rejected_of.get(instruction.id, ())
         progress.advance()
         if len(part) >= PART_PAIRS:

@@ -23,10 +23,11 @@ from feedback_workloads.contract import (
     Temporary,
 )
 from feedback_workloads.engine import check_quantized
-from feedback_workloads.models.families import check, check_trainable, family_of
+from feedback_workloads.models.families import check, check_pictures, check_trainable, family_of
 from feedback_workloads.models.family import Family
 from feedback_workloads.models.memory import check_served, check_trained, size_of
 from feedback_workloads.models.sources import described
+from feedback_workloads.models.verdicts import about
 from feedback_workloads.process.commands import ended, run
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import BadRow, Rejected
@@ -42,13 +43,15 @@ VERDICTS: Final = ("yes", "no")
 Rows = Iterable[Instruction | Rejected]
 
 
-def check_policy(config: SamplingConfig, family: Family, rows: Rows) -> None:
+def check_policy(config: SamplingConfig, family: Family, rows: Rows, pictures: int = 1) -> None:
     """Raise BadInput where the policy cannot be trained, or not on prompts such as the first of `rows`.
 
-    A picture may have more tokens than a row by default: its family decides, and all pairs would be rejected.
+    A picture may have more tokens than a row by default: its family decides, and all pairs would be rejected. A row has
+    up to `pictures`.
     """
     check_trainable(family, config.model.uri, lora=config.lora)
-    lengths = _measured(rows, lambda row: family.prompt(row.question, row.image).length)
+    check_pictures(family, pictures, "spec.model")
+    lengths = _measured(rows, lambda row: family.conversation(row.messages, row.images).length)
     without = sum(length >= config.max_length for length in lengths)
     if without > config.max_rejected_fraction * len(lengths):
         longest = max(lengths)
@@ -72,10 +75,12 @@ def check_room(config: SamplingConfig, family: Family, card: int | None) -> None
         check_trained(policy, size, config.trained_on, card, lora=config.lora)
 
 
-def check_those_in_reach(config: SamplingConfig, store: ArtifactStore, shard: int, card: int | None) -> None:
+def check_those_in_reach(
+    config: SamplingConfig, store: ArtifactStore, shard: int, card: int | None, pictures: int
+) -> None:
     """Check the models of later stages, but for those that this stage's pods may not read; theirs may.
 
-    `card` are the bytes of a card of this stage's, None where there is none.
+    `card` are the bytes of a card of this stage's, None where there is none; rows have up to `pictures`.
     """
     for model in config.later_models:
         try:
@@ -84,7 +89,7 @@ def check_those_in_reach(config: SamplingConfig, store: ArtifactStore, shard: in
             sys.stderr.write(f"sampling: {model.field} was not looked at: {error}\n")
             continue
         if folder:
-            check_later(model, folder, store.instructions(config.instructions, shard, config.shards), card)
+            check_later(model, folder, store.instructions(config.instructions, shard, config.shards), card, pictures)
             if model.engine is not None:
                 check_quantized(family_of(folder, model.source), config.precision)
 
@@ -108,11 +113,11 @@ def check_apis(config: SamplingConfig) -> None:
             sys.stderr.write(f"sampling: {error}\n")
 
 
-def check_later(model: LaterModel, folder: Path, rows: Rows, card: int | None = None) -> None:
+def check_later(model: LaterModel, folder: Path, rows: Rows, card: int | None = None, pictures: int = 1) -> None:
     """Raise BadInput where a model of a later stage, whose files are in `folder`, cannot do its part.
 
-    A labeler is asked about the pictures of the first of `rows`. With `card`, the bytes of one of this stage's, it has
-    to fit that where its own are of that kind.
+    A labeler is asked about the pictures of the first of `rows`; a row has up to `pictures`. With `card`, the bytes of
+    one of this stage's, it has to fit that where its own are of that kind.
     """
     family = family_of(folder, model.source)
     check(family, model.capability, model.source.uri)
@@ -128,7 +133,8 @@ def check_later(model: LaterModel, folder: Path, rows: Rows, card: int | None = 
                 f"{model.field} {model.source.uri} has no token that is {word!r} alone, so p({word}) cannot be read; "
                 "name another labeler"
             )
-    lengths = _measured(rows, lambda row: family.prompt(QUESTION, row.image, "verdict").length)
+    check_pictures(family, pictures, model.field)
+    lengths = _measured(rows, lambda row: about(family, row.images)(QUESTION).length)
     if model.max_model_len is not None and max(lengths, default=0) >= model.max_model_len:
         raise BadInput(
             f"{model.field.rpartition('.')[0]}.maxModelLen {model.max_model_len} is too short for {model.source.uri}: "
@@ -170,12 +176,13 @@ def _check_published(config: PairingConfig, store: ArtifactStore) -> None:
 
 
 def _check(config: SamplingConfig, store: ArtifactStore) -> None:
+    pictures = store.survey(config.instructions).most_pictures
     if folder := described(store, config.model):
-        check_policy(config, family_of(folder, config.model), store.instructions(config.instructions))
+        check_policy(config, family_of(folder, config.model), store.instructions(config.instructions), pictures)
     sys.stdout.write(f"spec.model {config.model.uri} can be trained\n")
     for model in config.later_models:
         if folder := described(store, model.source):
-            check_later(model, folder, store.instructions(config.instructions))
+            check_later(model, folder, store.instructions(config.instructions), pictures=pictures)
         sys.stdout.write(f"{model.field} {model.source.uri} can {model.capability}\n")
     check_apis(config)
     for stage, api in (("splitting", config.splitter_api), ("labeling", config.labeler_api)):

@@ -17,14 +17,16 @@ from feedback_workloads.contract import (
     shard_uri,
 )
 from feedback_workloads.method.words import count_words
-from feedback_workloads.models.families import check_trainable, family_of
+from feedback_workloads.models.families import check_pictures, check_trainable, family_of
 from feedback_workloads.models.sources import described, fetch
 from feedback_workloads.process.outcome import Outcome
-from feedback_workloads.rows.pair_files import number_of_pairs, raw_pairs
+from feedback_workloads.rows.pair_files import asked_columns, asked_in, number_of_pairs, raw_pairs, survey
 from feedback_workloads.rows.rejected import BadRow, Rejected
-from feedback_workloads.rows.schemas import PAIRS
+from feedback_workloads.rows.schemas import PAIRS, PAIRS_OF_CONVERSATIONS
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from feedback_workloads.models.family import Family
     from feedback_workloads.process.progress import Progress
     from feedback_workloads.storage.artifacts import ArtifactStore
@@ -39,7 +41,7 @@ NOT_SAMPLED: Final = -1
 def run(
     config: PairingConfig, published: PublishedPairs, shard: int, store: ArtifactStore, progress: Progress
 ) -> Outcome:
-    """Write PAIRS of the published ones, and statistics.json.
+    """Write PAIRS, or PAIRS_OF_CONVERSATIONS, of the published ones, and statistics.json.
 
     Rejects pairs without a picture, a question or two answers that differ. Raises BadInput where the policy cannot be
     trained, and where no pair is left.
@@ -51,7 +53,9 @@ def run(
     check_trainable(family, uri, lora=config.lora)
     progress.phase("writing pairs")
     output = shard_uri(config, shard)
-    with store.append(output, PAIRS) as parts:
+    found = survey(store.download(published.source), published.source.uri)
+    check_pictures(family, found.most_pictures, "spec.model")
+    with store.append(output, PAIRS_OF_CONVERSATIONS if found.conversations else PAIRS) as parts:
         words = write_pairs(published, family, store, parts, progress)
     statistics = summarise(words, parts.counts())
     if not words["chosen"]:
@@ -90,7 +94,7 @@ def write_pairs(
             for side in SIDES:
                 words[side].append(count_words(row[side]))
             if id not in finished:
-                part.append(pair_row(id, row, family))
+                part.append(pair_row(id, row, family, parts.schema))
                 progress.advance()
         except BadRow as bad:
             if id not in finished:
@@ -102,24 +106,28 @@ def write_pairs(
 
 def check(row: Mapping[str, Any]) -> None:
     """Raise BadRow where a row is no pair. Reasons: missing-text, missing-picture, identical-answers."""
-    for column in ("question", *SIDES):
+    for column in ("question", *SIDES) if "question" in row else SIDES:
         if not isinstance(row[column], str) or not row[column].strip():
             raise BadRow("missing-text", f"the column {column} holds {row[column]!r}, where a text has to be")
-    match row["image"]:
-        case {"bytes": bytes(data)} if data:
-            pass
-        case _:
-            raise BadRow("missing-picture", "the column image has no bytes of a picture")
+    column, images = ("images", row["images"] or [None]) if "images" in row else ("image", [row["image"]])
+    for image in images:
+        match image:
+            case {"bytes": bytes(data)} if data:
+                pass
+            case _:
+                raise BadRow("missing-picture", f"the column {column} has no bytes of a picture")
+    if "messages" in row and not isinstance(row["messages"], list):
+        raise BadRow("missing-text", f"the column messages holds {row['messages']!r}, where turns have to be")
+    asked_in(row)
     if row["chosen"] == row["rejected"]:
         raise BadRow("identical-answers", "chosen and rejected are the same text")
 
 
-def pair_row(id: str, row: Mapping[str, Any], family: Family) -> dict[str, Any]:
-    """A row of PAIRS: the answers as the policy would have written them, but without what only sampling knows."""
+def pair_row(id: str, row: Mapping[str, Any], family: Family, schema: pa.Schema) -> dict[str, Any]:
+    """A row of `schema`: the answers as the policy would have written them, but without what only sampling knows."""
     return {
         "id": id,
-        "image": {"bytes": row["image"]["bytes"], "path": None},
-        "question": row["question"],
+        **asked_columns(schema, *asked_in(row)),
         **{name: value for side in SIDES for name, value in _side(side, row[side], family).items()},
     }
 

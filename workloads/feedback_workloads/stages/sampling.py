@@ -13,6 +13,7 @@ from feedback_workloads.engine import Draw, Engine, Prompt, Sampled, card_memory
 from feedback_workloads.models.families import family_of
 from feedback_workloads.models.sources import fetch
 from feedback_workloads.process.outcome import Outcome, check_rejected
+from feedback_workloads.rows.conversations import asked
 from feedback_workloads.rows.identity import row_seed
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.rejected import BadRow, Rejected
@@ -51,10 +52,11 @@ def run(config: SamplingConfig, shard: int, store: ArtifactStore, progress: Prog
                 check_apis(config)
             progress.phase("loading the policy")
             family = family_of(fetch(store, config.model, config.output, progress.phase), config.model)
-            check_policy(config, family, store.instructions(config.instructions, shard, config.shards))
+            pictures = store.survey(config.instructions).most_pictures
+            check_policy(config, family, store.instructions(config.instructions, shard, config.shards), pictures)
             card = card_memory()
             check_room(config, family, card)
-            check_those_in_reach(config, store, shard, card)
+            check_those_in_reach(config, store, shard, card, pictures)
             rows = store.instructions(config.instructions, shard, config.shards)
             todo = (row for row in rows if row.id not in finished)
             check = partial(check_rejected, config, most=len(ids) * config.candidates)
@@ -99,8 +101,8 @@ def candidates(
             output.reject(instruction)
             continue
         try:
-            asked = config.prompts or (instruction.question,)
-            prompts = [engine.family.prompt(text, instruction.image) for text in asked]
+            chats = [asked(text, len(instruction.images)) for text in config.prompts] or [instruction.messages]
+            prompts = [engine.family.conversation(chat, instruction.images) for chat in chats]
             for prompt in prompts:
                 engine.check(prompt)
         except BadRow as bad:

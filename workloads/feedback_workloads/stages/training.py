@@ -19,7 +19,7 @@ from feedback_workloads.models.family import Family
 from feedback_workloads.models.sources import fetch
 from feedback_workloads.process.outcome import Outcome, check_rejected
 from feedback_workloads.process.progress import Progress
-from feedback_workloads.rows.schemas import PAIRS, REJECTED
+from feedback_workloads.rows.schemas import REJECTED
 from feedback_workloads.storage.artifacts import ArtifactStore
 from feedback_workloads.storage.objects import digest_of
 from feedback_workloads.training.batches.dataset import COLUMNS, Prepared, prepare
@@ -68,7 +68,7 @@ def _prepare(config: TrainingConfig, family: Family, store: ArtifactStore, work:
     """Check and tokenise the pairs; raises BadInput where too many are rejected, before any training."""
     from feedback_workloads.training.worker import PAIRS_FILE
 
-    rows = store.rows(config.pairs, PAIRS, COLUMNS)
+    rows = store.pairs(config.pairs, COLUMNS)
     prepared = prepare(rows, family, config.max_length, work / PAIRS_FILE, config.loss.ld_alpha)
     check_rejected(config, prepared.counts())
     if prepared.rows == 0:

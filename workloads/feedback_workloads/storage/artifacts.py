@@ -46,6 +46,7 @@ from feedback_workloads.storage.objects import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from feedback_workloads.rows.instruction_files import Survey
     from feedback_workloads.rows.instructions import Instruction
     from feedback_workloads.rows.rejected import Rejected
     from feedback_workloads.storage.parts import Parts
@@ -282,6 +283,22 @@ class ArtifactStore:
             for batch in read_part(name, data, schema, columns).to_batches(max_chunksize=256):
                 yield from batch.to_pylist()
 
+    def pairs(self, refs: Sequence[Artifact], columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Stream the rows of pairs, each of PAIRS or of PAIRS_OF_CONVERSATIONS, as `rows` does.
+
+        `columns` limits what is read beside what is asked.
+        """
+        from feedback_workloads.rows.schemas import PAIRS, PAIRS_OF_CONVERSATIONS
+        from feedback_workloads.storage.parts import columns_of, read_part
+
+        for name, data in self._parts(refs):
+            several = "messages" in columns_of(data)
+            schema = PAIRS_OF_CONVERSATIONS if several else PAIRS
+            asked = ("images", "messages") if several else ("image", "question")
+            wanted = None if columns is None else [*asked, *columns]
+            for batch in read_part(name, data, schema, wanted).to_batches(max_chunksize=256):
+                yield from batch.to_pylist()
+
     def instructions(
         self, source: Source | Artifact, shard: int = 0, shards: int = 1
     ) -> Iterator[Instruction | Rejected]:
@@ -290,6 +307,12 @@ class ArtifactStore:
         from feedback_workloads.rows.instructions import read_instructions
 
         return read_instructions(self.download(source), source.uri, shard, shards)
+
+    def survey(self, source: Source | Artifact) -> Survey:
+        """What a data set of instructions has beyond one picture and one question a row; see `survey`."""
+        from feedback_workloads.rows.instruction_files import survey
+
+        return survey(self.download(source), source.uri)
 
     def read_table(self, refs: Sequence[Artifact], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the rows of the artifacts' part files as one table; see `rows`."""

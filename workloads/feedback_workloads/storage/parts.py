@@ -31,13 +31,13 @@ REJECTED_KEY = b"feedback.rejected"
 class Parts:
     """The parts of one shard, finished ones included. The unit of work is the instruction: all its rows go in one part.
 
-    Made by `ArtifactStore.append`, as a context.
+    Made by `ArtifactStore.append`, as a context. `schema` is that of its rows.
     """
 
     def __init__(self, objects: Objects, uri: str, schema: pa.Schema) -> None:
         self._objects = objects
         self._uri = uri
-        self._schema = schema
+        self.schema = schema
         self._ids: frozenset[str] = frozenset()
         self._files: list[FileEntry] = []
         self._counts = Counter(rows=0, rejected=0)
@@ -58,14 +58,14 @@ class Parts:
         """
         if not rows and not rejected:
             return
-        table = _table(rows, self._schema)
+        table = _table(rows, self.schema)
         rejects = _table([asdict(row) for row in rejected], REJECTED)
         ids = {*table["id"].to_pylist(), *rejects["id"].to_pylist()}
         if again := sorted(ids & self._ids):
             raise ValueError(f"rows of {again[0]!r} are already in another part of {self._uri}")
         rejected_file = _encode(rejects) if rejected else b""
         belongs = {REJECTED_KEY: Digest.of(rejected_file).sha256} if rejected else {}
-        part_file = _encode(table.replace_schema_metadata({**(self._schema.metadata or {}), **belongs}))
+        part_file = _encode(table.replace_schema_metadata({**(self.schema.metadata or {}), **belongs}))
         if rejected:
             self._objects.write(join(self._uri, _rejected_name(self._next)), rejected_file)
         self._create(_part_name(self._next), part_file)
@@ -89,7 +89,7 @@ class Parts:
         """Take over a part that an earlier process finished."""
         uri = join(self._uri, _part_name(number))
         part_file = self._objects.read(uri)
-        table = read_part(uri, part_file, self._schema)
+        table = read_part(uri, part_file, self.schema)
         rejected_file, rejects = b"", REJECTED.empty_table()
         if digest := pq.read_metadata(pa.BufferReader(part_file)).metadata.get(REJECTED_KEY):
             rejected_uri = join(self._uri, _rejected_name(number))
@@ -120,6 +120,15 @@ def is_part(name: str) -> bool:
 def selected(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
     """Return the schema of `columns` alone; of all where they are None."""
     return schema if columns is None else pa.schema([schema.field(name) for name in columns])
+
+
+def columns_of(data: bytes) -> Sequence[str]:
+    """Names of the columns of a parquet file; none of what is no such file, as `read_part` will say."""
+    try:
+        names: Sequence[str] = pq.read_schema(pa.BufferReader(data)).names
+    except pa.ArrowException:
+        return ()
+    return names
 
 
 def read_part(uri: str, data: bytes, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:

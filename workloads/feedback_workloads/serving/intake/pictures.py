@@ -12,7 +12,7 @@ import ipaddress
 import re
 import socket
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
@@ -152,6 +152,12 @@ class Pictures:
             if len(data) > self.max_bytes:
                 raise self._too_large(param)
         return bytes(data)
+
+    def check_together(self, pictures: Sequence[bytes], param: str) -> None:
+        """Raise ApiError about the field `param` where the pictures of a request have more bytes than one may have."""
+        if (total := sum(map(len, pictures))) > self.max_bytes:
+            message = f"the pictures have {total} bytes together, more than {self.max_bytes}; send smaller ones"
+            raise invalid(param, message, "image_too_large")
 
     def _too_large(self, param: str) -> ApiError:
         return invalid(

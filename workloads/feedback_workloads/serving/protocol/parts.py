@@ -216,25 +216,32 @@ ChatMessage = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class PictureURL:
+    """Where a picture is, or the picture itself as a data URL, and the path of the field that held it."""
+
+    url: str
+    param: str
+
+
+@dataclass(frozen=True)
 class Conversation:
-    """The messages for the chat template, and the picture's URL with the path of the field that held it.
+    """The messages for the chat template, and the pictures in them, in their order.
 
     `param` is the field that has all of it, and `rendering` how the template is to write it.
     """
 
     messages: tuple[ChatMessage, ...]
-    picture: str | None
-    picture_param: str | None
+    pictures: tuple[PictureURL, ...] = ()
     param: str = "messages"
     rendering: Rendering = AS_USUAL
 
 
 def conversation(messages: Sequence[Message], rendering: Rendering = AS_USUAL) -> Conversation:
-    """Put a conversation into the form of chat templates, with the picture before the text of its message.
+    """Put a conversation into the form of chat templates.
 
-    The order is that of sampling and training, whatever the order of the parts. Raises ApiError (400) for a user's
-    message with neither text nor picture, for more than one picture, and where the last message is not the user's, or
-    not the assistant's where that is to be gone on with.
+    A picture that is alone in its message stands before the text, as in sampling and training, whatever the order of
+    the parts; several stand where they were sent. Raises ApiError (400) for a user's message with neither text nor
+    picture, and where the last message is not the user's, or not the assistant's where that is to be gone on with.
     """
     return _conversation(messages, "messages", [f"messages[{i}]" for i in range(len(messages))], rendering)
 
@@ -252,7 +259,7 @@ def _conversation(messages: Sequence[Message], param: str, places: Sequence[str]
             raise invalid("continue_final_message", message)
     elif not isinstance(last, UserMessage):
         raise invalid(f"{places[-1]}.role", "the last message must have the role user")
-    pictures: list[tuple[str, str]] = []
+    pictures: list[PictureURL] = []
     turns: list[ChatMessage] = []
     for place, message in zip(places, messages, strict=True):
         if isinstance(message, AssistantMessage):
@@ -260,7 +267,7 @@ def _conversation(messages: Sequence[Message], param: str, places: Sequence[str]
         else:
             text = "\n".join(part.text for part in message.content if isinstance(part, TextPart))
         found = [
-            (part.image_url.url, f"{place}.content[{i}].image_url.url")
+            PictureURL(part.image_url.url, f"{place}.content[{i}].image_url.url")
             for i, part in enumerate(message.content)
             if isinstance(part, ImagePart)
         ]
@@ -268,12 +275,18 @@ def _conversation(messages: Sequence[Message], param: str, places: Sequence[str]
             raise invalid(f"{place}.content", "the message has neither text nor picture; say what is asked")
         pictures += found
         role = "system" if message.role == "developer" else message.role
-        said = [{"type": "text", "text": text}] if text.strip() or not found else []
-        turns.append({"role": role, "content": [{"type": "image"}] * len(found) + said})
-    if len(pictures) > 1:
-        raise invalid(pictures[1][1], f"{len(pictures)} pictures were sent; this model takes one", "too_many_pictures")
-    url, picture_param = pictures[0] if pictures else (None, None)
-    return Conversation(tuple(turns), url, picture_param, param, rendering)
+        if len(found) > 1:
+            content = [_as_sent(part) for part in message.content]
+        else:
+            said = [{"type": "text", "text": text}] if text.strip() or not found else []
+            content = [{"type": "image"}] * len(found) + said
+        turns.append({"role": role, "content": content})
+    return Conversation(tuple(turns), tuple(pictures), param, rendering)
+
+
+def _as_sent(part: object) -> dict[str, str]:
+    """A part of a message as templates take it, where it stands."""
+    return {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image"}
 
 
 # ── what is answered ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -19,13 +20,13 @@ CACHE_BYTES = 256 << 20
 
 @dataclass
 class PictureCollator(DataCollatorForPreference):
-    """Adds the pictures to TRL's batch of token ids: the family's features of one picture a pair, not a completion.
+    """Adds the pictures to TRL's batch of token ids: the family's features of a pair's pictures, not a completion's.
 
     Rows are those of `dataset.PREPARED`. `input_ids`, `attention_mask` and `completion_mask` have shape (2 pairs,
     tokens), chosen sides first, padded on the right; `ref_*_logps` have shape (pairs,).
 
-    With `crop_seed`, a piece of each pair's picture follows behind all pictures: see cropped.py. It is drawn by the
-    seed and the pair's id.
+    With `crop_seed`, a piece of each picture follows behind all pictures: see cropped.py. It is drawn by the seed, the
+    pair's id and, behind the first one, the picture's number.
     """
 
     family: Family = field(kw_only=True)
@@ -34,13 +35,18 @@ class PictureCollator(DataCollatorForPreference):
     _cached_bytes: int = field(default=0, init=False, repr=False)
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        features = [self._features(row["picture"]) for row in examples]
+        features = [self._features(picture) for row in examples for picture in row["pictures"]]
         if self.crop_seed is not None:
-            features += [self._features(row["picture"], f"{self.crop_seed} {row['id']}") for row in examples]
+            features += [self._features(*piece) for row in examples for piece in self._pieces(row)]
         batch = {**super().torch_call(examples), **self.family.collate(features)}
         if CROPPED in examples[0]:
             batch[CROPPED] = torch.tensor([row[CROPPED] for row in examples])
         return batch
+
+    def _pieces(self, row: dict[str, Any]) -> Iterator[tuple[bytes, str]]:
+        """The pictures of a row, and by what a piece of each is drawn."""
+        for number, picture in enumerate(row["pictures"]):
+            yield picture, " ".join(map(str, [self.crop_seed, row["id"], *([number] if number else [])]))
 
     def _features(self, picture: bytes, piece: str | None = None) -> Features:
         """Those of a picture, or of the piece of it that is drawn by `piece`."""

@@ -1,8 +1,9 @@
 """The rejected picture of mDPO's conditional term, and its rows in a batch.
 
 The chosen answer is seen under its picture and under a piece of it: from 1 to 20% of its area, enlarged to the size of
-the picture, as in mDPO's code (https://github.com/luka-group/mDPO); so it has as many tokens. The piece is drawn once a
-pair, not in each step: its reference log-probabilities are then computed once as well.
+the picture, as in mDPO's code (https://github.com/luka-group/mDPO); so it has as many tokens. Of several pictures, all
+are pieces. The piece is drawn once a pair, not in each step: its reference log-probabilities are then computed once as
+well.
 
 A batch of pairs becomes one of twice as many: each pair, and then its chosen answer twice, under the piece. What is the
 same on both sides is computed once where a pair is one row (see shared_prompt.py), so this is one row more.

@@ -12,25 +12,18 @@ from typing import Any
 import pyarrow as pa
 
 from feedback_workloads.models.family import Family
+from feedback_workloads.rows.pair_files import asked_in
 from feedback_workloads.rows.rejected import BadRow, Rejected
 from feedback_workloads.training.batches.preflight import check_pair
 from feedback_workloads.training.references import total
 
-COLUMNS = (
-    "id",
-    "image",
-    "question",
-    "chosen_token_ids",
-    "rejected_token_ids",
-    "chosen_logps",
-    "rejected_logps",
-)
-"""What training reads of a pair."""
+COLUMNS = ("id", "chosen_token_ids", "rejected_token_ids", "chosen_logps", "rejected_logps")
+"""What training reads of a pair, beside what is asked."""
 
 PREPARED = pa.schema(
     [
         ("id", pa.string()),
-        ("picture", pa.binary()),
+        ("pictures", pa.list_(pa.binary())),
         ("prompt_ids", pa.list_(pa.int32())),
         ("chosen_ids", pa.list_(pa.int32())),
         ("rejected_ids", pa.list_(pa.int32())),
@@ -40,7 +33,7 @@ PREPARED = pa.schema(
         ("ref_rejected_logps", pa.float32()),
     ]
 )
-"""One row a pair, with TRL's names: `prompt_ids` has the picture expanded, `ref_*` are those of `references.total`."""
+"""One row a pair, with TRL's names: `prompt_ids` has the pictures expanded, `ref_*` are those of `references.total`."""
 
 BATCH_ROWS = 256
 
@@ -70,7 +63,8 @@ def prepare(
             writer.write_batch(pa.RecordBatch.from_pylist(batch, PREPARED))
             for row in batch:
                 digest.update(repr((row["prompt_ids"], row["chosen_ids"], row["rejected_ids"])).encode())
-                digest.update(hashlib.sha256(row["picture"]).digest())
+                for picture in row["pictures"]:
+                    digest.update(hashlib.sha256(picture).digest())
             count += len(batch)
     return Prepared(rows=count, rejected=tuple(rejected), digest=digest.hexdigest())
 
@@ -93,8 +87,8 @@ def prepare_row(
     row: Mapping[str, Any], family: Family, max_length: int, ld_alpha: float | None = None
 ) -> dict[str, Any]:
     """Return one row of `PREPARED` made of a row of PAIRS; raises BadRow where it cannot be trained on."""
-    picture = row["image"]["bytes"]
-    prompt_ids = family.expand(family.prompt_ids(row["question"]), family.picture(picture))
+    messages, pictures = asked_in(row)
+    prompt_ids = family.expand(family.conversation_ids(messages), *map(family.picture, pictures))
     check_pair(
         prompt_tokens=len(prompt_ids),
         chosen=row["chosen_token_ids"],
@@ -108,7 +102,7 @@ def prepare_row(
     shorter = min(len(row["chosen_logps"]), len(row["rejected_logps"]))
     return {
         "id": row["id"],
-        "picture": picture,
+        "pictures": pictures,
         "prompt_ids": prompt_ids,
         "chosen_ids": row["chosen_token_ids"],
         "rejected_ids": row["rejected_token_ids"],

@@ -76,10 +76,10 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, positions: torch
 
 
 def take_pairs(model: PreTrainedModel, family: Family, max_length: int) -> None:
-    """Let `model` take batches of pairs with one picture a pair; outputs have the form that they have without.
+    """Let `model` take batches of pairs with pictures for each pair; outputs have the form that they have without.
 
     What the sides of a pair share is computed once where the family can share prompts. Else each side is a row, and has
-    the picture for itself. Raises BadInput for a model that is to share, and whose attention does not reach over
+    the pictures for itself. Raises BadInput for a model that is to share, and whose attention does not reach over
     `max_length` tokens: it would need another mask.
     """
     backbone = model.base_model

@@ -134,7 +134,7 @@ def tasks(tmp_path: Path) -> Tasks:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(buffer, "PNG")
     (folder / "pictures/red").write_bytes(buffer.getvalue())
-    made = [Task(f"i/0/{n}", "red", "What is it?", ("A <b>. A.", f"claim {n}"), "yes") for n in range(3)]
+    made = [Task(f"i/0/{n}", ("red",), "What is it?", ("A <b>. A.", f"claim {n}"), "yes") for n in range(3)]
     content = {"kind": "claims", "seed": 0, "tasks": [{**vars(one)} for one in made]}
     (folder / TASKS).write_text(json.dumps(content))
     return Tasks.read(folder)
@@ -309,7 +309,7 @@ def test_claims_of_a_run_with_what_the_labeler_says(tmp_path: Path) -> None:
         for n in (0, 1)
         for place, (text, said) in enumerate([("one", "yes"), ("two", "no")])
     }
-    assert {tasks.picture(one) for one in tasks.tasks} == {run.png()}
+    assert [tasks.pictures(one) for one in tasks.tasks] == [[run.png()]] * 8
     some = make(tmp_path, Wanted("claims", 3, 0), tmp_path / "some", run.store)
     assert [one.id for one in some.tasks] == [one.id for one in tasks.tasks][:3]
     assert Tasks.read(tmp_path / "out") == tasks

@@ -81,7 +81,7 @@ def app(tasks: Tasks) -> FastAPI:
             name=name,
             number=number,
             task=task,
-            picture=picture(tasks.picture(task)),
+            pictures=[picture(one) for one in tasks.pictures(task)],
             choices=CHOICES[tasks.kind],
             answered=said.get(task.id),
             said=len(said),

@@ -6,7 +6,7 @@ import base64
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -88,7 +88,7 @@ def _rows(tasks: Tasks) -> Iterator[dict[str, str]]:
     said = Answers(tasks.folder).all()
     for task in tasks.tasks:
         of = [(name, answers[task.id]) for name, answers in said.items() if task.id in answers]
-        shown = {"picture": task.picture, "question": task.question, **_texts(tasks.kind, task)}
+        shown = {"picture": " ".join(task.pictures), "question": task.question, **_texts(tasks.kind, task)}
         for name, one in of:
             yield {"task": task.id, "person": name, CHOSEN: one.answer or "", "note": one.note, **shown}
         if not of:
@@ -147,13 +147,19 @@ def _label_studio(tasks: Tasks) -> list[dict[str, Any]]:
         {
             "data": {
                 "task": task.id,
-                "image": _data_url(tasks.picture(task)),
+                **_label_studio_pictures(tasks.pictures(task)),
                 "question": task.question,
                 **_texts(tasks.kind, task),
             }
         }
         for task in tasks.tasks
     ]
+
+
+def _label_studio_pictures(pictures: Sequence[bytes]) -> dict[str, object]:
+    """One as `image`; several as `images`, which an Image with a `valueList` shows."""
+    urls = list(map(_data_url, pictures))
+    return {"image": urls[0]} if len(urls) == 1 else {"images": urls}
 
 
 def _of_label_studio(file: Path, text: str) -> Iterator[Line]:

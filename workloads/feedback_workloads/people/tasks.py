@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from feedback_workloads.contract import Artifact, BadInput, Source
 from feedback_workloads.report.iteration import Iteration
+from feedback_workloads.rows.conversations import question_of
 from feedback_workloads.rows.instructions import Instruction
-from feedback_workloads.rows.schemas import CLAIMS, PAIRS, SAMPLES, VERDICTS
+from feedback_workloads.rows.pair_files import asked_in
+from feedback_workloads.rows.schemas import CLAIMS, SAMPLES, VERDICTS
 
 if TYPE_CHECKING:
     from feedback_workloads.storage.artifacts import ArtifactStore
@@ -28,18 +30,20 @@ UNDECIDED: Final = "cannot tell"
 """What counts as not said, where agreement is measured."""
 TASKS: Final = "tasks.json"
 PICTURES: Final = "pictures"
+COLUMNS: Final = ("id", "chosen", "rejected", "chosen_candidate", "rejected_candidate")
+"""What a task is made from, of a pair."""
 
 
 @dataclass(frozen=True)
 class Task:
     """What is asked of a person, and what the labeler says to it, one of CHOICES, which no page shows.
 
-    `texts` are the answer and the claim in it, or the two answers in the order in which they are shown. `picture` is
-    the file's name in PICTURES.
+    `texts` are the answer and the claim in it, or the two answers in the order in which they are shown. `pictures` are
+    names of files in PICTURES.
     """
 
     id: str
-    picture: str
+    pictures: tuple[str, ...]
     question: str
     texts: tuple[str, str]
     labeler: str
@@ -59,15 +63,18 @@ class Tasks:
         file = folder / TASKS
         try:
             content = json.loads(file.read_bytes())
-            tasks = tuple(Task(**{**one, "texts": tuple(one["texts"])}) for one in content["tasks"])
+            tasks = tuple(
+                Task(**{**one, "texts": tuple(one["texts"]), "pictures": tuple(one["pictures"])})
+                for one in content["tasks"]
+            )
             return cls(content["kind"], folder, tasks)
         except OSError as error:
             raise BadInput(f"{file}: {error.strerror}; name a folder that `feedback annotate` made") from error
         except (ValueError, TypeError, KeyError) as error:
             raise BadInput(f"{file} has no tasks ({error}); name a folder that `feedback annotate` made") from error
 
-    def picture(self, task: Task) -> bytes:
-        return (self.folder / PICTURES / task.picture).read_bytes()
+    def pictures(self, task: Task) -> list[bytes]:
+        return [(self.folder / PICTURES / name).read_bytes() for name in task.pictures]
 
     def number(self, id: str) -> int:
         """Where a task stands, from 0. Raises KeyError where there is no such task."""
@@ -116,10 +123,11 @@ def make(result: Path, wanted: Wanted, folder: Path, store: ArtifactStore) -> Ta
     (folder / PICTURES).mkdir(parents=True, exist_ok=True)
     tasks: list[Task] = []
     for one in drawn:
-        picture, question = asked[one.instruction]
-        name = hashlib.sha256(picture).hexdigest()[:16]
-        (folder / PICTURES / name).write_bytes(picture)
-        tasks.append(Task(one.id, name, question, one.texts, one.labeler))
+        pictures, question = asked[one.instruction]
+        named = {hashlib.sha256(picture).hexdigest()[:16]: picture for picture in pictures}
+        for name, picture in named.items():
+            (folder / PICTURES / name).write_bytes(picture)
+        tasks.append(Task(one.id, tuple(named), question, one.texts, one.labeler))
     partial = folder / f"{TASKS}.partial"
     content = {"kind": wanted.kind, "seed": wanted.seed, "tasks": [asdict(task) for task in tasks]}
     partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -127,8 +135,8 @@ def make(result: Path, wanted: Wanted, folder: Path, store: ArtifactStore) -> Ta
     return Tasks(wanted.kind, folder, tuple(tasks))
 
 
-Asked = Mapping[str, tuple[bytes, str]]
-"""Picture and question of an instruction, by its id."""
+Asked = Mapping[str, tuple[Sequence[bytes], str]]
+"""Pictures and question of an instruction, by its id."""
 
 
 def _claims(iteration: Iteration, store: ArtifactStore, wanted: Wanted) -> tuple[list[_Drawn], Asked]:
@@ -154,7 +162,7 @@ def _claims(iteration: Iteration, store: ArtifactStore, wanted: Wanted) -> tuple
     instructions = store.instructions(source) if source else ()
     ids = {one.instruction for one in drawn}
     return drawn, {
-        one.id: (one.image, one.question) for one in instructions if isinstance(one, Instruction) and one.id in ids
+        one.id: (one.images, one.question) for one in instructions if isinstance(one, Instruction) and one.id in ids
     }
 
 
@@ -169,11 +177,10 @@ def _pairs(iteration: Iteration, store: ArtifactStore, wanted: Wanted) -> tuple[
         return _Drawn(id, row["id"], row["chosen_candidate"], texts, labeler)
 
     made = _made(iteration, "pairing")
-    columns = ["id", "chosen", "rejected", "chosen_candidate", "rejected_candidate"]
-    some = _some(map(drawn, store.rows(made, PAIRS, columns)), wanted)
+    some = _some(map(drawn, store.pairs(made, COLUMNS)), wanted)
     ids = {one.instruction for one in some}
-    rows = store.rows(made, PAIRS, ["id", "image", "question"])
-    return some, {row["id"]: (row["image"]["bytes"], row["question"]) for row in rows if row["id"] in ids}
+    asked = {row["id"]: asked_in(row) for row in store.pairs(made, ["id"]) if row["id"] in ids}
+    return some, {id: (pictures, question_of(messages)) for id, (messages, pictures) in asked.items()}
 
 
 def _made(iteration: Iteration, stage: str) -> tuple[Artifact, ...]:

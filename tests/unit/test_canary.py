@@ -450,7 +450,10 @@ class Anything(RuleBasedStateMachine):
             assert sum(self.namespace.weights.values()) == 100
 
     def teardown(self) -> None:
-        """All pods get ready, and time passes: the newest iteration that did not fail serves, alone."""
+        """All pods get ready, and time passes: the newest iteration that did not fail serves, alone.
+
+        Where each has failed with its last edit, the pods of before the edit go on.
+        """
         if not hasattr(self, "namespace"):
             return
         for name in list(self.namespace.iterations):
@@ -462,7 +465,8 @@ class Anything(RuleBasedStateMachine):
                     self.namespace.report(key)
             self.namespace.wait(1200)
         states = {name: self.namespace.told(name)[1] for name in self.namespace.iterations}
-        assert list(states.values()).count("Serving") == 1, states
+        assert list(states.values()).count("Serving") == 1 or set(states.values()) == {"RolledBack"}, states
+        assert self.namespace.pods_of(MAIN)[1] > 0
         assert set(states.values()) <= {"Serving", "Superseded", "RolledBack"}, states
         if ROUTE in self.namespace.objects:
             assert self.namespace.weights == {"chat": 100}

@@ -13,7 +13,7 @@ import pytest
 
 from feedback_operator.api import FeedbackIteration, Metadata
 from feedback_operator.api.schema import crd
-from feedback_operator.doctor import control, nodes, trials, within
+from feedback_operator.doctor import control, nodes, space, trials, within
 from feedback_operator.doctor.examination import examine
 from feedback_operator.doctor.facts import DryRun, Facts, Finding, Object, Right, Trial, Unknown, listed, quantity
 from feedback_operator.doctor.needs import Need, named_objects, needs_of, order_of, pod_manifest
@@ -662,6 +662,49 @@ def test_what_pods_have_found() -> None:
     ]
     one(findings[4], "failed", "/dev/shm has 0.1 GiB, and the GPUs of sampling talk through it")
     assert [one.outcome for one in trials.check_trials(Facts("t", trials=Unknown("no")), [])] == ["not looked at"]
+
+
+GIB: Final = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("cache", "disk", "outcome", "words"),
+    [
+        (None, "500Gi", "ok", "its models have 14.0 GiB; pod.cache.sizeLimit 16Gi would bound"),
+        (
+            None,
+            "14Gi",
+            "failed",
+            "no node's disk has more than 14.0 GiB for pods; give spec.sampling.pod.cache.ephemeral",
+        ),
+        ({"sizeLimit": "10Gi"}, "500Gi", "failed", "is 10Gi; raise spec.sampling.pod.cache.sizeLimit to 16Gi"),
+        ({"sizeLimit": "20Gi"}, "500Gi", "ok", "has 20Gi"),
+        ({"ephemeral": {"size": "10Gi"}}, "500Gi", "failed", "raise spec.sampling.pod.cache.ephemeral.size to 16Gi"),
+        ({"claimName": "models"}, "1Gi", "ok", "the claim models keeps them"),
+    ],
+)
+def test_caches_hold_the_models(cache: Any, disk: str, outcome: str, words: str) -> None:
+    asked = iteration(sampling={"pod": {"cache": cache}} if cache else {})
+    report = TrialReport(looks=(Look(what="model s3://b/policy", bytes=14 * GIB),), shared_memory_bytes=GIB)
+    facts = Facts("t", nodes=(node(**{"ephemeral-storage": disk}),), trials=(Trial(("sampling",), "image", report),))
+    findings = {one.check: one for one in space.check_space(facts, asked, needs_of(asked, IMAGES))}
+    assert set(findings) == {"sampling: cache", "training: cache", "evaluation: cache"}, (
+        "the labeler's size is not known"
+    )
+    one(findings["sampling: cache"], outcome, words)
+
+
+def test_evaluation_keeps_every_checkpoint_and_an_endpoint_two_models() -> None:
+    training = {"epochs": 2, "checkpointsPerEpoch": 3}
+    asked = iteration(training=training, serving={"endpoint": "e"})
+    report = TrialReport(looks=(Look(what="model s3://b/policy", bytes=10 * GIB),), shared_memory_bytes=GIB)
+    facts = Facts("t", trials=(Trial(("sampling",), "image", report),))
+    findings = {one.check: one.message for one in space.check_space(facts, asked, needs_of(asked, IMAGES))}
+    assert "have 70.0 GiB" in findings["evaluation: cache"]
+    assert "have 20.0 GiB" in findings["serving: cache"]
+    small = iteration(training={**training, "lora": {}})
+    findings = {one.check: one.message for one in space.check_space(facts, small, needs_of(small, IMAGES))}
+    assert "have 10.0 GiB" in findings["evaluation: cache"]
 
 
 # ── all of it ────────────────────────────────────────────────────────────────────────────────────────────────────────

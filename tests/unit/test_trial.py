@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -135,16 +136,24 @@ def test_a_hub_that_answers_and_one_that_does_not(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_hub_that_is_out_of_reach_is_told_of_a_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, Any]] = []
+    def info(_: Any, name: str, **given: Any) -> Any:
+        raise ConnectionError(f"no route to {name}")
 
-    def info(_: Any, name: str, **given: Any) -> None:
-        asked.append((name, given["repo_type"]))
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", info)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", info)
     with pytest.raises(Temporary, match="cannot be reached for hf://datasets/a/b"):
-        hub.see("hf://datasets/a/b", None)
-    assert asked == [("a/b", "dataset")]
+        hub.size("hf://datasets/a/b", None)
+
+
+def test_the_size_of_a_model_is_that_of_all_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    files = [SimpleNamespace(size=10), SimpleNamespace(size=None), SimpleNamespace(size=5)]
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: SimpleNamespace(siblings=files))
+    store = ArtifactStore(tmp_path / "cache")
+    assert store.size(Source(uri="hf://a/b")) == 15
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    (tmp_path / "model/model.safetensors").write_bytes(b"x" * 100)
+    [look] = trial.tried(TrialOrder(models=(Source(uri=str(tmp_path / "model")),)), store).looks
+    assert (look.problem, look.bytes) == ("", 102)
 
 
 def test_however_much_is_wrong_the_report_fits_into_a_termination_message() -> None:

@@ -17,6 +17,7 @@ from feedback_operator.doctor.control import (
 from feedback_operator.doctor.facts import Facts, Finding, Object
 from feedback_operator.doctor.needs import Need
 from feedback_operator.doctor.nodes import check_fit, check_gpus
+from feedback_operator.doctor.space import check_space
 from feedback_operator.doctor.trials import check_trials
 from feedback_operator.doctor.within import (
     check_admission,
@@ -54,6 +55,8 @@ def examine(
         yield from check_queue(facts, iteration, own, pods)
         yield from check_admission(facts, own)
     yield from check_trials(facts, needs)
+    if iteration:
+        yield from check_space(facts, iteration, own)
 
 
 def _house_rules(facts: Facts, iteration: FeedbackIteration) -> Iterator[Finding]:

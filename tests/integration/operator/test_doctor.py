@@ -149,7 +149,16 @@ async def test_all_is_well(at_home: World, gpu_node: str, terminal: Terminal, s3
     assert said.code == 0, said
     wrong = [line for line in said.printed.splitlines() if line.startswith(("failed", "warning", "not looked at"))]
     assert wrong == []
-    for check in ("definition", "leader", "gpus", "drivers", "sampling: nodes", "sampling: pod", "Secret s3"):
+    for check in (
+        "definition",
+        "leader",
+        "gpus",
+        "drivers",
+        "sampling: nodes",
+        "sampling: pod",
+        "sampling: cache",
+        "Secret s3",
+    ):
         assert f"{check}: " in said.printed
     assert f"artifacts {s3.uri}/artifacts: works from a pod" in said.printed
     assert f"conditional writes to {s3.uri}/artifacts: works from a pod" in said.printed

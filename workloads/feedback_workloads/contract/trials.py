@@ -25,6 +25,8 @@ class Look(Frozen):
     problem: str = ""
     severe: bool = True
     """Nothing works with this problem; else it is worse than it could be."""
+    bytes: int = 0
+    """Of a model: all of its files."""
 
 
 class TrialReport(Frozen):

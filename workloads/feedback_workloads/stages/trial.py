@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from feedback_workloads.contract import (
     RESULT_LIMIT_BYTES,
@@ -27,8 +27,9 @@ from feedback_workloads.contract import (
 )
 from feedback_workloads.stages.entry import TERMINATION_LOG_VARIABLE
 from feedback_workloads.storage.artifacts import ArtifactStore
-from feedback_workloads.storage.hub import see
 from feedback_workloads.storage.objects import Absent, Objects, join
+
+Result = TypeVar("Result")
 
 HUB: Final = "https://huggingface.co"
 HUB_SECONDS: Final = 20
@@ -55,9 +56,10 @@ def _looks(order: TrialOrder, store: ArtifactStore) -> Iterator[Look]:
             told = _problem(partial(compare, store.objects(folder), folder))
             yield Look(what=f"conditional writes to {order.artifacts}", problem=told, severe=False)
     for model in order.models:
-        yield Look(what=f"model {model.uri}", problem=_problem(partial(store.download, model, weights=False)))
+        problem, size = _tried(partial(_look_at, store, model))
+        yield Look(what=f"model {model.uri}", problem=problem, bytes=size or 0)
     for data in order.data:
-        yield Look(what=f"data {data.uri}", problem=_problem(partial(_see, store, data)))
+        yield Look(what=f"data {data.uri}", problem=_problem(partial(store.size, data)))
     if order.hub:
         yield Look(what="hub", problem=_problem(_hub_answers), severe=False)
 
@@ -94,11 +96,10 @@ def compare(objects: Objects, folder: str) -> None:
         )
 
 
-def _see(store: ArtifactStore, source: Source) -> None:
-    if source.uri.startswith("hf://"):
-        see(source.uri, source.revision)
-    elif next(iter(store.objects(source.uri).list(source.uri)), None) is None:
-        raise BadInput(f"there is nothing at {source.uri}; check the URI")
+def _look_at(store: ArtifactStore, model: Source) -> int:
+    """Bytes of the model, once its files without weights were read: of a gated one, the list alone is open to all."""
+    store.download(model, weights=False)
+    return store.size(model)
 
 
 def _hub_answers() -> None:
@@ -115,13 +116,17 @@ def _hub_answers() -> None:
 
 def _problem(attempt: Callable[[], object]) -> str:
     """What is wrong in a sentence; empty where nothing is."""
+    return _tried(attempt)[0]
+
+
+def _tried(attempt: Callable[[], Result]) -> tuple[str, Result | None]:
+    """What is wrong in a sentence, or what came of it."""
     try:
-        attempt()
+        return "", attempt()
     except Absent as error:
-        return f"there is no {error}; check the URI"
+        return f"there is no {error}; check the URI", None
     except (BadInput, Temporary, OSError) as error:
-        return " ".join(str(error).split())
-    return ""
+        return " ".join(str(error).split()), None
 
 
 def fitted(report: TrialReport) -> str:

@@ -212,6 +212,18 @@ class ArtifactStore:
                 return self._fetch_artifact(*found, weights)
         return self._fetch_listing(ref.uri, weights)
 
+    def size(self, ref: Artifact | Source) -> int:
+        """Bytes of all files of `ref`, as `download` would have them on this machine; raises what that would."""
+        if ref.uri.startswith("hf://"):
+            return hub.size(ref.uri, ref.revision if isinstance(ref, Source) else None)
+        with suppress(ForeignManifest):
+            if found := self.find(ref.uri):
+                return sum(entry.bytes for entry in found[0].files)
+        sizes = [listed.size for listed in self.objects(ref.uri).list(ref.uri)]
+        if not sizes:
+            raise BadInput(f"there is nothing at {ref.uri}; {_remedy(ref.uri)}")
+        return sum(sizes)
+
     def download_file(self, uri: str) -> Path:
         """Return a local copy of one file on S3, kept like a folder's: read it, never write to it."""
         folder, _, name = uri.rpartition("/")

@@ -9,7 +9,7 @@ from typing import Final
 
 from feedback_workloads.contract import BadInput, Temporary
 
-SEE_SECONDS: Final = 20
+LOOK_SECONDS: Final = 20
 
 
 def fetch(uri: str, revision: str | None, ignored: Sequence[str] = ()) -> Path:
@@ -27,13 +27,16 @@ def fetch(uri: str, revision: str | None, ignored: Sequence[str] = ()) -> Path:
         return Path(snapshot_download(name, repo_type=kind, revision=revision, ignore_patterns=list(ignored)))
 
 
-def see(uri: str, revision: str | None) -> None:
-    """Raise what `fetch` would where the hub has no such thing for this user or cannot be reached; fetches nothing."""
+def size(uri: str, revision: str | None) -> int:
+    """Bytes of all that `fetch` would fetch. Raises what it would; fetches nothing."""
     from huggingface_hub import HfApi
 
     name, kind = _named(uri)
     with _sentences(uri, revision):
-        HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=SEE_SECONDS)
+        asked = HfApi().dataset_info if kind == "dataset" else HfApi().model_info
+        found = asked(name, revision=revision, timeout=LOOK_SECONDS, files_metadata=True)
+    sizes: list[int] = [file.size or 0 for file in found.siblings or ()]
+    return sum(sizes)
 
 
 def _named(uri: str) -> tuple[str, str]:

@@ -264,6 +264,23 @@ def _gate_with_bounds(spec: Json, chance: random.Random) -> None:
             rule.pop("use", None)
 
 
+MEASURED: Final[dict[str, tuple[str, ...]]] = {"mmstar": ("accuracy",), "pope": ("recall", "accuracy", "f1")}
+"""Some metrics of types of benchmarks; of other types, recall is one."""
+
+
+def _metrics_that_are_measured(spec: Json, chance: random.Random) -> None:
+    evaluation = spec["evaluation"]
+    for benchmark in evaluation["benchmarks"]:
+        benchmark.pop("words", None)
+        if benchmark["type"] == "chair":
+            benchmark["words"] = chance.choice(["pos", "singularize", "noun"])
+    for one in (*evaluation.get("gate", ()), *([evaluation["choice"]] if "choice" in evaluation else ())):
+        named = chance.choice(evaluation["benchmarks"]) if "benchmark" in one else evaluation["benchmarks"][0]
+        if "benchmark" in one:
+            one["benchmark"] = named["name"]
+        one["metric"] = chance.choice(MEASURED.get(named["type"], ("recall",)))
+
+
 def _possible_pods(spec: Json, chance: random.Random) -> None:
     for section in spec.values():
         if not isinstance(section, dict):
@@ -325,6 +342,7 @@ REPAIRS: Final = (
     _batches_that_divide,
     _terms_that_go_together,
     _gate_with_bounds,
+    _metrics_that_are_measured,
     _possible_pods,
     _time_to_end,
 )

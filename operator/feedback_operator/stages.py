@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeVar
 
+from pydantic import TypeAdapter
+
 from feedback_operator.api import (
+    METRICS,
     APISpec,
     BenchmarkSpec,
     DecodingSpec,
+    EvaluationSpec,
     IterationSpec,
     LabelerAPISpec,
     LossSpec,
@@ -225,7 +229,7 @@ def training_config(given: Inputs) -> StageConfig:
 
 
 def evaluation_config(given: Inputs) -> StageConfig:
-    spec = given.spec
+    spec, first = given.spec, given.spec.evaluation.benchmarks[0].name
     return contract.EvaluationConfig(
         **_shared(given),
         policy=given.artifacts["training"],
@@ -242,10 +246,29 @@ def evaluation_config(given: Inputs) -> StageConfig:
         lambdas=tuple(dict.fromkeys(map(float, spec.evaluation.lambdas))),
         reward_on_baseline=spec.evaluation.reward_on_baseline == "Enabled",
         min_recall_ratio=float(spec.evaluation.min_recall_ratio),
+        choice=_choice(spec.evaluation),
+        gated=gated(spec.evaluation),
+        gate_metrics=tuple(name for rule in spec.evaluation.gate for name in rule.reads(first).values() if "/" in name),
         precision=_precision(spec),
         # The pods are another section's, the model is the one that was sampled from.
         engine=_engine(spec.evaluation, spec.sampling.max_model_len),
     )
+
+
+def _choice(spec: EvaluationSpec) -> contract.Choice | None:
+    """None where it says no more than that there is none."""
+    if spec.choice is None:
+        return None
+    default = contract.Choice(benchmark=spec.benchmarks[0].name)
+    metric = TypeAdapter(contract.RateName).validate_python(METRICS[spec.choice.metric])
+    choice = contract.Choice(benchmark=spec.choice.benchmark or default.benchmark, metric=metric)
+    return None if choice == default else choice
+
+
+def gated(spec: EvaluationSpec) -> tuple[str, ...]:
+    """The benchmarks that the gate names, but for the first, in their order."""
+    named = {rule.benchmark for rule in spec.gate}
+    return tuple(one.name for one in spec.benchmarks[1:] if one.name in named)
 
 
 def _shared(given: Inputs) -> dict[str, Any]:
@@ -267,7 +290,7 @@ def _source(spec: SourceSpec) -> Source:
 
 def _benchmark(spec: BenchmarkSpec) -> contract.BenchmarkConfig:
     source = Source(uri=spec.uri.rstrip("/"), revision=spec.revision, sha256=spec.sha256)
-    return contract.BenchmarkConfig(name=spec.name, type=spec.type, source=source)
+    return contract.BenchmarkConfig(name=spec.name, type=spec.type, source=source, words=spec.words)
 
 
 def _decoding(spec: SamplingSpec | DecodingSpec, otherwise: SamplingSpec) -> contract.Decoding:

@@ -12,8 +12,10 @@ from feedback_operator.api.iteration import API_VERSION, KIND, VERSION, Feedback
 from feedback_operator.api.pods import CA_VARIABLES, Capability, PodOverrides, StageSection
 from feedback_operator.api.sources import SourceSpec, model_of
 from feedback_operator.api.spec import (
+    METRICS,
     BenchmarkSpec,
     DecodingSpec,
+    EvaluationSpec,
     GateRule,
     IterationSpec,
     LossSpec,
@@ -42,6 +44,7 @@ __all__ = [
     "DECIMAL_PATTERN",
     "GROUP",
     "KIND",
+    "METRICS",
     "NAME_PATTERN",
     "VERSION",
     "APISpec",
@@ -50,6 +53,7 @@ __all__ = [
     "CombinedResult",
     "Condition",
     "DecodingSpec",
+    "EvaluationSpec",
     "FeedbackIteration",
     "GateRule",
     "Hallucination",

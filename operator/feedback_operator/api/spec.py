@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field
@@ -32,7 +32,15 @@ from feedback_operator.api.base import (
 from feedback_operator.api.pods import StageSection
 from feedback_operator.api.rules import OPERATIONAL, Rule, UniqueBy, exactly_one
 from feedback_operator.api.sources import LabelerModelSpec, ModelSpec, SourceSpec, SplitterModelSpec
-from feedback_workloads.contract import PER_TOKEN_LOSSES, BenchmarkType, LossType, PreferenceLoss, RankingRule
+from feedback_workloads.contract import (
+    PER_TOKEN_LOSSES,
+    BenchmarkType,
+    LossType,
+    PreferenceLoss,
+    RankingRule,
+    TruthType,
+    WordRule,
+)
 
 
 class ArtifactsSpec(Resource):
@@ -166,7 +174,7 @@ class PairingSpec(StageSection):
     per_instruction: Integer = Field(default=2, ge=1, le=64, description="Most pairs of one instruction.")
     min_score_difference: Integer = Field(default=1, ge=1, le=64, description="Least difference in rejected claims.")
     length_balance: Toggle = Field(default="Enabled", description="Drop pairs until both sides are equally long.")
-    truth: BenchmarkType | None = Field(
+    truth: TruthType | None = Field(
         default=None, description="Benchmark type that can judge the answers, where the instructions carry their truth."
     )
 
@@ -340,8 +348,26 @@ class TrainingSpec(StageSection):
 class BenchmarkSpec(Resource):
     """Pictures and questions with known truth."""
 
+    RULES = (
+        Rule(
+            cel="(self.type == 'chair') == has(self.words)",
+            message="words must be given for type chair, and for no other",
+            holds=lambda benchmark: (benchmark.type == "chair") == (benchmark.words is not None),
+        ),
+    )
+
     name: Name = Field(description="Name in reports; each benchmark has its own.")
-    type: BenchmarkType = Field(description="How answers are judged, and what the column truth holds.")
+    type: BenchmarkType = Field(
+        description="How answers are judged, and what the column truth holds. shapes: the synthetic world. "
+        "coco-objects, chair: a JSON list of COCO's classes, by a word table of this project, and by CHAIR's. pope: "
+        "yes or no. amber: an object of AMBER's annotations.json. mmstar: the letter of the right option. feedback "
+        "data convert makes such data sets of the official files: docs/benchmarks.md."
+    )
+    words: WordRule | None = Field(
+        default=None,
+        description="Of type chair: how words are brought to the singular. pos: lemmas by part of speech (OPERA and "
+        "later). singularize: as in the first paper. noun: lemmas as nouns (RLHF-V). Their figures are not comparable.",
+    )
     uri: Uri = Field(description="Data set with columns id, image, question, truth, split.")
     revision: Revision | None = Field(
         default=None, description="Revision of an hf:// repository: a commit, tag or branch."
@@ -351,7 +377,27 @@ class BenchmarkSpec(Resource):
     )
 
 
-Metric = Literal["responseHallucination", "mentionHallucination", "recall", "expectedRecall", "meanWords"]
+RateMetric = Literal["responseHallucination", "mentionHallucination", "recall", "expectedRecall", "accuracy", "f1"]
+Metric = Literal[RateMetric, "meanWords"]
+METRICS: Final[dict[Metric, str]] = {
+    "responseHallucination": "response_hallucination",
+    "mentionHallucination": "mention_hallucination",
+    "recall": "recall",
+    "expectedRecall": "expected_recall",
+    "accuracy": "accuracy",
+    "f1": "f1",
+    "meanWords": "mean_words",
+}
+"""Names of what is measured, in specs, and as stages have them."""
+NOT_MEASURED: Final[dict[BenchmarkType, tuple[Metric, ...]]] = {
+    "shapes": ("accuracy", "f1"),
+    "coco-objects": ("accuracy", "f1"),
+    "chair": ("expectedRecall", "accuracy", "f1"),
+    "pope": ("expectedRecall",),
+    "amber": ("expectedRecall",),
+    "mmstar": ("responseHallucination", "mentionHallucination", "recall", "expectedRecall", "f1"),
+}
+"""What a benchmark of each type has no figure of, as far as that is known before its questions are read."""
 
 
 class GateRule(Resource):
@@ -375,7 +421,14 @@ class GateRule(Resource):
         ),
     )
 
-    metric: Metric = Field(description="What is compared, on the selection split of the first benchmark.")
+    benchmark: Name | None = Field(
+        default=None,
+        description="Benchmark on whose selection split it is measured, by its name; absent: the first. To name "
+        "another one changes what the stage evaluation computes.",
+    )
+    metric: Metric = Field(
+        description="What is compared. accuracy and f1 are of closed questions: those of pope, amber and mmstar."
+    )
     relative_to: Literal["Baseline"] | None = Field(
         default=None, description="Compare the ratio to the baseline of the same run instead of the value."
     )
@@ -386,6 +439,29 @@ class GateRule(Resource):
     )
     min: Bound | None = Field(default=None, description="Least value or ratio that passes.")
     max: Bound | None = Field(default=None, description="Greatest value or ratio that passes.")
+
+    def reads(self, first: str) -> dict[str, str]:
+        """Names of the metrics that it reads, by what each is of; `first` is the first benchmark's name.
+
+        `aligned`; `baseline` where it is relative; `low` and `high`, of the ratio, where its interval counts.
+        """
+        of = f"{self.benchmark}/" if self.benchmark not in (None, first) else ""
+        name = METRICS[self.metric]
+        relative = {"baseline": f"{of}selection.baseline.{name}"} if self.relative_to else {}
+        ends = {end: f"{of}selection.ratio.{name}.{end}" for end in ("low", "high") if self.use == "Interval"}
+        return {"aligned": f"{of}selection.aligned.{name}", **relative, **ends}
+
+
+class ChoiceSpec(Resource):
+    """By what the checkpoint is chosen."""
+
+    benchmark: Name | None = Field(
+        default=None, description="Benchmark on whose selection split it is chosen, by its name; absent: the first."
+    )
+    metric: RateMetric = Field(
+        default="responseHallucination",
+        description="What is best in the one that is chosen: the least hallucination, or else the most.",
+    )
 
 
 class DecodingSpec(Resource):
@@ -427,12 +503,56 @@ class RankingSpec(Resource):
     lambda_: Positive | None = Field(default=None, alias="lambda", description="Weight of rule Regularised.")
 
 
+def _named(
+    kind: str, rules: str, part: Callable[[EvaluationSpec], Iterable[GateRule | ChoiceSpec]]
+) -> tuple[Rule, ...]:
+    """What is named by a list of rules, in CEL `rules`, is there, and has a figure of the metric."""
+
+    def of(evaluation: EvaluationSpec, one: GateRule | ChoiceSpec) -> BenchmarkSpec | None:
+        name = one.benchmark or evaluation.benchmarks[0].name
+        return next((benchmark for benchmark in evaluation.benchmarks if benchmark.name == name), None)
+
+    def measured(evaluation: EvaluationSpec, one: GateRule | ChoiceSpec) -> bool:
+        found = of(evaluation, one)
+        return found is None or one.metric not in NOT_MEASURED[found.type]
+
+    without = " && ".join(f"(b.type != '{type}' || !(r.metric in {[*names]}))" for type, names in NOT_MEASURED.items())
+    return (
+        Rule(
+            cel=f"{rules}.all(r, !has(r.benchmark) || self.benchmarks.exists(b, b.name == r.benchmark))",
+            message=f"{kind} must name one of evaluation.benchmarks",
+            holds=lambda evaluation: all(of(evaluation, one) for one in part(evaluation)),
+        ),
+        Rule(
+            cel=f"{rules}.all(r, self.benchmarks.all(b, "
+            f"b.name != (has(r.benchmark) ? r.benchmark : self.benchmarks[0].name) || ({without})))",
+            message=f"{kind} must name a metric that its benchmark measures: accuracy is of pope, amber and mmstar, f1 "
+            "of pope and amber, expectedRecall of shapes, and mmstar has accuracy and meanWords alone",
+            holds=lambda evaluation: all(measured(evaluation, one) for one in part(evaluation)),
+        ),
+    )
+
+
 class EvaluationSpec(StageSection):
     """How checkpoints are scored, which one is chosen, and what it must reach."""
 
+    RULES = (
+        *_named("gate", "(has(self.gate) ? self.gate : [])", lambda evaluation: evaluation.gate),
+        *_named(
+            "choice",
+            "(has(self.choice) ? [self.choice] : [])",
+            lambda evaluation: [evaluation.choice] if evaluation.choice else [],
+        ),
+    )
+
     benchmarks: Annotated[list[BenchmarkSpec], Field(min_length=1, max_length=8), UniqueBy(("name",))] = Field(
         description="Benchmarks; the selection split of the first one decides which checkpoint is chosen, how its "
-        "answers are ranked, and whether the gate passes. Report splits are for figures alone."
+        "answers are ranked, and whether the gate passes, but where choice or a rule of the gate names another. Report "
+        "splits are for figures alone."
+    )
+    choice: ChoiceSpec | None = Field(
+        default=None,
+        description="By what the checkpoint is chosen; absent: the least responseHallucination on the first benchmark.",
     )
     decoding: DecodingSpec = Field(
         default=DecodingSpec(),

@@ -204,7 +204,7 @@ def difference(answers: Sequence[Mapping[str, Row]]) -> Rate | None:
 
 def _judged(row: Row) -> Judged:
     """What the benchmark said, of a row of SCORES."""
-    numbers = {one.name: row[one.name] for one in fields(Judged) if one.name != "words"}
+    numbers = {one.name: row[one.name] for one in fields(Judged) if one.name in row}
     return Judged(**numbers, words=count_words(row["answer"]))
 
 

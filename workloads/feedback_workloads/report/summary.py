@@ -17,9 +17,15 @@ MEASURES: Final = {
     "mention_hallucination": "hallucinated mentions",
     "recall": "recall",
     "expected_recall": "recall of expected things",
+    "accuracy": "accuracy",
+    "f1": "F1",
     "mean_words": "mean words",
 }
 """Names of what is measured, and how a person calls it."""
+
+
+OF_OTHERS: Final = ("baseline", "aligned", "best_of_n", "baseline_best_of_n", "selection")
+"""What is told of other benchmarks than the first."""
 
 
 LABELER: Final = {
@@ -44,6 +50,9 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
         "selected_best_of": scores["best_of_n"]["n"] if scores else None,
         "ranking": scores.get("ranking"),
         "reward_on_baseline": scores.get("reward_on_baseline"),
+        "others": {
+            name: {who: other.get(who) for who in OF_OTHERS} for name, other in scores.get("others", {}).items()
+        },
         "checkpoints": [
             {
                 "step": checkpoint["step"],
@@ -100,10 +109,19 @@ def columns(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return named
 
 
-def measured(scores: Mapping[str, Any]) -> dict[str, str]:
-    """MEASURES of these scores: without the recall of expected things where the benchmark marks none."""
-    unknown = {"expected_recall"} if scores["baseline"]["expected_recall"]["value"] is None else set[str]()
-    return {name: words for name, words in MEASURES.items() if name not in unknown}
+def measured(figures: Mapping[str, Any]) -> dict[str, str]:
+    """MEASURES that a benchmark has, by its scores: those of the baseline.
+
+    Without the recall of expected things where it marks none, and of closed questions alone without what descriptions
+    name.
+    """
+    baseline = figures["baseline"]
+
+    def known(name: str) -> bool:
+        return name == "mean_words" or (name in baseline and baseline[name]["value"] is not None)
+
+    needed = () if known("accuracy") else ("response_hallucination", "mention_hallucination", "recall")
+    return {name: words for name, words in MEASURES.items() if name in needed or known(name)}
 
 
 def table(scores: Mapping[str, Any]) -> str:

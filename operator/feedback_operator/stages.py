@@ -232,7 +232,7 @@ def evaluation_config(given: Inputs) -> StageConfig:
     spec, first = given.spec, given.spec.evaluation.benchmarks[0].name
     return contract.EvaluationConfig(
         **_shared(given),
-        policy=given.artifacts["training"],
+        policy=() if spec.only else given.artifacts["training"],
         model=given.model,
         benchmarks=tuple(map(_benchmark, spec.evaluation.benchmarks)),
         decoding=_decoding(spec.evaluation.decoding, spec.sampling),
@@ -456,6 +456,12 @@ FROM_PAIRS: Final = (
 """Those of an iteration whose pairs were made elsewhere."""
 
 
+EVALUATION_ALONE: Final = (replace(STAGES["evaluation"], needs=()),)
+"""Those of an iteration that trains nothing."""
+
+
 def stages_of(spec: IterationSpec) -> tuple[Stage, ...]:
     """The stages of an iteration, in an order in which every stage follows what it needs."""
+    if spec.only:
+        return EVALUATION_ALONE
     return GRAPH if spec.pairs is None else FROM_PAIRS

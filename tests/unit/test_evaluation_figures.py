@@ -30,7 +30,15 @@ from feedback_workloads.report.summary import columns, measured, on_baseline, se
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.stages.answering import BenchmarkSplit
 from feedback_workloads.stages.entry import write_message
-from feedback_workloads.stages.evaluation import Evaluation, Questions, evaluate, metrics, number_of_answers, scores
+from feedback_workloads.stages.evaluation import (
+    Evaluation,
+    Questions,
+    evaluate,
+    figures_alone,
+    metrics,
+    number_of_answers,
+    scores,
+)
 
 QUESTIONS = 40
 TRUTH = (
@@ -522,3 +530,39 @@ def test_what_the_gate_reads_of_other_benchmarks_is_handed_in_before_all_else(tm
     kept = StageResult.model_validate_json((tmp_path / "message").read_text()).metrics
     assert {*wanted, *of_first, *of_report} <= kept.keys()
     assert not of_others.keys() <= kept.keys()
+
+
+# ── a model by itself ────────────────────────────────────────────────────────────────────────────────────────────────
+
+ALONE = CONFIG.model_copy(update={"policy": (), "reward_on_baseline": False})
+
+
+def test_a_model_by_itself_is_asked_the_report_splits_alone() -> None:
+    """Of four answers the likeliest is the fourth, which is always wrong but for the second benchmark's."""
+    answers = Spoken({"baseline": ONCE["baseline"]})
+    asked = questions(ALONE)
+    found = figures_alone(ALONE, asked, answers)  # type: ignore[arg-type]
+    assert set(answers.work) == {
+        (drawn, "baseline", split) for drawn in ("once", "ranked") for split in ("first/report", "second/test")
+    }
+    # candidates are drawn while the model is loaded, and read again when they are ranked
+    assert sum(answers.work.values()) == number_of_answers(ALONE, asked, checkpoints=0)
+    written = found.scores
+    assert (rate(written["baseline"]), written["questions"]) == (24 / 40, {"report": 40})
+    assert [(row["n"], rate(row)) for row in written["baseline_ranking"]] == [(1, 0.6), (2, 0.6), (4, 1.0)]
+    assert written["baseline_best_of_n"] == written["baseline_ranking"][-1]
+    assert written["baseline_best_of_n"]["decoding"] == NUCLEUS.model_dump(mode="json")
+    assert rate(written["others"]["second"]["baseline"]) == 30 / 40
+    assert (found.chosen, found.ranked) == (None, None)
+    assert found.metrics["baseline.recall"] == 1.0
+    assert {name.partition(".")[0] for name in found.metrics} == {"baseline"}
+    assert list(columns(written)) == ["baseline", "baseline, best of 4 by its own likelihood"]
+
+
+def test_a_model_by_itself_of_which_one_answer_is_asked() -> None:
+    config = ALONE.model_copy(update={"best_of": 1})
+    answers = Spoken({"baseline": ONCE["baseline"]})
+    found = figures_alone(config, questions(config), answers)  # type: ignore[arg-type]
+    assert {drawn for drawn, *_ in answers.work} == {"once"}
+    assert (found.scores["baseline_best_of_n"], found.scores["baseline_ranking"]) == (None, [])
+    assert list(columns(found.scores)) == ["baseline"]

@@ -483,7 +483,7 @@ def test_another_benchmark_has_a_table_of_what_it_measures(whole: Evidence) -> N
     assert summarise(changed)["others"]["star-<b>"]["aligned"]["accuracy"] == accuracy
     assert table(scores["others"]["star-<b>"]).split()[:4] == ["accuracy", "mean", "words", "drawn"]
     # the first benchmark may be such a one, too
-    both = {split: letters["aligned"] for split in ("selection", "report")}
+    both = dict.fromkeys(("selection", "report"), letters["aligned"])
     nothing = {"ranking": [], "reward_on_baseline": None, "baseline_best_of_n": None}
     first = {
         **scores,

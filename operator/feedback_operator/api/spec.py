@@ -503,10 +503,8 @@ class RankingSpec(Resource):
     lambda_: Positive | None = Field(default=None, alias="lambda", description="Weight of rule Regularised.")
 
 
-def _named(
-    kind: str, rules: str, part: Callable[[EvaluationSpec], Iterable[GateRule | ChoiceSpec]]
-) -> tuple[Rule, ...]:
-    """What is named by a list of rules, in CEL `rules`, is there, and has a figure of the metric."""
+def _named(kind: str, part: Callable[[EvaluationSpec], Iterable[GateRule | ChoiceSpec]]) -> tuple[Rule, ...]:
+    """What the gate or the choice names is there, and has a figure of the metric."""
 
     def of(evaluation: EvaluationSpec, one: GateRule | ChoiceSpec) -> BenchmarkSpec | None:
         name = one.benchmark or evaluation.benchmarks[0].name
@@ -516,16 +514,24 @@ def _named(
         found = of(evaluation, one)
         return found is None or one.metric not in NOT_MEASURED[found.type]
 
+    def cel(said: str) -> str:
+        """What is said of `r`, of every rule of the gate, or of the choice."""
+        if kind == "gate":
+            return f"!has(self.gate) || self.gate.all(r, {said})"
+        return f"!has(self.choice) || ({said.replace('r.', 'self.choice.')})"
+
     without = " && ".join(f"(b.type != '{type}' || !(r.metric in {[*names]}))" for type, names in NOT_MEASURED.items())
     return (
         Rule(
-            cel=f"{rules}.all(r, !has(r.benchmark) || self.benchmarks.exists(b, b.name == r.benchmark))",
+            cel=cel("!has(r.benchmark) || self.benchmarks.exists(b, b.name == r.benchmark)"),
             message=f"{kind} must name one of evaluation.benchmarks",
             holds=lambda evaluation: all(of(evaluation, one) for one in part(evaluation)),
         ),
         Rule(
-            cel=f"{rules}.all(r, self.benchmarks.all(b, "
-            f"b.name != (has(r.benchmark) ? r.benchmark : self.benchmarks[0].name) || ({without})))",
+            cel=cel(
+                "self.benchmarks.all(b, b.name != (has(r.benchmark) ? r.benchmark : self.benchmarks[0].name) || "
+                f"({without}))"
+            ),
             message=f"{kind} must name a metric that its benchmark measures: accuracy is of pope, amber and mmstar, f1 "
             "of pope and amber, expectedRecall of shapes, and mmstar has accuracy and meanWords alone",
             holds=lambda evaluation: all(measured(evaluation, one) for one in part(evaluation)),
@@ -537,12 +543,8 @@ class EvaluationSpec(StageSection):
     """How checkpoints are scored, which one is chosen, and what it must reach."""
 
     RULES = (
-        *_named("gate", "(has(self.gate) ? self.gate : [])", lambda evaluation: evaluation.gate),
-        *_named(
-            "choice",
-            "(has(self.choice) ? [self.choice] : [])",
-            lambda evaluation: [evaluation.choice] if evaluation.choice else [],
-        ),
+        *_named("gate", lambda evaluation: evaluation.gate),
+        *_named("choice", lambda evaluation: [evaluation.choice] if evaluation.choice else []),
     )
 
     benchmarks: Annotated[list[BenchmarkSpec], Field(min_length=1, max_length=8), UniqueBy(("name",))] = Field(
@@ -639,8 +641,8 @@ class ServingSpec(StageSection):
     )
 
 
-def _by_default(section: str, kind: type[StageSection], *fields: str) -> Rule:
-    """Where pairs are given, these fields of a section are as they are by default: the API server fills them in."""
+def _by_default(section: str, kind: type[StageSection], *fields: str, but: str = "pairs", why: str) -> Rule:
+    """Where `but` is given, these fields of a section are as they are by default: the API server fills them in."""
     defaults = {to_camel(name): kind.model_fields[name].default for name in fields}
 
     def kept(name: str, default: object) -> str:
@@ -650,22 +652,49 @@ def _by_default(section: str, kind: type[StageSection], *fields: str) -> Rule:
         return f"self.{section}.{name} == {default!r}"
 
     return Rule(
-        cel=f"!has(self.pairs) || ({' && '.join(kept(*one) for one in defaults.items())})",
-        message=f"{', '.join(f'{section}.{name}' for name in defaults)} must not be given with pairs, which are made",
+        cel=f"!has(self.{but}) || ({' && '.join(kept(*one) for one in defaults.items())})",
+        message=f"{', '.join(f'{section}.{name}' for name in defaults)} must not be given with {but}, {why}",
         holds=lambda spec: (
-            spec.pairs is None
+            getattr(spec, but) is None
             or all(getattr(getattr(spec, section), name) == kind.model_fields[name].default for name in fields)
         ),
     )
 
 
 def _or_pairs(section: str) -> Rule:
-    """A field that has to be given, but where pairs are."""
+    """A field that has to be given, but where pairs are, or nothing is trained."""
     return Rule(
-        cel=f"has(self.pairs) != has(self.{section})",
+        cel=f"has(self.only) || has(self.pairs) != has(self.{section})",
         message=f"give exactly one of pairs and {section}: pairs that are made need no {section}",
-        holds=lambda spec: (spec.pairs is None) != (getattr(spec, section) is None),
+        holds=lambda spec: spec.only is not None or (spec.pairs is None) != (getattr(spec, section) is None),
     )
+
+
+_NOTHING_IS_TRAINED: Final = Rule(
+    cel="!has(self.only) || (!has(self.instructions) && !has(self.pairs) && !has(self.labeling) && "
+    "!has(self.serving) && !has(self.evaluation.choice) && "
+    "(!has(self.evaluation.gate) || self.evaluation.gate.size() == 0) && "
+    "self.evaluation.rewardOnBaseline == 'Disabled')",
+    message="with only Evaluation nothing is trained, chosen, promoted or served: leave out instructions, pairs, "
+    "labeling, serving, evaluation.choice, evaluation.gate and evaluation.rewardOnBaseline",
+    holds=lambda spec: (
+        spec.only is None
+        or (
+            spec.instructions is spec.pairs is spec.labeling is spec.serving is spec.evaluation.choice is None
+            and not spec.evaluation.gate
+            and spec.evaluation.reward_on_baseline == "Disabled"
+        )
+    ),
+)
+_SAMPLED: Final = ("candidates", "temperature", "top_p", "temperatures", "prompts", "shards")
+_SPLIT: Final = ("type", "sentences", "llm", "question_template", "shards")
+_PAIRED: Final = ("per_instruction", "min_score_difference", "length_balance", "truth")
+_TRAINED: Final = (
+    "beta", "loss", "learning_rate", "epochs", "global_batch_size", "warmup_ratio", "weight_decay", "max_length",
+    "checkpoints_per_epoch", "lora", "reference", "parity_limit",
+)  # fmt: skip
+_MADE: Final = "which are made"
+_ALONE: Final = "with which nothing is trained"
 
 
 class IterationSpec(Resource):
@@ -674,11 +703,14 @@ class IterationSpec(Resource):
     RULES = (
         _or_pairs("instructions"),
         _or_pairs("labeling"),
-        _by_default(
-            "sampling", SamplingSpec, "candidates", "temperature", "top_p", "temperatures", "prompts", "shards"
-        ),
-        _by_default("splitting", SplittingSpec, "type", "sentences", "llm", "question_template", "shards"),
-        _by_default("pairing", PairingSpec, "per_instruction", "min_score_difference", "length_balance", "truth"),
+        _by_default("sampling", SamplingSpec, *_SAMPLED, why=_MADE),
+        _by_default("splitting", SplittingSpec, *_SPLIT, why=_MADE),
+        _by_default("pairing", PairingSpec, *_PAIRED, why=_MADE),
+        _NOTHING_IS_TRAINED,
+        _by_default("sampling", SamplingSpec, *_SAMPLED, but="only", why=_ALONE),
+        _by_default("splitting", SplittingSpec, *_SPLIT, but="only", why=_ALONE),
+        _by_default("pairing", PairingSpec, *_PAIRED, but="only", why=_ALONE),
+        _by_default("training", TrainingSpec, *_TRAINED, but="only", why=_ALONE),
     )
 
     model: ModelSpec = Field(
@@ -688,12 +720,17 @@ class IterationSpec(Resource):
     instructions: SourceSpec | None = Field(
         default=None,
         description="Data set with columns id, image, question: Parquet, JSON lines, CSV or TSV. Must be given, unless "
-        "pairs are.",
+        "pairs are, or only.",
     )
     pairs: PairsSpec | None = Field(
         default=None,
         description="Pairs that were made elsewhere: nothing is sampled, split or labeled, and the stage pairing reads "
         "them. Of sampling, maxNewTokens and maxModelLen apply then, to evaluation. References are recomputed.",
+    )
+    only: Literal["Evaluation"] | None = Field(
+        default=None,
+        description="Evaluation: the stage evaluation runs alone, on the model as it is. Nothing is trained, chosen, "
+        "promoted or served. Of sampling, maxNewTokens and maxModelLen apply then. Absent: the whole iteration.",
     )
     artifacts: ArtifactsSpec = Field(description="Where the stages leave their results.")
     sampling: SamplingSpec = Field(default=SamplingSpec(), description="How answers are drawn.")
@@ -701,7 +738,7 @@ class IterationSpec(Resource):
         default=SplittingSpec(), description="How answers are divided into claims, each with a yes/no question."
     )
     labeling: LabelingSpec | None = Field(
-        default=None, description="Who accepts or rejects each claim. Must be given, unless pairs are."
+        default=None, description="Who accepts or rejects each claim. Must be given, unless pairs are, or only."
     )
     pairing: PairingSpec = Field(default=PairingSpec(), description="How judged answers become preference pairs.")
     training: TrainingSpec = Field(default=TrainingSpec(), description="How the policy learns from the pairs.")

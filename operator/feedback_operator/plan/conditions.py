@@ -96,6 +96,8 @@ def gate_result(world: Snapshot, progress: Mapping[str, Progress]) -> GateResult
     A promotion of this generation stays where the gate reads what an evaluation of then did not measure.
     """
     scores, evaluation = scores_of(progress), world.iteration.spec.evaluation
+    if world.iteration.spec.only:
+        return GateResult("False", "NothingTrained", "spec.only is Evaluation: nothing is trained, so nothing promoted")
     if scores is None:
         return GateResult("Unknown", "NotScored", "the aligned policy was not scored yet")
     if scores.aligned is None:

@@ -413,7 +413,8 @@ class Choice(Frozen):
 
 
 class EvaluationConfig(StageConfig):
-    """Score the baseline and every checkpoint, choose one, and measure best-of-N on it by every rule.
+    """Score the baseline and every checkpoint, choose one, and measure best-of-N on it by every rule; without a
+    `policy`, score the baseline alone, on report splits.
 
     Selection, of a checkpoint and of how its answers are ranked, reads the `selection` split of the first benchmark
     alone, unless `choice` names another for the checkpoint; all that is reported comes from `report` splits.
@@ -463,6 +464,8 @@ class EvaluationConfig(StageConfig):
     @property
     def selecting(self) -> frozenset[str]:
         """Names of the benchmarks whose selection splits are answered."""
+        if not self.policy:
+            return frozenset()
         return frozenset({self.benchmarks[0].name, *self.gated, *([self.choice.benchmark] if self.choice else [])})
 
     @model_validator(mode="after")

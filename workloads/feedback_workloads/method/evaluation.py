@@ -308,7 +308,6 @@ class Scorecard:
         """What scores.json says of the benchmark; every figure with the decoding that its answers were drawn by."""
         one, many = ({"decoding": how.model_dump(mode="json")} for how in (decoding, ranked))
         aligned = self.chosen.report.to_json()
-        likelihood = named(Ranking(rule="PolicyLikelihood"))
         n = self.best[1] if self.best else max(self.baseline_best, default=0)
         return {
             "baseline": {**self.baseline.report.to_json(), **one},
@@ -329,12 +328,7 @@ class Scorecard:
                 if self.best
                 else {"n": 1, "rule": None, "lambda": None, **aligned, **one}
             ),
-            "baseline_best_of_n": (
-                {"n": n, **likelihood, **self.baseline_best[n].to_json(), **many} if self.baseline_best else None
-            ),
-            "baseline_ranking": [
-                {"n": n, **likelihood, **measures.to_json(), **many} for n, measures in self.baseline_best.items()
-            ],
+            **ranked_baseline(self.baseline_best, n, ranked),
         }
 
     def metrics(self) -> dict[str, float]:
@@ -378,6 +372,35 @@ class Scorecard:
                 if name not in OF_CLOSED or ratio != UNDEFINED
             }
         }
+
+
+@dataclass(frozen=True)
+class BaselineCard:
+    """The figures of a model by itself on one benchmark: of its one answer, and by N of the likeliest of N of its."""
+
+    report: Measures
+    best: Mapping[int, Measures]
+
+    def to_json(self, decoding: Decoding, ranked: Decoding) -> dict[str, Any]:
+        """What scores.json says of the benchmark, by the names of `Scorecard.to_json`."""
+        return {
+            "baseline": {**self.report.to_json(), "decoding": decoding.model_dump(mode="json")},
+            **ranked_baseline(self.best, max(self.best, default=0), ranked),
+        }
+
+    def metrics(self) -> dict[str, float]:
+        """The figures by flat names, such as `baseline.recall.low`."""
+        return self.report.flat("baseline")
+
+
+def ranked_baseline(best: Mapping[int, Measures], shown: int, decoding: Decoding) -> dict[str, Any]:
+    """The baseline's answers ranked by their own likelihood, for all N and for the one that is shown beside others."""
+    likelihood = named(Ranking(rule="PolicyLikelihood"))
+    rows = {
+        n: {"n": n, **likelihood, **measures.to_json(), "decoding": decoding.model_dump(mode="json")}
+        for n, measures in best.items()
+    }
+    return {"baseline_best_of_n": rows.get(shown), "baseline_ranking": list(rows.values())}
 
 
 def mark(answers: Iterable[Answer], truths: Mapping[str, str], benchmark: Benchmark) -> list[Marked]:

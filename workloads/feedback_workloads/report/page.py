@@ -76,16 +76,17 @@ class Figure:
 
 def render(evidence: Evidence) -> str:
     """The whole page."""
+    scores = evidence.scores or evidence.alone
     return template("page.html").render(
         iteration=evidence.iteration,
         missing=evidence.missing,
         scores=evidence.scores,
-        measures=measured(evidence.scores) if evidence.scores else {},
-        columns=columns(evidence.scores) if evidence.scores else {},
+        measures=measured(scores) if scores else {},
+        columns=columns(scores) if scores else {},
         others={
-            name: (measured(other), columns(other))
-            for name, other in (evidence.scores["others"] if evidence.scores else {}).items()
+            name: (measured(other), columns(other)) for name, other in (scores["others"] if scores else {}).items()
         },
+        alone=evidence.alone,
         ranked_words=ranked_words(evidence.scores["best_of_n"]) if evidence.scores else "",
         headline=headline(evidence.scores) if evidence.scores else None,
         paired=paired(evidence.examples.difference),

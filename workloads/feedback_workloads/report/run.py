@@ -102,7 +102,7 @@ class Member:
     @property
     def without_figures(self) -> str:
         """Why there are no figures of it; empty where there are, or where its outcome says it."""
-        if self.summary.aligned or self.outcome.how in ("not begun", "stalled", "not finished"):
+        if self.summary.aligned or self.outcome.how in ("evaluated", "not begun", "stalled", "not finished"):
             return ""
         return " ".join((*self.missing, *self.summary.missing)) or "Its summary has no figures."
 

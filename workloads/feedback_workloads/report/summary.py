@@ -38,7 +38,7 @@ LABELER: Final = {
 
 def summarise(evidence: Evidence) -> dict[str, Any]:
     """The content of summary.json. Figures that are missing are null, and `missing` says why."""
-    scores, pairs = evidence.scores or {}, evidence.pairs or {}
+    scores, pairs = evidence.scores or evidence.alone or {}, evidence.pairs or {}
     return {
         "baseline": scores.get("baseline"),
         "aligned": scores.get("aligned"),
@@ -47,7 +47,7 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
         "baseline_best_of_n": scores.get("baseline_best_of_n"),
         "baseline_ranking": scores.get("baseline_ranking"),
         "selection": scores.get("selection"),
-        "selected_best_of": scores["best_of_n"]["n"] if scores else None,
+        "selected_best_of": evidence.scores["best_of_n"]["n"] if evidence.scores else None,
         "ranking": scores.get("ranking"),
         "reward_on_baseline": scores.get("reward_on_baseline"),
         "others": {
@@ -101,8 +101,8 @@ def labeler(metrics: Mapping[str, float]) -> str:
 
 def columns(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """What is compared, by its name for a person: each with how its answers were drawn and ranked."""
-    named = {"baseline": scores["baseline"], "aligned": scores["aligned"]}
-    if words := ranked_words(scores["best_of_n"]):
+    named = {who: scores[who] for who in ("baseline", "aligned") if who in scores}
+    if "best_of_n" in scores and (words := ranked_words(scores["best_of_n"])):
         named[f"aligned, {words}"] = scores["best_of_n"]
     if likely := scores["baseline_best_of_n"]:
         named[f"baseline, best of {likely['n']} by its own likelihood"] = likely

@@ -36,6 +36,7 @@ from feedback_workloads.method.evaluation import (
     BEST_OF_RULE,
     RULE,
     Answer,
+    BaselineCard,
     BestOf,
     Checkpoint,
     Drawn,
@@ -83,6 +84,8 @@ def run(config: EvaluationConfig, shard: int, store: ArtifactStore, progress: Pr
     nothing is ranked) and `reward_on_baseline` (the same of the baseline's answers, ranked `by` the aligned policy or
     the baseline itself; null unless it was asked for); `others` has the figures of other benchmarks by name, with a
     `selection` of its own of each on which something is decided.
+    Without a policy to choose from, it has `benchmark`, `questions`, the figures of the baseline by itself (see
+    `BaselineCard.to_json`) and `others`, and no checkpoint is named.
     The count `rows` is of questions; `answers` is that of the rows of SCORES.
 
     The answers of each model to each split are an artifact of their own below this one, of SAMPLES, so that a restarted
@@ -90,20 +93,92 @@ def run(config: EvaluationConfig, shard: int, store: ArtifactStore, progress: Pr
     """
     progress.phase("reading the benchmarks")
     questions, rejected = read_questions(config, store)
-    checkpoints = find_checkpoints(config, store)
+    checkpoints = find_checkpoints(config, store) if config.policy else {}
     progress.start(total=number_of_answers(config, questions, len(checkpoints)))
     output = shard_uri(config, shard)
     with Answers(config, output, store, progress, checkpoints) as answers:
-        found = evaluate(config, questions, answers)
-    card = found.cards[config.benchmarks[0].name]
+        found = (
+            figures_of_policy(config, questions, answers)
+            if config.policy
+            else figures_alone(config, questions, answers)
+        )
     rows = write_rows(store, output, found.said)
+    chosen = {"aligned": checkpoints[found.chosen]} if found.chosen else {}
     return Outcome(
-        files=(*rows, store.put(canonical_json(scores(config, found)), output, SCORES_NAME)),
+        files=(*rows, store.put(canonical_json(found.scores), output, SCORES_NAME)),
         counts=count(found.said, rejected, answers),
+        metrics=found.metrics,
+        artifacts={**chosen, **answers.artifacts},
+        ranked=found.ranked,
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the stage leaves: all answers, the content of scores.json, and what it hands in.
+
+    `chosen` and `ranked`, the checkpoint and how its answers are ranked, are None where there was none to choose.
+    """
+
+    said: Said
+    scores: Mapping[str, Any]
+    metrics: dict[str, float]
+    chosen: str | None = None
+    ranked: RankingChoice | None = None
+
+
+def figures_of_policy(config: EvaluationConfig, questions: Questions, answers: Answers) -> Found:
+    """Of the baseline and all checkpoints."""
+    found = evaluate(config, questions, answers)
+    return Found(
+        said=found.said,
+        scores=scores(config, found),
         metrics=metrics(config, found),
-        artifacts={"aligned": checkpoints[card.chosen.name], **answers.artifacts},
+        chosen=found.cards[config.benchmarks[0].name].chosen.name,
         ranked=RankingChoice(n=found.best.n, ranking=found.best.by) if found.best else RankingChoice(),
     )
+
+
+def figures_alone(config: EvaluationConfig, questions: Questions, answers: Answers) -> Found:
+    """Of the baseline by itself."""
+    said, cards = evaluate_baseline(config, questions, answers)
+    return Found(said, scores_of_baseline(config, questions, cards), cards[config.benchmarks[0].name].metrics())
+
+
+def evaluate_baseline(
+    config: EvaluationConfig, questions: Questions, answers: Answers
+) -> tuple[Said, dict[str, BaselineCard]]:
+    """Have the model answer and, where several answers are asked for, rank them by its own likelihood."""
+    said = answer_once(config, questions, answers)
+    for split, asked in ranked_of_baseline(config, questions).items():
+        said[BASELINE, split, "ranked"] = judge(split, asked, answers.candidates(BASELINE, split, asked))
+    figures = Figures(config.bootstrap_resamples, config.seed)
+    cards = {
+        split.benchmark.name: BaselineCard(
+            report=figures.of(said[BASELINE, split, "once"]),
+            best={
+                n: figures.of(best_of(said[BASELINE, split, "ranked"], n, own_likelihood))
+                for n in curve_sizes(config.best_of)
+                if ranks(config)
+            },
+        )
+        for split in questions
+    }
+    return said, cards
+
+
+def scores_of_baseline(
+    config: EvaluationConfig, questions: Questions, cards: Mapping[str, BaselineCard]
+) -> dict[str, Any]:
+    """The content of scores.json of a model by itself."""
+    first, *others = config.benchmarks
+    written = {name: card.to_json(config.decoding, config.ranked_decoding) for name, card in cards.items()}
+    return {
+        "benchmark": first.name,
+        "questions": {first.report: len(questions[BenchmarkSplit(first, first.report)])},
+        **written[first.name],
+        "others": {one.name: written[one.name] for one in others},
+    }
 
 
 @dataclass(frozen=True)
@@ -404,6 +479,6 @@ def number_of_answers(config: EvaluationConfig, questions: Questions, checkpoint
     """
     asked = sum(map(len, questions.values()))
     of_baseline = sum(map(len, ranked_of_baseline(config, questions).values()))
-    of_chosen = sum(map(len, to_be_ranked(config, questions).values()))
+    of_chosen = sum(map(len, to_be_ranked(config, questions).values())) if config.policy else 0
     ranked = 2 * of_chosen * ranks(config) + (2 if config.reward_on_baseline else 1) * of_baseline
     return (1 + checkpoints) * asked + config.best_of * ranked

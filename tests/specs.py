@@ -153,16 +153,27 @@ MAKING_PAIRS: Final = {
 
 
 def _pairs_or_what_makes_them(spec: Json, chance: random.Random) -> None:
-    if spec.pop("pairs", None) and chance.random() < 0.5:
+    if spec.pop("only", None) and chance.random() < 0.5:
+        spec["only"] = "Evaluation"
+        for name in ("instructions", "pairs", "labeling", "serving", "training"):
+            spec.pop(name, None)
+        for name in ("gate", "choice", "rewardOnBaseline"):
+            spec["evaluation"].pop(name, None)
+        _pop_what_makes_pairs(spec)
+    elif spec.pop("pairs", None) and chance.random() < 0.5:
         spec["pairs"] = {"source": {"uri": "hf://datasets/owner/pairs"}}
         spec.pop("instructions", None)
         spec.pop("labeling", None)
-        for section, fields in MAKING_PAIRS.items():
-            for field in fields:
-                spec.get(section, {}).pop(field, None)
+        _pop_what_makes_pairs(spec)
     else:
         spec.setdefault("instructions", {"uri": "s3://bucket/instructions"})
         spec.setdefault("labeling", {"model": {"uri": "s3://bucket/labeler"}})
+
+
+def _pop_what_makes_pairs(spec: Json) -> None:
+    for section, fields in MAKING_PAIRS.items():
+        for field in fields:
+            spec.get(section, {}).pop(field, None)
 
 
 API: Final[dict[str, Json]] = {"url": "https://api.example/v1", "model": "sees"}

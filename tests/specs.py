@@ -153,16 +153,27 @@ MAKING_PAIRS: Final = {
 
 
 def _pairs_or_what_makes_them(spec: Json, chance: random.Random) -> None:
-    if spec.pop("pairs", None) and chance.random() < 0.5:
+    if spec.pop("only", None) and chance.random() < 0.5:
+        spec["only"] = "Evaluation"
+        for name in ("instructions", "pairs", "labeling", "serving", "training"):
+            spec.pop(name, None)
+        for name in ("gate", "choice", "rewardOnBaseline"):
+            spec["evaluation"].pop(name, None)
+        _pop_what_makes_pairs(spec)
+    elif spec.pop("pairs", None) and chance.random() < 0.5:
         spec["pairs"] = {"source": {"uri": "hf://datasets/owner/pairs"}}
         spec.pop("instructions", None)
         spec.pop("labeling", None)
-        for section, fields in MAKING_PAIRS.items():
-            for field in fields:
-                spec.get(section, {}).pop(field, None)
+        _pop_what_makes_pairs(spec)
     else:
         spec.setdefault("instructions", {"uri": "s3://bucket/instructions"})
         spec.setdefault("labeling", {"model": {"uri": "s3://bucket/labeler"}})
+
+
+def _pop_what_makes_pairs(spec: Json) -> None:
+    for section, fields in MAKING_PAIRS.items():
+        for field in fields:
+            spec.get(section, {}).pop(field, None)
 
 
 API: Final[dict[str, Json]] = {"url": "https://api.example/v1", "model": "sees"}
@@ -270,6 +281,23 @@ def _gate_with_bounds(spec: Json, chance: random.Random) -> None:
             rule.pop("use", None)
 
 
+MEASURED: Final[dict[str, tuple[str, ...]]] = {"mmstar": ("accuracy",), "pope": ("recall", "accuracy", "f1")}
+"""Some metrics of types of benchmarks; of other types, recall is one."""
+
+
+def _metrics_that_are_measured(spec: Json, chance: random.Random) -> None:
+    evaluation = spec["evaluation"]
+    for benchmark in evaluation["benchmarks"]:
+        benchmark.pop("words", None)
+        if benchmark["type"] == "chair":
+            benchmark["words"] = chance.choice(["pos", "singularize", "noun"])
+    for one in (*evaluation.get("gate", ()), *([evaluation["choice"]] if "choice" in evaluation else ())):
+        named = chance.choice(evaluation["benchmarks"]) if "benchmark" in one else evaluation["benchmarks"][0]
+        if "benchmark" in one:
+            one["benchmark"] = named["name"]
+        one["metric"] = chance.choice(MEASURED.get(named["type"], ("recall",)))
+
+
 def _possible_pods(spec: Json, chance: random.Random) -> None:
     for section in spec.values():
         if not isinstance(section, dict):
@@ -337,6 +365,7 @@ REPAIRS: Final = (
     _weights_that_are_rounded_whole,
     _terms_that_go_together,
     _gate_with_bounds,
+    _metrics_that_are_measured,
     _possible_pods,
     _time_to_end,
     _canary_of_an_endpoint,

@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeVar
 
+from pydantic import TypeAdapter
+
 from feedback_operator.api import (
+    METRICS,
     APISpec,
     BenchmarkSpec,
     DecodingSpec,
+    EvaluationSpec,
     IterationSpec,
     LabelerAPISpec,
     LossSpec,
@@ -237,10 +241,10 @@ def training_config(given: Inputs) -> StageConfig:
 
 
 def evaluation_config(given: Inputs) -> StageConfig:
-    spec = given.spec
+    spec, first = given.spec, given.spec.evaluation.benchmarks[0].name
     return contract.EvaluationConfig(
         **_shared(given),
-        policy=given.artifacts["training"],
+        policy=() if spec.only else given.artifacts["training"],
         model=given.model,
         benchmarks=tuple(map(_benchmark, spec.evaluation.benchmarks)),
         decoding=_decoding(spec.evaluation.decoding, spec.sampling),
@@ -254,10 +258,29 @@ def evaluation_config(given: Inputs) -> StageConfig:
         lambdas=tuple(dict.fromkeys(map(float, spec.evaluation.lambdas))),
         reward_on_baseline=spec.evaluation.reward_on_baseline == "Enabled",
         min_recall_ratio=float(spec.evaluation.min_recall_ratio),
+        choice=_choice(spec.evaluation),
+        gated=gated(spec.evaluation),
+        gate_metrics=tuple(name for rule in spec.evaluation.gate for name in rule.reads(first).values() if "/" in name),
         precision=_precision(spec),
         # The pods are another section's, the model is the one that was sampled from.
         engine=_engine(spec.evaluation, spec.sampling.max_model_len),
     )
+
+
+def _choice(spec: EvaluationSpec) -> contract.Choice | None:
+    """None where it says no more than that there is none."""
+    if spec.choice is None:
+        return None
+    default = contract.Choice(benchmark=spec.benchmarks[0].name)
+    metric = TypeAdapter(contract.RateName).validate_python(METRICS[spec.choice.metric])
+    choice = contract.Choice(benchmark=spec.choice.benchmark or default.benchmark, metric=metric)
+    return None if choice == default else choice
+
+
+def gated(spec: EvaluationSpec) -> tuple[str, ...]:
+    """The benchmarks that the gate names, but for the first, in their order."""
+    named = {rule.benchmark for rule in spec.gate}
+    return tuple(one.name for one in spec.benchmarks[1:] if one.name in named)
 
 
 def _shared(given: Inputs) -> dict[str, Any]:
@@ -279,7 +302,7 @@ def _source(spec: SourceSpec) -> Source:
 
 def _benchmark(spec: BenchmarkSpec) -> contract.BenchmarkConfig:
     source = Source(uri=spec.uri.rstrip("/"), revision=spec.revision, sha256=spec.sha256)
-    return contract.BenchmarkConfig(name=spec.name, type=spec.type, source=source)
+    return contract.BenchmarkConfig(name=spec.name, type=spec.type, source=source, words=spec.words)
 
 
 def _decoding(spec: SamplingSpec | DecodingSpec, otherwise: SamplingSpec) -> contract.Decoding:
@@ -445,6 +468,12 @@ FROM_PAIRS: Final = (
 """Those of an iteration whose pairs were made elsewhere."""
 
 
+EVALUATION_ALONE: Final = (replace(STAGES["evaluation"], needs=()),)
+"""Those of an iteration that trains nothing."""
+
+
 def stages_of(spec: IterationSpec) -> tuple[Stage, ...]:
     """The stages of an iteration, in an order in which every stage follows what it needs."""
+    if spec.only:
+        return EVALUATION_ALONE
     return GRAPH if spec.pairs is None else FROM_PAIRS

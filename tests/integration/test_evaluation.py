@@ -505,3 +505,64 @@ def test_a_policy_without_checkpoints(world: World) -> None:
     policy = world.store.publish(str(world.folder / "empty"), empty)
     with pytest.raises(BadInput, match="names no checkpoints"):
         world.run(world.config("none", policy=(policy,)))
+
+
+def test_a_model_by_itself_on_two_benchmarks(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is trained, the second benchmark asks for yes and no, and the report tells both."""
+    asked = write_benchmark(tmp_path / "pope")
+    table = pq.read_table(asked / "test.parquet").to_pylist()
+    for number, row in enumerate(table):
+        row |= {"question": "Is there a circle?", "truth": "no" if number % 2 else "yes"}
+    pq.write_table(pa.Table.from_pylist(table, pq.read_schema(asked / "test.parquet")), asked / "test.parquet")
+    shapes = world.config("none").benchmarks[0]
+    pope = BenchmarkConfig(name="pope", type="pope", source=Source(uri=str(asked)))
+    config = world.config("alone", policy=(), benchmarks=(shapes, pope), reward_on_baseline=False)
+    progress = Progress("evaluation")
+    outcome = world.run(config, progress)
+    check_progress(progress)
+    artifact = published(world, config, outcome)
+    assert (outcome.ranked, outcome.artifacts.keys() & {"aligned"}) == (None, set())
+    said = pa.concat_tables(pq.read_table(file) for file in sorted(Path(artifact.uri).glob("part-*.parquet")))
+    numbers = Counter((row["checkpoint"], row["benchmark"], row["split"], row["drawn"]) for row in said.to_pylist())
+    assert numbers == {
+        ("baseline", name, "report", drawn): QUESTIONS["report"] * number
+        for name in ("shapes", "pope")
+        for drawn, number in (("once", 1), ("ranked", BEST_OF))
+    }
+    right = {
+        row["id"]: row["right"] for row in said.to_pylist() if row["drawn"] == "once" and row["benchmark"] == "pope"
+    }
+    assert {row["right"] for row in said.to_pylist() if row["benchmark"] == "shapes"} == {None}
+    scores = json.loads((Path(artifact.uri) / "scores.json").read_text())
+    accuracy = scores["others"]["pope"]["baseline"]["accuracy"]
+    assert accuracy["value"] == pytest.approx(sum(right.values()) / len(right))
+    assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+    assert [row["n"] for row in scores["baseline_ranking"]] == [1, 2, 3]
+    assert outcome.metrics["baseline.mean_words"] == scores["baseline"]["mean_words"]
+    shard = {"shard": 0, "uri": artifact.uri, "sha256": artifact.sha256, "counts": {"rows": 1, "rejected": 0}}
+    iteration = {
+        "metadata": {"name": "alone"},
+        "spec": {"model": {"uri": str(world.model)}, "only": "Evaluation"},
+        "status": {"stages": [{"name": "evaluation", "state": "Done", "shards": [shard]}]},
+        "ending": {"how": "evaluated"},
+    }
+    (tmp_path / "iteration.json").write_text(json.dumps(iteration))
+    monkeypatch.setenv("FEEDBACK_CACHE", str(tmp_path / "cache"))
+    assert report(["--iteration", str(tmp_path / "iteration.json"), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert [line.split("  ")[0] for line in lines[1:4]] == [
+        "baseline",
+        "baseline, best of 3 by its own likelihood",
+        "pope",
+    ]
+    assert (" accuracy  " in lines[4], printed.err) == (True, "")
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert (summary["aligned"], summary["missing"]) == (None, [])
+    assert summary["others"]["pope"]["baseline"]["accuracy"] == accuracy
+    page = (tmp_path / "out/report.html").read_text()
+    assert "The model was evaluated as it is" in page
+    assert 'aria-label="Benchmark pope"' in page
+    assert "incomplete" not in page

@@ -188,6 +188,13 @@ def test_a_model_that_cannot(llava: Path, text_model: Path, tmp_path: Path, capf
     assert "which sees no pictures; name a multimodal model" in told.err.splitlines()[-1]
 
 
+def test_a_model_that_is_evaluated_alone(llava: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    alone = manifest(tmp_path, {"uri": str(llava)}, llava)
+    spec = {name: value for name, value in alone["spec"].items() if name in ("model", "artifacts", "evaluation")}
+    assert checked(tmp_path, {**alone, "spec": {**spec, "only": "Evaluation"}}) == ExitCode.DONE
+    assert capfd.readouterr().out.splitlines() == [f"spec.model {llava} can sample"]
+
+
 def test_a_model_that_is_not_there(llava: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert checked(tmp_path, manifest(tmp_path, {"uri": str(llava)}, tmp_path / "none")) == ExitCode.BAD_INPUT
     assert capfd.readouterr().err.splitlines()[-1].startswith(f"check: there is no folder {tmp_path}/none; ")

@@ -9,6 +9,7 @@ from typing import Any
 
 from feedback_workloads.contract import Decoding
 from feedback_workloads.method.evaluation import (
+    BEST,
     BEST_OF_RULE,
     RULE,
     Answer,
@@ -123,7 +124,7 @@ def evidence() -> Evidence:
     scores = {
         "benchmark": "shapes",
         "questions": {"selection": QUESTIONS, "report": QUESTIONS},
-        "rule": RULE.format(benchmark="shapes", ratio=0.95),
+        "rule": RULE.format(benchmark="shapes", ratio=0.95, best=BEST["response_hallucination"]),
         "selected": chosen.name,
         "selected_step": chosen.step,
         "best_of_rule": BEST_OF_RULE.format(benchmark="shapes", ratio=0.95),

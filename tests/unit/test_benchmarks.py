@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from feedback_workloads import benchmarks
 from feedback_workloads.benchmarks import benchmark
+from feedback_workloads.benchmarks.amber import Amber
 from feedback_workloads.benchmarks.coco_objects import coco_lexicon
-from feedback_workloads.method.judgement import Judgement
+from feedback_workloads.contract import BenchmarkType
+from feedback_workloads.method.judgement import Benchmark, Closed, Judgement
 from feedback_workloads.rows.rejected import BadRow
 
 COCO = benchmark("coco-objects")
@@ -106,3 +108,77 @@ def test_any_text_can_be_judged(text: str, truth: list[str]) -> None:
     assert 0 <= judgement.covered <= judgement.truth_total == len(truth)
     ends = [0, *(position for span in judgement.spans for position in span), len(text)]
     assert ends == sorted(ends)
+
+
+# ── official benchmarks, an answer at a time ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("judge", "answer", "truth", "expect"),
+    [
+        pytest.param(
+            benchmark("chair", "noun"), "A man with hot dogs, a dog.", '["person", "dog", "chair"]',
+            Judgement(mentions=3, hallucinated=1, covered=2, truth_total=3), id="chair: a hot dog is no dog",
+        ),
+        pytest.param(
+            benchmark("chair", "singularize"), "Chairs and chairs.", "[]",
+            Judgement(mentions=2, hallucinated=2, covered=0, truth_total=0), id="chair: repeats count",
+        ),
+        pytest.param(
+            benchmark("pope"), "Yes, there is.", "yes",
+            Judgement(1, 0, 1, 1, closed=Closed(right=True, said=True, true=True)), id="pope: rightly yes",
+        ),
+        pytest.param(
+            benchmark("pope"), "NO", "no",
+            Judgement(1, 1, 0, 0, closed=Closed(right=False, said=True, true=False)), id="pope: NO means yes",
+        ),
+        pytest.param(
+            benchmark("pope"), "There is not.", "yes",
+            Judgement(0, 0, 0, 1, closed=Closed(right=False, said=False, true=True)), id="pope: wrongly no",
+        ),
+        pytest.param(
+            benchmark("amber"), " No\n", '{"type": "relation", "truth": "no"}',
+            Judgement(0, 0, 0, 0, closed=Closed(right=True, said=True, true=True)), id="amber: no is looked for",
+        ),
+        pytest.param(
+            benchmark("amber"), "No.", '{"type": "discriminative-hallucination", "truth": "no"}',
+            Judgement(0, 0, 0, 0, closed=Closed(right=False, said=False, true=True)), id="amber: No. is no No",
+        ),
+        pytest.param(
+            benchmark("mmstar"), "(B) 12", "B",
+            Judgement(0, 0, 0, 0, closed=Closed(right=True)), id="mmstar: the letter",
+        ),
+        pytest.param(
+            benchmark("mmstar"), "The correct answer is B", "b",
+            Judgement(0, 0, 0, 0, closed=Closed(right=False)), id="mmstar: not at the beginning",
+        ),
+    ],
+)  # fmt: skip
+def test_official_benchmarks_judge_one_answer(judge: Benchmark, answer: str, truth: str, expect: Judgement) -> None:
+    assert judge.judge(answer, truth) == expect
+
+
+def test_a_description_of_amber_is_judged_by_what_it_names() -> None:
+    """The light never counts, the person is covered by the man, and the kite is neither true nor said to be false."""
+    judge = Amber(tagger=lambda texts: ["".join("n" if len(word) > 2 else "-" for word in text) for text in texts])
+    truth = json.dumps({"id": 1, "type": "generative", "truth": ["person", "grass"], "hallu": ["dog"]})
+    found = judge.judge("A man, a dog, a kite, a light", truth)
+    assert found == Judgement(mentions=4, hallucinated=2, covered=1, truth_total=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "truth", "detail"),
+    [
+        ("chair", '["kitty"]', "'kitty', which is none of COCO's 80 classes"),
+        ("pope", "Yes", "the truth is 'Yes'; give yes or no"),
+        ("amber", "no", "'no' is not JSON; give one of annotations.json"),
+        ("amber", "[1]", "is no object; give that of AMBER's annotations.json"),
+        ("amber", '{"type": "generative", "truth": ["smurf"], "hallu": []}', "relation.json has no word 'smurf'"),
+        ("amber", '{"type": "other", "truth": "no"}', "the type is 'other'; give generative or one of"),
+        ("mmstar", "AB", "the truth is 'AB'; give the letter of the right option"),
+    ],
+)
+def test_a_truth_of_another_kind_is_a_bad_row(kind: BenchmarkType, truth: str, detail: str) -> None:
+    with pytest.raises(BadRow, match="bad-truth") as error:
+        benchmark(kind, "noun").judge("a cat", truth)
+    assert detail in error.value.detail

@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from feedback_workloads.contract import BadInput, Source
+from feedback_workloads.benchmarks import benchmark
+from feedback_workloads.contract import BadInput, BenchmarkType, Source
 from feedback_workloads.data.convert import convert
+from feedback_workloads.data.sources.benchmarks import split_of
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.schemas import IMAGE
 from feedback_workloads.storage.artifacts import ArtifactStore
@@ -541,3 +543,118 @@ def test_the_card_says_what_there_is(tmp_path: Path) -> None:
     assert card.startswith("---\nlicense: cc-by-4.0\n")
     assert "| [MSCOCO](https://cocodataset.org/#download) (`coco`) | 2 | annotations CC BY 4.0;" in card
     assert "| missing-picture | 1 |" in card
+
+
+# ── benchmarks ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+NAMES = [f"COCO_val2014_{number:012}.jpg" for number in (1, 2, 3)]
+
+
+def judged(found: Made, kind: BenchmarkType) -> None:
+    """The stage evaluation can read each truth."""
+    for row in found.rows.values():
+        benchmark(kind, "noun").judge("", row["truth"])
+
+
+def test_pope(tmp_path: Path) -> None:
+    """As published: a line a question; the pictures of two samplings are parted alike."""
+    question = {"text": "Is there a dog in the image?", "label": "no"}
+    for sampling in ("random", "popular"):
+        rows = [{"question_id": 1 + n, "image": name, **question} for n, name in enumerate(NAMES * 2)]
+        rows += [{"question_id": 7, "image": NAMES[0], "text": "Is there a cat?", "label": "maybe"}]
+        rows += [{"question_id": 8, "image": "gone.jpg", **question}]
+        place(tmp_path / "in", {f"coco_pope_{sampling}.json": "".join(f"{json.dumps(row)}\n" for row in rows)})
+    place(tmp_path / "in", {f"val2014/{name}": jpeg(n) for n, name in enumerate(NAMES)})
+    found = made(tmp_path, "pope", append="One word.")
+    assert found.counts["rows"] == 12
+    assert found.rejected == [
+        ("coco_pope_popular.json:7", "bad-truth"), ("pope-popular-8", "missing-picture"),
+        ("coco_pope_random.json:7", "bad-truth"), ("pope-random-8", "missing-picture"),
+    ]  # fmt: skip
+    row = found.rows["pope-random-1"]
+    assert (row["question"], row["truth"]) == ("Is there a dog in the image?\nOne word.", "no")
+    by_picture = {found.images[id]["path"]: set[str]() for id in found.rows}
+    for id, row in found.rows.items():
+        by_picture[found.images[id]["path"]].add(row["split"])
+    assert all(len(splits) == 1 for splits in by_picture.values())
+    judged(found, "pope")
+
+
+def test_pictures_are_parted_by_share_and_seed() -> None:
+    pictures = [f"{number}.jpg" for number in range(2000)]
+    splits = [split_of(one, {"selection": "0.25"}) for one in pictures]
+    assert splits.count("selection") == pytest.approx(500, abs=60)
+    assert splits != [split_of(one, {"selection": "0.25", "seed": "1"}) for one in pictures]
+    assert {split_of(one, {"selection": share}) for one in pictures for share in ("0", "0.0")} == {"report"}
+    assert {split_of(one, {"selection": "1"}) for one in pictures} == {"selection"}
+
+
+def test_amber(tmp_path: Path) -> None:
+    annotations = [
+        {"id": 1, "type": "generative", "truth": ["sky", "grass"], "hallu": ["dog"]},
+        {"id": 1005, "type": "discriminative-hallucination", "truth": "no"},
+    ]
+    queries = [
+        {"id": 1, "image": "AMBER_1.jpg", "query": "Describe this image."},
+        {"id": 1005, "image": "AMBER_1.jpg", "query": "Is there a dog in this image?"},
+        {"id": 1006, "image": "AMBER_1.jpg", "query": "Is there a cat in this image?"},
+    ]
+    place(tmp_path / "in", {"data/annotations.json": annotations, "data/query/query_all.json": queries,
+                            "image/AMBER_1.jpg": jpeg(1)})  # fmt: skip
+    found = made(tmp_path, "amber", append="Yes or No?")
+    assert {id: row["question"] for id, row in found.rows.items()} == {
+        "amber-1": "Describe this image.", "amber-1005": "Is there a dog in this image?\nYes or No?"
+    }  # fmt: skip
+    assert json.loads(found.rows["amber-1"]["truth"]) == {
+        name: annotations[0][name] for name in ("type", "truth", "hallu")
+    }
+    assert found.rejected == [("data/query/query_all.json:3", "missing-truth")]
+    assert made(tmp_path / "again", "amber", [str(tmp_path / "in")], part="generative").rows.keys() == {"amber-1"}
+
+
+def test_mmstar(tmp_path: Path) -> None:
+    rows = [
+        {"index": n, "question": "Which?\nOptions: A: 1, B: 2", "image": jpeg(n), "answer": "B", "category": "math",
+         "l2_category": "geometry", "meta_info": {"source": "x"}} for n in range(3)
+    ]  # fmt: skip
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in/mmstar.parquet")
+    found = made(tmp_path, "mmstar", append="The letter alone.")
+    row = found.rows["mmstar-2"]
+    assert (row["question"], row["truth"]) == ("Which?\nOptions: A: 1, B: 2\nThe letter alone.", "B")
+    assert found.images["mmstar-2"]["bytes"] == jpeg(2)
+    judged(found, "mmstar")
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_chair(tmp_path: Path, table: bool) -> None:
+    """Of a table of classes, or of COCO's annotations, whose captions name what nobody drew a box about."""
+    coco_archives(tmp_path / "in")
+    if table:
+        place(tmp_path / "in", {"coco2014_objects.tsv": "9\tdog,toothbrush\n25\t\n30\tcat\n"})
+    found = made(tmp_path, "chair", words="noun", question="What is there?")
+    assert {id: (row["question"], row["truth"]) for id, row in found.rows.items()} == {
+        "chair-9": ("What is there?", '["dog", "toothbrush"]'), "chair-25": ("What is there?", "[]")
+    }  # fmt: skip
+    judged(found, "chair")
+    one = made(tmp_path / "again", "chair", [str(tmp_path / "in")], pictures="1")
+    assert len(one.rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("pope", {"selection": "2"}, "the option selection is '2'; give a share from 0 to 1"),
+        ("pope", {"sampling": "rare"}, "the option sampling is 'rare'; give one of all, random"),
+        ("chair", {"pictures": "no"}, "the option pictures is 'no'; give a number of them"),
+        ("chair", {"words": "all"}, "the option words is 'all'; give one of noun, pos, singularize"),
+        ("amber", {}, "there is no truth of AMBER"),
+    ],
+)
+def test_a_benchmark_that_cannot_be_made(tmp_path: Path, name: str, options: dict[str, str], message: str) -> None:
+    coco_archives(tmp_path / "in")
+    place(tmp_path / "in", {"coco_pope_random.json": [
+        {"question_id": 1, "image": "COCO_val2014_000000000009.jpg", "text": "Is there a dog?", "label": "yes"}
+    ]})  # fmt: skip
+    with pytest.raises(BadInput, match=message):
+        made(tmp_path, name, **options)

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from feedback_operator.api import GateRule
-from feedback_operator.plan.gate import METRICS, broken_rules, checked
+from feedback_operator.api import METRICS, EvaluationSpec, GateRule
+from feedback_operator.plan.gate import all_measured, broken_rules, checked
 from feedback_workloads.contract import (
     Artifact,
     BenchmarkConfig,
+    Choice,
     Decoding,
     EvaluationConfig,
     Ranking,
@@ -25,11 +26,19 @@ from feedback_workloads.contract import (
     StageResult,
 )
 from feedback_workloads.method.evaluation import Answer
-from feedback_workloads.report.summary import columns, on_baseline, served
+from feedback_workloads.report.summary import columns, measured, on_baseline, served
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.stages.answering import BenchmarkSplit
 from feedback_workloads.stages.entry import write_message
-from feedback_workloads.stages.evaluation import Evaluation, Questions, evaluate, number_of_answers, scores
+from feedback_workloads.stages.evaluation import (
+    Evaluation,
+    Questions,
+    evaluate,
+    figures_alone,
+    metrics,
+    number_of_answers,
+    scores,
+)
 
 QUESTIONS = 40
 TRUTH = (
@@ -158,9 +167,12 @@ CONFIG = EvaluationConfig(
 )
 
 
-def questions() -> Questions:
-    first, second = CONFIG.benchmarks
-    splits = (BenchmarkSplit(first, "selection"), BenchmarkSplit(first, "report"), BenchmarkSplit(second, "test"))
+def questions(config: EvaluationConfig = CONFIG) -> Questions:
+    splits = [
+        BenchmarkSplit(one, split)
+        for one in config.benchmarks
+        for split in ([one.selection, one.report] if one.name in config.selecting else [one.report])
+    ]
     return {
         split: [
             Instruction.plain(f"{split.name}/{number:02}", b"", "What is there?", TRUTH) for number in range(QUESTIONS)
@@ -170,7 +182,7 @@ def questions() -> Questions:
 
 
 def evaluated(answers: Spoken, config: EvaluationConfig = CONFIG) -> Evaluation:
-    return evaluate(config, questions(), answers)  # type: ignore[arg-type]
+    return evaluate(config, questions(config), answers)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -289,33 +301,40 @@ def test_metrics_are_the_figures(found: Evaluation, written: dict[str, Any]) -> 
     assert (metrics["best_of_n.n"], metrics["selected_step"]) == (4, 20)
 
 
+def gate(*rules: GateRule) -> EvaluationSpec:
+    """An evaluation with these rules, on the benchmarks of CONFIG."""
+    benchmarks = [{"name": one.name, "type": "shapes", "uri": one.source.uri} for one in CONFIG.benchmarks]
+    return EvaluationSpec.model_validate({"benchmarks": benchmarks, "gate": [rule.model_dump() for rule in rules]})
+
+
 def test_the_gate_reads_figures_of_the_selection_split(found: Evaluation, written: dict[str, Any]) -> None:
     metrics = found.cards["first"].metrics()
     ratio = written["selection"]["ratio"]
     assert ratio["response_hallucination"]["value"] == pytest.approx(0.2 / 0.5)
-    for name in METRICS.values():
+    measured = [name for name in METRICS.values() if name not in ("accuracy", "f1")]  # nothing closed is asked
+    for name in measured:
         assert all(metrics[f"selection.ratio.{name}.{end}"] == ratio[name][end] for end in ("low", "high"))
     for who, hallucination, recall in (("baseline", 0.5, 1.0), ("aligned", 0.2, 78 / 80)):
         figures = written["selection"][who]
         assert figures["decoding"] == GREEDY.model_dump(mode="json")
         assert (rate(figures), rate(figures, "recall")) == (hallucination, recall)
-        for name in METRICS.values():
+        for name in measured:
             figure = figures[name] if name == "mean_words" else figures[name]["value"]
             assert metrics[f"selection.{who}.{name}"] == figure
     rule = GateRule(metric="responseHallucination", relative_to="Baseline", max="0.39")
     told = {name: str(value) for name, value in metrics.items()}
     broken = "responseHallucination relative to the baseline is 0.4 on the selection split, above 0.39"
-    assert broken_rules([rule], told) == (broken,)
+    assert broken_rules(gate(rule), told) == (broken,)
     others = [
         GateRule(metric="recall", min="0.9", max="1.0"),
         GateRule(metric="recall", relative_to="Baseline", use="Interval", min="0.5"),
     ]
-    assert [(one.subject, one.wanted, one.measured, one.broken) for one in checked([rule, *others], told)] == [
+    assert [(one.subject, one.wanted, one.measured, one.broken) for one in checked(gate(rule, *others), told)] == [
         ("responseHallucination relative to the baseline", "at most 0.39", "0.4", broken),
         ("recall", "at least 0.9 and at most 1.0", "0.975", ""),
         ("recall relative to the baseline", "wholly above 0.5", "0.98 (0.94-1.00)", ""),
     ]
-    [unknown] = checked(others[:1], {})
+    [unknown] = checked(gate(others[0]), {})
     assert (unknown.measured, unknown.broken) == ("not measured", "recall was not measured on the selection split")
 
 
@@ -402,3 +421,150 @@ def test_all_work_is_announced(asked_for: bool) -> None:
     assert (scores(config, result)["reward_on_baseline"] is not None) == asked_for
     assert (("weighed", "baseline", "first/report") in answers.work) == asked_for
     assert (("ranked", "baseline", "first/selection") in answers.work) == asked_for
+
+
+# ── other benchmarks than the first ──────────────────────────────────────────────────────────────────────────────────
+
+BY_NAME = CONFIG.model_copy(
+    update={
+        "best_of": 1,
+        "reward_on_baseline": False,
+        "choice": Choice(benchmark="second", metric="recall"),
+        "gated": ("second",),
+    }
+)
+
+
+def test_the_choice_and_the_gate_read_the_benchmark_that_they_name() -> None:
+    """By recall, it is the one that leaves nothing out; the first benchmark decides nothing then."""
+    answers = Spoken()
+    result = evaluated(answers, BY_NAME)
+    written = scores(BY_NAME, result)
+    assert written["selected"] == "checkpoint-000010"
+    assert "On the selection split of benchmark second: of the checkpoints" in written["rule"]
+    assert "the one with the highest recall; ties" in written["rule"]
+    assert ("once", "baseline", "second/selection") in answers.work
+    other = written["others"]["second"]["selection"]
+    assert (rate(other["aligned"]), rate(other["baseline"])) == (12 / 40, 20 / 40)
+    told = {name: str(value) for name, value in metrics(BY_NAME, result).items()}
+    assert told["second/selection.aligned.response_hallucination"] == "0.3"
+    rules = gate(
+        GateRule(metric="responseHallucination", benchmark="second", relative_to="Baseline", max="0.5"),
+        GateRule(metric="recall", benchmark="first", min="0.99"),
+    )
+    assert all_measured(rules, told)
+    assert broken_rules(rules, told) == (
+        "responseHallucination of second relative to the baseline is 0.6 on the selection split, above 0.5",
+    )
+
+
+def test_where_no_rule_names_it_another_benchmark_decides_nothing(found: Evaluation, written: dict[str, Any]) -> None:
+    assert metrics(CONFIG, found) == found.cards["first"].metrics()
+    assert "selection" not in written["others"]["second"]
+
+
+def test_ranking_is_chosen_on_the_first_benchmark_alone() -> None:
+    """Of the other's selection split only the one answer is asked for."""
+    config = CONFIG.model_copy(update={"gated": ("second",), "reward_on_baseline": False})
+    answers = Spoken()
+    result = evaluated(answers, config)
+    asked = {what for what in answers.work if what[2] == "second/selection"}
+    assert asked == {("once", model, "second/selection") for model in ("baseline", *answers.checkpoints)}
+    assert sum(answers.work.values()) == number_of_answers(config, questions(config), len(answers.checkpoints))
+    assert result.best is not None
+
+
+@dataclass(frozen=True)
+class Right(Said):
+    """The first answers are right, of as many questions that yes and no are the answers to in turns."""
+
+    def answer(self, id: str, number: int, candidate: int) -> Answer:
+        there = number % 2 == 0
+        return Answer(id, candidate, "Yes." if there == (number < self.wrong) else "No.", 2, -1.0)
+
+
+def test_closed_questions_have_accuracy_and_f1_with_their_intervals() -> None:
+    """Of 40 answers 30 are right before, and 36 after: the last ten, or four, are wrong, half of them a false yes."""
+    pope = BenchmarkConfig(name="pope", type="pope", source=Source(uri="s3://b/pope"))
+    config = BY_NAME.model_copy(
+        update={"benchmarks": (pope,), "choice": Choice(benchmark="pope", metric="f1"), "gated": ()}
+    )
+    rights = {"baseline": 30, "checkpoint-000010": 36, "checkpoint-000020": 32}
+    answers = Spoken({model: {"selection": [Right(n)], "report": [Right(n)]} for model, n in rights.items()})
+    asked = {
+        split: [
+            Instruction(f"{number:02}", b"", "Is there a dog?", "no" if number % 2 else "yes")
+            for number in range(QUESTIONS)
+        ]
+        for split in (BenchmarkSplit(pope, "selection"), BenchmarkSplit(pope, "report"))
+    }
+    result = evaluate(config, asked, answers)  # type: ignore[arg-type]
+    written = scores(config, result)
+    assert written["selected"] == "checkpoint-000010"
+    before, after = written["baseline"], written["aligned"]
+    assert (rate(before, "accuracy"), rate(after, "accuracy")) == (30 / 40, 36 / 40)
+    assert rate(before, "f1") == pytest.approx(2 * 15 / (20 + 20))
+    # a yes names the object: what is not there is hallucinated, and recall is of what is there
+    assert (rate(after), rate(after, "recall")) == (2 / 20, 18 / 20)
+    told = metrics(config, result)
+    assert told["selection.aligned.f1"] == pytest.approx(18 / 20)
+    assert told["selection.ratio.accuracy.low"] > 1
+    assert written["selection"]["ratio"]["accuracy"]["value"] == pytest.approx(1.2)
+    assert list(measured(written)) == [
+        "response_hallucination", "mention_hallucination", "recall", "accuracy", "f1", "mean_words"
+    ]  # fmt: skip
+
+
+def test_what_the_gate_reads_of_other_benchmarks_is_handed_in_before_all_else(tmp_path: Path) -> None:
+    """Four benchmarks with long names are more than a result has bytes for."""
+    names = [f"a-benchmark-with-quite-a-long-name-{number}" for number in range(4)]
+    wanted = [f"{name}/selection.ratio.response_hallucination.high" for name in names]
+    of_others = {f"{name}/selection.{who}.{what}": 0.333333 for name in names for who in ("aligned", "baseline")
+                 for what in METRICS.values()}  # fmt: skip
+    of_first = {f"selection.aligned.{what}": 0.3333333333 for what in METRICS.values()}
+    of_report = {"baseline.response_hallucination": 0.5, "aligned.response_hallucination": 0.25}
+    place = Artifact(uri="s3://" + "b" * 600, sha256="a" * 64)
+    result = StageResult(
+        stage="evaluation", shard=0, manifest=place, aligned=place, counts={}, reused=False,
+        metrics={**of_others, **dict.fromkeys(wanted, 1.5), **of_first, **of_report},
+    )  # fmt: skip
+    write_message(tmp_path / "message", result, wanted)
+    kept = StageResult.model_validate_json((tmp_path / "message").read_text()).metrics
+    assert {*wanted, *of_first, *of_report} <= kept.keys()
+    assert not of_others.keys() <= kept.keys()
+
+
+# ── a model by itself ────────────────────────────────────────────────────────────────────────────────────────────────
+
+ALONE = CONFIG.model_copy(update={"policy": (), "reward_on_baseline": False})
+
+
+def test_a_model_by_itself_is_asked_the_report_splits_alone() -> None:
+    """Of four answers the likeliest is the fourth, which is always wrong but for the second benchmark's."""
+    answers = Spoken({"baseline": ONCE["baseline"]})
+    asked = questions(ALONE)
+    found = figures_alone(ALONE, asked, answers)  # type: ignore[arg-type]
+    assert set(answers.work) == {
+        (drawn, "baseline", split) for drawn in ("once", "ranked") for split in ("first/report", "second/test")
+    }
+    # candidates are drawn while the model is loaded, and read again when they are ranked
+    assert sum(answers.work.values()) == number_of_answers(ALONE, asked, checkpoints=0)
+    written = found.scores
+    assert (rate(written["baseline"]), written["questions"]) == (24 / 40, {"report": 40})
+    assert [(row["n"], rate(row)) for row in written["baseline_ranking"]] == [(1, 0.6), (2, 0.6), (4, 1.0)]
+    assert written["baseline_best_of_n"] == written["baseline_ranking"][-1]
+    assert written["baseline_best_of_n"]["decoding"] == NUCLEUS.model_dump(mode="json")
+    assert rate(written["others"]["second"]["baseline"]) == 30 / 40
+    assert (found.chosen, found.ranked) == (None, None)
+    assert found.metrics["baseline.recall"] == 1.0
+    assert {name.partition(".")[0] for name in found.metrics} == {"baseline"}
+    assert list(columns(written)) == ["baseline", "baseline, best of 4 by its own likelihood"]
+
+
+def test_a_model_by_itself_of_which_one_answer_is_asked() -> None:
+    config = ALONE.model_copy(update={"best_of": 1})
+    answers = Spoken({"baseline": ONCE["baseline"]})
+    found = figures_alone(config, questions(config), answers)  # type: ignore[arg-type]
+    assert {drawn for drawn, *_ in answers.work} == {"once"}
+    assert (found.scores["baseline_best_of_n"], found.scores["baseline_ranking"]) == (None, [])
+    assert list(columns(found.scores)) == ["baseline"]

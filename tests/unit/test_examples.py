@@ -16,7 +16,13 @@ from feedback_workloads.contract import ExitCode
 
 WHOLE: Final = Path("examples/shapes.yaml")
 WORLD: Final = Path("examples/quickstart/world.yaml")
-OTHERS: Final = ("examples/run", "examples/pairs.yaml", "examples/labels", "examples/first-run/llava.yaml")
+OTHERS: Final = (
+    "examples/run",
+    "examples/pairs.yaml",
+    "examples/evaluation.yaml",
+    "examples/labels",
+    "examples/first-run/llava.yaml",
+)
 RUN: Final = sorted(Path("examples/run").glob("*.yaml"))
 GAINS: Final = [
     {"metric": "responseHallucination", "relativeTo": "Baseline", "use": "Interval", "max": "1"},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +19,12 @@ from feedback_workloads.benchmarks.coco.answers import read_answers
 from feedback_workloads.benchmarks.english.tagging import nltk_parts
 from feedback_workloads.benchmarks.english.tokens import tokens
 from feedback_workloads.benchmarks.official import chosen
-from feedback_workloads.benchmarks.pope import Pope
+from feedback_workloads.benchmarks.pope import Pope, of_folder
 from feedback_workloads.contract import BadInput
+from feedback_workloads.method.evaluation import Answer, Figures, Marked
+from feedback_workloads.method.judgement import Judgement
+from feedback_workloads.method.statistics import Measures
+from feedback_workloads.rows.json_files import read_rows
 from tests.public import SAMPLES, public, recorded
 
 PRINTED: Final = 0.0005 + 1e-9
@@ -168,3 +172,45 @@ def test_recorded_parts_of_speech_are_those_of_nltk(name: str) -> None:
     except BadInput as missing:
         pytest.skip(f"only the record of NLTK's tagger was read, since {missing}")
     assert found == recorded(answers)(words)
+
+
+# ── within an iteration, where answers are judged one at a time, the numbers are the same ────────────────────────────
+
+
+def test_chair_one_answer_at_a_time() -> None:
+    """The published rates of 2,000 captions, but for CHAIRs, which is of the answers that name something here."""
+    answers = SAMPLES / "chair/pope-captions/Instruction2_instructblip.json.gz"
+    judge, truth = Chair(words="singularize"), SAMPLES / "chair/truth_singularize.tsv.gz"
+    official = judge.score(answers, truth, chosen(Chair.options, {"words": "singularize"}))
+    saved = official.result["sentences"]  # type: ignore[index]
+    found = measured([judge.judge(row["caption"], json.dumps(row["mscoco_gt_words"])) for row in saved])
+    assert found.mention_hallucination.value == pytest.approx(official.metrics["CHAIRi"])
+    assert found.recall.value == pytest.approx(official.metrics["Recall"])
+    hallucinating, naming = official.shares["CHAIRs"], official.shares["CHAIRi"]
+    assert found.response_hallucination.value == sum(one.part for one in hallucinating) / sum(
+        one.whole > 0 for one in naming
+    )
+
+
+def test_pope_one_answer_at_a_time() -> None:
+    official = Pope().score(SAMPLES / "pope/answers.jsonl.gz", SAMPLES / "pope", {})
+    said = verdicts_of(SAMPLES / "pope/answers.jsonl.gz", SAMPLES / "pope")
+    for sampling, answered in said.items():
+        found = measured([Pope().judge(answer, label) for answer, label in answered])
+        for name, rate in (("Accuracy", found.accuracy), ("F1 score", found.f1), ("Recall", found.recall)):
+            assert rate.value == pytest.approx(official.metrics[f"{sampling}.{name}"])
+        assert 1 - found.mention_hallucination.value == pytest.approx(official.metrics[f"{sampling}.Precision"])
+
+
+def verdicts_of(answers: Path, truth: Path) -> dict[str, list[tuple[str, str]]]:
+    """Answers with the labels of what they answer, by sampling."""
+    return {
+        sampling: [(one.text("text"), asked.text("label")) for one, asked in zip(said, questions, strict=True)]
+        for sampling, (said, questions) in of_folder(read_rows(answers), truth).items()
+    }
+
+
+def measured(judgements: Sequence[Judgement]) -> Measures:
+    return Figures(resamples=0, seed=0).of(
+        Marked(Answer(f"{number}", 0, "", 0, 0.0), one) for number, one in enumerate(judgements)
+    )

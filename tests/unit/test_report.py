@@ -469,6 +469,35 @@ def test_recall_of_expected_things_is_shown_where_the_benchmark_marks_some(whole
     WellFormed(page)
 
 
+def test_another_benchmark_has_a_table_of_what_it_measures(whole: Evidence) -> None:
+    """Letters of options: there are accuracy and length, and no hallucination, recall or F1."""
+    scores = json.loads(json.dumps(whole.scores))
+    unknown, accuracy = ({"value": value, "low": value, "high": value} for value in (None, 0.5))
+    names = ("response_hallucination", "mention_hallucination", "recall", "expected_recall")
+    columns = ("baseline", "aligned", "best_of_n")
+    letters = {who: {**scores[who], **dict.fromkeys(names, unknown), "accuracy": accuracy} for who in columns}
+    scores["others"] = {"star-<b>": {**letters, "checkpoints": [], "baseline_best_of_n": None}}
+    changed = replace(whole, scores=scores)
+    page = render(changed)
+    WellFormed(page)
+    [section] = re.findall(r'<section aria-label="Benchmark star-&lt;b&gt;">(.*?)</section>', page, re.DOTALL)
+    assert re.findall(r'<th class="number">(.*?)</th>', section) == ["accuracy", "mean words"]
+    assert section.count("50.0%") == 3
+    assert summarise(changed)["others"]["star-<b>"]["aligned"]["accuracy"] == accuracy
+    assert table(scores["others"]["star-<b>"]).split()[:4] == ["accuracy", "mean", "words", "drawn"]
+    # the first benchmark may be such a one, too
+    both = dict.fromkeys(("selection", "report"), letters["aligned"])
+    nothing = {"ranking": [], "reward_on_baseline": None, "baseline_best_of_n": None}
+    first = {
+        **scores,
+        **letters,
+        **nothing,
+        "checkpoints": [{**one, **both} for one in scores["checkpoints"]],
+        "best_of_n": {**letters["best_of_n"], "n": 1},
+    }
+    WellFormed(render(replace(whole, scores=first)))
+
+
 @pytest.mark.parametrize(
     ("figure", "expect"),
     [

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback_workloads.method.statistics import Judged, Measures, Rate, differences, measure, ratios
+from feedback_workloads.method.judgement import Closed
+from feedback_workloads.method.statistics import OF_CLOSED, Judged, Measures, Rate, differences, measure, ratios
 
 
 def judged(
@@ -146,7 +147,8 @@ def test_a_ratio_is_of_the_same_questions() -> None:
     assert found["mean_words"] == Rate(0.5, 0.5, 0.5)
     assert found["recall"] == Rate(1.0, 1.0, 1.0)
     assert found["expected_recall"] == NOTHING
-    assert list(found) == list(measure(before, 0, 0).to_json())
+    assert list(found) == [*measure(before, 0, 0).to_json(), *OF_CLOSED]
+    assert all(found[name] == NOTHING for name in OF_CLOSED)
 
 
 @pytest.mark.parametrize("wrong", [0, 1])
@@ -177,6 +179,19 @@ def test_json_and_flat_figures() -> None:
     assert not any("expected" in name for name in measures.flat("aligned"))
     known = replace(measures, expected_recall=Rate(0.5, 0.25, 0.75))
     assert known.flat("aligned")["aligned.expected_recall.high"] == 0.75
+
+
+def test_accuracy_and_f1_are_of_closed_questions() -> None:
+    """Right are 2 of 4; of the class that is looked for 3 are said, 2 are true and 1 is both. The open one has none."""
+    verdicts = [(True, True, True), (False, True, False), (False, False, True), (True, False, False)]
+    closed = [replace(judged(f"{n}", 0, 0, 0), closed=Closed(*one)) for n, one in enumerate(verdicts)]
+    found = measure([*closed, judged("open")], 500, 3)
+    assert found.accuracy.value == 0.5
+    assert found.f1.value == pytest.approx(2 * 1 / (2 + 2))
+    assert (found.accuracy.low, found.accuracy.high) == pytest.approx((0.0, 1.0), abs=0.15)
+    assert found.to_json()["f1"]["value"] == found.flat("aligned")["aligned.f1"]
+    letters = [replace(judged("a", 0, 0, 0), closed=Closed(right=True))]
+    assert (measure(letters, 9, 0).accuracy.value, measure(letters, 9, 0).f1) == (1.0, NOTHING)
 
 
 rows = st.lists(

@@ -57,6 +57,14 @@ def from_pairs(**spec: Any) -> dict[str, Any]:
     return made
 
 
+def alone(**spec: Any) -> dict[str, Any]:
+    """A minimal valid iteration that evaluates a model as it is, with these sections given besides."""
+    made = manifest(only="Evaluation")["spec"]
+    kept = {name: value for name, value in made.items() if name not in ("instructions", "labeling")}
+    evaluation = {**kept["evaluation"], **spec.pop("evaluation", {})}
+    return {**manifest(), "spec": {**kept, **spec, "evaluation": evaluation}}
+
+
 def iteration(**spec: Any) -> FeedbackIteration:
     return FeedbackIteration.model_validate(manifest(**spec))
 

@@ -12,9 +12,11 @@ from feedback_operator.api.iteration import API_VERSION, KIND, VERSION, Feedback
 from feedback_operator.api.pods import CA_VARIABLES, Capability, PodOverrides, StageSection
 from feedback_operator.api.sources import SourceSpec, model_of
 from feedback_operator.api.spec import (
+    METRICS,
     BenchmarkSpec,
     CanarySpec,
     DecodingSpec,
+    EvaluationSpec,
     GateRule,
     IterationSpec,
     LossSpec,
@@ -44,6 +46,7 @@ __all__ = [
     "DECIMAL_PATTERN",
     "GROUP",
     "KIND",
+    "METRICS",
     "NAME_PATTERN",
     "VERSION",
     "APISpec",
@@ -54,6 +57,7 @@ __all__ = [
     "CombinedResult",
     "Condition",
     "DecodingSpec",
+    "EvaluationSpec",
     "FeedbackIteration",
     "GateRule",
     "Hallucination",

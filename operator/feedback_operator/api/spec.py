@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field
@@ -33,7 +33,15 @@ from feedback_operator.api.base import (
 from feedback_operator.api.pods import StageSection
 from feedback_operator.api.rules import OPERATIONAL, Rule, UniqueBy, exactly_one
 from feedback_operator.api.sources import LabelerModelSpec, ModelSpec, SourceSpec, SplitterModelSpec
-from feedback_workloads.contract import PER_TOKEN_LOSSES, BenchmarkType, LossType, PreferenceLoss, RankingRule
+from feedback_workloads.contract import (
+    PER_TOKEN_LOSSES,
+    BenchmarkType,
+    LossType,
+    PreferenceLoss,
+    RankingRule,
+    TruthType,
+    WordRule,
+)
 
 
 class ArtifactsSpec(Resource):
@@ -167,7 +175,7 @@ class PairingSpec(StageSection):
     per_instruction: Integer = Field(default=2, ge=1, le=64, description="Most pairs of one instruction.")
     min_score_difference: Integer = Field(default=1, ge=1, le=64, description="Least difference in rejected claims.")
     length_balance: Toggle = Field(default="Enabled", description="Drop pairs until both sides are equally long.")
-    truth: BenchmarkType | None = Field(
+    truth: TruthType | None = Field(
         default=None, description="Benchmark type that can judge the answers, where the instructions carry their truth."
     )
 
@@ -355,8 +363,26 @@ class TrainingSpec(StageSection):
 class BenchmarkSpec(Resource):
     """Pictures and questions with known truth."""
 
+    RULES = (
+        Rule(
+            cel="(self.type == 'chair') == has(self.words)",
+            message="words must be given for type chair, and for no other",
+            holds=lambda benchmark: (benchmark.type == "chair") == (benchmark.words is not None),
+        ),
+    )
+
     name: Name = Field(description="Name in reports; each benchmark has its own.")
-    type: BenchmarkType = Field(description="How answers are judged, and what the column truth holds.")
+    type: BenchmarkType = Field(
+        description="How answers are judged, and what the column truth holds. shapes: the synthetic world. "
+        "coco-objects, chair: a JSON list of COCO's classes, by a word table of this project, and by CHAIR's. pope: "
+        "yes or no. amber: an object of AMBER's annotations.json. mmstar: the letter of the right option. feedback "
+        "data convert makes such data sets of the official files: docs/benchmarks.md."
+    )
+    words: WordRule | None = Field(
+        default=None,
+        description="Of type chair: how words are brought to the singular. pos: lemmas by part of speech (OPERA and "
+        "later). singularize: as in the first paper. noun: lemmas as nouns (RLHF-V). Their figures are not comparable.",
+    )
     uri: Uri = Field(description="Data set with columns id, image, question, truth, split.")
     revision: Revision | None = Field(
         default=None, description="Revision of an hf:// repository: a commit, tag or branch."
@@ -366,7 +392,27 @@ class BenchmarkSpec(Resource):
     )
 
 
-Metric = Literal["responseHallucination", "mentionHallucination", "recall", "expectedRecall", "meanWords"]
+RateMetric = Literal["responseHallucination", "mentionHallucination", "recall", "expectedRecall", "accuracy", "f1"]
+Metric = Literal[RateMetric, "meanWords"]
+METRICS: Final[dict[Metric, str]] = {
+    "responseHallucination": "response_hallucination",
+    "mentionHallucination": "mention_hallucination",
+    "recall": "recall",
+    "expectedRecall": "expected_recall",
+    "accuracy": "accuracy",
+    "f1": "f1",
+    "meanWords": "mean_words",
+}
+"""Names of what is measured, in specs, and as stages have them."""
+NOT_MEASURED: Final[dict[BenchmarkType, tuple[Metric, ...]]] = {
+    "shapes": ("accuracy", "f1"),
+    "coco-objects": ("accuracy", "f1"),
+    "chair": ("expectedRecall", "accuracy", "f1"),
+    "pope": ("expectedRecall",),
+    "amber": ("expectedRecall",),
+    "mmstar": ("responseHallucination", "mentionHallucination", "recall", "expectedRecall", "f1"),
+}
+"""What a benchmark of each type has no figure of, as far as that is known before its questions are read."""
 
 
 class GateRule(Resource):
@@ -390,7 +436,14 @@ class GateRule(Resource):
         ),
     )
 
-    metric: Metric = Field(description="What is compared, on the selection split of the first benchmark.")
+    benchmark: Name | None = Field(
+        default=None,
+        description="Benchmark on whose selection split it is measured, by its name; absent: the first. To name "
+        "another one changes what the stage evaluation computes.",
+    )
+    metric: Metric = Field(
+        description="What is compared. accuracy and f1 are of closed questions: those of pope, amber and mmstar."
+    )
     relative_to: Literal["Baseline"] | None = Field(
         default=None, description="Compare the ratio to the baseline of the same run instead of the value."
     )
@@ -401,6 +454,29 @@ class GateRule(Resource):
     )
     min: Bound | None = Field(default=None, description="Least value or ratio that passes.")
     max: Bound | None = Field(default=None, description="Greatest value or ratio that passes.")
+
+    def reads(self, first: str) -> dict[str, str]:
+        """Names of the metrics that it reads, by what each is of; `first` is the first benchmark's name.
+
+        `aligned`; `baseline` where it is relative; `low` and `high`, of the ratio, where its interval counts.
+        """
+        of = f"{self.benchmark}/" if self.benchmark not in (None, first) else ""
+        name = METRICS[self.metric]
+        relative = {"baseline": f"{of}selection.baseline.{name}"} if self.relative_to else {}
+        ends = {end: f"{of}selection.ratio.{name}.{end}" for end in ("low", "high") if self.use == "Interval"}
+        return {"aligned": f"{of}selection.aligned.{name}", **relative, **ends}
+
+
+class ChoiceSpec(Resource):
+    """By what the checkpoint is chosen."""
+
+    benchmark: Name | None = Field(
+        default=None, description="Benchmark on whose selection split it is chosen, by its name; absent: the first."
+    )
+    metric: RateMetric = Field(
+        default="responseHallucination",
+        description="What is best in the one that is chosen: the least hallucination, or else the most.",
+    )
 
 
 class DecodingSpec(Resource):
@@ -442,12 +518,58 @@ class RankingSpec(Resource):
     lambda_: Positive | None = Field(default=None, alias="lambda", description="Weight of rule Regularised.")
 
 
+def _named(kind: str, part: Callable[[EvaluationSpec], Iterable[GateRule | ChoiceSpec]]) -> tuple[Rule, ...]:
+    """What the gate or the choice names is there, and has a figure of the metric."""
+
+    def of(evaluation: EvaluationSpec, one: GateRule | ChoiceSpec) -> BenchmarkSpec | None:
+        name = one.benchmark or evaluation.benchmarks[0].name
+        return next((benchmark for benchmark in evaluation.benchmarks if benchmark.name == name), None)
+
+    def measured(evaluation: EvaluationSpec, one: GateRule | ChoiceSpec) -> bool:
+        found = of(evaluation, one)
+        return found is None or one.metric not in NOT_MEASURED[found.type]
+
+    def cel(said: str) -> str:
+        """What is said of `r`, of every rule of the gate, or of the choice."""
+        if kind == "gate":
+            return f"!has(self.gate) || self.gate.all(r, {said})"
+        return f"!has(self.choice) || ({said.replace('r.', 'self.choice.')})"
+
+    without = " && ".join(f"(b.type != '{type}' || !(r.metric in {[*names]}))" for type, names in NOT_MEASURED.items())
+    return (
+        Rule(
+            cel=cel("!has(r.benchmark) || self.benchmarks.exists(b, b.name == r.benchmark)"),
+            message=f"{kind} must name one of evaluation.benchmarks",
+            holds=lambda evaluation: all(of(evaluation, one) for one in part(evaluation)),
+        ),
+        Rule(
+            cel=cel(
+                "self.benchmarks.all(b, b.name != (has(r.benchmark) ? r.benchmark : self.benchmarks[0].name) || "
+                f"({without}))"
+            ),
+            message=f"{kind} must name a metric that its benchmark measures: accuracy is of pope, amber and mmstar, f1 "
+            "of pope and amber, expectedRecall of shapes, and mmstar has accuracy and meanWords alone",
+            holds=lambda evaluation: all(measured(evaluation, one) for one in part(evaluation)),
+        ),
+    )
+
+
 class EvaluationSpec(StageSection):
     """How checkpoints are scored, which one is chosen, and what it must reach."""
 
+    RULES = (
+        *_named("gate", lambda evaluation: evaluation.gate),
+        *_named("choice", lambda evaluation: [evaluation.choice] if evaluation.choice else []),
+    )
+
     benchmarks: Annotated[list[BenchmarkSpec], Field(min_length=1, max_length=8), UniqueBy(("name",))] = Field(
         description="Benchmarks; the selection split of the first one decides which checkpoint is chosen, how its "
-        "answers are ranked, and whether the gate passes. Report splits are for figures alone."
+        "answers are ranked, and whether the gate passes, but where choice or a rule of the gate names another. Report "
+        "splits are for figures alone."
+    )
+    choice: ChoiceSpec | None = Field(
+        default=None,
+        description="By what the checkpoint is chosen; absent: the least responseHallucination on the first benchmark.",
     )
     decoding: DecodingSpec = Field(
         default=DecodingSpec(),
@@ -580,8 +702,8 @@ class ServingSpec(StageSection):
     )
 
 
-def _by_default(section: str, kind: type[StageSection], *fields: str) -> Rule:
-    """Where pairs are given, these fields of a section are as they are by default: the API server fills them in."""
+def _by_default(section: str, kind: type[StageSection], *fields: str, but: str = "pairs", why: str) -> Rule:
+    """Where `but` is given, these fields of a section are as they are by default: the API server fills them in."""
     defaults = {to_camel(name): kind.model_fields[name].default for name in fields}
 
     def kept(name: str, default: object) -> str:
@@ -591,22 +713,49 @@ def _by_default(section: str, kind: type[StageSection], *fields: str) -> Rule:
         return f"self.{section}.{name} == {default!r}"
 
     return Rule(
-        cel=f"!has(self.pairs) || ({' && '.join(kept(*one) for one in defaults.items())})",
-        message=f"{', '.join(f'{section}.{name}' for name in defaults)} must not be given with pairs, which are made",
+        cel=f"!has(self.{but}) || ({' && '.join(kept(*one) for one in defaults.items())})",
+        message=f"{', '.join(f'{section}.{name}' for name in defaults)} must not be given with {but}, {why}",
         holds=lambda spec: (
-            spec.pairs is None
+            getattr(spec, but) is None
             or all(getattr(getattr(spec, section), name) == kind.model_fields[name].default for name in fields)
         ),
     )
 
 
 def _or_pairs(section: str) -> Rule:
-    """A field that has to be given, but where pairs are."""
+    """A field that has to be given, but where pairs are, or nothing is trained."""
     return Rule(
-        cel=f"has(self.pairs) != has(self.{section})",
+        cel=f"has(self.only) || has(self.pairs) != has(self.{section})",
         message=f"give exactly one of pairs and {section}: pairs that are made need no {section}",
-        holds=lambda spec: (spec.pairs is None) != (getattr(spec, section) is None),
+        holds=lambda spec: spec.only is not None or (spec.pairs is None) != (getattr(spec, section) is None),
     )
+
+
+_NOTHING_IS_TRAINED: Final = Rule(
+    cel="!has(self.only) || (!has(self.instructions) && !has(self.pairs) && !has(self.labeling) && "
+    "!has(self.serving) && !has(self.evaluation.choice) && "
+    "(!has(self.evaluation.gate) || self.evaluation.gate.size() == 0) && "
+    "self.evaluation.rewardOnBaseline == 'Disabled')",
+    message="with only Evaluation nothing is trained, chosen, promoted or served: leave out instructions, pairs, "
+    "labeling, serving, evaluation.choice, evaluation.gate and evaluation.rewardOnBaseline",
+    holds=lambda spec: (
+        spec.only is None
+        or (
+            spec.instructions is spec.pairs is spec.labeling is spec.serving is spec.evaluation.choice is None
+            and not spec.evaluation.gate
+            and spec.evaluation.reward_on_baseline == "Disabled"
+        )
+    ),
+)
+_SAMPLED: Final = ("candidates", "temperature", "top_p", "temperatures", "prompts", "shards")
+_SPLIT: Final = ("type", "sentences", "llm", "question_template", "shards")
+_PAIRED: Final = ("per_instruction", "min_score_difference", "length_balance", "truth")
+_TRAINED: Final = (
+    "beta", "loss", "learning_rate", "epochs", "global_batch_size", "warmup_ratio", "weight_decay", "max_length",
+    "checkpoints_per_epoch", "lora", "reference", "parity_limit",
+)  # fmt: skip
+_MADE: Final = "which are made"
+_ALONE: Final = "with which nothing is trained"
 
 
 class IterationSpec(Resource):
@@ -615,11 +764,14 @@ class IterationSpec(Resource):
     RULES = (
         _or_pairs("instructions"),
         _or_pairs("labeling"),
-        _by_default(
-            "sampling", SamplingSpec, "candidates", "temperature", "top_p", "temperatures", "prompts", "shards"
-        ),
-        _by_default("splitting", SplittingSpec, "type", "sentences", "llm", "question_template", "shards"),
-        _by_default("pairing", PairingSpec, "per_instruction", "min_score_difference", "length_balance", "truth"),
+        _by_default("sampling", SamplingSpec, *_SAMPLED, why=_MADE),
+        _by_default("splitting", SplittingSpec, *_SPLIT, why=_MADE),
+        _by_default("pairing", PairingSpec, *_PAIRED, why=_MADE),
+        _NOTHING_IS_TRAINED,
+        _by_default("sampling", SamplingSpec, *_SAMPLED, but="only", why=_ALONE),
+        _by_default("splitting", SplittingSpec, *_SPLIT, but="only", why=_ALONE),
+        _by_default("pairing", PairingSpec, *_PAIRED, but="only", why=_ALONE),
+        _by_default("training", TrainingSpec, *_TRAINED, but="only", why=_ALONE),
     )
 
     model: ModelSpec = Field(
@@ -629,12 +781,17 @@ class IterationSpec(Resource):
     instructions: SourceSpec | None = Field(
         default=None,
         description="Data set with columns id, image, question: Parquet, JSON lines, CSV or TSV. Must be given, unless "
-        "pairs are.",
+        "pairs are, or only.",
     )
     pairs: PairsSpec | None = Field(
         default=None,
         description="Pairs that were made elsewhere: nothing is sampled, split or labeled, and the stage pairing reads "
         "them. Of sampling, maxNewTokens and maxModelLen apply then, to evaluation. References are recomputed.",
+    )
+    only: Literal["Evaluation"] | None = Field(
+        default=None,
+        description="Evaluation: the stage evaluation runs alone, on the model as it is. Nothing is trained, chosen, "
+        "promoted or served. Of sampling, maxNewTokens and maxModelLen apply then. Absent: the whole iteration.",
     )
     artifacts: ArtifactsSpec = Field(description="Where the stages leave their results.")
     sampling: SamplingSpec = Field(default=SamplingSpec(), description="How answers are drawn.")
@@ -642,7 +799,7 @@ class IterationSpec(Resource):
         default=SplittingSpec(), description="How answers are divided into claims, each with a yes/no question."
     )
     labeling: LabelingSpec | None = Field(
-        default=None, description="Who accepts or rejects each claim. Must be given, unless pairs are."
+        default=None, description="Who accepts or rejects each claim. Must be given, unless pairs are, or only."
     )
     pairing: PairingSpec = Field(default=PairingSpec(), description="How judged answers become preference pairs.")
     training: TrainingSpec = Field(default=TrainingSpec(), description="How the policy learns from the pairs.")

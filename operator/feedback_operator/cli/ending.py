@@ -20,7 +20,7 @@ class ExitStatus(IntEnum):
     INTERRUPTED = 130
 
 
-How = Literal["promoted", "gate failed", "not begun", "stalled", "not finished"]
+How = Literal["promoted", "evaluated", "gate failed", "not begun", "stalled", "not finished"]
 STOPPED: Final[tuple[How, ...]] = ("gate failed", "not begun")
 """Endings of a chain that gains no more: nothing went wrong in it."""
 
@@ -59,12 +59,13 @@ def endings(iterations: Sequence[FeedbackIteration]) -> list[Ending]:
 def exit_status(iterations: Sequence[FeedbackIteration]) -> ExitStatus:
     """FAILED where one did not come to its end, GATE_FAILED where a chain gained nothing at all, else PROMOTED.
 
-    A chain that has gained something and then stopped, because the gate of a later iteration failed, ended well.
+    A chain that has gained something and then stopped, because the gate of a later iteration failed, ended well; so did
+    one that was to be evaluated alone.
     """
     found = endings(iterations)
-    if any(one.how not in ("promoted", *STOPPED) for one in found):
+    if any(one.how not in ("promoted", "evaluated", *STOPPED) for one in found):
         return ExitStatus.FAILED
-    if any(one.kept is None for one in found):
+    if any(one.kept is None and one.how != "evaluated" for one in found):
         return ExitStatus.GATE_FAILED
     return ExitStatus.PROMOTED
 
@@ -76,6 +77,8 @@ def _ending(iteration: FeedbackIteration, parent: Ending | None) -> Ending:
     kept = name if passed else parent.kept if parent else None
     if ready and promoted and ready.status == promoted.status == "True":
         return Ending(name, "promoted", promoted.message, kept)
+    if ready and ready.status == "True" and iteration.spec.only:
+        return Ending(name, "evaluated", "nothing was to be trained", kept)
     if ready and promoted and ready.status == "True":
         return Ending(name, "gate failed", promoted.message, kept)
     if stalled and stalled.status == "True":

@@ -47,7 +47,8 @@ def run(
     Iterations that follow each other (spec.model.from) are a chain, which ends where a gate fails.
 
     Exit codes: 0 every chain gained something: each iteration was promoted, or came after one that was when a gate
-    failed; 1 a stage failed; 2 a manifest is wrong; 3 the gate of a chain's first iteration failed; 130 interrupted.
+    failed, or was to be evaluated alone; 1 a stage failed; 2 a manifest is wrong; 3 the gate of a chain's first
+    iteration failed; 130 interrupted.
     """
     iterations = _load(file)
     folder = out or state / "reports" / file.stem

@@ -204,7 +204,7 @@ def gate(iteration: FeedbackIteration) -> tuple[Checked, ...] | None:
     evaluation = next((stage for stage in iteration.status.stages if stage.name == "evaluation"), None)
     if evaluation is None or not evaluation.shards:
         return None
-    return checked(iteration.spec.evaluation.gate, evaluation.shards[0].metrics)
+    return checked(iteration.spec.evaluation, evaluation.shards[0].metrics)
 
 
 def wall_seconds(iteration: FeedbackIteration) -> float | None:

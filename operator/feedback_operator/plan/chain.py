@@ -39,6 +39,9 @@ def _outcome(parent: FeedbackIteration) -> Parent:
         return Parent(name, model)
     if parent.metadata.deletion_timestamp:
         return Parent(name, reason="ParentMissing", message=f"iteration {name} is being deleted; create it again")
+    if parent.spec.only:
+        message = f"iteration {name} trains nothing, its spec.only being Evaluation; follow one that does"
+        return Parent(name, reason="ParentTrainsNothing", message=message, final=True)
     if promoted and promoted.status == "False":
         message = f"iteration {name} did not pass its gate: {promoted.message[:1000]}"
         return Parent(name, reason="ParentGateFailed", message=message, final=True)

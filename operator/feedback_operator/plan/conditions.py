@@ -95,15 +95,17 @@ def gate_result(world: Snapshot, progress: Mapping[str, Progress]) -> GateResult
 
     A promotion of this generation stays where the gate reads what an evaluation of then did not measure.
     """
-    scores, gate = scores_of(progress), world.iteration.spec.evaluation.gate
+    scores, evaluation = scores_of(progress), world.iteration.spec.evaluation
+    if world.iteration.spec.only:
+        return GateResult("False", "NothingTrained", "spec.only is Evaluation: nothing is trained, so nothing promoted")
     if scores is None:
         return GateResult("Unknown", "NotScored", "the aligned policy was not scored yet")
     if scores.aligned is None:
         return GateResult("False", "NoCheckpoint", "no checkpoint was chosen; see the report of the evaluation")
     before = world.iteration.says("Promoted")
-    if before and before.status == "True" and not all_measured(gate, scores.metrics):
+    if before and before.status == "True" and not all_measured(evaluation, scores.metrics):
         return GateResult(before.status, before.reason, before.message)
-    broken = broken_rules(gate, scores.metrics)
+    broken = broken_rules(evaluation, scores.metrics)
     if broken:
         return GateResult("False", "GateFailed", "; ".join(broken))
     return GateResult(

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
 
-from feedback_operator.api import GateRule
-
-METRICS: Final = {
-    "responseHallucination": "response_hallucination",
-    "mentionHallucination": "mention_hallucination",
-    "recall": "recall",
-    "expectedRecall": "expected_recall",
-    "meanWords": "mean_words",
-}
-"""Name of a gate's metric in the spec, and the last part of its name in the evaluation's metrics."""
+from feedback_operator.api import EvaluationSpec, GateRule
 
 
 @dataclass(frozen=True)
@@ -32,32 +22,28 @@ class Checked:
     broken: str
 
 
-def checked(gate: Sequence[GateRule], metrics: Mapping[str, str]) -> tuple[Checked, ...]:
-    """Each rule of a gate, by what the evaluation measured."""
-    return tuple(_checked(rule, metrics) for rule in gate)
+def checked(evaluation: EvaluationSpec, metrics: Mapping[str, str]) -> tuple[Checked, ...]:
+    """Each rule of the gate, by what the evaluation measured."""
+    first = evaluation.benchmarks[0].name
+    return tuple(_checked(rule, rule.reads(first), metrics) for rule in evaluation.gate)
 
 
-def broken_rules(gate: Sequence[GateRule], metrics: Mapping[str, str]) -> tuple[str, ...]:
+def broken_rules(evaluation: EvaluationSpec, metrics: Mapping[str, str]) -> tuple[str, ...]:
     """Say of each rule that the aligned policy does not meet what it measured and what was wanted."""
-    return tuple(one.broken for one in checked(gate, metrics) if one.broken)
+    return tuple(one.broken for one in checked(evaluation, metrics) if one.broken)
 
 
-def all_measured(gate: Sequence[GateRule], metrics: Mapping[str, str]) -> bool:
+def all_measured(evaluation: EvaluationSpec, metrics: Mapping[str, str]) -> bool:
     """Whether every rule finds what it is about: an evaluation of an earlier version measured less."""
-    return all(metrics.get(name) for rule in gate for name in _read_by(rule))
+    first = evaluation.benchmarks[0].name
+    return all(metrics.get(name) for rule in evaluation.gate for name in rule.reads(first).values())
 
 
-def _read_by(rule: GateRule) -> list[str]:
-    """Names of the metrics that a rule reads."""
-    name = METRICS[rule.metric]
-    of_ratio = [f"selection.baseline.{name}"] if rule.relative_to else []
-    ends = [f"selection.ratio.{name}.{end}" for end in ("low", "high")] if rule.use == "Interval" else []
-    return [f"selection.aligned.{name}", *of_ratio, *ends]
-
-
-def _checked(rule: GateRule, metrics: Mapping[str, str]) -> Checked:
-    name, subject = METRICS[rule.metric], str(rule.metric)
-    aligned, baseline = (_number(metrics, f"selection.{who}.{name}") for who in ("aligned", "baseline"))
+def _checked(rule: GateRule, reads: Mapping[str, str], metrics: Mapping[str, str]) -> Checked:
+    """By the metrics that the rule reads, see `GateRule.reads`."""
+    found = {what: _number(metrics, name) for what, name in reads.items()}
+    subject = f"{rule.metric} of {rule.benchmark}" if rule.benchmark else str(rule.metric)
+    aligned, baseline = found["aligned"], found.get("baseline")
     if rule.relative_to is None:
         return Checked(subject, _wanted(rule), _shown(aligned), _outside(rule, aligned, subject))
     subject = f"{subject} relative to the baseline"
@@ -68,7 +54,7 @@ def _checked(rule: GateRule, metrics: Mapping[str, str]) -> Checked:
     ratio = aligned / baseline if aligned is not None and baseline else None
     if ratio is None or rule.use != "Interval":
         return Checked(subject, _wanted(rule), _shown(ratio), _outside(rule, ratio, subject))
-    low, high = (_number(metrics, f"selection.ratio.{name}.{end}") for end in ("low", "high"))
+    low, high = found["low"], found["high"]
     if low is None or high is None:
         broken = (
             f"{subject} has no interval on the selection split: the baseline's, {baseline}, is so near 0 that little "

@@ -202,6 +202,36 @@ async def test_generated_specs(control_plane: ControlPlane) -> None:
             id="interval of a value",
         ),
         pytest.param(
+            {"evaluation": {"gate": [{"metric": "recall", "benchmark": "other", "min": "0.9"}]}},
+            "spec.evaluation",
+            "gate must name one of evaluation.benchmarks",
+            id="a gate of no benchmark",
+        ),
+        pytest.param(
+            {"evaluation": {"gate": [{"metric": "accuracy", "min": "0.9"}]}},
+            "spec.evaluation",
+            "gate must name a metric that its benchmark measures: accuracy is of pope, amber and mmstar",
+            id="a gate of what is not measured",
+        ),
+        pytest.param(
+            {"evaluation": {"choice": {"benchmark": "other"}}},
+            "spec.evaluation",
+            "choice must name one of evaluation.benchmarks",
+            id="a choice of no benchmark",
+        ),
+        pytest.param(
+            {"evaluation": {"choice": {"metric": "f1"}}},
+            "spec.evaluation",
+            "choice must name a metric that its benchmark measures",
+            id="a choice by what is not measured",
+        ),
+        pytest.param(
+            {"only": "Evaluation"},
+            "spec",
+            "with only Evaluation nothing is trained",
+            id="evaluation alone and a labeler",
+        ),
+        pytest.param(
             {"labeling": {"model": {"uri": "hf://a/b", "revision": "main", "trustRemoteCode": True}}},
             "spec.labeling.model",
             "trustRemoteCode runs what lies beside the weights",

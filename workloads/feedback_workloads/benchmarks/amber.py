@@ -13,9 +13,12 @@ all four published numbers where that could be tried.
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -23,7 +26,9 @@ from feedback_workloads.benchmarks.english.tagging import Tagger, nltk_parts
 from feedback_workloads.benchmarks.english.words import nouns
 from feedback_workloads.benchmarks.official import Option, Scores, Share, Shares
 from feedback_workloads.contract import BadInput
+from feedback_workloads.method.judgement import Closed, Judgement
 from feedback_workloads.rows.json_files import Row, read_rows, read_text
+from feedback_workloads.rows.rejected import BadRow
 
 COUNTERS: Final[Mapping[str, str]] = {
     "discriminative-hallucination": "Existence",
@@ -146,6 +151,27 @@ class Amber:
     def closed(self, question: Row) -> bool:
         return question.integer("id") > DESCRIBED
 
+    def judge(self, answer: str, truth: str) -> Judgement:
+        """Judge by the truth that is an object of annotations.json, by the words of this package; BadRow of another.
+
+        A description is judged by what it names, as `CHAIR` and `Cover` are; a yes-or-no answer is right or wrong.
+        """
+        words = own_words()
+        match own_question(truth):
+            case Picture() as picture:
+                [named] = nouns([answer], self.tagger)
+                found = words.judge(named, picture)
+                return Judgement(
+                    mentions=len(found.named),
+                    hallucinated=len(found.hallucinated),
+                    covered=len(found.covered),
+                    truth_total=len(picture.true),
+                )
+            case question:
+                said = answer.strip()
+                right = is_right(question, said)
+                return Judgement(0, 0, 0, 0, closed=Closed(right, said == "No", question.truth == "no"))
+
     def score(self, answers: Path, truth: Path, options: Mapping[str, str]) -> Scores:
         words = read_words(truth)
         questions = read_questions(truth, words)
@@ -216,7 +242,7 @@ def shares_of_answers(rows: Sequence[Row], said: Sequence[tuple[YesNo, str]]) ->
     for row, (question, response) in zip(rows, said, strict=True):
         counter, truly, denied = COUNTERS[question.type], question.truth == "no", response == "No"
         parts = {
-            "Accuracy": ((question.truth, response) in (("yes", "Yes"), ("no", "No")), 1),
+            "Accuracy": (is_right(question, response), 1),
             "Precision": (truly and denied, denied),
             "Recall": (truly and denied, truly),
             "F1": (2 * (truly and denied), truly + denied),
@@ -226,6 +252,11 @@ def shares_of_answers(rows: Sequence[Row], said: Sequence[tuple[YesNo, str]]) ->
             for prefix in prefixes:
                 found.setdefault(f"{prefix}{name}", []).append(Share(_item(row), part, whole))
     return found
+
+
+def is_right(question: YesNo, response: str) -> bool:
+    """Whether an answer is, exactly, the right one."""
+    return (question.truth, response) in (("yes", "Yes"), ("no", "No"))
 
 
 def _item(row: Row) -> str:
@@ -238,7 +269,7 @@ def discriminative(said: Iterable[tuple[YesNo, str]]) -> dict[str, Numbers]:
     for question, response in said:
         counts.setdefault(COUNTERS[question.type], Counter()).update(
             asked=1,
-            right=(question.truth, response) in (("yes", "Yes"), ("no", "No")),
+            right=is_right(question, response),
             truly_no=question.truth == "no",
             said_no=response == "No",
             rightly_no=(question.truth, response) == ("no", "No"),
@@ -355,6 +386,27 @@ def _question(row: Row, words: Words) -> Picture | YesNo:
     if row.text("truth") not in ("yes", "no"):
         raise BadInput(f"{row.place}: the truth is {row.text('truth')!r}; give yes or no")
     return YesNo(kind, row.text("truth"))
+
+
+@cache
+def own_words() -> Words:
+    """The words of AMBER that are in this package; none of them are alike."""
+    with as_file(files(__package__) / "amber_words") as folder:
+        return read_words(folder)
+
+
+@cache
+def own_question(truth: str) -> Picture | YesNo:
+    """The question that a text in a column `truth` is about: an object of annotations.json. BadRow where it is none."""
+    try:
+        values = json.loads(truth)
+        if not isinstance(values, dict):
+            raise BadRow("bad-truth", f"the truth {truth[:80]!r} is no object; give that of AMBER's annotations.json")
+        return _question(Row("the truth", values), own_words())
+    except ValueError as error:
+        raise BadRow("bad-truth", f"the truth {truth[:80]!r} is not JSON; give one of annotations.json") from error
+    except BadInput as error:
+        raise BadRow("bad-truth", str(error)) from error
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -14,19 +14,23 @@ from pathlib import Path
 from typing import ClassVar
 
 from feedback_workloads.benchmarks.coco.answers import Sentence, picture_of, read_answers
+from feedback_workloads.benchmarks.coco.classes import classes_in
 from feedback_workloads.benchmarks.coco.objects import chair_vocabulary
 from feedback_workloads.benchmarks.coco.truth import WHAT, read_truth
 from feedback_workloads.benchmarks.english.tagging import Tagger, nltk_parts
 from feedback_workloads.benchmarks.english.words import by_rule
 from feedback_workloads.benchmarks.official import Option, Scores, Shares, quotients
+from feedback_workloads.contract import WordRule
+from feedback_workloads.method.judgement import Judgement
 from feedback_workloads.rows.json_files import Row
 
 
 @dataclass(frozen=True)
 class Chair:
-    """See the head of this module; `tagger` serves the rule `pos`."""
+    """See the head of this module; `tagger` serves the rule `pos`, and `words` is the rule of `judge`."""
 
     tagger: Tagger = nltk_parts
+    words: WordRule = "pos"
     truth: ClassVar[str] = WHAT
     question: ClassVar[str] = "Please describe this image in detail."
     answer: ClassVar[str] = "caption"
@@ -43,6 +47,19 @@ class Chair:
 
     def closed(self, question: Row) -> bool:
         return False
+
+    def judge(self, answer: str, truth: str) -> Judgement:
+        """Judge by the truth that is a JSON list of COCO's classes. BadRow where it is none."""
+        vocabulary = chair_vocabulary()
+        present = classes_in(truth, frozenset(vocabulary.class_of.values()))
+        [words] = by_rule(self.words, self.tagger)([answer])
+        sentence = Sentence(0, answer, vocabulary.named(words), present)
+        return Judgement(
+            mentions=len(sentence.named.words),
+            hallucinated=len(sentence.hallucinated),
+            covered=sentence.covered,
+            truth_total=len(present),
+        )
 
     def score(self, answers: Path, truth: Path, options: Mapping[str, str]) -> Scores:
         rows = read_answers(answers)

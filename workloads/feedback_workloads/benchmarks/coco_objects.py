@@ -8,7 +8,6 @@ class names.
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -18,8 +17,8 @@ from importlib.resources import files
 from itertools import pairwise
 from typing import Final
 
+from feedback_workloads.benchmarks.coco.classes import classes_in
 from feedback_workloads.method.judgement import Judgement
-from feedback_workloads.rows.rejected import BadRow
 
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _WITHIN_A_PHRASE: Final = re.compile(r"[\s'’-]*")
@@ -71,7 +70,7 @@ class CocoObjects:
 
     def judge(self, answer: str, truth: str) -> Judgement:
         lexicon = coco_lexicon()
-        present = _read_truth(truth, lexicon.classes)
+        present = classes_in(truth, lexicon.classes)
         mentions = list(lexicon.mentions(answer))
         wrong = [mention for mention in mentions if mention.name not in present]
         return Judgement(
@@ -116,17 +115,3 @@ def _plural(word: str) -> str:
 
 def _lower(words: list[re.Match[str]]) -> Words:
     return tuple(word.group().lower() for word in words)
-
-
-def _read_truth(truth: str, classes: frozenset[str]) -> frozenset[str]:
-    try:
-        names = json.loads(truth)
-    except ValueError as error:
-        raise BadRow("bad-truth", f"the truth {truth[:80]!r} is not JSON; give a list of COCO class names") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise BadRow("bad-truth", f"the truth {truth[:80]!r} is not a list of texts; give a list of COCO class names")
-    if unknown := set(names) - classes:
-        raise BadRow(
-            "bad-truth", f"the truth names {min(unknown)!r}, which is none of COCO's 80 classes; see coco_objects.toml"
-        )
-    return frozenset(names)

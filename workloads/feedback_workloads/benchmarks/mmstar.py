@@ -18,7 +18,9 @@ from typing import ClassVar, Final
 from feedback_workloads.benchmarks.official import Option, Scores, Share, Shares, quotients
 from feedback_workloads.benchmarks.tables import read_table
 from feedback_workloads.contract import BadInput
+from feedback_workloads.method.judgement import Closed, Judgement
 from feedback_workloads.rows.json_files import Row
+from feedback_workloads.rows.rejected import BadRow
 
 QUESTIONS: Final = 1500
 BEGINNINGS: Final = ("", "(", "option ", "the answer is ")
@@ -45,6 +47,12 @@ class MMStar:
     def closed(self, question: Row) -> bool:
         return False
 
+    def judge(self, answer: str, truth: str) -> Judgement:
+        """Judge by the truth that is the letter of the right option; BadRow where it is none."""
+        if not is_letter(truth):
+            raise BadRow("bad-truth", f"the truth is {truth[:80]!r}; give the letter of the right option")
+        return Judgement(0, 0, 0, 0, closed=Closed(right=is_right(answer, truth.strip().lower())))
+
     def score(self, answers: Path, truth: Path, options: Mapping[str, str]) -> Scores:
         questions = read_questions(truth)
         said = read_predictions(answers, questions, truth)
@@ -61,6 +69,10 @@ class MMStar:
             notes=() if len(questions) == QUESTIONS else (note,),
             shares=shares,
         )
+
+
+def is_letter(text: str) -> bool:
+    return len(text.strip()) == 1 and text.strip().isalpha()
 
 
 def is_right(prediction: str, letter: str) -> bool:
@@ -83,7 +95,7 @@ def read_questions(file: Path) -> dict[int, Question]:
     found: dict[int, Question] = {}
     for row in read_table(file):
         letter = row.text("answer").strip().lower()
-        if len(letter) != 1 or not letter.isalpha():
+        if not is_letter(letter):
             raise BadInput(f"{row.place}: the answer is {row.text('answer')!r}; give the letter of the right option")
         if (index := _index(row)) in found:
             raise BadInput(f"{row.place}: there is a question {index} before; remove one of them")

@@ -20,7 +20,9 @@ from typing import ClassVar, Final
 
 from feedback_workloads.benchmarks.official import Option, Scores, Share, Shares, ratio
 from feedback_workloads.contract import BadInput
+from feedback_workloads.method.judgement import Closed, Judgement
 from feedback_workloads.rows.json_files import Row, read_rows
+from feedback_workloads.rows.rejected import BadRow
 
 CATEGORIES: Final = "llava_pope_test.jsonl"
 _QUESTIONS: Final = re.compile(r".*pope.*_(random|popular|adversarial)\.json(\.gz)?")
@@ -59,9 +61,22 @@ class Pope:
     def closed(self, question: Row) -> bool:
         return False
 
+    def judge(self, answer: str, truth: str) -> Judgement:
+        """Judge by the truth that is `yes` or `no`; a yes names the object that is asked for. BadRow of another."""
+        if truth not in ("yes", "no"):
+            raise BadRow("bad-truth", f"the truth is {truth[:80]!r}; give yes or no")
+        said, there = says_yes(answer), truth == "yes"
+        return Judgement(
+            mentions=int(said),
+            hallucinated=int(said and not there),
+            covered=int(said and there),
+            truth_total=int(there),
+            closed=Closed(right=said == there, said=said, true=there),
+        )
+
     def score(self, answers: Path, truth: Path, options: Mapping[str, str]) -> Scores:
         rows = read_rows(answers)
-        by_sampling = _of_folder(rows, truth) if truth.is_dir() else {_sampling(truth): (rows, read_rows(truth))}
+        by_sampling = of_folder(rows, truth) if truth.is_dir() else {_sampling(truth): (rows, read_rows(truth))}
         judged = {sampling: verdicts(said, asked) for sampling, (said, asked) in by_sampling.items()}
         found = {sampling: confusion(of) for sampling, of in judged.items()}
         metrics = {
@@ -143,7 +158,7 @@ def _sampling(questions: Path) -> str:
     return named[1] if named else questions.name
 
 
-def _of_folder(answers: Sequence[Row], folder: Path) -> dict[str, tuple[list[Row], list[Row]]]:
+def of_folder(answers: Sequence[Row], folder: Path) -> dict[str, tuple[list[Row], list[Row]]]:
     """Answers and questions of each sampling, by the category of each answer's question."""
     files = sorted(file for file in folder.iterdir() if _QUESTIONS.fullmatch(file.name))
     listed = [file for file in (folder / CATEGORIES, folder / f"{CATEGORIES}.gz") if file.exists()]

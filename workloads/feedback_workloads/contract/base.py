@@ -123,7 +123,13 @@ class Model(Source):
         }
 
 
-BenchmarkType = Literal["shapes", "coco-objects"]
+TruthType = Literal["shapes", "coco-objects"]
+"""Benchmarks that judge any answer about a picture."""
+BenchmarkType = Literal["shapes", "coco-objects", "chair", "pope", "amber", "mmstar"]
+WordRule = Literal["pos", "singularize", "noun"]
+"""How CHAIR brings words to the singular."""
+RateName = Literal["response_hallucination", "mention_hallucination", "recall", "expected_recall", "accuracy", "f1"]
+"""Rates that a benchmark measures, see `method.statistics.Measures`."""
 
 
 PreferenceLoss = Literal["Sigmoid", "SigmoidNorm", "IPO", "Robust", "APOZero", "APODown", "BCOPair"]

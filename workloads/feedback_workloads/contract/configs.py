@@ -22,7 +22,10 @@ from feedback_workloads.contract.base import (
     LossType,
     Model,
     Precision,
+    RateName,
     Source,
+    TruthType,
+    WordRule,
     canonical_json,
 )
 
@@ -281,7 +284,7 @@ class PairingConfig(StageConfig):
     pairs_per_instruction: int = 2
     min_score_difference: int = 1
     length_balance: bool = True
-    truth: BenchmarkType | None = None
+    truth: TruthType | None = None
     """Type of the benchmark that can judge answers against the instructions' `truth` column, where there is one."""
     published: PublishedPairs | None = None
     lora: bool = False
@@ -397,14 +400,36 @@ class BenchmarkConfig(Frozen):
     source: Source
     selection: str = "selection"
     report: str = "report"
+    words: WordRule | None = None
+    """Of `chair` alone, which has no default in an iteration: numbers of different rules cannot be compared."""
+
+    @model_serializer(mode="wrap")
+    def _what_is_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if name != "words" or value is not None}
+
+    @model_validator(mode="after")
+    def _words_of_chair(self) -> Self:
+        if (self.type == "chair") != (self.words is not None):
+            raise ValueError("words must be given for type chair, and for no other")
+        return self
+
+
+class Choice(Frozen):
+    """By what the checkpoint is chosen, on the selection split of the benchmark of that name."""
+
+    benchmark: str
+    metric: RateName = "response_hallucination"
 
 
 class EvaluationConfig(StageConfig):
-    """Score the baseline and every checkpoint, choose one, and measure best-of-N on it by every rule.
+    """Score the baseline and every checkpoint, choose one, and measure best-of-N on it by every rule; without a
+    `policy`, score the baseline alone, on report splits.
 
     Selection, of a checkpoint and of how its answers are ranked, reads the `selection` split of the first benchmark
-    alone; all that is reported comes from `report` splits.
+    alone, unless `choice` names another for the checkpoint; all that is reported comes from `report` splits.
     """
+
+    INFRASTRUCTURE: ClassVar[frozenset[str]] = frozenset({"output", "engine", "gate_metrics"})
 
     FORMAT_VERSION: ClassVar[int] = 5
     """5: intervals of the ratios that gates read; nothing is drawn to be ranked where one answer is all there is."""
@@ -431,8 +456,33 @@ class EvaluationConfig(StageConfig):
     """A checkpoint whose recall on the selection split is below this share of the baseline's is chosen only where all
     are; then the one with the highest is."""
     bootstrap_resamples: int = 1000
+    choice: Choice | None = None
+    """None: response-level hallucination on the first benchmark."""
+    gated: tuple[str, ...] = ()
+    """Other benchmarks than the first whose selection splits the gate reads, by name."""
+    gate_metrics: tuple[str, ...] = ()
+    """What the gate reads of them, by its names in the metrics: of what is handed in, the last to be left out."""
     precision: Precision = "auto"
     engine: EngineConfig = EngineConfig()
+
+    def content(self) -> dict[str, Any]:
+        """As of any stage; what says no more than its default is no part of it."""
+        content = super().content()
+        return {name: value for name, value in content.items() if name not in ("choice", "gated") or value}
+
+    @property
+    def selecting(self) -> frozenset[str]:
+        """Names of the benchmarks whose selection splits are answered."""
+        if not self.policy:
+            return frozenset()
+        return frozenset({self.benchmarks[0].name, *self.gated, *([self.choice.benchmark] if self.choice else [])})
+
+    @model_validator(mode="after")
+    def _names_of_benchmarks(self) -> Self:
+        names = [one.name for one in self.benchmarks]
+        if unknown := sorted(self.selecting.difference(names)):
+            raise ValueError(f"there is no benchmark {unknown[0]!r}; give one of {', '.join(names)}")
+        return self
 
 
 class ShapesConfig(Frozen):

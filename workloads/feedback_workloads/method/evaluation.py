@@ -8,18 +8,36 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Final, Literal
 
-from feedback_workloads.contract import Decoding, Ranking
+from feedback_workloads.contract import Decoding, Ranking, RateName
 from feedback_workloads.method import ranking
 from feedback_workloads.method.judgement import Benchmark, Judgement
-from feedback_workloads.method.statistics import Judged, Measures, Rate, differences, measure, ratios
+from feedback_workloads.method.statistics import (
+    OF_CLOSED,
+    UNDEFINED,
+    Judged,
+    Measures,
+    Rate,
+    differences,
+    measure,
+    ratios,
+)
 from feedback_workloads.method.words import count_words
 
 BASELINE: Final = "baseline"
 RULE: Final = (
     "On the selection split of benchmark {benchmark}: of the checkpoints whose recall is at least {ratio:g} times the "
-    "baseline's, the one with the lowest response-level hallucination; ties go to the lower mention-level one, then to "
+    "baseline's, the one with the {best}; ties go to the lower mention-level one, then to "
     "the earlier step. Where no checkpoint keeps the recall, the one with the highest."
 )
+BEST: Final[Mapping[RateName, str]] = {
+    "response_hallucination": "lowest response-level hallucination",
+    "mention_hallucination": "lowest mention-level hallucination",
+    "recall": "highest recall",
+    "expected_recall": "highest recall of expected things",
+    "accuracy": "highest accuracy",
+    "f1": "highest F1",
+}
+"""What is best of each rate, for RULE."""
 BEST_OF_RULE: Final = (
     "On the selection split of benchmark {benchmark}: of the rules, weights and numbers N > 1 for which the best of N "
     "answers hallucinates less than the one answer that is not ranked, with the whole interval of the difference below "
@@ -27,6 +45,7 @@ BEST_OF_RULE: Final = (
     "the smaller N, then to the rule that stands first. Where there is none, one answer. The intervals are so wide "
     "that all of them hold at once with 95%: however much is tried, chance is rarely taken for a gain."
 )
+FEWER_IS_BETTER: Final[tuple[RateName, ...]] = ("response_hallucination", "mention_hallucination")
 _WORST_RATE: Final = 1.0  # of a model that names no object at all, for which no rate is defined
 
 Drawn = Literal["once", "ranked"]
@@ -74,6 +93,7 @@ class Marked:
             expected=found.expected,
             expected_covered=found.expected_covered,
             words=count_words(self.answer.text),
+            closed=found.closed,
         )
 
 
@@ -109,19 +129,30 @@ class Checkpoint:
     report: Measures
 
 
-def choose(baseline: Measures, checkpoints: Sequence[Checkpoint], min_recall_ratio: float) -> Checkpoint:
+def choose(
+    baseline: Measures,
+    checkpoints: Sequence[Checkpoint],
+    min_recall_ratio: float,
+    metric: RateName = "response_hallucination",
+) -> Checkpoint:
     """The checkpoint that RULE chooses; `baseline` are its figures on the selection split."""
+
+    def preference(checkpoint: Checkpoint) -> tuple[float, float, int]:
+        """Lower is better."""
+        measures = checkpoint.selection
+        return (_badness(measures, metric), _rate(measures.mention_hallucination), checkpoint.step)
+
     least = min_recall_ratio * _recall(baseline)
     eligible = [checkpoint for checkpoint in checkpoints if _recall(checkpoint.selection) >= least]
     if not eligible:
-        return min(checkpoints, key=lambda one: (-_recall(one.selection), *_preference(one)))
-    return min(eligible, key=_preference)
+        return min(checkpoints, key=lambda one: (-_recall(one.selection), *preference(one)))
+    return min(eligible, key=preference)
 
 
-def _preference(checkpoint: Checkpoint) -> tuple[float, float, int]:
-    """Lower is better."""
-    measures = checkpoint.selection
-    return (_rate(measures.response_hallucination), _rate(measures.mention_hallucination), checkpoint.step)
+def _badness(measures: Measures, metric: RateName) -> float:
+    """Lower is better; a rate that is undefined is as bad as it can be."""
+    rate = measures.rate(metric)
+    return _rate(rate) if metric in FEWER_IS_BETTER else -(rate.value or 0.0)
 
 
 # ── ranking ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -258,7 +289,8 @@ def choose_best_of(ranked: Sequence[BestOf], once: Measures, min_recall_ratio: f
 
 @dataclass(frozen=True)
 class Scorecard:
-    """All figures on one benchmark; those that have the name `selection` are of the first benchmark's selection split.
+    """All figures on one benchmark; those that have the name `selection` are of its selection split where that is
+    answered (see `EvaluationConfig.selecting`), and else of the first benchmark's.
 
     `ratios` are those of the chosen checkpoint's figures to the baseline's on that split. `best` is what the chosen
     ranking, if any, gives here; `baseline_best` has, by N, the baseline's answers ranked by nothing but their own
@@ -276,7 +308,6 @@ class Scorecard:
         """What scores.json says of the benchmark; every figure with the decoding that its answers were drawn by."""
         one, many = ({"decoding": how.model_dump(mode="json")} for how in (decoding, ranked))
         aligned = self.chosen.report.to_json()
-        likelihood = named(Ranking(rule="PolicyLikelihood"))
         n = self.best[1] if self.best else max(self.baseline_best, default=0)
         return {
             "baseline": {**self.baseline.report.to_json(), **one},
@@ -297,12 +328,7 @@ class Scorecard:
                 if self.best
                 else {"n": 1, "rule": None, "lambda": None, **aligned, **one}
             ),
-            "baseline_best_of_n": (
-                {"n": n, **likelihood, **self.baseline_best[n].to_json(), **many} if self.baseline_best else None
-            ),
-            "baseline_ranking": [
-                {"n": n, **likelihood, **measures.to_json(), **many} for n, measures in self.baseline_best.items()
-            ],
+            **ranked_baseline(self.baseline_best, n, ranked),
         }
 
     def metrics(self) -> dict[str, float]:
@@ -312,22 +338,69 @@ class Scorecard:
         (of the ratio's interval): a figure that decides is not one that is reported.
         """
         best = self.best[2] if self.best else self.chosen.report
-        ends = {
-            f"selection.ratio.{name}.{end}": value
-            for name, ratio in self.ratios.items()
-            for end, value in (("low", ratio.low), ("high", ratio.high))
-            if value is not None
-        }
         return {
-            **self.baseline.selection.values("selection.baseline"),
-            **self.chosen.selection.values("selection.aligned"),
-            **ends,
+            **self.of_selection(),
             **self.baseline.report.flat("baseline"),
             **self.chosen.report.flat("aligned"),
             **best.flat("best_of_n"),
             "best_of_n.n": float(self.best[1] if self.best else 1),
             "selected_step": float(self.chosen.step),
         }
+
+    def of_selection(self) -> dict[str, float]:
+        """What the gate reads, by flat names."""
+        return {
+            **self.baseline.selection.values("selection.baseline"),
+            **self.chosen.selection.values("selection.aligned"),
+            **{
+                f"selection.ratio.{name}.{end}": value
+                for name, ratio in self.ratios.items()
+                for end, value in (("low", ratio.low), ("high", ratio.high))
+                if value is not None
+            },
+        }
+
+    def selection_json(self, decoding: Decoding) -> dict[str, Any]:
+        """The same as scores.json has it under `selection`."""
+        return {
+            who: {**one.selection.to_json(), "decoding": decoding.model_dump(mode="json")}
+            for who, one in (("baseline", self.baseline), ("aligned", self.chosen))
+        } | {
+            "ratio": {
+                name: ratio.to_json()
+                for name, ratio in self.ratios.items()
+                if name not in OF_CLOSED or ratio != UNDEFINED
+            }
+        }
+
+
+@dataclass(frozen=True)
+class BaselineCard:
+    """The figures of a model by itself on one benchmark: of its one answer, and by N of the likeliest of N of its."""
+
+    report: Measures
+    best: Mapping[int, Measures]
+
+    def to_json(self, decoding: Decoding, ranked: Decoding) -> dict[str, Any]:
+        """What scores.json says of the benchmark, by the names of `Scorecard.to_json`."""
+        return {
+            "baseline": {**self.report.to_json(), "decoding": decoding.model_dump(mode="json")},
+            **ranked_baseline(self.best, max(self.best, default=0), ranked),
+        }
+
+    def metrics(self) -> dict[str, float]:
+        """The figures by flat names, such as `baseline.recall.low`."""
+        return self.report.flat("baseline")
+
+
+def ranked_baseline(best: Mapping[int, Measures], shown: int, decoding: Decoding) -> dict[str, Any]:
+    """The baseline's answers ranked by their own likelihood, for all N and for the one that is shown beside others."""
+    likelihood = named(Ranking(rule="PolicyLikelihood"))
+    rows = {
+        n: {"n": n, **likelihood, **measures.to_json(), "decoding": decoding.model_dump(mode="json")}
+        for n, measures in best.items()
+    }
+    return {"baseline_best_of_n": rows.get(shown), "baseline_ranking": list(rows.values())}
 
 
 def mark(answers: Iterable[Answer], truths: Mapping[str, str], benchmark: Benchmark) -> list[Marked]:

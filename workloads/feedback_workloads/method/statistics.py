@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from feedback_workloads.contract import RateName
+from feedback_workloads.method.judgement import Closed
 
 CONFIDENCE: Final = 0.95
 _DRAWS_A_BLOCK: Final = 256
@@ -29,6 +32,7 @@ class Judged:
     expected: int
     expected_covered: int
     words: int
+    closed: Closed | None = None
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,11 @@ class Rate:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
-RATES: Final = ("response_hallucination", "mention_hallucination", "recall", "expected_recall")
+UNDEFINED: Final = Rate(None, None, None)
+RATES: Final[tuple[RateName, ...]] = get_args(RateName)
 """Names of the rates among Measures."""
+OF_CLOSED: Final[tuple[RateName, ...]] = ("accuracy", "f1")
+"""Those of closed questions: where a benchmark asks none, files do not name them."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,8 @@ class Measures:
     expected_recall: the same of those objects alone that are often named where they are absent. Who stops naming them
     at all hallucinates less and sees no better. Undefined where the benchmark marks none.
     mean_words: mean length of an answer in words, 0 without answers.
+    accuracy: right answers to closed questions / all answers to them.
+    f1: of the answer that the benchmark looks for (POPE: yes, AMBER: no), 2 * rightly given / (given + right).
     """
 
     response_hallucination: Rate
@@ -64,22 +73,31 @@ class Measures:
     recall: Rate
     expected_recall: Rate
     mean_words: float
+    accuracy: Rate = UNDEFINED
+    f1: Rate = UNDEFINED
+
+    def rate(self, name: RateName) -> Rate:
+        """The rate of that name."""
+        found: Rate = getattr(self, name)
+        return found
 
     def to_json(self) -> dict[str, Any]:
-        return {**{name: getattr(self, name).to_json() for name in RATES}, "mean_words": self.mean_words}
+        rates = {name: self.rate(name) for name in RATES}
+        shown: dict[str, Any] = {
+            name: rate.to_json() for name, rate in rates.items() if name not in OF_CLOSED or rate != UNDEFINED
+        }
+        return {**shown, "mean_words": self.mean_words}
 
     def values(self, prefix: str) -> dict[str, float]:
         """Figures `prefix.RATE` and `prefix.mean_words`; without undefined ones."""
-        rates = {f"{prefix}.{name}": getattr(self, name).value for name in RATES}
+        rates = {f"{prefix}.{name}": self.rate(name).value for name in RATES}
         return {f"{prefix}.mean_words": self.mean_words} | {
             name: value for name, value in rates.items() if value is not None
         }
 
     def flat(self, prefix: str) -> dict[str, float]:
         """The same with the ends of the intervals, `prefix.RATE.low` and `prefix.RATE.high`."""
-        ends = {
-            f"{prefix}.{name}.{end}": getattr(getattr(self, name), end) for name in RATES for end in ("low", "high")
-        }
+        ends = {f"{prefix}.{name}.{end}": getattr(self.rate(name), end) for name in RATES for end in ("low", "high")}
         return self.values(prefix) | {name: value for name, value in ends.items() if value is not None}
 
 
@@ -134,9 +152,10 @@ def differences(tried: Sequence[Iterable[Judged]], other: Iterable[Judged], resa
     ]
 
 
-_COLUMNS: Final = 10
+_COLUMNS: Final = 14
 (
     _HALLUCINATING, _NAMING, _HALLUCINATED, _MENTIONS, _COVERED, _TRUTH, _EXPECTED_COVERED, _EXPECTED, _WORDS, _ANSWERS,
+    _RIGHT, _CLOSED, _TWICE_RIGHTLY, _GIVEN_AND_TRUE,
 ) = range(_COLUMNS)  # fmt: skip
 _PARTS: Final = {
     "response_hallucination": (_HALLUCINATING, _NAMING),
@@ -144,6 +163,8 @@ _PARTS: Final = {
     "recall": (_COVERED, _TRUTH),
     "expected_recall": (_EXPECTED_COVERED, _EXPECTED),
     "mean_words": (_WORDS, _ANSWERS),
+    "accuracy": (_RIGHT, _CLOSED),
+    "f1": (_TWICE_RIGHTLY, _GIVEN_AND_TRUE),
 }
 """Each figure of Measures as a part over its whole."""
 
@@ -160,8 +181,11 @@ def _sums_by_question(judged: Iterable[Judged]) -> NDArray[np.float64]:
     """Sums of the columns a question, (questions, columns), in the order of the questions' ids."""
     sums: dict[str, NDArray[np.float64]] = {}
     for one in judged:
+        closed = one.closed or Closed(right=False)
         columns = (one.hallucinated > 0, one.mentions > 0, one.hallucinated, one.mentions, one.covered, one.truth_total,
-                   one.expected_covered, one.expected, one.words, 1)  # fmt: skip
+                   one.expected_covered, one.expected, one.words, 1,
+                   closed.right, one.closed is not None, 2 * (closed.said and closed.true),
+                   closed.said + closed.true)  # fmt: skip
         sums[one.id] = sums.get(one.id, 0) + np.array(columns, dtype=np.float64)
     return np.array([sums[id] for id in sorted(sums)]).reshape(-1, _COLUMNS)
 

@@ -47,8 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _of_iteration(iteration: Iteration, out: Path) -> int:
     evidence = gather(iteration, ArtifactStore.from_environment())
     _write(out, "summary.json", summarise(evidence), render(evidence))
+    if evidence.alone:
+        others = [f"{name}\n{table(other)}" for name, other in evidence.alone["others"].items()]
+        sys.stdout.writelines(f"{one}\n" for one in (table(evidence.alone), *others))
     if evidence.scores:
-        said = [table(evidence.scores), on_baseline(evidence.scores), served(evidence.scores)]
+        others = [f"{name}\n{table(other)}" for name, other in evidence.scores["others"].items()]
+        said = [table(evidence.scores), *others, on_baseline(evidence.scores), served(evidence.scores)]
         sys.stdout.writelines(f"{one}\n" for one in said if one)
     return _name_missing(evidence.missing)
 

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from feedback_workloads.report.evidence import rule_words
+from feedback_workloads.report.summary import measured
 
 Row = Mapping[str, Any]
 Rate = Mapping[str, float | None]
@@ -75,12 +76,15 @@ PERCENT: Final = FuncFormatter(lambda value, _: f"{100 * value:g}%")
 
 def measures(scores: Row) -> str:
     """Each rate of baseline, aligned and best-of-N with its interval, one below the other."""
-    rates = [
-        ("response_hallucination", "Answers with a\nhallucination"),
-        ("mention_hallucination", "Hallucinated\nmentions"),
-        ("recall", "Recall"),
-        *_of_expected(scores, "Recall of\nexpected things"),
-    ]
+    named = {
+        "response_hallucination": "Answers with a\nhallucination",
+        "mention_hallucination": "Hallucinated\nmentions",
+        "recall": "Recall",
+        "expected_recall": "Recall of\nexpected things",
+        "accuracy": "Accuracy",
+        "f1": "F1",
+    }
+    rates = [(name, words) for name, words in named.items() if name in measured(scores)]
     who = [
         ("baseline", "baseline", BASELINE, "o"),
         ("aligned", "aligned", ALIGNED, "s"),
@@ -144,9 +148,12 @@ def _curves(name: str, scores: Row, rows: Sequence[Row], once: str, label: str) 
     panels = [
         ("response_hallucination", "answers with a\nhallucination"),
         ("recall", "recall"),
-        *_of_expected(scores, "recall of\nexpected things"),
+        ("expected_recall", "recall of\nexpected things"),
+        ("accuracy", "accuracy"),
+        ("f1", "F1"),
         ("mean_words", "words"),
     ]
+    panels = [(name, words) for name, words in panels if name in measured(scores)]
 
     def value(figures: Row, measure: str) -> float | None:
         figure: float | Rate = figures[measure]
@@ -180,6 +187,8 @@ def checkpoints(scores: Row) -> str:
         return ""
     selected = next(one for one in rows if one["selected"])
     steps = [one["step"] for one in rows]
+    words = {"response_hallucination": "answers with a\nhallucination", "recall": "recall", "accuracy": "accuracy"}
+    first, second = ("response_hallucination", "recall") if "recall" in measured(scores) else ("accuracy", "accuracy")
 
     def values(split: str, rate: str) -> list[float]:
         found = [one[split][rate]["value"] for one in rows]
@@ -187,7 +196,7 @@ def checkpoints(scores: Row) -> str:
 
     def draw(figure: Figure) -> None:
         above, below = figure.subplots(2, sharex=True, height_ratios=(3, 2))
-        for axes, rate in ((above, "response_hallucination"), (below, "recall")):
+        for axes, rate in ((above, first), (below, second)):
             _baseline(axes, scores["baseline"][rate])
             axes.plot(steps, values("selection", rate), "o--", color=MUTED, label="selection split")
             axes.plot(steps, values("report", rate), "s-", color=ALIGNED, label="report split")
@@ -195,10 +204,10 @@ def checkpoints(scores: Row) -> str:
             if value is not None:
                 axes.plot(selected["step"], value, "o", ms=11, mfc="none", mec=BEST, mew=1.8, label="chosen")
             _rate_axis(axes)
-        above.set_ylabel("answers with a\nhallucination")
-        below.set_ylabel("recall")
-        recalls = [*values("selection", "recall"), *values("report", "recall")]
-        below.set_ylim(_around([*recalls, scores["baseline"]["recall"]["value"]]))
+        above.set_ylabel(words[first])
+        below.set_ylabel(words[second])
+        recalls = [*values("selection", second), *values("report", second)]
+        below.set_ylim(_around([*recalls, scores["baseline"][second]["value"]]))
         below.set_xlabel("optimizer step")
         below.xaxis.set_major_locator(FixedLocator(steps, nbins=6))
         _legend(figure, above)
@@ -216,6 +225,8 @@ def chain(policies: Sequence[Row | None], kept: int | None, number: int) -> str:
         "mention_hallucination": "hallucinated\nmentions",
         "recall": "recall",
         "expected_recall": "expected\nrecall",
+        "accuracy": "accuracy",
+        "f1": "F1",
     }
     known: dict[str, dict[int, Rate]] = {
         name: {
@@ -423,11 +434,6 @@ def _bars(name: str, counts: Mapping[str, int], x: str, y: str, label: str) -> s
         axes.grid(axis="x", visible=False)
 
     return _svg(name, 2.6, draw, label)
-
-
-def _of_expected(scores: Row, words: str) -> list[tuple[str, str]]:
-    """The recall of expected things by these words, where the benchmark marks some."""
-    return [] if scores["baseline"]["expected_recall"]["value"] is None else [("expected_recall", words)]
 
 
 def _legend(figure: Figure, axes: Axes, columns: int = 4) -> None:

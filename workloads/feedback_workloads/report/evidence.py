@@ -110,6 +110,8 @@ class Evidence:
     pair_examples: Sequence[Pair] = ()
     versions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Of packages that made its artifacts, more than one where stages ran with several."""
+    alone: dict[str, Any] | None = None
+    """Scores of a model by itself, where nothing was to be trained; then `scores` are None."""
 
 
 def gather(iteration: Iteration, store: ArtifactStore) -> Evidence:
@@ -127,6 +129,17 @@ def gather(iteration: Iteration, store: ArtifactStore) -> Evidence:
             missing.append(f"Stage {stage} is done, but {error}.")
             return otherwise
 
+    if iteration.given("only"):
+        return Evidence(
+            iteration=iteration,
+            scores=None,
+            pairs=None,
+            training=(),
+            examples=Examples(),
+            alone=attempt("evaluation", lambda ref: _json(store, ref, SCORES_NAME), None),
+            missing=missing,
+            versions=find_versions(iteration, store),
+        )
     labeling = iteration.stage("labeling")
     labels = labeling.artifacts if labeling and labeling.done else ()
     return Evidence(
@@ -208,7 +221,7 @@ def difference(answers: Sequence[Mapping[str, Row]]) -> Rate | None:
 
 def _judged(row: Row) -> Judged:
     """What the benchmark said, of a row of SCORES."""
-    numbers = {one.name: row[one.name] for one in fields(Judged) if one.name != "words"}
+    numbers = {one.name: row[one.name] for one in fields(Judged) if one.name in row}
     return Judged(**numbers, words=count_words(row["answer"]))
 
 

@@ -140,7 +140,9 @@ class Ending(Partial):
     @property
     def tone(self) -> str:
         """Whether that is good: a chain that gains no more is not bad."""
-        return {"promoted": "good", "gate failed": "plain", "not begun": "plain"}.get(self.how, "bad")
+        return {"promoted": "good", "evaluated": "good", "gate failed": "plain", "not begun": "plain"}.get(
+            self.how, "bad"
+        )
 
 
 class Held(Partial):

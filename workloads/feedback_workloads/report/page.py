@@ -76,12 +76,17 @@ class Figure:
 
 def render(evidence: Evidence) -> str:
     """The whole page."""
+    scores = evidence.scores or evidence.alone
     return template("page.html").render(
         iteration=evidence.iteration,
         missing=evidence.missing,
         scores=evidence.scores,
-        measures=measured(evidence.scores) if evidence.scores else {},
-        columns=columns(evidence.scores) if evidence.scores else {},
+        measures=measured(scores) if scores else {},
+        columns=columns(scores) if scores else {},
+        others={
+            name: (measured(other), columns(other)) for name, other in (scores["others"] if scores else {}).items()
+        },
+        alone=evidence.alone,
         ranked_words=ranked_words(evidence.scores["best_of_n"]) if evidence.scores else "",
         headline=headline(evidence.scores) if evidence.scores else None,
         paired=paired(evidence.examples.difference),
@@ -237,7 +242,7 @@ def _shown(name: str, value: float | None) -> str:
 def _tone(name: str, before: float | None, after: float | None) -> str:
     if name == "mean_words" or before is None or after is None or before == after:
         return "plain"
-    return "good" if (after > before) == name.endswith("recall") else "bad"
+    return "bad" if (after > before) == name.endswith("hallucination") else "good"
 
 
 def _result_figures(scores: Row) -> list[Figure]:

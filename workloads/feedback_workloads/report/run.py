@@ -44,12 +44,14 @@ class Figures(Partial):
     mention_hallucination: Interval
     recall: Interval
     expected_recall: Interval | None = None
+    accuracy: Interval | None = None
+    f1: Interval | None = None
     mean_words: FiniteFloat
     decoding: Drawing
 
     def to_json(self) -> dict[str, Any]:
         """As summary.json has them, without what is not there."""
-        return self.model_dump(mode="json", exclude={"expected_recall"} if self.expected_recall is None else None)
+        return self.model_dump(mode="json", exclude={name for name in RATES if getattr(self, name) is None})
 
 
 class Pairs(Partial):
@@ -100,7 +102,7 @@ class Member:
     @property
     def without_figures(self) -> str:
         """Why there are no figures of it; empty where there are, or where its outcome says it."""
-        if self.summary.aligned or self.outcome.how in ("not begun", "stalled", "not finished"):
+        if self.summary.aligned or self.outcome.how in ("evaluated", "not begun", "stalled", "not finished"):
             return ""
         return " ".join((*self.missing, *self.summary.missing)) or "Its summary has no figures."
 

@@ -17,9 +17,15 @@ MEASURES: Final = {
     "mention_hallucination": "hallucinated mentions",
     "recall": "recall",
     "expected_recall": "recall of expected things",
+    "accuracy": "accuracy",
+    "f1": "F1",
     "mean_words": "mean words",
 }
 """Names of what is measured, and how a person calls it."""
+
+
+OF_OTHERS: Final = ("baseline", "aligned", "best_of_n", "baseline_best_of_n", "selection")
+"""What is told of other benchmarks than the first."""
 
 
 LABELER: Final = {
@@ -32,7 +38,7 @@ LABELER: Final = {
 
 def summarise(evidence: Evidence) -> dict[str, Any]:
     """The content of summary.json. Figures that are missing are null, and `missing` says why."""
-    scores, pairs = evidence.scores or {}, evidence.pairs or {}
+    scores, pairs = evidence.scores or evidence.alone or {}, evidence.pairs or {}
     return {
         "baseline": scores.get("baseline"),
         "aligned": scores.get("aligned"),
@@ -41,9 +47,12 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
         "baseline_best_of_n": scores.get("baseline_best_of_n"),
         "baseline_ranking": scores.get("baseline_ranking"),
         "selection": scores.get("selection"),
-        "selected_best_of": scores["best_of_n"]["n"] if scores else None,
+        "selected_best_of": evidence.scores["best_of_n"]["n"] if evidence.scores else None,
         "ranking": scores.get("ranking"),
         "reward_on_baseline": scores.get("reward_on_baseline"),
+        "others": {
+            name: {who: other.get(who) for who in OF_OTHERS} for name, other in scores.get("others", {}).items()
+        },
         "checkpoints": [
             {
                 "step": checkpoint["step"],
@@ -92,18 +101,27 @@ def labeler(metrics: Mapping[str, float]) -> str:
 
 def columns(scores: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """What is compared, by its name for a person: each with how its answers were drawn and ranked."""
-    named = {"baseline": scores["baseline"], "aligned": scores["aligned"]}
-    if words := ranked_words(scores["best_of_n"]):
+    named = {who: scores[who] for who in ("baseline", "aligned") if who in scores}
+    if "best_of_n" in scores and (words := ranked_words(scores["best_of_n"])):
         named[f"aligned, {words}"] = scores["best_of_n"]
     if likely := scores["baseline_best_of_n"]:
         named[f"baseline, best of {likely['n']} by its own likelihood"] = likely
     return named
 
 
-def measured(scores: Mapping[str, Any]) -> dict[str, str]:
-    """MEASURES of these scores: without the recall of expected things where the benchmark marks none."""
-    unknown = {"expected_recall"} if scores["baseline"]["expected_recall"]["value"] is None else set[str]()
-    return {name: words for name, words in MEASURES.items() if name not in unknown}
+def measured(figures: Mapping[str, Any]) -> dict[str, str]:
+    """MEASURES that a benchmark has, by its scores: those of the baseline.
+
+    Without the recall of expected things where it marks none, and of closed questions alone without what descriptions
+    name.
+    """
+    baseline = figures["baseline"]
+
+    def known(name: str) -> bool:
+        return name == "mean_words" or (name in baseline and baseline[name]["value"] is not None)
+
+    needed = () if known("accuracy") else ("response_hallucination", "mention_hallucination", "recall")
+    return {name: words for name, words in MEASURES.items() if name in needed or known(name)}
 
 
 def table(scores: Mapping[str, Any]) -> str:

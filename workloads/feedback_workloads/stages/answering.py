@@ -200,8 +200,8 @@ class Answers:
         if self._engine is None:
             config = self._config
             self._progress.phase("loading the engine")
-            first = self._store.download(next(iter(self.checkpoints.values())))
-            adapter = first if (first / ADAPTER_CONFIG).exists() else None
+            first = next(map(self._store.download, self.checkpoints.values()), None)
+            adapter = first if first and (first / ADAPTER_CONFIG).exists() else None
             base = fetch(self._store, config.model, config.output, self._progress.phase)
             family = family_of(base, config.model)
             self._engine = Engine.load(family, config.engine, config.precision, config.seed, adapter)

@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from feedback_workloads.contract import (
     Artifact,
     BadInput,
     Disconnected,
+    EvaluationConfig,
     ExitCode,
     Manifest,
     ShapesConfig,
@@ -68,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_message(termination_log, failure)
         return code
     if result:
-        write_message(termination_log, result)
+        gate = config.gate_metrics if isinstance(config, EvaluationConfig) else ()
+        write_message(termination_log, result, gate)
     return ExitCode.DONE
 
 
@@ -197,14 +200,15 @@ def _failure(stage: str, shard: int, error: Exception) -> tuple[StageFailure, in
             return failure("Internal", f"{type(error).__name__}: {error}", 1)
 
 
-def write_message(file: Path, message: StageResult | StageFailure) -> None:
+def write_message(file: Path, message: StageResult | StageFailure, gate: Sequence[str] = ()) -> None:
     """Leave the termination message; where it would be cut, metrics go first, since the manifest has them.
 
-    Of these the ends of the report split's intervals go first; what is of the selection split, which gates read, last.
+    Of these go first what the `gate` does not read of other benchmarks than the first, then the ends of the report
+    split's intervals; what is of the first one's selection split, and what the gate reads, last.
     """
     data: dict[str, Any] = message.model_dump(mode="json", exclude_defaults=True)
     if metrics := data.get("metrics"):
-        data["metrics"] = {name: metrics[name] for name in sorted(metrics, key=_dispensable)}
+        data["metrics"] = {name: metrics[name] for name in sorted(metrics, key=partial(_dispensable, gate))}
     text = message.model_dump_json()
     while len(text.encode()) > RESULT_LIMIT_BYTES and data.get("metrics"):
         data["metrics"].popitem()
@@ -212,8 +216,12 @@ def write_message(file: Path, message: StageResult | StageFailure) -> None:
     file.write_text(text)
 
 
-def _dispensable(metric: str) -> int:
-    return 0 if metric.startswith("selection.") else 1 + metric.endswith((".low", ".high"))
+def _dispensable(gate: Sequence[str], metric: str) -> int:
+    if metric in gate:
+        return 0
+    if "/" in metric:
+        return 4
+    return 1 if metric.startswith("selection.") else 2 + metric.endswith((".low", ".high"))
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

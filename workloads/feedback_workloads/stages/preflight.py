@@ -17,6 +17,7 @@ from feedback_workloads.apis.client import Unreachable
 from feedback_workloads.contract import (
     STAGE_CONFIG,
     BadInput,
+    EvaluationConfig,
     LaterModel,
     PairingConfig,
     SamplingConfig,
@@ -162,6 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     store = ArtifactStore.from_environment()
     if isinstance(config, PairingConfig):
         return ended("check", partial(_check_published, config, store))
+    if isinstance(config, EvaluationConfig):
+        return ended("check", partial(_check_evaluated, config, store))
     assert isinstance(config, SamplingConfig), f"{config.stage} is the first stage of no iteration"
     return ended("check", partial(_check, config, store))
 
@@ -173,6 +176,13 @@ def _check_published(config: PairingConfig, store: ArtifactStore) -> None:
     if folder := described(store, model):
         check_trainable(family_of(folder, model), model.uri, lora=config.lora)
     sys.stdout.write(f"spec.model {model.uri} can be trained\n")
+
+
+def _check_evaluated(config: EvaluationConfig, store: ArtifactStore) -> None:
+    """Look at the model of an iteration that trains nothing."""
+    if folder := described(store, config.model):
+        check(family_of(folder, config.model), "sample", config.model.uri)
+    sys.stdout.write(f"spec.model {config.model.uri} can sample\n")
 
 
 def _check(config: SamplingConfig, store: ArtifactStore) -> None:

@@ -7,7 +7,17 @@ from typing import Final
 
 from feedback_workloads.contract import BadInput
 from feedback_workloads.data.drafts import Published
-from feedback_workloads.data.sources import coco, conversations, landmarks, movienet, preferences, table, textvqa, vqa
+from feedback_workloads.data.sources import (
+    benchmarks,
+    coco,
+    conversations,
+    landmarks,
+    movienet,
+    preferences,
+    table,
+    textvqa,
+    vqa,
+)
 
 SOURCES: Final[Mapping[str, Published]] = {
     "coco": coco.COCO,
@@ -22,6 +32,10 @@ SOURCES: Final[Mapping[str, Published]] = {
     "rlaif-v": preferences.RLAIF_V,
     "table": table.TABLE,
     "pairs-table": table.PAIRS_TABLE,
+    "chair": benchmarks.CHAIR,
+    "pope": benchmarks.POPE,
+    "amber": benchmarks.AMBER,
+    "mmstar": benchmarks.MMSTAR,
 }
 """What `feedback data convert` knows, by name."""
 

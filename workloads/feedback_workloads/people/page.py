@@ -12,12 +12,11 @@ from urllib.parse import parse_qs, quote
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from feedback_workloads.contract import BadInput
 from feedback_workloads.people.answers import Answer, Answers
 from feedback_workloads.people.tasks import CHOICES, Task, Tasks
-from feedback_workloads.report.page import picture
+from feedback_workloads.report.page import picture, template
 
 MOST_BYTES: Final = 64_000
 """Of one request's body: an answer and a note."""
@@ -26,15 +25,6 @@ MOST_BYTES: Final = 64_000
 def app(tasks: Tasks) -> FastAPI:
     """The application: `/` asks for a name, `/NAME` leads to what that person has not answered yet."""
     answers = Answers(tasks.folder)
-    pages = Environment(
-        loader=ChoiceLoader(
-            [PackageLoader("feedback_workloads.people", "."), PackageLoader("feedback_workloads.report", ".")]
-        ),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     server = FastAPI(title="feedback annotate", docs_url=None, redoc_url=None, openapi_url=None)
 
     @server.middleware("http")
@@ -52,7 +42,8 @@ def app(tasks: Tasks) -> FastAPI:
         return PlainTextResponse(str(error), 400)
 
     def render(page: str, /, **given: object) -> HTMLResponse:
-        return HTMLResponse(pages.get_template(page).render(kind=tasks.kind, total=len(tasks.tasks), **given))
+        found = template(page, "feedback_workloads.people")
+        return HTMLResponse(found.render(kind=tasks.kind, total=len(tasks.tasks), **given))
 
     def go(name: str, number: int | None) -> Response:
         """To a task of a person; without a number, to the page that says that all is answered."""

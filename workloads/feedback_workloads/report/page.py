@@ -7,10 +7,11 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
@@ -107,10 +108,15 @@ def render(evidence: Evidence) -> str:
     )
 
 
-def template(name: str) -> Template:
-    """A template of this folder; what it is given is untrusted, and escaped."""
+def template(name: str, room: str = "feedback_workloads.report") -> Template:
+    """A template of that room, which may build on those of this folder; what it is given is untrusted, and escaped."""
+    return _environment(room).get_template(name)
+
+
+@cache
+def _environment(room: str) -> Environment:
     environment = Environment(
-        loader=PackageLoader("feedback_workloads.report", "."),
+        loader=ChoiceLoader([PackageLoader(room, "."), PackageLoader("feedback_workloads.report", ".")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -124,7 +130,7 @@ def template(name: str) -> Template:
         "shortened": shortened,
         "thousands": "{:,}".format,
     }
-    return environment.get_template(name)
+    return environment
 
 
 def headline(scores: Row) -> list[dict[str, str]]:

@@ -31,6 +31,7 @@ from feedback_workloads.shapes.world import rows
 from feedback_workloads.stages.preflight import check_later, check_room, check_those_in_reach
 from feedback_workloads.storage.artifacts import ArtifactStore
 from tests.integration.models import byte_tokenizer, picture, tiny_llava
+from tests.models.builders import qwen3_vl
 
 
 def labeler(folder: Path, max_model_len: int | None = None) -> LaterModel:
@@ -140,7 +141,7 @@ def test_what_only_a_later_stage_may_read_is_left_to_it(
     source = Source(uri=str(tmp_path / "instructions"))
     elsewhere = labeler(tmp_path / "elsewhere")
     given = SamplingConfig(output="out", model=source, instructions=source, later_models=(elsewhere,))
-    check_those_in_reach(given, ArtifactStore(tmp_path / "cache"), 0, None)
+    check_those_in_reach(given, ArtifactStore(tmp_path / "cache"), 0, None, pictures=1)
     assert "spec.labeling.model was not looked at: there is no folder" in capsys.readouterr().err
 
 
@@ -163,9 +164,10 @@ def manifest(folder: Path, policy: dict[str, Any], labels: Path, name: str = "fi
 
 
 def checked(folder: Path, *manifests: dict[str, Any]) -> int:
-    """Exit code of the command on a chain of manifests, with two instructions."""
-    (folder / "instructions").mkdir()
-    (folder / "instructions" / "rows.parquet").write_bytes(write_rows(rows(7, "report", 2)))
+    """Exit code of the command on a chain of manifests, with two instructions where there are none yet."""
+    if not (folder / "instructions").exists():
+        (folder / "instructions").mkdir()
+        (folder / "instructions" / "rows.parquet").write_bytes(write_rows(rows(7, "report", 2)))
     (folder / "run.yaml").write_text(yaml.safe_dump_all(manifests))
     return CliRunner().invoke(app, ["check", str(folder / "run.yaml"), "--models", "--state", str(folder)]).exit_code
 
@@ -193,6 +195,27 @@ def test_a_model_that_is_evaluated_alone(llava: Path, tmp_path: Path, capfd: pyt
     spec = {name: value for name, value in alone["spec"].items() if name in ("model", "artifacts", "evaluation")}
     assert checked(tmp_path, {**alone, "spec": {**spec, "only": "Evaluation"}}) == ExitCode.DONE
     assert capfd.readouterr().out.splitlines() == [f"spec.model {llava} can sample"]
+
+
+def test_more_pictures_than_a_model_takes(llava: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Behind rows that it takes; said of the policy, and of a labeler whose policy takes them."""
+    (tmp_path / "instructions").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "instructions" / f"{name}.png").write_bytes(picture(1))
+    plain = [{"id": str(number), "image": "a.png", "question": "What?"} for number in range(100)]
+    lines = [*plain, {"id": "two", "images": ["a.png", "b.png"], "question": "Which?"}]
+    (tmp_path / "instructions" / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert checked(tmp_path, manifest(tmp_path, {"uri": str(llava)}, llava)) == ExitCode.BAD_INPUT
+    told = capfd.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"check: a row of the data has 2 pictures, and spec.model {llava} is of type llava, ")
+    assert "which takes one alone; give rows of one picture, or a model of type qwen2_5_vl or qwen3_vl or" in told
+
+    several = qwen3_vl(tmp_path / "qwen")
+    assert checked(tmp_path, manifest(tmp_path, {"uri": str(several)}, llava)) == ExitCode.BAD_INPUT
+    told = capfd.readouterr()
+    assert told.out.splitlines() == [f"spec.model {several} can be trained"]
+    assert f"and spec.labeling.model {llava} is of type llava, which takes one alone" in told.err.splitlines()[-1]
+    assert checked(tmp_path, manifest(tmp_path, {"uri": str(several)}, several)) == ExitCode.DONE
 
 
 def test_a_model_that_is_not_there(llava: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -25,10 +25,12 @@ from feedback_workloads.data.__main__ import main as data
 from feedback_workloads.models.families import family_of
 from feedback_workloads.process.outcome import Outcome
 from feedback_workloads.process.progress import Progress
-from feedback_workloads.rows.schemas import IMAGE
+from feedback_workloads.rows.pair_files import asked_in
+from feedback_workloads.rows.schemas import IMAGE, MESSAGES
 from feedback_workloads.stages import pairing, published
 from feedback_workloads.stages.preflight import main as preflight
 from feedback_workloads.storage.artifacts import ArtifactStore
+from feedback_workloads.training.batches.dataset import COLUMNS, prepare_row
 from tests.integration.models import picture, tiny_llava, tiny_llm
 from tests.integration.training_runs import Study
 
@@ -97,6 +99,67 @@ def test_rows_are_those_of_pairs_that_are_made_here(llava: Path, tmp_path: Path)
     statistics = json.loads((Path(shard_uri(given, 0)) / "statistics.json").read_text())
     assert statistics["funnel"] == {"published": 2, "balanced": 2}
     assert statistics["words"] == {"balanced": {"chosen": {"5": 2}, "rejected": {"8": 2}}}
+
+
+TURNS: list[dict[str, Any]] = [
+    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "A dog."}]},
+    {"role": "user", "content": [{"type": "text", "text": "Which colour?"}]},
+]
+
+
+def conversations(folder: Path, pictures: list[int], messages: Any) -> Path:
+    """Pairs of turns, the second of them with these pictures and messages."""
+    said = {"chosen": "It is red.", "rejected": "It is blue."}
+    rows = [
+        {"id": "1", "images": [{"bytes": picture(1)}], "messages": TURNS, **said},
+        {"id": "2", "images": [{"bytes": picture(number)} for number in pictures], "messages": messages, **said},
+    ]
+    kinds = {"id": pa.string(), "images": pa.list_(IMAGE), "messages": MESSAGES}
+    schema = pa.schema({**kinds, "chosen": pa.string(), "rejected": pa.string()})
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, schema), folder / "pairs.parquet")
+    return folder
+
+
+def test_pairs_of_conversations(llava: Path, tmp_path: Path) -> None:
+    """They keep their turns, are read again, and are what the trainer's rows are made of."""
+    given = config(tmp_path, llava, conversations(tmp_path / "turns", [2], TURNS))
+    assert run(given).counts["rows"] == 2
+    again = config(tmp_path / "again", llava, Path(shard_uri(given, 0)))
+    run(again)
+    for rows in (written(given), written(again)):
+        assert [asked_in(row) for row in rows] == [(tuple(TURNS), (picture(number),)) for number in (1, 2)]
+    store = ArtifactStore(tmp_path / "cache")
+    manifest = Manifest(
+        stage="pairing", config={}, config_hash="0" * 64, files=run(given).files, counts={}, versions={}
+    )
+    pairs = list(store.pairs([store.publish(shard_uri(given, 0), manifest)], COLUMNS))
+    family = family_of(llava)
+    first = prepare_row(pairs[0], family, max_length=2048)
+    prompt = family.conversation(TURNS, [picture(1)])
+    assert (first["prompt_ids"], first["pictures"]) == (family.expand(prompt.ids, *prompt.pictures), (picture(1),))
+
+
+@pytest.mark.parametrize(
+    ("pictures", "messages", "reason"),
+    [
+        pytest.param([2], TURNS[:2], "wrong-turns", id="no question at the end"),
+        pytest.param([], TURNS, "missing-picture", id="no picture"),
+        pytest.param([2], None, "missing-text", id="no turns"),
+    ],
+)
+def test_conversations_that_cannot_be_used(
+    llava: Path, tmp_path: Path, pictures: list[int], messages: Any, reason: str
+) -> None:
+    given = config(tmp_path, llava, conversations(tmp_path / "turns", pictures, messages), max_rejected_fraction=1.0)
+    assert run(given).counts[f"rejected_{reason}"] == 1
+
+
+def test_pairs_with_more_pictures_than_the_policy_takes(llava: Path, tmp_path: Path) -> None:
+    two = [{"role": "user", "content": [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "?"}]}]
+    with pytest.raises(BadInput, match=r"has 2 pictures, and spec\.model .* takes one alone"):
+        run(config(tmp_path, llava, conversations(tmp_path / "turns", [2, 3], two)))
 
 
 def test_what_was_converted_is_the_same(llava: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from feedback_workloads.models.pictures import data_url
 from feedback_workloads.process.progress import Progress
 from feedback_workloads.rows.schemas import CLAIMS, IMAGE, SAMPLES
 from feedback_workloads.stages import labeling, splitting
-from feedback_workloads.stages.behind_apis import PROBE_QUESTION
+from feedback_workloads.stages.behind_apis import PROBE_QUESTION, APIJudge
 from feedback_workloads.stages.preflight import check_apis
 from feedback_workloads.storage.artifacts import ArtifactStore
 from tests.unit.judges import Answer, AskedJudge, Sent, completion, failure, judge_that
@@ -248,6 +248,14 @@ def looked_at(server: AskedJudge | None, address: str = "") -> None:
             output="s3://b/o", model=source, instructions=source, labeler_api=APILabeler(url=url, model="sees")
         )
     )
+
+
+def test_all_pictures_come_before_the_question() -> None:
+    judge = APIJudge(None, APILabeler(url="http://labels.example/v1", model="sees"))  # type: ignore[arg-type]
+    (message,) = judge.about([picture(1), picture(2)])("Is it red?")
+    assert [part["type"] for part in message["content"]] == ["image_url", "image_url", "text"]
+    first, second = (part["image_url"]["url"] for part in message["content"][:2])
+    assert first != second
 
 
 def test_an_api_that_answers_is_asked_one_question() -> None:

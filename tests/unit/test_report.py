@@ -40,6 +40,7 @@ from feedback_workloads.report.iteration import Iteration, Shard, StageRecord
 from feedback_workloads.report.page import Segment, duration, picture, render, segments, shortened
 from feedback_workloads.report.push import labeler_of
 from feedback_workloads.report.summary import cell, change, on_baseline, paired, served, summarise, table
+from feedback_workloads.shapes.world import png, rows
 from feedback_workloads.storage.artifacts import ArtifactStore
 
 from .evidences import ITERATION, evidence
@@ -108,6 +109,16 @@ def test_charts_follow_the_page(page: str) -> None:
     assert all(f"{variable}:" in page for variable in charts.VARIABLES.values())
     ids = re.findall(r'id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
+
+
+def test_all_pictures_and_turns_of_a_pair_are_shown() -> None:
+    told = PairAnswer("It is red.", -1, [Claim("It is red.", accepted=False, p_yes=0.1)])
+    pictures = [png(row.scene) for row in rows(0, "report", 2)]
+    shown = Pair(pictures, "User: [picture 1] What?\nAssistant: A dog.\nUser: [picture 2] And here?", told, told)
+    page = render(Evidence(ITERATION, None, None, (), Examples(), missing=(), pair_examples=[shown]))
+    assert [f'alt="Picture {number} that is asked about"' in page for number in (1, 2, 3)] == [True, True, False]
+    assert all(base64.b64encode(data).decode() in page for data in pictures)
+    assert "Assistant: A dog.\nUser: [picture 2] And here?" in page
 
 
 def test_untrusted_text_is_escaped(whole: Evidence) -> None:

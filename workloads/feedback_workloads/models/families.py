@@ -100,15 +100,15 @@ def check_trainable(family: Family, uri: str, *, lora: bool) -> None:
 
 
 def check_pictures(family: Family, most: int, field: str) -> None:
-    """Raise BadInput where rows of instructions have up to `most` pictures and the model of `field` takes fewer."""
+    """Raise BadInput where rows have up to `most` pictures and the model of `field` takes fewer."""
     if most <= family.most_pictures:
         return
     named = f"{field} {family.model.uri}"
     if family.most_pictures > 1:
-        raise BadInput(f"a row of the instructions has {most} pictures, and {named} takes {family.most_pictures}")
+        raise BadInput(f"a row of the data has {most} pictures, and {named} takes {family.most_pictures}")
     types = " or ".join(other.described() for other in FAMILIES if other.SEVERAL_PICTURES)
     raise BadInput(
-        f"a row of the instructions has {most} pictures, and {named} is of type {family.config.get('model_type')}, "
+        f"a row of the data has {most} pictures, and {named} is of type {family.config.get('model_type')}, "
         f"which takes one alone; give rows of one picture, or a model of type {types}"
     )
 

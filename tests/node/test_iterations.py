@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from feedback_workloads.contract import Artifact
@@ -55,6 +58,15 @@ def test_the_command_line_tells_the_same(team: Team, first: Object) -> None:
     for stage in first["status"]["stages"]:
         assert stage["name"] in said
     assert ENDPOINT in said
+
+
+def test_the_doctor_finds_all_well(team: Team, manifest: Object, first: Object, tmp_path: Path) -> None:
+    """Its pods are pulled, admitted and run here with the images, the Secret and the S3 server of the stages."""
+    file = tmp_path / "first.yaml"
+    file.write_text(json.dumps(manifest))  # JSON is YAML
+    [told] = json.loads(team.kubectl("feedback", "doctor", "-f", str(file), "-o", "json"))
+    assert [check for check in told["checks"] if check["outcome"] != "ok"] == []
+    assert any(": artifacts s3://" in check["check"] for check in told["checks"])
 
 
 def test_pods_are_as_restricted_as_they_say(team: Team, first: Object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import pytest
 
 from feedback_operator.api import FeedbackIteration, Metadata
 from feedback_operator.api.schema import crd
+from feedback_operator.cli.examining import as_json, as_text
 from feedback_operator.doctor import control, nodes, space, trials, within
 from feedback_operator.doctor.examination import examine
 from feedback_operator.doctor.facts import DryRun, Facts, Finding, Object, Right, Trial, Unknown, listed, quantity
@@ -182,6 +184,13 @@ def test_operators(deployments: Any, held: Any, expected: list[tuple[str, str]])
     assert len(findings) == len(expected)
     for finding, (outcome, words) in zip(findings, expected, strict=True):
         one(finding, outcome, words)
+
+
+def test_a_namespace_that_is_not_there() -> None:
+    [finding] = control.check_namespace(Facts("team", space=None))
+    one(finding, "failed", "kubectl create namespace team")
+    assert list(control.check_namespace(Facts("team", space={"metadata": {}}))) == []
+    assert list(control.check_namespace(Facts("team", space=FORBIDDEN))) == []
 
 
 @pytest.mark.parametrize(
@@ -662,6 +671,8 @@ def test_what_pods_have_found() -> None:
     ]
     one(findings[4], "failed", "/dev/shm has 0.1 GiB, and the GPUs of sampling talk through it")
     assert [one.outcome for one in trials.check_trials(Facts("t", trials=Unknown("no")), [])] == ["not looked at"]
+    unknown = Facts("t", trials=(Trial(("sampling",), ""),))
+    assert [one.outcome for one in trials.check_trials(unknown, [several])] == ["not looked at"]
 
 
 GIB: Final = 1 << 30
@@ -737,6 +748,25 @@ def test_house_rules_are_those_of_the_operator_that_serves_the_namespace() -> No
     told = [found for found in examine(strict, asked, needs, pods) if found.check == "house rules"]
     one(told[0], "failed", "IPC_LOCK is not allowed on this cluster")
     assert [found for found in examine(allowed, asked, needs, pods) if found.check == "house rules"] == []
+
+
+def test_a_line_a_check_and_below_it_what_to_do() -> None:
+    findings = [Finding("gpus", "ok", "8"), Finding("queue", "failed", "is not there", "create it")]
+    assert as_text({"llava": findings}).splitlines() == [
+        "llava:",
+        "ok            gpus: 8",
+        "failed        queue: is not there",
+        "              -> create it",
+        "",
+        "1 failed, 1 ok",
+    ]
+    [told] = json.loads(as_json({"": findings}))
+    assert told["checks"][1] == {
+        "check": "queue",
+        "outcome": "failed",
+        "message": "is not there",
+        "remedy": "create it",
+    }
 
 
 def test_long_lists_are_cut() -> None:

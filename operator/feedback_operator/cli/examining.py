@@ -33,7 +33,8 @@ from feedback_operator.doctor.control import (
 from feedback_operator.doctor.examination import examine
 from feedback_operator.doctor.facts import DryRun, Facts, Finding, Found, Listed, Object, Right, Trial, Unknown, name_of
 from feedback_operator.doctor.needs import Need, images_alone, named_objects, needs_of, pod_manifest, queue_of
-from feedback_operator.doctor.trials import Group, ended, groups, groups_of_images, job, waits_for
+from feedback_operator.doctor.trials import IMAGE_UNKNOWN, Group, ended, groups, groups_of_images, job, waits_for
+from feedback_operator.resources.house_rules import HouseRules
 
 LOOK_SECONDS: Final = 1.0
 SYSTEM_NAMESPACE: Final = "feedback-system"
@@ -104,7 +105,7 @@ def _name() -> str:
     return f"feedback-doctor-{uuid.uuid4().hex[:6]}"
 
 
-def _followed(pod: Object, house: Any, owner: Metadata) -> Object:
+def _followed(pod: Object, house: HouseRules, owner: Metadata) -> Object:
     """The pod with what the operator is to add to all that it makes."""
     labelled = house.followed({"kind": "Job", "metadata": {"labels": {}}, "spec": {"template": pod}}, owner)
     made: Object = labelled["spec"]["template"]
@@ -149,6 +150,7 @@ def _cluster(remote: Remote) -> Facts:
         now=now,
         groups=groups_,
         definition=_found(remote, f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{DEFINITION}"),
+        space=_found(remote, f"/api/v1/namespaces/{remote.namespace}"),
         operators=operators,
         leases={
             space: _found(remote, f"/apis/coordination.k8s.io/v1/namespaces/{space}/leases/{LEASE}") for space in spaces
@@ -267,7 +269,12 @@ def _dry_runs(remote: Remote, facts: Facts, pods: Mapping[str, Object]) -> dict[
     if facts.rights.get(CREATE_PODS) is not True:
         return dict.fromkeys(pods, Unknown("you may not create pods"))
     path = f"/api/v1/namespaces/{remote.namespace}/pods"
-    return {name: _dry(partial(remote.create, path, pod, {"dryRun": "All"})) for name, pod in pods.items()}
+    return {
+        name: _dry(partial(remote.create, path, pod, {"dryRun": "All"}))
+        if pod["spec"]["containers"][0]["image"]
+        else Unknown(IMAGE_UNKNOWN)
+        for name, pod in pods.items()
+    }
 
 
 def _dry(attempt: Callable[[], Object | None]) -> DryRun | Unknown:
@@ -296,7 +303,7 @@ def _trials(
     if lacking:
         return Unknown(f"you may not {', '.join(lacking)}")
     if not wanted:
-        return Unknown("no image is known: no operator serves the namespace")
+        return Unknown("no image is known, since no operator of the namespace was seen")
     path = f"/apis/batch/v1/namespaces/{remote.namespace}/jobs"
     begun: list[str] = []
     found: list[Trial] = []
@@ -304,9 +311,7 @@ def _trials(
         waiting: list[tuple[Group, str]] = []
         for group, manifest in wanted:
             if not group.needs[0].image:
-                found.append(
-                    Trial(group.sections, "", trouble="its image is not known: no operator serves the namespace")
-                )
+                found.append(Trial(group.sections, ""))
                 continue
             told = _dry(partial(remote.create, path, manifest))
             if isinstance(told, DryRun) and told.pod is not None:

@@ -168,7 +168,8 @@ def doctor(  # noqa: PLR0917 each is an option
 
     Nothing is changed; pods that try things out are taken away again. What you may not look at is told as such.
 
-    Exit codes: 0 nothing failed; 1 something did, or the cluster cannot be used; 2 a manifest is wrong.
+    Exit codes: 0 nothing failed; 1 something did, or the cluster cannot be used; 2 a manifest is wrong; 130
+    interrupted, and the pods are taken away.
     """
     iterations: tuple[FeedbackIteration | None, ...] = (None,)
     if file is not None:
@@ -180,10 +181,13 @@ def doctor(  # noqa: PLR0917 each is an option
         iterations = loaded.iterations
     remote = Remote.connect(context, namespace)
     wish = Wish(pods, timeout, errors.print)
-    found = {
-        one.metadata.name if one else "": examined(home(remote, one, namespace) if one else remote, one, wish)
-        for one in iterations
-    }
+    try:
+        found = {
+            one.metadata.name if one else "": examined(home(remote, one, namespace) if one else remote, one, wish)
+            for one in iterations
+        }
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitStatus.INTERRUPTED) from None
     if form is Form.JSON:
         typer.echo(as_json(found))
     else:

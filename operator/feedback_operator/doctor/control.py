@@ -103,6 +103,17 @@ def _fields(schema: Mapping[str, Any], path: str = "") -> set[str]:
     return found
 
 
+def check_namespace(facts: Facts) -> Iterator[Finding]:
+    """It is there; who may not look at it sees by all else whether it is."""
+    if facts.space is None:
+        yield Finding(
+            "namespace",
+            "failed",
+            f"there is no namespace {facts.namespace}",
+            f"kubectl create namespace {facts.namespace}, or name another one with -n",
+        )
+
+
 # ── the operator ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

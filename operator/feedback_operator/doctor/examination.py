@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from feedback_operator.api import FeedbackIteration
 from feedback_operator.doctor.control import (
     check_definition,
+    check_namespace,
     check_operator,
     check_operators_rights,
     check_user,
@@ -39,6 +40,7 @@ def examine(
     own = needs if iteration else ()
     yield check_version(facts, several_shards=any(need.pods > 1 for need in own))
     yield check_definition(facts)
+    yield from check_namespace(facts)
     yield from check_operator(facts)
     yield check_user(facts)
     yield check_operators_rights(facts)

@@ -84,6 +84,8 @@ class Facts:
     now: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     groups: frozenset[str] = frozenset()
     definition: Found = NOT_ASKED
+    space: Found = NOT_ASKED
+    """The namespace itself."""
     operators: Listed = NOT_ASKED
     leases: Mapping[str, Found] = field(default_factory=dict)
     """The operator's Lease by the namespace of its Deployment."""

@@ -22,9 +22,11 @@ REQUESTS: Final = {"cpu": "100m", "memory": "256Mi"}
 SHORTEST_SHARED_MEMORY: Final = 1 << 30
 """What NCCL may take where several processes share a machine: NVIDIA's images are to be given as much."""
 KEPT_SECONDS: Final = 300
-MOST_SECONDS: Final = 900
+MOST_SECONDS: Final = 3600
+"""For one that nobody takes away."""
 NEVER: Final = ("ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
 """Reasons for which a container waits that do not pass by themselves."""
+IMAGE_UNKNOWN: Final = "its image is not known, since no operator of the namespace was seen"
 LABELS: Final = {
     "app.kubernetes.io/name": "feedback-doctor",
     "app.kubernetes.io/managed-by": "feedback-operator",
@@ -177,6 +179,9 @@ def check_trials(facts: Facts, needs: Sequence[Need]) -> Iterator[Finding]:
 
 def _of(trial: Trial, needs: Sequence[Need]) -> Iterator[Finding]:
     where = listed(list(trial.sections), 3)
+    if not trial.image:
+        yield Finding(f"{where}: pod runs", "not looked at", IMAGE_UNKNOWN)
+        return
     if trial.report is None:
         yield Finding(f"{where}: pod runs", "failed", trial.trouble, f"see {trial.image} and spec.*.pod of {where}")
         return

@@ -36,6 +36,7 @@ from tests.cluster.world import World, condition_of, iteration
 
 CLAIMS = Kind("PersistentVolumeClaim", "v1", "persistentvolumeclaims")
 CLASSES = Kind("StorageClass", "storage.k8s.io/v1", "storageclasses")
+ROOT = Path(__file__).parents[3]
 GPU = "nvidia.com/gpu"
 S3 = {"envFrom": [{"name": "s3"}]}
 SECTIONS = ("sampling", "splitting", "labeling", "pairing", "training", "evaluation")
@@ -160,8 +161,12 @@ async def test_all_is_well(at_home: World, gpu_node: str, terminal: Terminal, s3
         "Secret s3",
     ):
         assert f"{check}: " in said.printed
-    assert f"artifacts {s3.uri}/artifacts: works from a pod" in said.printed
-    assert f"conditional writes to {s3.uri}/artifacts: works from a pod" in said.printed
+    page = (ROOT / "docs/first-run.md").read_text()
+    shown = [line for line in page.splitlines() if line.startswith("ok  ") and "/dev/shm" not in line]
+    assert len(shown) > 5
+    for line in shown:
+        here = line.replace("s3://example-feedback", s3.uri).replace("team-a", at_home.namespace)
+        assert here in said.printed.splitlines()
     assert f"model {s3.uri}/labeler: works from a pod" in said.printed
     jobs = await at_home.api.list(JOBS, at_home.namespace)
     assert [job["metadata"]["name"] for job in jobs if "deletionTimestamp" not in job["metadata"]] == []
@@ -241,8 +246,11 @@ async def tries_unless_elsewhere(pod: PlayedPod) -> None:
 
 
 async def test_no_operator_and_no_rights(world: World, terminal: Terminal) -> None:
-    code, checks = await found(terminal, "--no-pods")
+    code, checks = await found(terminal, "-f", terminal.write(iteration("demo")), "--no-pods")
     assert (code, checks["operator"]["outcome"]) == (1, "failed")
+    assert checks["iteration"]["outcome"] == "ok"
+    assert checks["sampling: pod"]["outcome"] == "not looked at"
+    assert "its image is not known" in checks["sampling: pod"]["message"]
     assert checks["operator"]["message"].startswith(f"none serves the namespace {world.namespace}")
     assert checks["operator"]["remedy"]
 

@@ -40,6 +40,27 @@ def test_what_is_written(given: list[str], tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr().out == "CHAIRs  0.0000\nCHAIRi  0.0000\nRecall  0.5000\nLen     0.0500\n"
 
 
+def test_a_folder_of_truth_is_known_by_what_is_read_in_it(given: list[str], tmp_path: Path) -> None:
+    """So two evaluations by folders of one name and other files are told apart; what is not read says nothing."""
+    truth = tmp_path / "annotations"
+    truth.mkdir()
+    shown = {"images": [{"id": 1}], "categories": [{"id": 3, "name": "cat"}], "annotations": []}
+    (truth / "instances_val2014.json").write_text(json.dumps(shown))
+    captions = truth / "captions_val2014.json"
+    captions.write_text(json.dumps({"annotations": [{"image_id": 1, "caption": "A cat."}]}))
+    told = []
+    for text in ("A cat.", "A dog."):
+        captions.write_text(json.dumps({"annotations": [{"image_id": 1, "caption": text}]}))
+        (truth / "notes.txt").write_text(text)
+        assert main([*given, "--truth", str(truth), "--option", "words=noun"]) == 0
+        told.append(json.loads((tmp_path / "new/out/metrics.json").read_text())["truth"])
+    names = ["captions_val2014.json", "instances_val2014.json"]
+    assert [(one["name"], list(one["files"])) for one in told] == 2 * [("annotations", names)]
+    one, other = (of["files"] for of in told)
+    assert one[names[1]] == other[names[1]] == hashlib.sha256(json.dumps(shown).encode()).hexdigest()
+    assert one[names[0]] != other[names[0]]
+
+
 def test_counts_are_whole_and_notes_are_told(
     given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

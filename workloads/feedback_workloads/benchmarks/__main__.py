@@ -64,7 +64,7 @@ def _evaluate(given: argparse.Namespace) -> None:
             "benchmark": name,
             "options": options,
             "answers": {**_identity(answers), "number": scores.answers},
-            "truth": _identity(truth),
+            "truth": _identity(truth, benchmark.truth_files),
             **({"judge": judge.identity()} if judge else {}),
             "metrics": scores.metrics,
         },
@@ -122,11 +122,17 @@ def table(scores: Scores) -> str:
     return "".join(f"{name:<{width}}  {shown(value)}\n" for name, value in scores.metrics.items())
 
 
-def _identity(path: Path) -> dict[str, str]:
-    """What was read: the name, and the digest of a file."""
+def _identity(path: Path, patterns: Sequence[str] = ("*.py",)) -> dict[str, Any]:
+    """What was read: the name, and the digest of a file, or of each file of a folder whose name is like a pattern."""
     if path.is_dir():
-        return {"name": path.name}
-    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        read = {file for pattern in patterns for file in path.glob(pattern)}
+        return {"name": path.name, "files": {file.name: _digest(file) for file in sorted(read)}}
+    return {"name": path.name, "sha256": _digest(path)}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _write(file: Path, content: object) -> None:

@@ -144,6 +144,7 @@ class Amber:
 
     tagger: Tagger = nltk_parts
     truth: ClassVar[str] = "the folder data of AMBER's repository (annotations.json, relation.json, safe_words.txt)"
+    truth_files: ClassVar[tuple[str, ...]] = ("annotations.json*", "relation.json*", "safe_words.txt*", "similar.txt")
     options: ClassVar[Mapping[str, Option]] = {}
     question: ClassVar[str] = ""
     answer: ClassVar[str] = "response"

@@ -16,7 +16,7 @@ from typing import ClassVar
 from feedback_workloads.benchmarks.coco.answers import Sentence, picture_of, read_answers
 from feedback_workloads.benchmarks.coco.classes import classes_in
 from feedback_workloads.benchmarks.coco.objects import chair_vocabulary
-from feedback_workloads.benchmarks.coco.truth import WHAT, read_truth
+from feedback_workloads.benchmarks.coco.truth import FILES, WHAT, read_truth
 from feedback_workloads.benchmarks.english.tagging import Tagger, nltk_parts
 from feedback_workloads.benchmarks.english.words import by_rule
 from feedback_workloads.benchmarks.official import Option, Scores, Shares, quotients
@@ -32,6 +32,7 @@ class Chair:
     tagger: Tagger = nltk_parts
     words: WordRule = "pos"
     truth: ClassVar[str] = WHAT
+    truth_files: ClassVar[tuple[str, ...]] = FILES
     question: ClassVar[str] = "Please describe this image in detail."
     answer: ClassVar[str] = "caption"
     options: ClassVar[Mapping[str, Option]] = {

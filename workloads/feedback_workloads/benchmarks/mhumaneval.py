@@ -42,6 +42,7 @@ class MHumanEval:
     """See the head of this module."""
 
     truth: ClassVar[str] = "the authors' obj_halbench_mhumaneval_data_with_image.jsonl"
+    truth_files: ClassVar[tuple[str, ...]] = ()
     question: ClassVar[str] = ""
     answer: ClassVar[str] = "answer"
     options: ClassVar[Mapping[str, Option]] = {}

@@ -37,6 +37,7 @@ class MMHal:
     """See the head of this module."""
 
     truth: ClassVar[str] = "the authors' response_template.json"
+    truth_files: ClassVar[tuple[str, ...]] = ()
     question: ClassVar[str] = ""
     answer: ClassVar[str] = "model_answer"
     options: ClassVar[Mapping[str, Option]] = {}

@@ -40,6 +40,7 @@ class MMStar:
     """See the head of this module."""
 
     truth: ClassVar[str] = "the data set's mmstar.parquet, VLMEvalKit's MMStar.tsv, or the workbook of answers"
+    truth_files: ClassVar[tuple[str, ...]] = ()
     question: ClassVar[str] = ""
     answer: ClassVar[str] = "prediction"
     options: ClassVar[Mapping[str, Option]] = {}

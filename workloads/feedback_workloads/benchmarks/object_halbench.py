@@ -22,7 +22,7 @@ from typing import ClassVar, Final
 from feedback_workloads.apis.asking import Request
 from feedback_workloads.benchmarks.coco.answers import Sentence, picture_of, read_answers
 from feedback_workloads.benchmarks.coco.objects import Named, Vocabulary, refined_vocabulary, without_seats
-from feedback_workloads.benchmarks.coco.truth import WHAT, read_truth
+from feedback_workloads.benchmarks.coco.truth import FILES, WHAT, read_truth
 from feedback_workloads.benchmarks.english.lemmas import is_a, lemma
 from feedback_workloads.benchmarks.english.tokens import tokens
 from feedback_workloads.benchmarks.english.words import noun_lemmas
@@ -51,6 +51,7 @@ class ObjectHalBench:
     """See the head of this module."""
 
     truth: ClassVar[str] = WHAT
+    truth_files: ClassVar[tuple[str, ...]] = FILES
     question: ClassVar[str] = ""
     answer: ClassVar[str] = "answer"
     options: ClassVar[Mapping[str, Option]] = {

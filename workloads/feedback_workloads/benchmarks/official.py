@@ -62,6 +62,8 @@ class Official(Protocol):
     options: ClassVar[Mapping[str, Option]]
     truth: ClassVar[str]
     """What `--truth` has to name."""
+    truth_files: ClassVar[tuple[str, ...]]
+    """Patterns of the names of what is read in it, where that may be a folder."""
     question: ClassVar[str]
     """What a model is asked about each picture where no file of questions is given; empty where one has to be."""
     answer: ClassVar[str]

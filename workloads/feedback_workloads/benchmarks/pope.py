@@ -25,7 +25,9 @@ from feedback_workloads.rows.json_files import Row, read_rows
 from feedback_workloads.rows.rejected import BadRow
 
 CATEGORIES: Final = "llava_pope_test.jsonl"
-_QUESTIONS: Final = re.compile(r".*pope.*_(random|popular|adversarial)\.json(\.gz)?")
+SAMPLINGS: Final = ("random", "popular", "adversarial")
+QUESTIONS: Final = re.compile(rf".*pope.*_({'|'.join(SAMPLINGS)})\.json(\.gz)?")
+"""Names of files of questions, with the sampling."""
 _NO: Final = frozenset({"No", "no", "not"})
 
 
@@ -54,6 +56,7 @@ class Pope:
     """See the head of this module."""
 
     truth: ClassVar[str] = f"a file of POPE's questions, or the folder of three with {CATEGORIES} beside them"
+    truth_files: ClassVar[tuple[str, ...]] = (*(f"*pope*_{sampling}.json*" for sampling in SAMPLINGS), f"{CATEGORIES}*")
     options: ClassVar[Mapping[str, Option]] = {}
     question: ClassVar[str] = ""
     answer: ClassVar[str] = "answer"
@@ -154,13 +157,13 @@ def _is_there(question: Row, answer: Row) -> bool:
 
 def _sampling(questions: Path) -> str:
     """How the objects of a file were sampled, by its name; the name itself where that does not say it."""
-    named = _QUESTIONS.fullmatch(questions.name)
+    named = QUESTIONS.fullmatch(questions.name)
     return named[1] if named else questions.name
 
 
 def of_folder(answers: Sequence[Row], folder: Path) -> dict[str, tuple[list[Row], list[Row]]]:
     """Answers and questions of each sampling, by the category of each answer's question."""
-    files = sorted(file for file in folder.iterdir() if _QUESTIONS.fullmatch(file.name))
+    files = sorted(file for file in folder.iterdir() if QUESTIONS.fullmatch(file.name))
     listed = [file for file in (folder / CATEGORIES, folder / f"{CATEGORIES}.gz") if file.exists()]
     if not files or not listed:
         raise BadInput(

@@ -65,6 +65,7 @@ class RefoMB:
     """See the head of this module."""
 
     truth: ClassVar[str] = "the authors' gpt4v_RefoMB_dev_0521.jsonl"
+    truth_files: ClassVar[tuple[str, ...]] = ()
     question: ClassVar[str] = ""
     answer: ClassVar[str] = "answer"
     options: ClassVar[Mapping[str, Option]] = {

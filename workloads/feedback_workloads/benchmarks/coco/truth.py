@@ -21,6 +21,10 @@ WHAT: Final = (
 )
 
 
+FILES: Final = ("instances_*.json*", "captions_*.json*")
+"""What is read in a folder."""
+
+
 def read_truth(source: Path, pictures: frozenset[int], vocabulary: Vocabulary, reduce: Reduce) -> Truth:
     """The classes in each of `pictures`; captions are read by `reduce`. BadInput where `source` lacks one of them."""
     truth = _of_annotations(source, pictures, vocabulary, reduce) if source.is_dir() else _of_table(source, pictures)

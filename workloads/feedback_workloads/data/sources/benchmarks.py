@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
+from feedback_workloads.benchmarks.pope import QUESTIONS, SAMPLINGS
 from feedback_workloads.contract import BadInput
 from feedback_workloads.data.benchmark_pictures import coco_number
 from feedback_workloads.data.drafts import Draft, Drafts, Published, embedded, number, rejected, text
@@ -32,9 +33,7 @@ SPLITTING: Final = {
     "selection": "share of the pictures whose questions are of the split selection, from 0 to 1 (0.5)",
 }
 APPENDING: Final = {"append": "a sentence that is put behind each question, in a line of its own"}
-SAMPLINGS: Final = ("random", "popular", "adversarial")
 WORDS: Final = ("pos", "singularize", "noun")
-_POPE: Final = re.compile(rf".*pope.*_({'|'.join(SAMPLINGS)})\.json(\.gz)?")
 
 
 def split_of(picture: str | bytes, options: Options) -> str:
@@ -67,7 +66,7 @@ def pope(tree: Tree, options: Options) -> Drafts:
     """Each question of the samplings that are there, or of the one that is named."""
     wanted = chosen(options, "sampling", "all", *SAMPLINGS)
     for name in tree.need("file of POPE's questions", "*pope*.json", "*pope*.json.gz"):
-        sampling = _POPE.fullmatch(PurePosixPath(name).name)
+        sampling = QUESTIONS.fullmatch(PurePosixPath(name).name)
         if sampling is None or wanted not in ("all", sampling[1]):
             continue
         for place, row in records(tree, [name]):

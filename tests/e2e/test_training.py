@@ -24,6 +24,7 @@ TOLERANCE = 1e-5  # of losses and weights in float32; measured: 5e-7
 STEPS = 12
 CHECKPOINTS = (4, 8, 12)
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.1}
+FOUR_BITS = {"rank": 4, "alpha": 8, "dropout": 0.0, "quantization": "nf4"}
 MIXED = Loss(terms=tuple(LossTerm(type=kind) for kind in ("Sigmoid", "SFT", "Conditional", "Anchored")), anchor=0.1)
 """All terms that are not TRL's beside one that is."""
 
@@ -99,6 +100,29 @@ def test_same_losses_however_the_work_is_spread(
     name = request.node.callspec.id.replace(" ", "-").replace(",", "")
     assert_same(tiny.run(name, **changes), plain)
     assert not tiny.compiled.exists(), "an image has no compiler"
+
+
+@pytest.fixture(scope="module")
+def rounded(tiny: Study) -> Run:
+    return tiny.run("rounded", lora=FOUR_BITS, parity_limit=10.0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"per_device_batch_size": 4, "gradient_checkpointing": True}, id="no accumulation, recomputed"),
+        pytest.param({"zero_stage": 2}, id="ZeRO-2"),
+        pytest.param({"zero_stage": 2, "processes_per_node": 2}, id="ZeRO-2, two processes"),
+    ],
+)
+def test_same_adapter_over_four_bits_however_the_work_is_spread(
+    changes: dict[str, Any], tiny: Study, rounded: Run, request: pytest.FixtureRequest
+) -> None:
+    name = "rounded-" + "".join(c if c.isalnum() else "-" for c in request.node.callspec.id)
+    run = tiny.start(name, lora=FOUR_BITS, parity_limit=10.0, **changes)
+    assert run.wait() == ExitCode.DONE, run.output
+    assert_same(run, rounded)
 
 
 @pytest.mark.parametrize(

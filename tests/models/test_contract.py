@@ -38,7 +38,7 @@ from feedback_workloads.training.batches.collator import PictureCollator
 from feedback_workloads.training.batches.cropped import crop
 from feedback_workloads.training.batches.shared_prompt import take_pairs
 from feedback_workloads.training.trainer import Forward
-from tests.integration.models import picture
+from tests.integration.models import picture, tiny_llava
 from tests.integration.training_runs import Study, study
 from tests.models.builders import DECODERS, FAMILIES, Tiny
 from tests.models.reference import (
@@ -427,6 +427,23 @@ def first_b(adapter: Path) -> torch.Tensor:
     """The first B matrix of an adapter; it starts at zero."""
     weights = load_file(adapter / "adapter_model.safetensors")
     return weights[min(name for name in weights if "lora_B" in name)]
+
+
+def test_gradients_get_through_rounded_layers_after_a_pass_without_any(tmp_path: Path) -> None:
+    """As the references take one, after which bitsandbytes would have its layers lie otherwise on some processors."""
+    network = policy_model.load(family_of(tiny_llava(tmp_path / "model")), torch.float32, torch.device("cpu"))
+    ids = torch.tensor([[31, 32, 33, 34]])
+
+    def gradient() -> torch.Tensor:
+        given = network.get_input_embeddings()(ids).detach().requires_grad_()
+        network.train()(inputs_embeds=given).logits[..., 40].sum().backward()
+        assert given.grad is not None
+        return given.grad
+
+    before = gradient()
+    with torch.no_grad():
+        network.eval()(input_ids=ids)
+    torch.testing.assert_close(gradient(), before)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from tests.integration.models import picture, tiny_llava
 from tests.integration.servers import Server
 from tests.integration.worlds import SmallWorld, publish
 from tests.models import original_llava, original_omnilmm
-from tests.models.builders import internvl, llava_next, qwen3_vl
+from tests.models.builders import internvl, llava_next, llava_onevision, qwen3_vl, smolvlm
 
 
 def llava_llama(folder: Path) -> Path:
@@ -66,6 +66,8 @@ MODELS: Final[dict[str, Callable[[Path], Path]]] = {
     "LLaVA-NeXT": llava_next,
     "Qwen3-VL": qwen3_vl,
     "InternVL": internvl,
+    "SmolVLM2": smolvlm,
+    "LLaVA-OneVision": llava_onevision,
 }
 
 

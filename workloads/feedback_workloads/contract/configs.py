@@ -378,6 +378,11 @@ class TrainingConfig(StageConfig):
     processes_per_node: int = 1
     zero_stage: Literal[0, 2, 3] = 2
 
+    @property
+    def rounded(self) -> bool:
+        """Whether the weights below an adapter are rounded while it is trained."""
+        return self.lora is not None and self.lora.quantization is not None
+
     def content(self) -> dict[str, Any]:
         """As of any stage; the loss is part of it where it is another than that of DPO, which has always been there."""
         content = super().content()

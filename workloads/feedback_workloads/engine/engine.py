@@ -125,8 +125,8 @@ class Engine:
         arguments = engine_arguments(family, settings, precision, seed)
         if adapter is not None:
             arguments |= Adapter.read(adapter).engine_arguments()
-        # Where vLLM lacks the arithmetic for quantized weights, each kind of layer says so in its own way.
-        unfit = (RuntimeError,) if quantized(family.config) or family.model.quantization else ()
+        # Where vLLM lacks the arithmetic for quantized weights on a processor, each kind of layer says so in its way.
+        unfit = (RuntimeError,) if current_platform.is_cpu() and quantized(family.config) else ()
         try:
             llm = LLM(str(family.folder), **arguments)
         except (ValueError, OSError, KeyError, NotImplementedError, *unfit) as error:

@@ -120,7 +120,7 @@ def _references_key(config: TrainingConfig, model: Path, prepared: Prepared) -> 
         weights = [config.model.sha256]
     else:
         weights = [digest_of(file).sha256 for file in sorted(model.glob("*.safetensors"))]
-    rounded = [config.lora.quantization] if config.lora and config.lora.quantization else []
+    rounded = ["rounded"] if config.rounded else []
     return hashlib.sha256(" ".join([*weights, *rounded, prepared.digest]).encode()).hexdigest()
 
 

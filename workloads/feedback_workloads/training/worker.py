@@ -120,10 +120,8 @@ def make_trainer(job: TrainingRun) -> PairTrainer:
     # Mixed precision keeps float32 weights of what is trained: DeepSpeed makes them itself, and peft an adapter's.
     half = bfloat16 and (config.zero_stage or config.lora)
     family = family_of(job.model, config.model)
-    rounded = config.lora is not None and config.lora.quantization is not None
-    model = policy_model.load(
-        family, torch.bfloat16 if half else torch.float32, nf4_on=arguments.device if rounded else None
-    )
+    dtype, device = torch.bfloat16 if half else torch.float32, arguments.device
+    model = policy_model.load(family, dtype, nf4_on=device if config.rounded else None)
     disable_dropout_in_model(model)
     take_pairs(model, family, config.max_length)
     trainer = PairTrainer(
@@ -150,7 +148,7 @@ def make_trainer(job: TrainingRun) -> PairTrainer:
         loss=config.loss,
     )
     trainer.remove_callback(PrinterCallback)  # the log file says it all
-    if rounded:
+    if config.rounded:
         policy_model.keep_whole(trainer.model)
     return trainer
 
@@ -216,15 +214,14 @@ def _find_references(trainer: Any, config: TrainingConfig) -> references.Referen
 
     dataset, rank, world = trainer.train_dataset, trainer.args.process_index, trainer.args.world_size
     parity = None
-    rounded = config.lora is not None and config.lora.quantization is not None
-    recompute = config.reference == "recomputed" or config.loss.has("Conditional") or rounded
+    recompute = config.reference == "recomputed" or config.loss.has("Conditional") or config.rounded
     with trainer.scoring(SCORED_AT_ONCE * config.per_device_batch_size) as score:
         if config.parity_rows:
             rows = dataset.select(references.spread(len(dataset), config.parity_rows))
             found = [references.compare(rows, score(rows), config.beta)]
             broadcast_object_list(found)  # rounding may differ between processes, what follows from it must not
             parity = found[0]
-            parity.check(config.parity_limit, rounded=rounded)
+            parity.check(config.parity_limit, rounded=config.rounded)
             recompute = recompute or not parity.holds(config.parity_tolerance)
         if not recompute:
             return references.References.of(parity, None)

@@ -163,7 +163,10 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE", help="Answers in the form that the benchmark's authors have.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="URI", help="Or the model to ask: s3://, hf:// or a folder.")
+        str | None, typer.Option(metavar="URI", help="Or the model to ask: s3://, hf://, a folder, or a name at --api.")
+    ] = None,
+    api: Annotated[
+        str | None, typer.Option(metavar="URL", help="OpenAI-compatible API, behind which --model is.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of an hf:// model.")] = None,
     questions: Annotated[
@@ -199,6 +202,7 @@ def evaluate(
         "out": out,
         "answers": answers,
         "model": model,
+        "api": api,
         "revision": revision,
         "questions": questions,
         "pictures": pictures,

@@ -14,9 +14,9 @@ from typing import Any, Final, get_args
 
 from feedback_workloads.benchmarks import OfficialName, official
 from feedback_workloads.benchmarks.comparing import METRICS, SHARES, to_json
-from feedback_workloads.benchmarks.judging import API, API_VARIABLE, JUDGED, Judge
+from feedback_workloads.benchmarks.judging import API, API_VARIABLE, JUDGED, Judge, address
 from feedback_workloads.benchmarks.official import Judged, Official, Scores, chosen, shown
-from feedback_workloads.contract import BadInput, Model
+from feedback_workloads.contract import APIModel, BadInput, Model
 from feedback_workloads.process.commands import ended, pairs, run
 
 PACKAGES: Final = ("nltk", "openpyxl", "punkt", "textblob")
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--benchmark", required=True, choices=get_args(OfficialName))
     given_answers = parser.add_mutually_exclusive_group(required=True)
     given_answers.add_argument("--answers", type=Path, help="file of answers in the official form")
-    given_answers.add_argument("--model", help="model that is asked: s3://, hf:// or a folder")
+    given_answers.add_argument("--model", help="model that is asked: s3://, hf://, a folder, or its name at --api")
+    parser.add_argument("--api", metavar="URL", help="OpenAI-compatible API, behind which --model is")
     parser.add_argument("--revision", help="revision of an hf:// model")
     parser.add_argument("--questions", type=Path, help="the benchmark's file of questions, for --model")
     parser.add_argument("--pictures", type=Path, help="folder of the benchmark's pictures, for --model")
@@ -52,6 +53,8 @@ def _evaluate(given: argparse.Namespace) -> None:
         missing = "" if truth is None else f" ({truth} is not there)"
         raise BadInput(f"the benchmark {name} needs --truth: {benchmark.truth}{missing}")
     judge = _judge(given, benchmark)
+    if given.api is not None and (given.model is None or given.revision is not None):
+        raise BadInput(f"--api {given.api} is where --model is asked by its name; leave out --api, or --revision")
     answers = given.answers or _asked(given, benchmark, out)
     judged = _judged(judge, answers, truth, options, out) if judge else answers
     scores = benchmark.score(judged, truth, options)
@@ -111,7 +114,11 @@ def _asked(given: argparse.Namespace, benchmark: Official, out: Path) -> Path:
     from feedback_workloads.benchmarks.asking import Asked, ask
     from feedback_workloads.storage.artifacts import ArtifactStore
 
-    model = Model(uri=given.model.rstrip("/"), revision=given.revision)
+    model: Model | APIModel
+    if given.api is None:
+        model = Model(uri=given.model.rstrip("/"), revision=given.revision)
+    else:
+        model = APIModel(url=address("--api", given.api), model=given.model)
     asked = Asked(model, given.questions, given.pictures, given.max_new_tokens)
     return ask(asked, benchmark, out, ArtifactStore.from_environment())
 

@@ -1,6 +1,7 @@
 """Asks a model a benchmark's questions, and writes its answers as the benchmark's authors have them.
 
-The model answers greedily. What it has said is kept line by line, so that an interrupted command goes on where it was.
+The model is one that is loaded here, or behind an API that speaks OpenAI's chat completions. It answers greedily. What
+it has said is kept line by line, so that an interrupted command goes on where it was.
 """
 
 from __future__ import annotations
@@ -8,15 +9,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from feedback_workloads.apis.asking import Asking, Request
+from feedback_workloads.apis.client import Client, Names, Refused
+from feedback_workloads.apis.kept import Forgotten
+from feedback_workloads.apis.ledger import Ledger
+from feedback_workloads.apis.replies import content, vote_shares
+from feedback_workloads.benchmarks.judging import KEY_VARIABLE
 from feedback_workloads.benchmarks.official import Official
 from feedback_workloads.benchmarks.tables import read_table
-from feedback_workloads.contract import BadInput, Decoding, EngineConfig, Model
+from feedback_workloads.contract import APIModel, BadInput, Decoding, EngineConfig, Model
+from feedback_workloads.models.pictures import data_url
 from feedback_workloads.rows.json_files import Row
 from feedback_workloads.rows.rejected import BadRow
 
@@ -36,6 +45,8 @@ NAMED: Final = ("image", "image_src", "image_url", "image_id")
 """Fields of the official files that name a picture or its address."""
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
+NAMES_OF_API: Final = Names(api="the model's API", address="--api", model="--model", key=KEY_VARIABLE)
+
 Reply = Mapping[str, Any]
 """`text`; to a question that yes or no is the answer to, `p_yes` and `p_no`, too."""
 
@@ -44,7 +55,7 @@ Reply = Mapping[str, Any]
 class Asked:
     """Whom to ask what: the rows of `questions`, or about each picture of a folder where there is no such file."""
 
-    model: Model
+    model: Model | APIModel
     questions: Path | None
     pictures: Path | None
     max_new_tokens: int
@@ -83,6 +94,16 @@ class Question:
         except BadRow as bad:
             raise BadInput(f"{self.row.place}: the model cannot be asked this ({bad.reason}): {bad.detail}") from bad
         return prompt
+
+    def request(self, model: APIModel, folder: Path | None, max_new_tokens: int) -> Request:
+        """What an API is asked: a chat of one message, picture first. Raises BadInput where there is no picture."""
+        try:
+            shown = {"type": "image_url", "image_url": {"url": data_url(picture(self.row, folder))}}
+        except BadRow as bad:
+            raise BadInput(f"{self.row.place}: the model cannot be asked this ({bad.reason}): {bad.detail}") from bad
+        parameters = {"max_completion_tokens": max_new_tokens, "temperature": 0.0, **model.parameters}
+        message = {"role": "user", "content": [shown, {"type": "text", "text": self.text}]}
+        return Request((message,), parameters)
 
     def answer(self, reply: Reply, field: str) -> dict[str, Any]:
         """A row of the file of answers: what names the question, the question, and the reply in `field`."""
@@ -140,6 +161,43 @@ def picture(row: Row, folder: Path | None) -> bytes:
 
 def _replies(asked: Asked, questions: Mapping[int, Question], store: ArtifactStore) -> Iterator[tuple[int, Reply]]:
     """What the model says to each question, by its number, in any order."""
+    if isinstance(asked.model, APIModel):
+        yield from _replies_of_api(asked.model, asked, questions)
+    else:
+        yield from _replies_of_model(asked.model, asked, questions, store)
+
+
+def _replies_of_api(model: APIModel, asked: Asked, questions: Mapping[int, Question]) -> Iterator[tuple[int, Reply]]:
+    """Of a model behind an API. Raises BadInput where it refuses a request; Temporary where it is out of reach."""
+    requests = (
+        (number, question.request(model, asked.pictures, asked.max_new_tokens))
+        for number, question in questions.items()
+    )
+    with Client(model.url, model.model, os.environ.get(KEY_VARIABLE), NAMES_OF_API) as client:
+        for number, reply in Asking(client, Forgotten(), Ledger()).replies(requests):
+            if isinstance(reply, Refused):
+                raise reply
+            yield number, {"text": _first_word(reply) if questions[number].closed else _said(reply)}
+
+
+def _said(reply: Reply) -> str:
+    """What a model behind an API said; nothing where it would not."""
+    return (content(reply) or "").strip()
+
+
+def _first_word(reply: Reply) -> str:
+    """ "Yes" or "No", where the reply begins with one of them; else the reply."""
+    try:
+        yes, no = vote_shares(reply["choices"][:1])
+    except BadRow:
+        return _said(reply)
+    return "Yes" if yes else "No" if no else _said(reply)
+
+
+def _replies_of_model(
+    model: Model, asked: Asked, questions: Mapping[int, Question], store: ArtifactStore
+) -> Iterator[tuple[int, Reply]]:
+    """Of a model that is loaded here."""
     from feedback_workloads.engine import Draw, Engine
     from feedback_workloads.models.families import check, family_of
     from feedback_workloads.models.sources import fetch
@@ -147,8 +205,8 @@ def _replies(asked: Asked, questions: Mapping[int, Question], store: ArtifactSto
     def say(what: str) -> None:
         sys.stderr.write(f"evaluate: {what}\n")
 
-    family = family_of(fetch(store, asked.model, "", say), asked.model)
-    check(family, "sample", asked.model.uri)
+    family = family_of(fetch(store, model, "", say), model)
+    check(family, "sample", model.uri)
     with Engine.load(family, EngineConfig()) as engine:
 
         def prompts(*, closed: bool) -> Iterator[tuple[int, Prompt]]:

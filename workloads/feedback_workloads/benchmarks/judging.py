@@ -32,6 +32,13 @@ KEY_VARIABLE: Final = "OPENAI_API_KEY"
 NAMES: Final = Names(api="the judge's API", address="--judge-api", model="--judge", key=KEY_VARIABLE)
 
 
+def address(option: str, api: str) -> str:
+    """The address of an API that an option names; BadInput where it is none."""
+    if urlsplit(api).scheme not in ("http", "https") or not urlsplit(api).netloc:
+        raise BadInput(f"{option} {api} is no address; give one such as http://localhost:8000/v1")
+    return api.rstrip("/")
+
+
 @dataclass(frozen=True)
 class Judge:
     """A model that judges. `api` is the address up to and with `/v1`; `kept` the file of its replies."""
@@ -44,10 +51,8 @@ class Judge:
     @staticmethod
     def named(model: str, api: str | None, folder: Path) -> Judge:
         """The judge of that name, whose replies are kept in a folder; BadInput where the address is none."""
-        address = (api or os.environ.get(API_VARIABLE) or API).rstrip("/")
-        if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).netloc:
-            raise BadInput(f"--judge-api {address} is no address; give one such as http://localhost:8000/v1")
-        return Judge(address, model, folder / REPLIES)
+        given = api or os.environ.get(API_VARIABLE) or API
+        return Judge(address("--judge-api", given), model, folder / REPLIES)
 
     def replies(self, requests: Sequence[Request], usable: Callable[[str], bool] = lambda reply: True) -> list[str]:
         """What the judge says to each, in their order; replies that are not `usable` are asked for again.

@@ -545,6 +545,29 @@ def test_a_text_that_cannot_be_gone_on_with(server: Server, fields: dict[str, An
     assert word in caught.value.message
 
 
+# ── responses ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("best_of", [1, 4])
+def test_a_response_is_what_a_chat_is_answered(server: Server, best_of: int) -> None:
+    """Whole and streamed, of a picture with a question."""
+    fields: dict[str, Any] = {"temperature": 1, "seed": 5, "best_of": best_of}
+    chat = ask(server, **fields, max_tokens=8)
+    content = [{"type": "input_text", "text": QUESTIONS[0]}, {"type": "input_image", "image_url": PICTURE}]
+    given: dict[str, Any] = {
+        "model": "tiny", "input": [{"role": "user", "content": content}], "temperature": 1, "max_output_tokens": 8,
+        "extra_body": {"seed": 5, "best_of": best_of},
+    }  # fmt: skip
+    whole = server.client.responses.create(**given)
+    assert whole.output_text == chat.choices[0].message.content
+    assert whole.usage.total_tokens == chat.usage.total_tokens
+    assert whole.status == ("incomplete" if chat.choices[0].finish_reason == "length" else "completed")
+    events = list(server.client.responses.create(stream=True, **given))
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == whole.output_text
+    assert events[-1].response.output_text == whole.output_text
+    assert events[-1].response.usage.total_tokens == whole.usage.total_tokens
+
+
 # ── answers in a form ────────────────────────────────────────────────────────────────────────────────────────────────
 
 SCHEMA = {
@@ -872,7 +895,7 @@ def test_errors(
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/", 404), ("GET", "/v1/chat/completions", 405), ("POST", "/v1/responses", 404)],
+    [("GET", "/", 404), ("GET", "/v1/chat/completions", 405), ("POST", "/v1/embeddings", 404)],
 )
 def test_routes_that_are_not_there(server: Server, method: str, path: str, status: int) -> None:
     answer = httpx.request(method, server.url + path)

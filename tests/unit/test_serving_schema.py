@@ -18,6 +18,7 @@ from openai.types.chat import ChatCompletionContentPartParam, ChatCompletionMess
 from openai.types.chat.chat_completion_assistant_message_param import ContentArrayOfContentPart
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 from openai.types.completion_create_params import CompletionCreateParamsNonStreaming as TextParamsNonStreaming
+from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
 from typing_extensions import is_typeddict as is_newer_typeddict
 
 from feedback_workloads.contract import Ranking
@@ -34,6 +35,7 @@ from feedback_workloads.serving.protocol.chat import (
 from feedback_workloads.serving.protocol.completions import CompletionRequest
 from feedback_workloads.serving.protocol.drawing import Defaults, wanted
 from feedback_workloads.serving.protocol.parts import Usage, conversation, read
+from feedback_workloads.serving.protocol.responses import ResponsesRequest
 from feedback_workloads.serving.protocol.scores import RerankRequest, ScoreRequest
 
 DEFAULTS = Defaults(
@@ -50,6 +52,7 @@ def documented(part: str) -> dict[str, str]:
 
 
 DOCUMENTED = documented(PAGE.partition("<!-- completions:")[0])
+RESPONSES = documented(PAGE.partition("<!-- responses:")[2].partition("## ")[0])
 COMPLETIONS = documented(PAGE.partition("<!-- completions:")[2].partition("## ")[0])
 QUESTION = {"role": "user", "content": "What is this?"}
 TEXT = {"type": "text", "text": "What is this?"}
@@ -219,6 +222,25 @@ def test_completion(name: str) -> None:
     check(COMPLETIONS[name], base, [{**base, name: value} for value in values], name, understood_text)
 
 
+RESPONSE_REQUEST = {**fields(ResponseCreateParamsNonStreaming), "stream": bool}
+
+
+def understood_response(request: dict[str, Any]) -> Any:
+    found = read(ResponsesRequest, json.dumps({"model": "m", "input": "A", **request}).encode())
+    return wanted(found, DEFAULTS), found.conversation
+
+
+def test_every_published_field_of_responses_is_in_their_table_and_no_other() -> None:
+    assert set(RESPONSES) == set(RESPONSE_REQUEST)
+
+
+@pytest.mark.parametrize("name", sorted(RESPONSE_REQUEST.keys() - {"tools"}))  # whose examples have no end
+def test_response(name: str) -> None:
+    values = ["m"] if name == "model" else list(examples(RESPONSE_REQUEST[name])) if name != "input" else ["A"]
+    base = {"stream": True} if name == "stream_options" else {}
+    check(RESPONSES[name], base, [{**base, name: value} for value in values], name, understood_response)
+
+
 def test_the_examples_reach_every_alternative() -> None:
     """The check would hold of nothing if a kind of value were left out."""
     assert {"type": "json_object"} in list(examples(REQUEST["response_format"]))
@@ -291,6 +313,8 @@ def test_the_document_takes_what_the_server_takes(document: dict[str, Any], name
         ("/v1/chat/completions", {"messages": [QUESTION, {"role": "assistant", "content": None}, QUESTION]}),
         ("/v1/completions", {"prompt": "A", "logprobs": 1}),
         ("/v1/completions", {"prompt": [[1, 2]], "stop": ["."]}),
+        ("/v1/responses", {"input": "A", "text": {"format": {"type": "json_schema", "name": "a", "schema": {}}}}),
+        ("/v1/responses", {"input": [{"role": "user", "content": [{"type": "input_text", "text": "A"}]}]}),
         ("/v1/score", {"queries": "?", "documents": "x"}),
         ("/v1/score", {"text_1": [{"content": [TEXT, PICTURE]}], "text_2": ["x", {"token_ids": [1]}]}),
         ("/v1/rerank", {"query": {"content": "?"}, "documents": [{"text": "x"}], "top_n": 1}),

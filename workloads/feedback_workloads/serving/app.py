@@ -105,6 +105,10 @@ def build_app(service: Service) -> FastAPI:
     async def chat(request: Request) -> Response:
         return await taken(request, service.understand, partial(told, request))
 
+    @app.post("/v1/responses")
+    async def response(request: Request) -> Response:
+        return await taken(request, service.understand_response, partial(told, request))
+
     @app.post("/v1/completions")
     async def completion(request: Request) -> Response:
         return await taken(request, service.understand_text, partial(told, request))

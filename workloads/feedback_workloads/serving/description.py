@@ -16,12 +16,14 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from feedback_workloads.serving.protocol.chat import ChatRequest, Chunk, Completion
 from feedback_workloads.serving.protocol.completions import CompletionRequest, TextCompletion
 from feedback_workloads.serving.protocol.parts import ModelList
+from feedback_workloads.serving.protocol.responses import Event, Response, ResponsesRequest
 from feedback_workloads.serving.protocol.scores import RerankList, RerankRequest, ScoreList, ScoreRequest
 from feedback_workloads.serving.protocol.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 
 CALLS: Final[dict[str, tuple[type[BaseModel], type[BaseModel]]]] = {
     "/v1/chat/completions": (ChatRequest, Completion),
     "/v1/completions": (CompletionRequest, TextCompletion),
+    "/v1/responses": (ResponsesRequest, Response),
     "/v1/score": (ScoreRequest, ScoreList),
     "/score": (ScoreRequest, ScoreList),
     "/v1/rerank": (RerankRequest, RerankList),
@@ -32,7 +34,7 @@ CALLS: Final[dict[str, tuple[type[BaseModel], type[BaseModel]]]] = {
 }
 """What is posted where, and what comes back."""
 
-STREAMED: Final = {"/v1/chat/completions": Chunk, "/v1/completions": TextCompletion}
+STREAMED: Final = {"/v1/chat/completions": Chunk, "/v1/completions": TextCompletion, "/v1/responses": Event}
 """Of what a stream has one an event."""
 
 ERROR: Final = {

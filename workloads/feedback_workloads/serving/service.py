@@ -39,6 +39,7 @@ from feedback_workloads.serving.protocol.chat import (
 from feedback_workloads.serving.protocol.completions import AsText, CompletionRequest, TextCompletion
 from feedback_workloads.serving.protocol.drawing import DrawingRequest, Wanted, wanted
 from feedback_workloads.serving.protocol.parts import Usage, conversation, read
+from feedback_workloads.serving.protocol.responses import AsResponse, Response, ResponsesRequest
 
 if TYPE_CHECKING:
     from feedback_workloads.serving.settings import Settings
@@ -51,7 +52,7 @@ KEEP_ALIVE_SECONDS = 8.0
 class Ask:
     """A request that was understood: a chat, or a text to go on with.
 
-    `again` says that the client sends it after it was turned away.
+    `again` says that the client sends it after it was turned away, `response` that it is told as a response.
     """
 
     wanted: Wanted
@@ -59,11 +60,19 @@ class Ask:
     stream: bool
     include_usage: bool
     again: bool
+    response: ResponsesRequest | None = None
 
     @property
     def raw(self) -> bool:
         """Whether it is a text that is gone on with."""
         return isinstance(self.chat, Raw)
+
+    @property
+    def new_id(self) -> str:
+        return answer_id("resp" if self.response else "cmpl" if self.raw else "chatcmpl")
+
+    def as_response(self, request: ResponsesRequest) -> AsResponse:
+        return AsResponse(request, self.wanted.temperature, self.wanted.top_p)
 
 
 @dataclass(frozen=True)
@@ -114,8 +123,19 @@ class Service:
         asked, chat = wanted(request, self.settings.defaults), conversation(request.messages, request.rendering)
         self._check_bias(asked)
         if asked.schema is not None:
-            await self._check_schema(asked.schema)
+            await self._check_schema(asked.schema, "response_format")
         return _ask(request, asked, await self.prompts.gather(chat, arrived), again=again)
+
+    async def understand_response(self, body: bytes, arrived: Arrived, *, again: bool) -> Ask:
+        """Check a request for a response, and get its pictures. Raises ApiError."""
+        request = read(ResponsesRequest, body)
+        self.check_model(request.model)
+        asked, chat = wanted(request, self.settings.defaults), request.conversation
+        self._check_bias(asked)
+        if asked.schema is not None:
+            await self._check_schema(asked.schema, "text.format")
+        ask = _ask(request, asked, await self.prompts.gather(chat, arrived), again=again)
+        return replace(ask, response=request, include_usage=request.stream)
 
     async def understand_text(self, body: bytes, arrived: Arrived, *, again: bool) -> Ask:
         """Check a request for a completion. Raises ApiError."""
@@ -135,25 +155,24 @@ class Service:
                 message = f"logit_bias names token {token}; the model's tokens are 0 to {self.engines.vocabulary - 1}"
                 raise invalid("logit_bias", message)
 
-    async def _check_schema(self, schema: str) -> None:
+    async def _check_schema(self, schema: str, param: str) -> None:
         if self.engines.family.thinks:
-            message = "response_format is not served for this model, which thinks before it answers; leave it out"
-            raise invalid("response_format", message)
+            raise invalid(param, f"{param} is not served for this model, which thinks before it answers; leave it out")
         try:
             await asyncio.to_thread(self.engines.check_schema, schema)
         except ValueError as error:
-            place = "response_format.json_schema.schema"
+            place = f"{param}.json_schema.schema" if param == "response_format" else f"{param}.schema"
             reason = " ".join(str(error).split())
             raise invalid(place, f"{place} cannot be kept to: {reason}; change the schema") from error
 
-    async def complete(self, ask: Ask) -> Completion | TextCompletion:
+    async def complete(self, ask: Ask) -> Completion | TextCompletion | Response:
         """The whole answer. Raises ApiError, or what the engines raise."""
         with self.measured():
             async with self.admission.turn(ask.wanted.best_of, again=ask.again):
                 ready = await self._prepare(ask)
                 ranked = await self._rank(ready, ask.wanted)
             answer = Completion(
-                id=answer_id("cmpl" if ask.raw else "chatcmpl"),
+                id=ask.new_id,
                 created=int(time.time()),
                 model=self.settings.model_name,
                 system_fingerprint=self.settings.fingerprint,
@@ -161,6 +180,8 @@ class Service:
                 usage=self._usage(ready, ranked),
                 candidate_rewards=_rewards(ranked, ask.wanted),
             )
+        if ask.response:
+            return ask.as_response(ask.response).whole(answer)
         return AsText().whole(answer) if ask.raw else answer
 
     def stream(self, ask: Ask) -> AsyncGenerator[bytes, None]:
@@ -171,7 +192,14 @@ class Service:
         long as the engines work for it, however slowly the events are taken. While there is no event, as in the
         queue, comments are.
         """
-        return self._ahead(self._events(ask))
+        return self._ahead(self._events_of(ask, ask.response) if ask.response else self._events(ask))
+
+    async def _events_of(self, ask: Ask, request: ResponsesRequest) -> AsyncGenerator[bytes, None]:
+        told = ask.as_response(request)
+        async with aclosing(self._chunks(ask)) as chunks:
+            async for chunk in chunks:
+                for event in told.chunk(chunk):
+                    yield f"event: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()
 
     async def _events(self, ask: Ask) -> AsyncGenerator[bytes, None]:
         text = AsText()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import pydantic_core
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -66,6 +66,9 @@ def _as_url(url: Any) -> Any:
 
 
 class ImagePart(RequestPart):
+    FIELD: ClassVar[str] = "image_url.url"
+    """Where its address stands in the part."""
+
     type: Literal["image_url"]
     image_url: Annotated[ImageUrl, BeforeValidator(_as_url, json_schema_input_type=str | ImageUrl)]
     uuid: Ignored = None
@@ -236,14 +239,20 @@ class Conversation:
     rendering: Rendering = AS_USUAL
 
 
-def conversation(messages: Sequence[Message], rendering: Rendering = AS_USUAL) -> Conversation:
-    """Put a conversation into the form of chat templates.
+def conversation(
+    messages: Sequence[Message],
+    rendering: Rendering = AS_USUAL,
+    param: str = "messages",
+    places: Sequence[str] | None = None,
+) -> Conversation:
+    """Put a conversation into the form of chat templates. `places` are the fields that its messages stand in.
 
     A picture that is alone in its message stands before the text, as in sampling and training, whatever the order of
     the parts; several stand where they were sent. Raises ApiError (400) for a user's message with neither text nor
     picture, and where the last message is not the user's, or not the assistant's where that is to be gone on with.
     """
-    return _conversation(messages, "messages", [f"messages[{i}]" for i in range(len(messages))], rendering)
+    places = places or [f"{param}[{i}]" for i in range(len(messages))]
+    return _conversation(messages, param, places, rendering)
 
 
 def question(message: UserMessage, param: str) -> Conversation:
@@ -267,7 +276,7 @@ def _conversation(messages: Sequence[Message], param: str, places: Sequence[str]
         else:
             text = "\n".join(part.text for part in message.content if isinstance(part, TextPart))
         found = [
-            PictureURL(part.image_url.url, f"{place}.content[{i}].image_url.url")
+            PictureURL(part.image_url.url, f"{place}.content[{i}].{part.FIELD}")
             for i, part in enumerate(message.content)
             if isinstance(part, ImagePart)
         ]

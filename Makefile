@@ -8,7 +8,7 @@ DEMO := build/demo
 RUN := build/run
 PARTS := test-operator-faults test-operator test-workloads test-training test-serving test-kills test-models chart-test lint test-unit
 
-.PHONY: demo demo-seeds demo-run shapes control-plane node-programs test test-unit test-operator test-operator-faults test-workloads test-serving test-specs test-kills test-training test-models test-long lint lint-here generate operator-manifest bench bench-operator bench-data ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here test-node-long demo-cluster chart-test chart-tools lock clean help
+.PHONY: demo demo-seeds demo-run shapes control-plane node-programs test test-unit test-operator test-operator-faults test-workloads test-serving test-specs test-kills test-training test-models test-long lint lint-here generate bench bench-operator bench-data ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here test-node-long demo-cluster chart-test chart-tools lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -90,12 +90,10 @@ lint-here:
 	$(BIN)/python -m feedback_operator.api.generate --check
 	$(BIN)/python -m tests.rooms --check
 
-generate: $(VENV)/.ready  ## Make the CRD, its reference, the RBAC manifests and the picture of rooms from the sources
+generate: $(VENV)/.ready chart-tools  ## Make the CRD, its reference, the manifests of deploy/ and the picture of rooms from the sources
 	$(BIN)/python -m feedback_operator.api.generate
-	$(BIN)/python -m tests.rooms
-
-operator-manifest: $(VENV)/.ready chart-tools  ## Make deploy/operator.yaml, the chart for those who have no Helm
 	$(BIN)/python -m tests.chart.plain
+	$(BIN)/python -m tests.rooms
 
 bench: $(VENV)/.ready  ## Ratios against the best alternatives, into build/bench.json
 	$(BIN)/feedback shapes

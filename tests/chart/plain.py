@@ -15,7 +15,7 @@ from tests.chart.rendering import ROOT, Object, render
 
 FILE: Final = Path("deploy/operator.yaml")
 HEADER: Final = f"""\
-# Made from charts/feedback-operator by `make operator-manifest`; edit that, not this.
+# Made from charts/feedback-operator by `make generate`; edit that, not this.
 # The operator for all namespaces, in {NAMESPACE}, with the chart's default values:
 #   kubectl apply --server-side -f deploy/operator.yaml
 # Its images are in no registry: with your own, sed 's|feedback-operator/[a-z]*:|registry.example/team/&|' before that.

@@ -9,7 +9,7 @@ from tests.chart.rendering import ROOT, render
 
 
 def test_the_file_is_what_the_chart_makes() -> None:
-    assert (ROOT / FILE).read_text() == text(), "run `make operator-manifest` and commit the result"
+    assert (ROOT / FILE).read_text() == text(), "run `make generate` and commit the result"
 
 
 def test_it_has_all_of_the_chart_and_nothing_of_helm() -> None:

@@ -601,6 +601,22 @@ def test_the_job_is_like_those_of_the_stages_and_takes_next_to_nothing() -> None
     assert made["spec"]["ttlSecondsAfterFinished"] > 0
 
 
+def test_the_pods_shared_memory_is_that_of_the_section_that_needs_it_most() -> None:
+    asked = iteration(
+        sampling={"resources": {"limits": {"memory": "96Gi", GPU: "1"}}},
+        labeling={"model": {"uri": "s3://b/l"}, "resources": {"limits": {"memory": "8Gi", "cpu": "50m", GPU: "2"}}},
+        evaluation={
+            "benchmarks": [{"name": "b", "type": "shapes", "uri": "s3://b/benchmark"}],
+            "resources": {"limits": {"memory": "64Gi", GPU: "4"}},
+        },
+    )
+    group = next(one for one in trials.groups(asked, needs_of(asked, IMAGES)) if "labeling" in one.sections)
+    assert set(group.sections) >= {"sampling", "labeling", "evaluation"}
+    made = trials.job(group, asked.metadata, "feedback-doctor-1", HouseRules())
+    [container] = made["spec"]["template"]["spec"]["containers"]
+    assert container["resources"] == {"requests": {"memory": "256Mi"}, "limits": {"memory": "8Gi", "cpu": "50m"}}
+
+
 def fate(state: dict[str, Any], **status: Any) -> Trial | None:
     group = trials.groups_of_images([need()])[0]
     return trials.ended(group, {"status": {"containerStatuses": [{"name": "stage", "state": state}], **status}})

@@ -21,6 +21,7 @@ REQUESTS: Final = {"cpu": "100m", "memory": "256Mi"}
 """What it takes to try; what a stage asks for may all be in use."""
 SHORTEST_SHARED_MEMORY: Final = 1 << 30
 """What NCCL may take where several processes share a machine: NVIDIA's images are to be given as much."""
+UNLIMITED: Final = "1E"
 KEPT_SECONDS: Final = 300
 MOST_SECONDS: Final = 3600
 """For one that nobody takes away."""
@@ -68,11 +69,10 @@ def _tried(pod: PodOverrides) -> PodOverrides:
 
 def job(group: Group, owner: Metadata, name: str, house: HouseRules) -> Manifest:
     """A Job with one pod that tries what the group's pods would use, as they would."""
-    need = max(group.needs, key=lambda one: quantity(one.section.resources.limits.get("memory", 0)))
-    memory = {key: text for key, text in need.section.resources.limits.items() if key == "memory"}
-    resources = need.section.resources.model_copy(
-        update={"requests": {} if _small(memory) else REQUESTS, "limits": memory, "claims": []}
-    )
+    need = _told_by(group)
+    limits = {name: text for name, text in need.section.resources.limits.items() if "/" not in name}
+    requests = {name: text for name, text in REQUESTS.items() if quantity(limits.get(name, text)) >= quantity(text)}
+    resources = need.section.resources.model_copy(update={"requests": requests, "limits": limits, "claims": []})
     section = need.section.model_copy(update={"resources": resources, "pod": _tried(need.section.pod)})
     template = {
         "metadata": pod_metadata(LABELS, section.pod),
@@ -113,8 +113,16 @@ def job(group: Group, owner: Metadata, name: str, house: HouseRules) -> Manifest
     return house.followed(made, owner)
 
 
-def _small(limits: dict[str, str]) -> bool:
-    return any(quantity(limits[name]) < quantity(text) for name, text in REQUESTS.items() if name in limits)
+def _told_by(group: Group) -> Need:
+    """The section whose limits the pod has: of those with several GPUs that with the least memory, and so the least
+    shared memory; else that with the most."""
+
+    def memory(need: Need) -> Decimal:
+        return quantity(need.section.resources.limits.get("memory", UNLIMITED))
+
+    if several := [need for need in group.needs if counted_gpus(need.section.resources.limits) > 1]:
+        return min(several, key=memory)
+    return max(group.needs, key=memory)
 
 
 # ── how a pod fares ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 WEIGHTS: Final = "model.safetensors"
-LAYERS: Final = (".language_model.", ".text_model.")
-"""What names of a language model's layers have in them."""
+OF_TOWERS: Final = ("vision", "visual")
+"""What names of layers have in them that are not the language model's."""
 ROUNDED: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 NIBBLES: Final = 8
 """Numbers of four bits in one of 32."""
@@ -257,5 +257,5 @@ def _rewrite(folder: Path, to: Path, layer: Callable[[str, Tensor], dict[str, Te
 
 def rounded_names(names: Iterable[str]) -> list[str]:
     """Those of the weights that are rounded."""
-    inner = (name for name in names if any(part in f".{name}" for part in LAYERS))
+    inner = (name for name in names if not any(part in name for part in OF_TOWERS))
     return sorted(name for name in inner if name.removesuffix(".weight").rpartition(".")[2] in ROUNDED)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.api import ITERATIONS, JOBS, Object
+from tests.cluster.api import DEPLOYMENTS, ITERATIONS, JOBS, Object
 from tests.cluster.kueue.manager import CLUSTER_QUEUES, FLAVOR, LOCAL_QUEUES, PRIORITIES, WORKLOADS, made
 from tests.cluster.operator_process import OperatorProcess
 from tests.cluster.world import READY, STAGES, World, condition, condition_of, iteration, stage_is, stage_of
@@ -241,6 +241,8 @@ async def test_a_namespace_with_a_default_queue_queues_what_names_none(world: Wo
     await world.until("demo", condition("Serving", "True"))
     assert {job["metadata"]["labels"][QUEUE] for job in (await world.jobs("demo")).values()} == {"default"}
     assert await world.stages_run("demo") == list(STAGES)
+    endpoint = await world.api.get(DEPLOYMENTS, world.namespace, "llava")
+    assert endpoint["metadata"]["labels"][QUEUE] == "default"
 
 
 async def test_all_shards_are_admitted_together_or_not_at_all(world: World, operator: OperatorProcess) -> None:

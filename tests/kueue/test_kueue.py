@@ -236,8 +236,13 @@ async def test_a_queue_that_cannot_admit_is_told(world: World, operator: Operato
 
 async def test_a_namespace_with_a_default_queue_queues_what_names_none(world: World, operator: OperatorProcess) -> None:
     """Kueue's webhook gives such Jobs the label, which their iteration has not."""
-    await add_queue(world, "default", cpus=100)
-    await world.apply(iteration("demo", **ONE_EACH, serving={"endpoint": "llava"}))
+    await add_queue(world, "default")
+    held = world.script.hold("sampling")
+    await world.apply(iteration("first", **ONE_EACH))
+    await held.started.wait()
+    await world.apply(iteration("demo", seed=7, **ONE_EACH, serving={"endpoint": "llava"}))
+    await world.until("demo", lambda item: "insufficient unused quota" in message(item), seconds=60)
+    held.release()
     await world.until("demo", condition("Serving", "True"))
     assert {job["metadata"]["labels"][QUEUE] for job in (await world.jobs("demo")).values()} == {"default"}
     assert await world.stages_run("demo") == list(STAGES)

@@ -8,7 +8,7 @@ DEMO := build/demo
 RUN := build/run
 PARTS := test-operator-faults test-operator test-workloads test-training test-serving test-kills test-models chart-test lint test-unit
 
-.PHONY: demo demo-seeds demo-run shapes control-plane node-programs test test-unit test-operator test-operator-faults test-workloads test-serving test-specs test-kills test-training test-models test-long lint lint-here generate bench bench-operator bench-data ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here test-node-long demo-cluster chart-test chart-tools lock clean help
+.PHONY: demo demo-seeds demo-run shapes control-plane node-programs kueue test test-unit test-operator test-operator-faults test-kueue test-workloads test-serving test-specs test-kills test-training test-models test-long lint lint-here generate bench bench-operator bench-data ablations images cluster cluster-packages cluster-images cluster-down test-node test-node-here test-node-long demo-cluster chart-test chart-tools lock clean help
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -25,7 +25,7 @@ demo-run: $(VENV)/.ready  ## A run of four chained iterations, until one gains n
 	$(BIN)/feedback run examples/run --out $(RUN)
 
 # Tests share two cores with each other: threads that wait for each other within an operation would wait for the others'.
-test test-long $(PARTS): export OMP_NUM_THREADS = 1
+test test-long test-kueue $(PARTS): export OMP_NUM_THREADS = 1
 TIMED := $(PYTHON) -m tests.parts
 
 test: $(VENV)/.ready  ## Everything but what is long and says little more; ends with a table of the parts and their minutes
@@ -55,6 +55,12 @@ test-operator: $(VENV)/.ready control-plane  ## The operator on a real control p
 test-operator-faults: $(VENV)/.ready control-plane  ## The same, when something fails: pods, the API server, the operator
 	$(TIMED) "operator, faults" $(BIN)/python -m pytest $(FAULTS) -q
 
+kueue: $(VENV)/.ready  # Kueue's manager for test-kueue, built once from its Go module
+	$(TIMED) "build of Kueue" $(BIN)/python -m tests.cluster.kueue.build
+
+test-kueue: $(VENV)/.ready control-plane kueue  ## The operator beside a real Kueue: admission, preemption, quotas, queues; its pods are played
+	$(TIMED) kueue $(BIN)/python -m pytest tests/kueue -q
+
 SERVING := tests/integration/test_serving.py
 test-workloads: $(VENV)/.ready  ## Stages, engines and artifacts, with real vLLM, TRL and S3
 	$(TIMED) workloads $(BIN)/python -m pytest tests/integration --ignore tests/integration/operator --ignore $(SERVING) -q
@@ -72,7 +78,7 @@ test-training: $(VENV)/.ready  ## Training and checkpoints on every path: ZeRO, 
 	$(TIMED) training $(BIN)/python -m pytest tests/e2e --ignore tests/e2e/test_kills.py -q
 
 # What `make test` leaves out, by the mark `long`, and what only generates more of the same.
-test-long: $(VENV)/.ready control-plane test-specs  ## What is slow and says little more than its representative in make test
+test-long: $(VENV)/.ready control-plane test-specs test-kueue  ## What is slow and says little more than its representative in make test
 	$(BIN)/python -m pytest tests/unit tests/integration tests/e2e tests/models -m long -q -s
 	@if $(NODE) able; then $(MAKE) test-node-long; else echo "the tests on a real node were left out"; fi
 

@@ -705,6 +705,25 @@ def test_a_deadline_and_a_time_to_live_are_followed_at_once(state: str) -> None:
     assert simulation.step().adjust == (), "a policy of the cluster may have set them"
 
 
+def test_a_job_that_kueue_has_put_into_the_namespaces_default_queue_stays_there() -> None:
+    """Its iteration names no queue: the label is of Kueue's webhook, and so is the suspension."""
+    simulation = Simulation.of()
+    job = simulation.run_until("sampling")
+    simulation.change(job, state="Suspended", queue="default", started=None, pods=())
+    decided = simulation.step()
+    assert (decided.delete, decided.suspend) == ((), ())
+    assert simulation.told("Reconciling")[:2] == ("True", "Queued")
+    simulation.iteration = with_metadata(simulation.iteration, labels={"kueue.x-k8s.io/queue-name": "gpus"})
+    assert simulation.step().delete == (job.name,), "named, it goes into that one"
+
+
+def test_a_job_of_an_earlier_version_keeps_its_place_in_its_queue() -> None:
+    simulation = queued()
+    (job,) = simulation.jobs.values()
+    simulation.change(job, asked_of_kueue=None)
+    assert simulation.step().delete == ()
+
+
 def test_a_queued_job_takes_another_priority_of_kueue() -> None:
     simulation = queued()
     (job,) = simulation.jobs.values()

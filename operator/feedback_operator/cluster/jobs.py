@@ -11,6 +11,7 @@ from feedback_operator.plan.snapshot import Job
 from feedback_operator.resources.house_rules import LABELS_ANNOTATION
 from feedback_operator.resources.job import (
     ADDRESS_ANNOTATION,
+    ASKED_ANNOTATION,
     ATTEMPT_LABEL,
     GENERATION_ANNOTATION,
     PODS_ANNOTATION,
@@ -47,6 +48,7 @@ def job_of(body: Mapping[str, Any]) -> Job:
         deleting="deletionTimestamp" in meta,
         queue=labels.get(QUEUE_LABEL, ""),
         priority_class=labels.get(PRIORITY_LABEL, ""),
+        asked_of_kueue=annotations.get(ASKED_ANNOTATION),
         deadline_seconds=spec.get("activeDeadlineSeconds"),
         ttl_seconds=spec.get("ttlSecondsAfterFinished"),
         reached=int(annotations.get(REACHED_ANNOTATION, 0)),

@@ -36,7 +36,7 @@ from feedback_operator.plan.states import (
     job_status,
     reached_by,
 )
-from feedback_operator.resources.job import KUEUE_LABELS, pods_digest
+from feedback_operator.resources.job import PRIORITY_LABEL, QUEUE_LABEL, asked_of_kueue, pods_digest
 from feedback_operator.stages import Inputs, Stage, stages_of
 from feedback_workloads.contract import Artifact, StageConfig
 
@@ -191,12 +191,16 @@ class _View:
 
     def _of_suspended(self, job: Job) -> Progress:
         """It has no pods, so that another one in its place costs nothing: what was corrected meanwhile holds."""
-        labels, suspend = self.world.iteration.metadata.labels, self.world.iteration.spec.suspend
-        given = tuple(labels.get(label, "") for label in KUEUE_LABELS)
-        moved = not suspend and (job.queue, job.priority_class) != given
-        if self._corrected(job) or moved:
+        suspend = self.world.iteration.spec.suspend
+        if self._corrected(job) or (not suspend and self._moved(job)):
             return self._replacing(job)
         return Running(job) if suspend else self._going_on(job, trouble_in_queue(job))
+
+    def _moved(self, job: Job) -> bool:
+        """Its iteration names another queue of Kueue, or another priority, than it did when the Job was made."""
+        named = asked_of_kueue(self.world.iteration.metadata.labels)
+        there = asked_of_kueue({QUEUE_LABEL: job.queue, PRIORITY_LABEL: job.priority_class}) if named else ""
+        return named != (there if job.asked_of_kueue is None else job.asked_of_kueue)
 
     def _corrected(self, job: Job) -> bool:
         """It would be given other pods by now, or other labels, whose edit makes no generation."""

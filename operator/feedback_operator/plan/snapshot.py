@@ -108,7 +108,10 @@ class Job:
     had come, in the stage's units) are annotations of the Job; `attempt` is a label.
     `state`: Failed or Complete once the condition of that name is True; Suspended while `spec.suspend` is set; else
     Active. `reason` and `message` are those of the condition `Failed`.
-    `deleting`: it has a deletionTimestamp. `queue`, `priority_class`: the values of Kueue's labels, empty without one.
+    `deleting`: it has a deletionTimestamp.
+    `queue`, `priority_class`: the values of Kueue's labels, empty without one; Kueue gives a Job without a queue the
+        default one of its namespace. `asked_of_kueue`: what its iteration named when the Job was made (see
+        job.asked_of_kueue); None where that was nothing, or where an earlier version made it.
     `deadline_seconds`, `ttl_seconds`: `spec.activeDeadlineSeconds` and `spec.ttlSecondsAfterFinished`, if it has them.
     `suspended_by_us`: an annotation says that it was we who suspended it last. `pods_digest`: what its pods were made
     from (see job.pods_digest); empty where it was made by a version that did not say.
@@ -139,6 +142,7 @@ class Job:
     deleting: bool = False
     queue: str = ""
     priority_class: str = ""
+    asked_of_kueue: str | None = None
     deadline_seconds: int | None = None
     ttl_seconds: int | None = None
     suspended_by_us: bool = False

@@ -40,6 +40,8 @@ QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL: Final = "kueue.x-k8s.io/priority-class"
 KUEUE_LABELS: Final = (QUEUE_LABEL, PRIORITY_LABEL)
 """Labels of an iteration that its Jobs have, too."""
+ASKED_ANNOTATION: Final = f"{GROUP}/asked-of-kueue"
+"""The values of those labels that a Job was made with: Kueue gives them to Jobs that have none, too."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,11 @@ def _kueue_labels(owner: Metadata) -> dict[str, str]:
     return {label: value for label in KUEUE_LABELS if (value := owner.labels.get(label))}
 
 
+def asked_of_kueue(labels: Mapping[str, str]) -> str:
+    """Queue and priority that these labels name, in a form to compare; empty where they name neither."""
+    return ",".join(labels.get(label, "") for label in KUEUE_LABELS).strip(",")
+
+
 def build_job(run: StageRun) -> Manifest:
     """An Indexed Job of `run.pods` pods, each of which runs its shard of the stage."""
     optional = {
@@ -123,7 +130,7 @@ def build_job(run: StageRun) -> Manifest:
             "namespace": run.owner.namespace,
             "labels": {
                 **labels(run),
-                **{key: run.owner.labels[key] for key in KUEUE_LABELS if run.owner.labels.get(key)},
+                **_kueue_labels(run.owner),
             },
             "annotations": {
                 ADDRESS_ANNOTATION: run.address,
@@ -131,6 +138,7 @@ def build_job(run: StageRun) -> Manifest:
                 RETRIES_ANNOTATION: str(run.retries),
                 REACHED_ANNOTATION: str(run.reached),
                 PODS_ANNOTATION: pods_digest(run.section, run.config, run.pods, run.keys),
+                **({ASKED_ANNOTATION: asked} if (asked := asked_of_kueue(run.owner.labels)) else {}),
             },
             "ownerReferences": [owner_reference(run.owner)],
         },

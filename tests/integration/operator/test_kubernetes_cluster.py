@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from feedback_operator.api import calls
 from feedback_operator.cluster.kubernetes.apiserver import ApiServer, Conflict, NotLeading
 from feedback_operator.cluster.kubernetes.caches import Caches, Store
-from feedback_operator.cluster.kubernetes.cluster import SILENCE_SECONDS, KubernetesCluster
+from feedback_operator.cluster.kubernetes.cluster import HTTP_ROUTE, SILENCE_SECONDS, KubernetesCluster
 from feedback_operator.cluster.kubernetes.progress_board import ProgressBoard
 from feedback_operator.cluster.protocol import Blocked
 from feedback_operator.plan.planner import plan
@@ -68,6 +70,23 @@ async def test_creating_twice_is_creating_once_and_both_are_read_back_at_once(wo
         assert snapshot
         assert [job.stage for job in snapshot.jobs] == ["sampling"]
     assert len(await world.jobs("demo")) == 1
+
+
+async def test_a_cluster_without_the_gateway_api_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To somebody who may do everything: who may not is told that."""
+    absent = replace(HTTP_ROUTE, api_version="gateway.example.com/v1")
+    monkeypatch.setitem(calls.BY_NAME, "HTTPRoute", absent)
+    monkeypatch.setattr("feedback_operator.cluster.kubernetes.cluster.HTTP_ROUTE", absent)
+    configuration = Configuration()
+    file = str(world.control_plane.kubeconfig)
+    await config.load_kube_config(config_file=file, client_configuration=configuration)  # type: ignore[no-untyped-call]
+    route = {"apiVersion": absent.api_version, "kind": "HTTPRoute"}
+    async with ApiClient(configuration) as client:
+        with pytest.raises(Blocked, match=r"no gateway\.example\.com/v1 HTTPRoute; install the Gateway API") as refusal:
+            await cluster_on(client, Caches()).apply(
+                {**route, "metadata": {"name": "answers", "namespace": world.namespace}}
+            )
+    assert refusal.value.reason == "HTTPRouteRefused"
 
 
 async def test_a_name_that_belongs_to_somebody_else_is_not_taken(world: World, client: ApiClient) -> None:

@@ -25,6 +25,7 @@ MERGE: Final = "application/merge-patch+json"
 STRATEGIC: Final = "application/strategic-merge-patch+json"
 GONE: Final = 410
 NOT_FOUND: Final = 404
+TOO_MANY_REQUESTS: Final = 429
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,11 @@ class Api:
         answer: Object = json.loads(await response.read())
         return answer
 
+    async def _answer(self, serialized: Any) -> aiohttp.ClientResponse:
+        answer = await self._client.call_api(*serialized[:3], body=serialized[3], _request_timeout=3600)
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
     async def _send(
         self,
         method: str,
@@ -274,8 +280,10 @@ class Api:
             body=body,
             auth_settings=["BearerToken"],
         )
-        answer = await self._client.call_api(*serialized[:3], body=serialized[3], _request_timeout=3600)
-        response: aiohttp.ClientResponse = answer.response
+        response = await self._answer(serialized)
+        while method == "GET" and response.status == TOO_MANY_REQUESTS:  # a definition that is new may be set up twice
+            await asyncio.sleep(float(response.headers.get("Retry-After", 1)))
+            response = await self._answer(serialized)
         if response.status >= 400:
             raise Refused(response.status, await response.text())
         return response

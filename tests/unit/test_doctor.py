@@ -210,6 +210,15 @@ def test_rights_of_the_user(refused: tuple[Right, ...], outcome: str, words: str
     one(control.check_user(Facts("team", rights=rights)), outcome, words)
 
 
+def test_routes_are_asked_for_where_there_is_a_canary() -> None:
+    spec = {"gateways": [{"name": "public"}], "steps": [{"weight": 10, "seconds": 60}]}
+    plain, tried = iteration(serving={"endpoint": "chat"}), iteration(serving={"endpoint": "chat", "canary": spec})
+    assert {right.resource for right in control.rights_of_the_operator(tried)} - {
+        right.resource for right in control.rights_of_the_operator(plain)
+    } == {"httproutes"}
+    assert control.rights_of_the_operator(None) == control.rights_of_the_operator(plain)
+
+
 def test_rights_that_were_not_read() -> None:
     assert control.check_user(Facts("team", rights=dict.fromkeys(control.USER, FORBIDDEN))).outcome == "not looked at"
     assert control.check_operators_rights(Facts("team")).outcome == "not looked at"

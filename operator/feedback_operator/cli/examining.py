@@ -22,13 +22,13 @@ from feedback_operator.cli.remote import JOB_LABEL, Remote
 from feedback_operator.doctor.control import (
     CREATE_PODS,
     OF_THE_CHART,
-    OPERATOR,
     TRY,
     USER,
     account_of,
     house_of,
     images_of,
     operator_for,
+    rights_of_the_operator,
 )
 from feedback_operator.doctor.examination import examine
 from feedback_operator.doctor.facts import DryRun, Facts, Finding, Found, Listed, Object, Right, Trial, Unknown, name_of
@@ -185,7 +185,9 @@ def _namespace(remote: Remote, facts: Facts, iteration: FeedbackIteration | None
     accounts = dict.fromkeys(need.account for need in needs) if iteration else {}
     return replace(
         facts,
-        operator_rights=_rights(remote, OPERATOR, *account_of(deployment)) if deployment else {},
+        operator_rights=_rights(remote, rights_of_the_operator(iteration), *account_of(deployment))
+        if deployment
+        else {},
         account_rights={name: _rights(remote, (SECRETS,), space, name)[SECRETS] for name in accounts},
         quotas=_listed(remote, f"/api/v1/namespaces/{space}/resourcequotas"),
         limit_ranges=_listed(remote, f"/api/v1/namespaces/{space}/limitranges"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from feedback_operator.api import GROUP, VERSION
+from feedback_operator.api import GROUP, VERSION, FeedbackIteration
 from feedback_operator.api.calls import FINALIZERS, KINDS
 from feedback_operator.api.schema import NAME as DEFINITION
 from feedback_operator.api.schema import PLURAL, crd
@@ -30,13 +30,23 @@ OPERATOR: Final = (
     *(
         Right(verb, kind.group, kind.plural)
         for kind in KINDS
-        if kind.name not in ("Lease", "Workload")
+        if kind.name not in ("Lease", "Workload") and not kind.optional
         for verb in kind.verbs
     ),
     Right("patch", GROUP, f"{PLURAL}/status"),
     *(Right(verb, FINALIZERS[0], FINALIZERS[1]) for verb in FINALIZERS[2]),
 )
 """What the operator does where iterations are."""
+FOR_CANARIES: Final = tuple(
+    Right(verb, kind.group, kind.plural) for kind in KINDS if kind.optional for verb in kind.verbs
+)
+"""What it does besides where an endpoint has a canary."""
+
+
+def rights_of_the_operator(iteration: FeedbackIteration | None) -> tuple[Right, ...]:
+    """What the operator has to be allowed, for this iteration where there is one."""
+    serving = iteration.spec.serving if iteration else None
+    return (*OPERATOR, *(FOR_CANARIES if serving and serving.canary else ()))
 
 
 # ── API server and definition ────────────────────────────────────────────────────────────────────────────────────────

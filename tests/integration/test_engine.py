@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from feedback_workloads.contract import BadInput, Decoding, EngineConfig
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
 from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter
 from feedback_workloads.models.families import family_of
-from feedback_workloads.models.family import Family
+from feedback_workloads.models.family import Family, Shown
 from feedback_workloads.rows.rejected import BadRow
 from tests.integration.models import picture, tiny_llava
 
@@ -52,9 +52,14 @@ def family(models: tuple[Path, Path]) -> Family:
 @pytest.fixture(scope="module")
 def prompts(family: Family) -> Mapping[int, Prompt]:
     return {
-        i: Prompt(family.prompt_ids(QUESTIONS[i % 2]), family.picture(picture(i, 80, 40 + 10 * i)), str(i))
-        for i in range(4)
+        i: asked(family, family.prompt_ids(QUESTIONS[i % 2]), picture(i, 80, 40 + 10 * i), str(i)) for i in range(4)
     }
+
+
+def asked(family: Family, ids: Sequence[int], data: bytes, key: str) -> Prompt:
+    """About one picture, which the engine knows by `key`."""
+    image = family.picture(data)
+    return Prompt(ids, (Shown(image, key, family.image_tokens(image)),))
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +141,9 @@ def test_yes_and_no_are_full_vocabulary_probabilities(engine, models, prompts, f
 
 
 def test_one_prefix_for_all_questions_about_a_picture(engine, family) -> None:
-    image = family.picture(picture(99))
     questions = [f"Is block {n} red? Please answer yes or no." for n in range(8)]
-    requests = ((n, Prompt(family.prompt_ids(question), image, "99")) for n, question in enumerate(questions))
+    prompts = [asked(family, family.prompt_ids(question), picture(99), "99") for question in questions]
+    requests = enumerate(prompts)
     verdicts = dict(engine.yes_no(requests))
     assert sum(verdict.cached_tokens > 0 for verdict in verdicts.values()) >= len(questions) - 1
 
@@ -231,11 +236,11 @@ def test_the_model_sees_the_same_pixels_as_the_trainer(engine, prompts, family) 
         )
 
     engine._llm.apply_model(watch)
-    fresh = family.picture(picture(7, 96, 50))
-    dict(engine.yes_no([(0, Prompt(prompts[0].ids, fresh, "never seen before"))]))
+    fresh = asked(family, prompts[0].ids, picture(7, 96, 50), "never seen before")
+    dict(engine.yes_no([(0, fresh)]))
     pixels = [value for value in seen if isinstance(value, torch.Tensor) and value.dim() == 4]
     assert len(pixels) == 1
-    assert torch.equal(pixels[0].float(), family.features(fresh)["pixel_values"])
+    assert torch.equal(pixels[0].float(), family.features(*fresh.pictures)["pixel_values"])
 
 
 # ── LoRA: an engine of its own, loaded once the others are closed ────────────────────────────────────────────────────

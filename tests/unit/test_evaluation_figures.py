@@ -493,7 +493,7 @@ def test_closed_questions_have_accuracy_and_f1_with_their_intervals() -> None:
     answers = Spoken({model: {"selection": [Right(n)], "report": [Right(n)]} for model, n in rights.items()})
     asked = {
         split: [
-            Instruction(f"{number:02}", b"", "Is there a dog?", "no" if number % 2 else "yes")
+            Instruction.plain(f"{number:02}", b"", "Is there a dog?", "no" if number % 2 else "yes")
             for number in range(QUESTIONS)
         ]
         for split in (BenchmarkSplit(pope, "selection"), BenchmarkSplit(pope, "report"))

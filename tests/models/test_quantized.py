@@ -184,10 +184,10 @@ def test_what_vllm_cannot_compute_is_refused_before_it_is_loaded(
         )
         store = ArtifactStore(tmp_path / "cache")
         if engine is None:  # on other devices, of which nothing is known here
-            check_those_in_reach(first, store, 0, None)
+            check_those_in_reach(first, store, 0, None, pictures=1)
             continue
         with pytest.raises(BadInput, match=words):
-            check_those_in_reach(first, store, 0, None)
+            check_those_in_reach(first, store, 0, None, pictures=1)
 
 
 def test_weights_without_a_kernel_are_refused_as_they_are_loaded(

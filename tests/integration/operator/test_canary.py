@@ -93,6 +93,7 @@ async def test_a_canary_takes_over_step_by_step_over_a_restart_of_the_operator(w
     assert old["status"]["aligned"]["uri"] not in str(main["spec"]["template"])
 
 
+@pytest.mark.long
 async def test_a_canary_that_dies_in_its_step_gets_no_more_requests(world: World, operator: OperatorProcess) -> None:
     await may_write_routes(world)
     await world.apply(served("old"))

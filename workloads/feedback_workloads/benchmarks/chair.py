@@ -72,8 +72,11 @@ class Chair:
             Sentence(picture, text, vocabulary.named(words), present[picture])
             for picture, text, words in zip(pictures, texts, reduce(texts), strict=True)
         ]
-        shares = shares_of(sentences, [length(one, options["length"]) for one in sentences])
+        lengths = [length(one, options["length"]) for one in sentences]
+        shares = shares_of(sentences, lengths)
         metrics = quotients(shares)
+        if lengths:  # as the authors round: a hundredth of the mean
+            metrics["Len"] = sum(lengths) / len(lengths) * 0.01
         return Scores(
             answers=len(sentences),
             metrics=metrics,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from feedback_workloads.contract import BadInput, Decoding, EngineConfig
 from feedback_workloads.engine import Draw, Engine, Prompt, Sampled
 from feedback_workloads.engine.arguments import ADAPTER_CONFIG, Adapter
 from feedback_workloads.models.families import family_of
-from feedback_workloads.models.family import Family, Shown
+from feedback_workloads.models.family import Family
 from feedback_workloads.rows.rejected import BadRow
 from tests.integration.models import picture, tiny_llava
 
@@ -58,8 +59,8 @@ def prompts(family: Family) -> Mapping[int, Prompt]:
 
 def asked(family: Family, ids: Sequence[int], data: bytes, key: str) -> Prompt:
     """About one picture, which the engine knows by `key`."""
-    image = family.picture(data)
-    return Prompt(ids, (Shown(image, key, family.image_tokens(image)),))
+    (shown,) = family.show((data,))
+    return Prompt(ids, (replace(shown, key=key),))
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +143,8 @@ def test_yes_and_no_are_full_vocabulary_probabilities(engine, models, prompts, f
 
 def test_one_prefix_for_all_questions_about_a_picture(engine, family) -> None:
     questions = [f"Is block {n} red? Please answer yes or no." for n in range(8)]
-    prompts = [asked(family, family.prompt_ids(question), picture(99), "99") for question in questions]
-    requests = enumerate(prompts)
-    verdicts = dict(engine.yes_no(requests))
+    prompts = (asked(family, family.prompt_ids(question), picture(99), "99") for question in questions)
+    verdicts = dict(engine.yes_no(enumerate(prompts)))
     assert sum(verdict.cached_tokens > 0 for verdict in verdicts.values()) >= len(questions) - 1
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.kueue.manager import kueue
-from tests.cluster.operator_process import OperatorProcess
 from tests.cluster.setup import prepare
-from tests.cluster.world import World
-from tests.integration.operator.conftest import new_world, pytest_runtest_makereport
+from tests.integration.operator.conftest import operator, pytest_runtest_makereport, world
 
-__all__ = ["pytest_runtest_makereport"]
+__all__ = ["operator", "pytest_runtest_makereport", "world"]
 
 
 @pytest.fixture(scope="session")
@@ -26,17 +23,3 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
         asyncio.run(prepare(running))
         with kueue(running, folder / "kueue"):
             yield running
-
-
-@pytest.fixture
-async def world(control_plane: ControlPlane, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    """A fresh namespace whose pods are played, without an operator and without queues."""
-    async with new_world(control_plane, request.node.name, tmp_path) as fresh:
-        yield fresh
-
-
-@pytest.fixture
-def operator(world: World) -> Iterator[OperatorProcess]:
-    """The operator, at work on the test's namespace."""
-    with world.operator() as running:
-        yield running

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
@@ -11,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image
-
 from feedback_workloads.contract import BadInput
 from feedback_workloads.people.answers import Answers
 from feedback_workloads.people.tasks import CHOICES, Kind, Task, Tasks
+from feedback_workloads.report.page import picture
 
 TEXTS: Final[Mapping[Kind, tuple[str, str]]] = {"claims": ("answer_text", "claim"), "pairs": ("first", "second")}
 """What the two texts of a task are called."""
@@ -158,7 +156,7 @@ def _label_studio(tasks: Tasks) -> list[dict[str, Any]]:
 
 def _label_studio_pictures(pictures: Sequence[bytes]) -> dict[str, object]:
     """One as `image`; several as `images`, which an Image with a `valueList` shows."""
-    urls = list(map(_data_url, pictures))
+    urls = [shown.url for data in pictures if (shown := picture(data))]
     return {"image": urls[0]} if len(urls) == 1 else {"images": urls}
 
 
@@ -171,19 +169,12 @@ def _of_label_studio(file: Path, text: str) -> Iterator[Line]:
                 if annotation.get("was_cancelled"):
                     continue
                 by = annotation.get("completed_by", "")
-                person = by.get("email", "") if isinstance(by, dict) else f"user {by}"
+                person = by["email"].partition("@")[0] if isinstance(by, dict) else f"user {by}"
                 for result in annotation["result"]:
                     if result.get("type") == "choices":
                         [choice] = result["value"]["choices"]
-                        person = person.partition("@")[0]
                         yield Line(f"{file}, task {number}", one["data"]["task"], person, choice.lower(), "")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BadInput(
             f"{file} is no export of Label Studio as JSON ({error!r}); export the project as JSON"
         ) from error
-
-
-def _data_url(picture: bytes) -> str:
-    with Image.open(io.BytesIO(picture)) as opened:
-        kind = opened.get_format_mimetype()
-    return f"data:{kind};base64,{base64.b64encode(picture).decode()}"

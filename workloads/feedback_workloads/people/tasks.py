@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from feedback_workloads.contract import Artifact, BadInput, Source
 from feedback_workloads.report.iteration import Iteration
 from feedback_workloads.rows.conversations import question_of
+from feedback_workloads.rows.identity import row_seed
 from feedback_workloads.rows.instructions import Instruction
 from feedback_workloads.rows.pair_files import asked_in
 from feedback_workloads.rows.schemas import CLAIMS, SAMPLES, VERDICTS
@@ -172,7 +173,7 @@ def _pairs(iteration: Iteration, store: ArtifactStore, wanted: Wanted) -> tuple[
     def drawn(row: Mapping[str, Any]) -> _Drawn:
         id = f"{row['id']}/{row['chosen_candidate']}-{row['rejected_candidate']}"
         both = row["chosen"], row["rejected"]
-        turned = _rank(f"{wanted.seed} turned", id) % 2 == 1
+        turned = row_seed(wanted.seed, id, candidate=-1) % 2 == 1
         texts, labeler = (both[::-1], "second") if turned else (both, "first")
         return _Drawn(id, row["id"], row["chosen_candidate"], texts, labeler)
 
@@ -190,11 +191,7 @@ def _made(iteration: Iteration, stage: str) -> tuple[Artifact, ...]:
 
 def _some(every: Iterable[_Drawn], wanted: Wanted) -> list[_Drawn]:
     """As many as are asked for, in an order that the seed decides."""
-    return heapq.nsmallest(wanted.number, every, key=lambda one: _rank(str(wanted.seed), one.id))
-
-
-def _rank(seed: str, id: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}\0{id}".encode()).digest()[:8], "big")
+    return heapq.nsmallest(wanted.number, every, key=lambda one: row_seed(wanted.seed, one.id, candidate=0))
 
 
 def _of(rows: Iterable[Mapping[str, Any]], wanted: set[tuple[str, int]], column: str) -> dict[tuple[str, int], Any]:
